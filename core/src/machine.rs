@@ -1,0 +1,468 @@
+//! The contract between a machine and its host: events in, actions out.
+//!
+//! Both are plain data, so that a run can be recorded, compared and replayed, and so that a crash
+//! between any two of them can be simulated by dropping the machine. Each request carries an
+//! [`OpId`] that its completion brings back; a machine ignores a completion it does not await,
+//! which makes answers to a dead predecessor harmless by construction.
+//!
+//! Requests are leaves, one system call, SQLite call or store request each. The host knows no
+//! rule about order and takes no decision; it may run everything it holds concurrently.
+
+mod chunk;
+mod source;
+mod store;
+
+pub use chunk::Chunk;
+pub use source::{
+    Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
+    SourceFacts, SourceReply, SourceRequest, WalFacts,
+};
+pub use store::{
+    ByteRange, Listed, Object, PART_BYTES_MAX, PutId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::ids::{Incarnation, Mono, Now, Txid};
+use crate::job::{Job, JobOutput};
+
+/// A database with one replica target. A database with several targets has several of these.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ReplicaId(pub u32);
+
+/// Names one request of one run of one machine. Two runs never share an identifier.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId {
+    /// The database and target on whose behalf the request is made.
+    pub replica: ReplicaId,
+    /// A number that the host draws for each machine it starts; it tells a run from the runs
+    /// before it even when local state is lost. Not the incarnation stored in segments.
+    pub run: u64,
+    /// Counts the requests of this run from 1.
+    pub seq: u64,
+}
+
+impl fmt::Debug for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "op{}.{:x}.{}", self.replica.0, self.run & 0xffff, self.seq)
+    }
+}
+
+/// What a host tells a machine.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The first event, once. `entropy` is random; all that a machine draws derives from it.
+    Start {
+        /// A random number from the operating system (or the simulator's seed).
+        entropy: u64,
+    },
+    /// The deadline that [`Machine::next_deadline`] named has passed, or any time at all.
+    Tick,
+    /// The source's files may have changed. Spurious ones cost one look.
+    SourceChanged,
+    /// Replicate what is there now and report, without waiting for the sync interval.
+    SyncNow,
+    /// Finish: replicate what is committed, let go of the source, and stop, by `deadline` at the
+    /// latest. A second one stops at once.
+    Shutdown {
+        /// When to give up and report what is left.
+        deadline: Mono,
+    },
+    /// A request has ended.
+    Completed {
+        /// The request's name.
+        op: OpId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// How a request ended, by its kind.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// Of a [`Request::Source`].
+    Source(Result<SourceReply, SourceError>),
+    /// Of a [`Request::Store`].
+    Store(Result<StoreReply, StoreError>),
+    /// Of a [`Request::State`]; a failure is text for people, since the state may be lost.
+    State(Result<StateReply, String>),
+    /// Of a [`Request::Output`].
+    Output(Result<(), OutputError>),
+    /// Of a [`Request::Compute`].
+    Compute(JobOutput),
+}
+
+/// What a machine asks of its host.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Carry this out and bring the outcome back under `op`.
+    Submit {
+        /// The name to bring back.
+        op: OpId,
+        /// What to do.
+        request: Request,
+    },
+    /// The machine no longer awaits `op`. The host may drop it; if it completes all the same,
+    /// its effects stand and its completion is ignored.
+    Cancel {
+        /// The request that is no longer awaited.
+        op: OpId,
+    },
+    /// A fact for people: the host turns it into a log line or a metric.
+    Notify(Notice),
+    /// The machine has ended and will not act again.
+    Stopped(Exit),
+}
+
+/// One leaf action.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    /// Of the database that is replicated.
+    Source(SourceRequest),
+    /// Of the object store that holds the replica.
+    Store(StoreRequest),
+    /// Of the process's own records on this host.
+    State(StateRequest),
+    /// Of the file that a restore writes.
+    Output(OutputRequest),
+    /// Processor work with no effect but its result.
+    Compute(Job),
+}
+
+/// Local records: an append-only, checksummed journal that the host keeps per replica. All of it
+/// can be lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StateRequest {
+    /// All records of this replica, in the order in which they were appended.
+    Load,
+    /// Append one record. Durable against the death of the process once it completes.
+    Append(Chunk),
+    /// Replace all records of this replica by these, atomically, and make them durable.
+    Rewrite(Vec<Chunk>),
+    /// Make everything appended so far durable against power loss.
+    Sync,
+}
+
+/// The answer to a [`StateRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StateReply {
+    /// To `Load`.
+    Records(Vec<Chunk>),
+    /// To the others.
+    Done,
+}
+
+/// The file that a restore builds beside its target. One output a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OutputRequest {
+    /// Create the file beside the target, empty, readable by its owner only.
+    Create,
+    /// Write `bytes` at `offset`.
+    WriteAt {
+        /// From the start of the file.
+        offset: u64,
+        /// What to write.
+        bytes: Chunk,
+    },
+    /// Set the length, which also cuts what an earlier attempt left.
+    SetLen(u64),
+    /// Make the file's content durable.
+    Sync,
+    /// Put the file in the target's place and make that durable. Without `replace` an existing
+    /// target is an error and stays as it is.
+    Publish {
+        /// Whether an existing target may be replaced, with its `-wal`, `-shm` and `-journal`.
+        replace: bool,
+    },
+    /// Remove the file.
+    Discard,
+}
+
+/// Why an output request failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutputError {
+    /// Whether the target exists and may not be replaced.
+    pub exists: bool,
+    /// The cause, for people.
+    pub text: String,
+}
+
+/// A fact for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// How loudly to say it.
+    pub severity: Severity,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// How loudly a fact is said.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Of use when looking for a fault.
+    Debug,
+    /// Normal life.
+    Info,
+    /// Needs a person's attention some time.
+    Warn,
+    /// Needs a person now.
+    Error,
+}
+
+/// What happened. Field names are those of logs and metrics.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fact {
+    /// The source is open and its changes are followed.
+    Attached,
+    /// The source has been quiet and was let go; events wake it.
+    Detached {
+        /// Whether the position was sealed, so that waking needs no survey.
+        sealed: bool,
+    },
+    /// The source cannot be replicated now; retried when it changes.
+    Waiting {
+        /// What is the matter.
+        why: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// The replica's end was found.
+    Head {
+        /// The highest transaction on the replica, if there is one.
+        txid: Option<Txid>,
+    },
+    /// The whole database (or what differs) is being written, and why.
+    Base {
+        /// Whether every page is written; otherwise only those that differ.
+        full: bool,
+        /// The reason.
+        why: String,
+    },
+    /// Everything up to this transaction is on the replica and can be restored.
+    Replicated {
+        /// The transaction.
+        txid: Txid,
+        /// Bytes of its segment.
+        bytes: u64,
+        /// Pages in its segment.
+        pages: u32,
+    },
+    /// A segment left by an earlier run was found and taken over.
+    Adopted {
+        /// Its transaction.
+        txid: Txid,
+    },
+    /// A checkpoint was run.
+    Checkpointed {
+        /// Frames in the WAL.
+        frames: u32,
+        /// Frames copied into the database so far.
+        backfilled: u32,
+        /// Whether the write lock was taken.
+        locked: bool,
+    },
+    /// The WAL has grown past the stated bound although checkpoints are tried.
+    WalOverBound {
+        /// Its size in frames.
+        frames: u32,
+    },
+    /// A request failed and will be tried again.
+    Retrying {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        error: String,
+        /// Milliseconds until the next try.
+        wait_ms: u64,
+    },
+    /// Tried again with success.
+    Recovered {
+        /// What was tried.
+        what: String,
+    },
+    /// Local records could not be written or read.
+    StateTrouble {
+        /// What went wrong.
+        error: String,
+    },
+    /// Something that a person should know, in words.
+    Remark {
+        /// The words.
+        text: String,
+    },
+    /// Progress of long work.
+    Progress {
+        /// What is being done.
+        what: &'static str,
+        /// Units done (pages or bytes, as `what` says).
+        done: u64,
+        /// Units in all.
+        total: u64,
+    },
+}
+
+/// How a machine ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// All is done; exit code 0.
+    Done,
+    /// It failed; exit code 1.
+    Failed {
+        /// The cause.
+        error: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// It was asked for something that cannot be; exit code 2.
+    Misconfigured {
+        /// The cause.
+        error: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// There is nothing to restore; exit code 3.
+    NothingToRestore {
+        /// What is missing.
+        error: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// An object is damaged; exit code 4.
+    Corrupt {
+        /// Object, offset, expected and found.
+        error: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// The replica belongs to another history; exit code 5.
+    Fenced {
+        /// What was found.
+        error: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// Stopped with committed transactions that are not on the replica; exit code 6.
+    Unreplicated {
+        /// The first transaction that is missing there.
+        from: Txid,
+        /// Committed frames that are in it or after it, as far as they are known.
+        frames: u64,
+        /// Why they are not there.
+        error: String,
+    },
+}
+
+impl Exit {
+    /// The process exit code (`docs/OPERATING.md` has the table).
+    pub fn code(&self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed { .. } => 1,
+            Exit::Misconfigured { .. } => 2,
+            Exit::NothingToRestore { .. } => 3,
+            Exit::Corrupt { .. } => 4,
+            Exit::Fenced { .. } => 5,
+            Exit::Unreplicated { .. } => 6,
+        }
+    }
+}
+
+/// Why a machine wants to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// When captured pages have waited for the sync interval.
+    Sync,
+    /// When the WAL should be looked at again under load.
+    Look,
+    /// When a checkpoint may be tried again.
+    Checkpoint,
+    /// When a quiet source may be let go.
+    Quiet,
+    /// When a failed request may be tried again.
+    Retry,
+    /// When a request has been under way for too long.
+    Deadline,
+    /// When the source should be looked for again although no event said so.
+    Sweep,
+    /// When shutting down has taken as long as it may.
+    Shutdown,
+}
+
+/// The actions of one step, in the order in which they were decided.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Actions(Vec<Action>);
+
+impl Actions {
+    /// No actions.
+    pub fn new() -> Actions {
+        Actions(Vec::new())
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, action: Action) {
+        self.0.push(action);
+    }
+
+    /// Adds a fact for people.
+    pub fn notify(&mut self, severity: Severity, fact: Fact) {
+        self.0.push(Action::Notify(Notice { severity, fact }));
+    }
+
+    /// Takes everything out, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Action> + '_ {
+        self.0.drain(..)
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A pure state machine under a host.
+pub trait Machine {
+    /// What people and oracles may look at.
+    type Status;
+
+    /// Takes one event and appends what is to be done. The only mutator. Never blocks, and never
+    /// holds a core for more than about a millisecond.
+    fn handle(&mut self, now: Now, event: Event, out: &mut Actions);
+
+    /// When to call [`Machine::handle`] with [`Event::Tick`] if nothing else happens first, and
+    /// why. Asked anew after each event, so that there is no timer to cancel.
+    fn next_deadline(&self) -> Option<(Mono, Reason)>;
+
+    /// A look at the state, without effect.
+    fn status(&self) -> Self::Status;
+}
+
+/// Hands out [`OpId`]s.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpIds {
+    replica: ReplicaId,
+    run: u64,
+    last: u64,
+}
+
+impl OpIds {
+    /// A source of identifiers for one run; `run` differs between runs.
+    pub fn new(replica: ReplicaId, run: u64) -> OpIds {
+        OpIds { replica, run, last: 0 }
+    }
+
+    /// Submits `request` under a fresh identifier and returns that.
+    pub fn submit(&mut self, request: Request, out: &mut Actions) -> OpId {
+        self.last += 1;
+        let op = OpId { replica: self.replica, run: self.run, seq: self.last };
+        out.push(Action::Submit { op, request });
+        op
+    }
+}
+
+/// The incarnation after `this`, for a new run.
+pub fn next_incarnation(this: Incarnation) -> Incarnation {
+    Incarnation(this.0.checked_add(1).expect("incarnations do not run out: one a second lasts 136 years"))
+}

@@ -1,0 +1,52 @@
+//! Bulk bytes behind a cheap handle.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Deref;
+
+/// An immutable run of bytes, cheap to clone and to cut. `Debug` shows length and digest, so
+/// that a trace of events stays readable and comparable.
+#[derive(Clone)]
+pub struct Chunk {
+    data: Arc<Vec<u8>>,
+    start: usize,
+    end: usize,
+}
+
+impl Chunk {
+    /// The part from `start` to `end`, without copying. Panics outside of the chunk.
+    pub fn slice(&self, start: usize, end: usize) -> Chunk {
+        assert!(start <= end && end <= self.len(), "a slice lies within its chunk");
+        Chunk { data: Arc::clone(&self.data), start: self.start + start, end: self.start + end }
+    }
+}
+
+impl From<Vec<u8>> for Chunk {
+    fn from(data: Vec<u8>) -> Chunk {
+        let end = data.len();
+        Chunk { data: Arc::new(data), start: 0, end }
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+}
+
+impl PartialEq for Chunk {
+    fn eq(&self, other: &Chunk) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Chunk {}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes, xxh32 {:08x}]", self.len(), xxhash_rust::xxh32::xxh32(self, 0))
+    }
+}
