@@ -19,6 +19,7 @@ extern crate std;
 
 mod bytes;
 pub mod checksum;
+pub mod engine;
 pub mod ids;
 pub mod job;
 pub mod ltx;

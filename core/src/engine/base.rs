@@ -1,0 +1,840 @@
+//! Reading the whole database: the survey, and the segment that follows from it.
+//!
+//! A survey reads every page of one pinned state and computes its checksum. Compared with the
+//! page table it names the pages that differ; without a table every page is sent. What differs
+//! goes out as one segment: from memory where it fits the budget, otherwise streamed in a second
+//! pass over the same pinned state, in constant memory.
+//!
+//! Which state the pin gives is decided by what the wal-index showed around its BEGIN: on a mark
+//! above zero, the database file overlaid by the WAL's frames up to the index seen after the
+//! BEGIN (nothing past our mark can be copied back, and nothing can be restarted, so that any end
+//! at or past the snapshot reads the same); on a frozen database the file alone. An unproven pin
+//! is given back and taken again.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::config::READ_BYTES;
+use super::history::{PageTable, Record, Step};
+use super::pin::{Pin, PinClass, classify};
+use super::upload::{WalSpan, point_of};
+use super::{BaseWanted, Replicator};
+use crate::ids::{Level, Mono, Now, PageNo, PageSize};
+use crate::job::{Image, Job, JobOutput};
+use crate::ltx::{Encoder, LtxHeader};
+use crate::machine::{
+    Action, Actions, Chunk, Fact, LinkReply, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason, Request,
+    Severity, SourceError, SourceErrorKind, SourceReply, SourceRequest, StoreError, StoreErrorKind, StoreRequest,
+};
+use crate::wal::{
+    FRAME_HEADER_BYTES, Salts, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition, frame_offset,
+};
+
+/// Where a base stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum BaseStep {
+    /// Look at the wal-index, so that the BEGIN has a "before".
+    Look,
+    Begin,
+    /// End the new transaction again: what it reads is not proven.
+    GiveBack,
+    /// End the old pin.
+    HandOver,
+    /// The file's length, where the wal-index does not tell the database's.
+    Size,
+    WalHeader,
+    Overlay,
+    /// Pages of the database file.
+    Read,
+    /// Newer images of pages in the chunk, from the WAL.
+    Patch,
+    Sum,
+    // Streaming.
+    Open,
+    Encode,
+    Part,
+    Intent,
+    Commit,
+}
+
+/// A survey and what follows.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Base {
+    wanted: BaseWanted,
+    /// Only these pages can differ; `None` for all.
+    only: Option<BTreeSet<u32>>,
+    step: BaseStep,
+    op: Option<OpId>,
+    since: Mono,
+    again_at: Option<Mono>,
+    tries: u32,
+    index: Option<WalIndex>,
+    frozen: bool,
+    page_size: PageSize,
+    lock_page: PageNo,
+    pages: u32,
+    scanner: Option<Scanner>,
+    /// Newest frame of each page up to `end`.
+    overlay: BTreeMap<u32, u32>,
+    end: WalPosition,
+    last_page: Option<PageNo>,
+    /// The pages of the chunk under way: first and one past the last.
+    chunk: (u32, u32),
+    buffer: Vec<u8>,
+    patches: Vec<(u32, u32)>,
+    table: PageTable,
+    differ: BTreeSet<u32>,
+    /// The chunk whose checksums are being computed.
+    summed_chunk: Option<Chunk>,
+    kept: Option<Vec<Image>>,
+    kept_bytes: usize,
+    second_pass: bool,
+    stream: Option<Box<Stream>>,
+}
+
+/// A segment that is streamed.
+#[derive(Clone, PartialEq, Debug)]
+struct Stream {
+    header: LtxHeader,
+    object: Object,
+    put: Option<PutId>,
+    encoder: Option<Encoder>,
+    out: Vec<Chunk>,
+    finished: bool,
+    bytes: u64,
+    record: Option<Step>,
+}
+
+impl Base {
+    pub(super) fn awaits(&self, op: OpId) -> bool {
+        self.op == Some(op)
+    }
+
+    /// The WAL frames that come next in the overlay.
+    fn overlay_request(&self) -> SourceRequest {
+        let at = self.scanner.as_ref().expect("set with the header").position().frame;
+        let frame_bytes = self.page_size.get() + FRAME_HEADER_BYTES as u32;
+        let frames = (self.end.frame - at).min((READ_BYTES / frame_bytes).max(1));
+        SourceRequest::ReadWal { offset: frame_offset(self.page_size, at + 1), len: frames * frame_bytes }
+    }
+
+    fn read_request(&self) -> SourceRequest {
+        let page_bytes = u64::from(self.page_size.get());
+        SourceRequest::ReadDatabase {
+            offset: u64::from(self.chunk.0 - 1) * page_bytes,
+            len: (self.chunk.1 - self.chunk.0) * self.page_size.get(),
+        }
+    }
+
+    fn patch_request(&self) -> SourceRequest {
+        let (_, frame) = self.patches.last().expect("the step is left when they are done");
+        SourceRequest::ReadWal {
+            offset: frame_offset(self.page_size, *frame) + FRAME_HEADER_BYTES as u64,
+            len: self.page_size.get(),
+        }
+    }
+
+    fn after_patches(&self) -> BaseStep {
+        if !self.patches.is_empty() {
+            BaseStep::Patch
+        } else if self.second_pass {
+            BaseStep::Encode
+        } else {
+            BaseStep::Sum
+        }
+    }
+
+    /// The pages of the chunk that go into the segment, and the end after the last.
+    fn encode_request(&mut self) -> Request {
+        let page_bytes = self.page_size.bytes();
+        let bytes = Chunk::from(core::mem::take(&mut self.buffer));
+        let images: Vec<Image> = self
+            .differ
+            .range(self.chunk.0..self.chunk.1)
+            .map(|page| {
+                let at = (page - self.chunk.0) as usize * page_bytes;
+                (PageNo::new(*page).expect("pages count from 1"), bytes.slice(at, at + page_bytes))
+            })
+            .collect();
+        let stream = self.stream.as_mut().expect("only a stream encodes");
+        let finish = self.chunk.0 > self.pages;
+        let encoder = stream.encoder.take().expect("one encoding at a time");
+        Request::Compute(Job::Pages { encoder, images, finish })
+    }
+
+    /// Ends the state to survey where the head's header says that its capture ended, if the WAL
+    /// that is there still reaches back to that.
+    fn end_at_head(&mut self, header: &LtxHeader, index: &WalIndex) {
+        let frame_bytes = i64::from(header.page_size.get()) + FRAME_HEADER_BYTES as i64;
+        let bytes = header.wal_offset + header.wal_size - WAL_HEADER_BYTES as i64;
+        let frame = u32::try_from(bytes / frame_bytes).unwrap_or(0);
+        let same = header.wal_salts == index.salts && header.page_size == self.page_size;
+        let reaches = frame > 0 && bytes % frame_bytes == 0 && frame <= index.mx_frame && index.n_backfill <= frame;
+        if same && reaches && frame < index.mx_frame {
+            self.end.frame = frame;
+            self.pages = header.commit;
+            self.frozen = false;
+        }
+    }
+}
+
+impl Replicator {
+    /// The captured pages were given up: read just those again.
+    pub(super) fn want_dirty_base(&mut self) {
+        let only: BTreeSet<u32> = self.pending.page_numbers().map(PageNo::get).collect();
+        self.dirty = Some(only);
+        self.want_base("more pages changed than memory may hold".into(), false, false, false);
+    }
+
+    /// Whether a base may begin when one is wanted; true when none is.
+    pub(super) fn base_may_begin(&self, now: Now) -> bool {
+        self.base_wanted.is_none() || (self.upload_is_idle() && self.base_retry.due(now.mono) && !self.journal_busy())
+    }
+
+    pub(super) fn base_deadline(&self) -> Option<(Mono, Reason)> {
+        if let Some(base) = &self.base {
+            return match (base.op, base.step) {
+                (Some(_), BaseStep::Open | BaseStep::Part | BaseStep::Commit) => {
+                    Some((base.since.after(self.config.store_deadline), Reason::Deadline))
+                }
+                (None, _) => base.again_at.map(|at| (at, Reason::Look)),
+                _ => None,
+            };
+        }
+        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() {
+            return self.base_retry.at.map(|at| (at, Reason::Retry));
+        }
+        None
+    }
+
+    pub(super) fn base_tick(&mut self, now: Now, out: &mut Actions) {
+        let Some(base) = &self.base else { return };
+        let store = matches!(base.step, BaseStep::Open | BaseStep::Part | BaseStep::Commit);
+        if let Some(op) = base.op.filter(|_| store && base.since.after(self.config.store_deadline) <= now.mono) {
+            out.push(Action::Cancel { op });
+            let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
+            self.base_store_failed(now, StoreError { kind: StoreErrorKind::Ambiguous, text }, out);
+        }
+    }
+
+    pub(super) fn base_pump(&mut self, now: Now, out: &mut Actions) -> bool {
+        if self.base.is_none() {
+            return self.base_begin(now, out);
+        }
+        let base = self.base.as_mut().expect("checked above");
+        if base.op.is_some() || base.again_at.is_some_and(|at| at > now.mono) {
+            return false;
+        }
+        base.again_at = None;
+        self.base_submit(now, out);
+        true
+    }
+
+    fn base_begin(&mut self, now: Now, out: &mut Actions) -> bool {
+        let ready = self.source.is_open() && self.source.is_idle() && self.source.pin.is_some();
+        if !ready || !self.boot.is_done() || self.base_wanted.is_none() || !self.base_may_begin(now) {
+            return false;
+        }
+        let wanted = self.base_wanted.clone().expect("checked above");
+        let Some(page_size) = self.source.page_size() else { return false };
+        let same_size = self.history.point.as_ref().is_some_and(|point| point.page_size == page_size);
+        let known = self.history.table.is_some() && same_size && !wanted.full && !wanted.prove;
+        out.notify(Severity::Info, Fact::Base { full: !known, why: wanted.why.clone() });
+        if !wanted.prove && !known {
+            self.history.table = None;
+        }
+        let only = self.dirty.take().filter(|_| known);
+        let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
+        self.forget_pending(pages);
+        self.base = Some(Base {
+            wanted,
+            only,
+            step: BaseStep::Look,
+            op: None,
+            since: now.mono,
+            again_at: None,
+            tries: 0,
+            index: None,
+            frozen: false,
+            page_size,
+            lock_page: page_size.lock_page(self.config.pending_byte),
+            pages: 0,
+            scanner: None,
+            overlay: BTreeMap::new(),
+            end: WalPosition { salts: Salts { one: 0, two: 0 }, frame: 0, checksum: Default::default() },
+            last_page: None,
+            chunk: (1, 1),
+            buffer: Vec::new(),
+            patches: Vec::new(),
+            table: PageTable::new(),
+            differ: BTreeSet::new(),
+            summed_chunk: None,
+            kept: Some(Vec::new()),
+            kept_bytes: 0,
+            second_pass: false,
+            stream: None,
+        });
+        true
+    }
+
+    fn base_ref(&mut self) -> &mut Base {
+        self.base.as_mut().expect("only called while a base is under way")
+    }
+
+    fn base_submit(&mut self, now: Now, out: &mut Actions) {
+        let home = self.source.home;
+        let base = self.base.as_mut().expect("checked by the caller");
+        let request = match base.step {
+            BaseStep::Look => Request::Source(SourceRequest::Look),
+            BaseStep::Begin => Request::Source(SourceRequest::BeginRead(home.other())),
+            BaseStep::GiveBack => Request::Source(SourceRequest::EndRead(home.other())),
+            BaseStep::HandOver => Request::Source(SourceRequest::EndRead(home)),
+            BaseStep::Size => Request::Source(SourceRequest::Stat),
+            BaseStep::WalHeader => {
+                Request::Source(SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 })
+            }
+            BaseStep::Overlay => Request::Source(base.overlay_request()),
+            BaseStep::Read => Request::Source(base.read_request()),
+            BaseStep::Patch => Request::Source(base.patch_request()),
+            BaseStep::Sum => {
+                let bytes = Chunk::from(core::mem::take(&mut base.buffer));
+                base.summed_chunk = Some(bytes.clone());
+                let first = PageNo::new(base.chunk.0).expect("pages count from 1");
+                Request::Compute(Job::Checksums { first, page_size: base.page_size, bytes })
+            }
+            BaseStep::Open => {
+                let stream = base.stream.as_ref().expect("set with the step");
+                Request::Store(StoreRequest::PutOpen { object: stream.object })
+            }
+            BaseStep::Encode => base.encode_request(),
+            BaseStep::Part => {
+                let stream = base.stream.as_mut().expect("set with the step");
+                let bytes = stream.out.remove(0);
+                stream.bytes += bytes.len() as u64;
+                Request::Store(StoreRequest::PutPart { put: stream.put.expect("open"), bytes })
+            }
+            BaseStep::Intent => {
+                let stream = base.stream.as_mut().expect("set with the step");
+                let record = Record::Intent(stream.record.clone().expect("set with the step")).encode();
+                self.journal.bytes += record.len() as u64;
+                Request::State(crate::machine::StateRequest::Append(record))
+            }
+            BaseStep::Commit => {
+                let stream = base.stream.as_ref().expect("set with the step");
+                Request::Store(StoreRequest::PutCommit { put: stream.put.expect("open") })
+            }
+        };
+        let op = self.submit(request, out);
+        let base = self.base_ref();
+        base.op = Some(op);
+        base.since = now.mono;
+    }
+
+    pub(super) fn base_completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
+        self.base_ref().op = None;
+        match outcome {
+            Outcome::Source(Ok(SourceReply::Link(reply))) => self.base_link(now, &reply, out),
+            Outcome::Source(Ok(SourceReply::Facts(facts))) => {
+                let Some(facts) = facts else {
+                    return self.base_source_failed(now, "the database file is gone", out);
+                };
+                let base = self.base_ref();
+                base.pages = (facts.size / u64::from(base.page_size.get())) as u32;
+                self.base_overlay_or_survey(now, out);
+            }
+            Outcome::Source(Ok(other)) => unreachable!("a base is not answered by {other:?}"),
+            Outcome::Source(Err(error)) => self.base_source_error(now, error, out),
+            Outcome::Compute(JobOutput::Checksums(sums)) => self.base_summed(now, &sums, out),
+            Outcome::Compute(JobOutput::Pages { encoder, bytes }) => self.base_encoded(encoder, bytes),
+            Outcome::Compute(other) => unreachable!("a base computes no {other:?}"),
+            Outcome::State(result) => {
+                if let Err(error) = result {
+                    self.journal_failed(error, out);
+                }
+                self.base_ref().step = BaseStep::Commit;
+            }
+            Outcome::Store(Ok(_)) => self.base_stored(op, out),
+            Outcome::Store(Err(error)) => self.base_store_failed(now, error, out),
+            Outcome::Output(other) => unreachable!("a base writes no output: {other:?}"),
+        }
+    }
+
+    fn base_link(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
+        let before = self.source.index.clone();
+        let seen = self.take_index(reply).is_ok();
+        let step = self.base_ref().step;
+        if !seen && matches!(step, BaseStep::Look) {
+            return self.base_again(now, out);
+        }
+        match step {
+            BaseStep::Look => self.base_ref().step = BaseStep::Begin,
+            BaseStep::Begin => self.base_begun(before.as_ref(), seen),
+            BaseStep::GiveBack => {
+                self.source.other = None;
+                self.base_ref().step = BaseStep::Look;
+                self.base_again(now, out);
+            }
+            BaseStep::HandOver => {
+                self.source.pin = self.source.other.take();
+                self.source.home = self.source.home.other();
+                self.base_pinned(now, out);
+            }
+            BaseStep::WalHeader => self.base_wal_header(now, reply, out),
+            BaseStep::Overlay => self.base_overlay(now, reply, out),
+            BaseStep::Read => self.base_read(reply),
+            BaseStep::Patch => self.base_patched(now, reply, out),
+            step => unreachable!("{step:?} does not use the link"),
+        }
+    }
+
+    /// The same step again in a moment; given up after five seconds of it.
+    fn base_again(&mut self, now: Now, out: &mut Actions) {
+        let base = self.base_ref();
+        base.tries += 1;
+        if base.tries > 5_000 {
+            return self.base_source_failed(now, "no proven read transaction was to be had", out);
+        }
+        base.again_at = Some(now.mono.after(Duration::from_millis(1)));
+    }
+
+    fn base_begun(&mut self, before: Option<&WalIndex>, seen: bool) {
+        let class = match (before, &self.source.index) {
+            (Some(before), Some(after)) if seen => classify(before, after),
+            _ => PinClass::Unproven,
+        };
+        let index = self.source.index.clone();
+        self.source.other = Some(Pin { restartable: class != PinClass::Mark, complete: class == PinClass::Frozen });
+        let base = self.base_ref();
+        base.frozen = class == PinClass::Frozen;
+        base.index = index;
+        base.step = if class == PinClass::Unproven { BaseStep::GiveBack } else { BaseStep::HandOver };
+    }
+
+    fn base_pinned(&mut self, now: Now, out: &mut Actions) {
+        let base = self.base_ref();
+        let index = base.index.as_ref().expect("taken with the transaction");
+        base.end = WalPosition { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
+        base.pages = index.pages;
+        if index.mx_frame == 0 {
+            // No frames, so that the file is the whole database.
+            base.end.checksum = Default::default();
+            base.step = BaseStep::Size;
+        } else {
+            self.base_overlay_or_survey(now, out);
+        }
+    }
+
+    fn base_overlay_or_survey(&mut self, now: Now, out: &mut Actions) {
+        let head = self.head.clone();
+        let base = self.base_ref();
+        let index = base.index.clone().expect("taken with the transaction");
+        if base.wanted.prove
+            && let Some(head) = head
+        {
+            base.end_at_head(&head.header, &index);
+        }
+        let needs_frames = base.end.frame > 0 && (!base.frozen || base.end.frame != index.mx_frame);
+        if base.pages == 0 {
+            return self.base_source_failed(now, "the database has no pages", out);
+        }
+        if needs_frames || (base.end.frame > 0 && base.last_page.is_none()) {
+            base.step = BaseStep::WalHeader;
+        } else {
+            self.base_survey();
+        }
+    }
+
+    fn base_wal_header(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
+        let bytes = reply.bytes.as_deref().unwrap_or_default();
+        let base = self.base_ref();
+        match WalHeader::decode(bytes) {
+            Ok(header) if header.salts == base.end.salts && header.page_size == base.page_size => {
+                base.scanner = Some(Scanner::from_header(&header));
+                base.step = BaseStep::Overlay;
+            }
+            // Restarted under a pin on mark zero: the file alone is the state, as it is.
+            _ if base.frozen => self.base_survey(),
+            _ => self.base_source_failed(now, "the WAL's header is not the one that the wal-index names", out),
+        }
+    }
+
+    fn base_overlay(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
+        let base = self.base_ref();
+        let bytes = reply.bytes.as_deref().unwrap_or_default();
+        let mut scanner = base.scanner.take().expect("set with the header");
+        let (overlay, last_page, end) = (&mut base.overlay, &mut base.last_page, base.end.frame);
+        let frozen = base.frozen;
+        let result = scanner.scan(bytes, end, &mut |no, frame, _| {
+            if !frozen {
+                overlay.insert(frame.page.get(), no);
+            }
+            *last_page = Some(frame.page);
+        });
+        let at = scanner.position();
+        base.scanner = Some(scanner);
+        match result {
+            Ok(n) if n > 0 && at.frame < end => {}
+            Ok(n) if n > 0 => {
+                let whole = base.index.as_ref().is_some_and(|index| index.mx_frame != end || index.frame_checksum == at.checksum);
+                base.end = at;
+                if whole {
+                    return self.base_survey();
+                }
+                self.base_source_failed(now, "the WAL's checksum at its end differs from the wal-index's", out);
+            }
+            _ if base.frozen => {
+                base.last_page = None;
+                self.base_survey();
+            }
+            _ => self.base_source_failed(now, "the WAL does not hold what the wal-index says", out),
+        }
+    }
+
+    fn base_survey(&mut self) {
+        let old = self.history.table.clone();
+        let base = self.base_ref();
+        if base.only.is_some() {
+            base.table = old.unwrap_or_default();
+        }
+        base.table.resize(base.pages);
+        base.chunk = (1, 1);
+        self.base_next_chunk(1);
+    }
+
+    /// The next chunk from page `from` on, or the end of the pass.
+    fn base_next_chunk(&mut self, from: u32) {
+        let old_pages = self.history.table.as_ref().map_or(0, PageTable::pages);
+        let base = self.base_ref();
+        let per_chunk = (READ_BYTES / base.page_size.get()).max(1);
+        let start = if base.second_pass {
+            base.differ.range(from..).next().copied()
+        } else if let Some(only) = &base.only {
+            let grown = (from.max(old_pages + 1) <= base.pages).then_some(from.max(old_pages + 1));
+            let dirty = only.range(from..).next().copied().filter(|page| *page <= base.pages);
+            [grown, dirty].into_iter().flatten().min()
+        } else {
+            (from <= base.pages).then_some(from)
+        };
+        match start {
+            Some(start) => {
+                base.chunk = (start, start.saturating_add(per_chunk).min(base.pages + 1));
+                base.step = BaseStep::Read;
+            }
+            None if base.second_pass => {
+                base.chunk = (base.pages + 1, base.pages + 1);
+                base.buffer = Vec::new();
+                base.step = BaseStep::Encode;
+            }
+            None => base.step = BaseStep::Sum,
+        }
+        if start.is_none() && !base.second_pass {
+            base.chunk = (base.pages + 1, base.pages + 1);
+            base.buffer = Vec::new();
+        }
+    }
+
+    fn base_read(&mut self, reply: &LinkReply) {
+        let base = self.base_ref();
+        let pages = (base.chunk.1 - base.chunk.0) as usize;
+        let mut buffer = reply.bytes.as_deref().unwrap_or_default().to_vec();
+        buffer.resize(pages * base.page_size.bytes(), 0);
+        base.buffer = buffer;
+        base.patches = base.overlay.range(base.chunk.0..base.chunk.1).map(|(page, frame)| (*page, *frame)).collect();
+        if base.second_pass {
+            let differ = &base.differ;
+            base.patches.retain(|(page, _)| differ.contains(page));
+        }
+        base.step = base.after_patches();
+    }
+
+    fn base_patched(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
+        let base = self.base_ref();
+        let (page, _) = base.patches.pop().expect("set with the step");
+        let bytes = reply.bytes.as_deref().unwrap_or_default();
+        let at = (page - base.chunk.0) as usize * base.page_size.bytes();
+        if bytes.len() != base.page_size.bytes() {
+            return self.base_source_failed(now, "the WAL is shorter than the wal-index says", out);
+        }
+        base.buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        base.step = base.after_patches();
+    }
+
+    /// The checksums of a chunk, or of none at the end of the survey.
+    fn base_summed(&mut self, now: Now, sums: &[u64], out: &mut Actions) {
+        if sums.is_empty() {
+            return self.base_surveyed(now, out);
+        }
+        let budget = self.config.pending_bytes_max;
+        let old = self.history.table.take();
+        let base = self.base_ref();
+        let images = base.summed_chunk.take().expect("kept for the images");
+        for (page, sum) in (base.chunk.0..base.chunk.1).zip(sums) {
+            if page == base.lock_page.get() {
+                continue;
+            }
+            let no = PageNo::new(page).expect("pages count from 1");
+            if old.as_ref().is_some_and(|old| old.get(no) == Some(*sum)) {
+                base.table.set(no, *sum);
+                continue;
+            }
+            base.table.set(no, *sum);
+            base.differ.insert(page);
+            if let Some(kept) = &mut base.kept {
+                let at = (page - base.chunk.0) as usize * base.page_size.bytes();
+                let image = images[at..at + base.page_size.bytes()].to_vec();
+                base.kept_bytes += image.len();
+                kept.push((no, Chunk::from(image)));
+            }
+            if base.kept_bytes > budget {
+                base.kept = None;
+            }
+        }
+        let (done, total, next) = (base.chunk.1 - 1, base.pages, base.chunk.1);
+        self.history.table = old;
+        out.notify(
+            Severity::Debug,
+            Fact::Progress { what: "surveying pages", done: u64::from(done), total: u64::from(total) },
+        );
+        self.base_next_chunk(next);
+    }
+
+    fn base_surveyed(&mut self, now: Now, out: &mut Actions) {
+        if self.base_ref().wanted.prove {
+            return self.base_proven(now, out);
+        }
+        let base = self.base_ref();
+        let unchanged = base.differ.is_empty() && !base.wanted.full;
+        let same_pages = self.history.point.as_ref().is_some_and(|point| point.pages == self.base.as_ref().map_or(0, |b| b.pages));
+        if unchanged && same_pages && self.history.table.is_some() {
+            return self.base_unchanged(out);
+        }
+        let full = self.history.table.is_none();
+        let base = self.base_ref();
+        let in_segment = base.last_page.is_some_and(|page| base.differ.contains(&page.get()));
+        let (page_size, pages, end) = (base.page_size, base.pages, base.end);
+        let span = match in_segment {
+            true => WalSpan::between(None, end, page_size),
+            false => WalSpan::NONE,
+        };
+        let kept = base.kept.take();
+        let header = self.header(page_size, pages, span, now.wall);
+        let draft = self.draft(header, full, Some(end));
+        match kept {
+            Some(images) => {
+                let differ = images.iter().map(|(page, _)| *page);
+                let xor = self.base_ref().table.xor_without(differ, pages);
+                self.base_finish(out);
+                self.start_encoding(draft, xor, images, out);
+            }
+            None => self.base_stream(draft, out),
+        }
+    }
+
+    /// The end of a base: capture goes on from its state.
+    fn base_finish(&mut self, _out: &mut Actions) {
+        let base = self.base.take().expect("only called while a base is under way");
+        self.base_wanted = None;
+        self.source.position = Some(base.end);
+        self.source.forget_scanner();
+        self.pending.reset(base.pages);
+        self.source.look_now();
+        if let Some(pin) = &mut self.source.pin {
+            pin.complete |= base.frozen;
+        }
+    }
+
+    fn base_unchanged(&mut self, out: &mut Actions) {
+        let file = self.source.file();
+        let end = self.base_ref().end;
+        if let Some(point) = &mut self.history.point {
+            point.wal = Some(end);
+            point.file = file;
+        }
+        self.history.seal = None;
+        out.notify(Severity::Info, Fact::Remark { text: "the survey found no difference".into() });
+        self.base_finish(out);
+        let op = self.append(&Record::Moved { file, wal: end }, out);
+        self.upload = super::upload::Upload::Done { op };
+        self.once_is_done();
+    }
+
+    /// Whether the survey shows that the source is the head's.
+    fn base_proven(&mut self, now: Now, out: &mut Actions) {
+        let post = self.base_ref().table.checksum();
+        let copied = self.source.index.as_ref().map_or(0, |index| index.n_backfill);
+        let base = self.base_ref();
+        let end_holds = base.frozen || copied <= base.end.frame;
+        let head = self.head.clone().expect("there is a head to prove against");
+        let header = head.header.clone();
+        let base = self.base_ref();
+        let proven = end_holds
+            && header.chain.post == Some(post)
+            && header.commit == base.pages
+            && header.page_size == base.page_size;
+        if !proven && base.wanted.fence {
+            let error = format!(
+                "the replica's head {} is of lineage {} and this database is not in its state",
+                head.object,
+                header.lineage.map_or("none".to_string(), |l| l.to_string())
+            );
+            return self.stop(super::standing::fenced(error), out);
+        }
+        let mut wanted = base.wanted.clone();
+        if !proven {
+            wanted.prove = false;
+            self.base = None;
+            self.base_wanted = Some(wanted);
+            let _ = now;
+            return;
+        }
+        let end = base.end;
+        let table = core::mem::take(&mut base.table);
+        let file = self.source.file();
+        self.history.point = Some(point_of(&header, file, Some(end)));
+        self.history.table = Some(table);
+        out.notify(Severity::Info, Fact::Adopted { txid: head.txid() });
+        self.base_finish(out);
+        // Written down whole, since the journal knows nothing of this history.
+        self.journal.bytes = u64::MAX / 4;
+        self.once_is_done();
+    }
+
+    // Streaming.
+
+    fn base_stream(&mut self, draft: super::upload::Draft, _out: &mut Actions) {
+        let mut header = draft.header;
+        let pending_byte = self.config.pending_byte;
+        let base = self.base_ref();
+        let post = base.table.checksum();
+        header.chain.post = Some(post);
+        let sums: Vec<(PageNo, u64)> = base
+            .differ
+            .iter()
+            .filter_map(|page| PageNo::new(*page))
+            .map(|page| (page, base.table.get(page).expect("summed in the survey")))
+            .collect();
+        let record = Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
+        let mut first = Vec::new();
+        let encoder = Encoder::new(&header, &mut first).with_pending_byte(pending_byte);
+        let object = Object { level: Level::CAPTURES, range: header.range };
+        base.stream = Some(Box::new(Stream {
+            header,
+            object,
+            put: None,
+            encoder: Some(encoder),
+            out: alloc::vec![Chunk::from(first)],
+            finished: false,
+            bytes: 0,
+            record: Some(record),
+        }));
+        base.second_pass = true;
+        base.step = BaseStep::Open;
+    }
+
+    fn base_encoded(&mut self, encoder: Option<Encoder>, bytes: Chunk) {
+        let base = self.base_ref();
+        let stream = base.stream.as_mut().expect("only a stream encodes");
+        stream.finished = encoder.is_none();
+        stream.encoder = encoder;
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (at + PART_BYTES_MAX).min(bytes.len());
+            stream.out.push(bytes.slice(at, end));
+            at = end;
+        }
+        self.base_send_or_read();
+    }
+
+    fn base_send_or_read(&mut self) {
+        let base = self.base_ref();
+        let stream = base.stream.as_ref().expect("only called while streaming");
+        if !stream.out.is_empty() {
+            base.step = BaseStep::Part;
+        } else if stream.finished {
+            base.step = BaseStep::Intent;
+        } else {
+            let next = base.chunk.1;
+            self.base_next_chunk(next);
+        }
+    }
+
+    fn base_stored(&mut self, op: OpId, out: &mut Actions) {
+        let base = self.base_ref();
+        match base.step {
+            BaseStep::Open => {
+                base.stream.as_mut().expect("set with the step").put = Some(op);
+                base.chunk = (1, 1);
+                self.base_send_or_read();
+            }
+            BaseStep::Part => {
+                let done = base.chunk.1.saturating_sub(1);
+                let total = base.pages;
+                out.notify(
+                    Severity::Debug,
+                    Fact::Progress { what: "writing pages", done: u64::from(done), total: u64::from(total) },
+                );
+                self.base_send_or_read();
+            }
+            BaseStep::Commit => {
+                let stream = base.stream.take().expect("set with the step");
+                let step = stream.record.expect("set with the step");
+                let frames = self.frames_captured;
+                self.history.advance(&step);
+                self.frames_replicated = frames;
+                self.last_error = None;
+                self.base_retry.clear();
+                out.notify(
+                    Severity::Info,
+                    Fact::Replicated { txid: step.to.txid, bytes: stream.bytes, pages: step.sums.len() as u32 },
+                );
+                self.base_finish(out);
+                self.finish_stored(out);
+            }
+            step => unreachable!("{step:?} asks nothing of the store"),
+        }
+    }
+
+    /// A stream cannot be sent again from memory: begin again from a fresh survey, except that a
+    /// put whose fate is unknown, or that found its name taken, is read back first.
+    fn base_store_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
+        let base = self.base.take().expect("only called while a base is under way");
+        let stream = base.stream.expect("only a stream asks the store");
+        if let Some(put) = stream.put.filter(|_| base.step == BaseStep::Part) {
+            self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
+        }
+        let unknown = matches!(error.kind, StoreErrorKind::AlreadyExists)
+            || (base.step == BaseStep::Commit && error.kind == StoreErrorKind::Ambiguous);
+        let draw = self.draw();
+        let wait = self.base_retry.fail(now.mono, draw);
+        self.say_retry("writing the base", &error.text, wait.as_millis() as u64, out);
+        self.base_wanted = Some(base.wanted);
+        if unknown {
+            let retry = self.base_retry.clone();
+            self.settle_stream(now, stream.header, stream.object, retry);
+        }
+    }
+
+    fn base_source_error(&mut self, now: Now, error: SourceError, out: &mut Actions) {
+        let step = self.base_ref().step;
+        if error.kind == SourceErrorKind::Busy && step == BaseStep::Begin {
+            self.base_ref().step = BaseStep::Look;
+            return self.base_again(now, out);
+        }
+        self.base_source_failed(now, &error.text, out);
+    }
+
+    fn base_source_failed(&mut self, now: Now, why: &str, out: &mut Actions) {
+        let base = self.base.take().expect("only called while a base is under way");
+        if let Some(put) = base.stream.as_ref().and_then(|stream| stream.put) {
+            self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
+        }
+        self.base_wanted = Some(base.wanted);
+        let draw = self.draw();
+        self.base_retry.fail(now.mono, draw);
+        self.detach(now, why, out);
+    }
+}

@@ -1,0 +1,480 @@
+//! Finding the replica's end and deciding who we are to it.
+//!
+//! The local journal is read first; where it names a transaction, two short listings past it
+//! confirm that the replica ends there. Otherwise every level is listed: a gap, a partial answer
+//! or a stale page is an error and tried again, never taken for a shorter history.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use super::ghost::{Ghost, GhostStep};
+use super::history::Journal;
+use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
+use super::{BaseWanted, Record, Replicator, Retry, Step};
+use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
+use crate::ltx::LTX_HEADER_BYTES;
+use crate::machine::{
+    Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
+    SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
+
+/// Objects asked for in one listing.
+const LIST_LIMIT: u32 = 1_000;
+
+/// Where finding the end stands.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Finding {
+    step: Find,
+    op: Option<OpId>,
+    since: Mono,
+    retry: Retry,
+    journal: Journal,
+    /// The newest object seen so far.
+    newest: Option<Object>,
+    litestream: Option<LitestreamHead>,
+    ghost: Option<Box<Ghost>>,
+    sync: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Find {
+    Load,
+    /// What lies past the point in level 0, then among the snapshots.
+    Tail { level: Level, after: TxidRange, point_seen: bool },
+    /// Everything, level by level.
+    All { level: Level, after: Option<TxidRange> },
+    Header(Object),
+    Litestream,
+    Ghost(Txid),
+    Identity,
+}
+
+/// The first phase of a replicator.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Boot {
+    NotStarted,
+    Finding(Box<Finding>),
+    Done,
+}
+
+impl Boot {
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Boot::Done)
+    }
+
+    pub(super) fn awaits(&self, op: OpId) -> bool {
+        matches!(self, Boot::Finding(finding) if finding.op == Some(op))
+    }
+}
+
+impl Replicator {
+    pub(super) fn boot_start(&mut self, out: &mut Actions) {
+        let op = self.submit(Request::State(StateRequest::Load), out);
+        self.boot = Boot::Finding(Box::new(Finding {
+            step: Find::Load,
+            op: Some(op),
+            since: Mono::default(),
+            retry: Retry::default(),
+            journal: Journal::default(),
+            newest: None,
+            litestream: None,
+            ghost: None,
+            sync: false,
+        }));
+    }
+
+    fn finding(&mut self) -> &mut Finding {
+        match &mut self.boot {
+            Boot::Finding(finding) => finding,
+            _ => unreachable!("only called while the end is being found"),
+        }
+    }
+
+    pub(super) fn boot_deadline(&self) -> Option<(Mono, Reason)> {
+        let Boot::Finding(finding) = &self.boot else { return None };
+        match finding.op {
+            None => finding.retry.at.map(|at| (at, Reason::Retry)),
+            Some(_) if finding.step.is_store() => {
+                Some((finding.since.after(self.config.store_deadline), Reason::Deadline))
+            }
+            Some(_) => None,
+        }
+    }
+
+    pub(super) fn boot_tick(&mut self, now: Now, out: &mut Actions) {
+        let Boot::Finding(finding) = &mut self.boot else { return };
+        if finding.step.is_store()
+            && let Some(op) = finding.op.filter(|_| finding.since.after(self.config.store_deadline) <= now.mono)
+        {
+            finding.op = None;
+            out.push(crate::machine::Action::Cancel { op });
+            let seconds = self.config.store_deadline.as_secs();
+            self.boot_failed(now, &format!("no answer from the store in {seconds} s"), out);
+        }
+    }
+
+    /// Submits the request of the current step when none is under way and no wait is on.
+    pub(super) fn boot_pump(&mut self, now: Now, out: &mut Actions) -> bool {
+        let Boot::Finding(finding) = &self.boot else { return false };
+        if finding.op.is_some() || !finding.retry.due(now.mono) {
+            return false;
+        }
+        let request = match finding.step {
+            Find::Load => Request::State(StateRequest::Load),
+            Find::Tail { level, after, .. } => {
+                Request::Store(StoreRequest::List { level, after: Some(after), limit: LIST_LIMIT })
+            }
+            Find::All { level, after } => Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT }),
+            Find::Header(object) => Request::Store(StoreRequest::Get {
+                object,
+                range: ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 },
+            }),
+            Find::Litestream => Request::Source(SourceRequest::LitestreamHead),
+            Find::Ghost(_) => Request::Store(finding.ghost.as_ref().expect("set with the step").request()),
+            Find::Identity => {
+                let lineage = self.history.lineage.expect("decided before it is written down");
+                let record = Record::Identity { lineage, incarnation: self.history.incarnation };
+                match finding.sync {
+                    false => Request::State(StateRequest::Append(record.encode())),
+                    true => Request::State(StateRequest::Sync),
+                }
+            }
+        };
+        let op = self.submit(request, out);
+        let finding = self.finding();
+        finding.op = Some(op);
+        finding.since = now.mono;
+        true
+    }
+
+    fn boot_failed(&mut self, now: Now, error: &str, out: &mut Actions) {
+        let draw = self.draw();
+        self.last_error = Some(error.to_string());
+        let wait = self.finding().retry.fail(now.mono, draw);
+        out.notify(
+            Severity::Warn,
+            Fact::Retrying {
+                what: "finding the replica's end".into(),
+                error: error.into(),
+                wait_ms: wait.as_millis() as u64,
+            },
+        );
+    }
+
+    pub(super) fn boot_completed(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
+        self.finding().op = None;
+        match outcome {
+            Outcome::Store(Err(error)) => self.boot_store_failed(now, error, out),
+            Outcome::Store(Ok(StoreReply::Listing { entries, more })) => {
+                self.boot_progress();
+                self.boot_listed(now, &entries, more, out);
+            }
+            Outcome::Store(Ok(StoreReply::Bytes { bytes, object_len })) => {
+                self.boot_progress();
+                match self.finding().step {
+                    Find::Header(object) => self.boot_header(now, object, &bytes, out),
+                    Find::Ghost(txid) => self.boot_ghost(now, txid, &bytes, object_len, out),
+                    step => unreachable!("{step:?} asks for no bytes"),
+                }
+            }
+            Outcome::State(Ok(StateReply::Records(records))) => {
+                let bytes: u64 = records.iter().map(|r| r.len() as u64).sum();
+                self.journal.bytes = bytes;
+                self.journal.bytes_after_rewrite = bytes;
+                self.finding().journal = Journal::replay(&records);
+                self.boot_loaded();
+            }
+            Outcome::State(Ok(StateReply::Done)) => self.boot_identity_done(out),
+            Outcome::State(Err(error)) => {
+                self.journal_failed(error, out);
+                match self.finding().step {
+                    Find::Load => self.boot_loaded(),
+                    _ => {
+                        self.finding().sync = true;
+                        self.boot_identity_done(out);
+                    }
+                }
+            }
+            Outcome::Source(reply) => {
+                if let Ok(SourceReply::Litestream(head)) = reply {
+                    self.finding().litestream = head;
+                }
+                self.boot_decide(now, out);
+            }
+            other => unreachable!("the boot asks for nothing that ends in {other:?}"),
+        }
+    }
+
+    fn boot_progress(&mut self) {
+        if self.finding().retry.clear() {
+            self.last_error = None;
+        }
+    }
+
+    fn boot_store_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
+        let vanished = error.kind == StoreErrorKind::NotFound;
+        match (error.kind, self.finding().step) {
+            // It was listed and is gone: the listing is stale. Begin again.
+            (_, Find::Header(_)) if vanished => self.finding().restart_listing(),
+            (_, Find::Ghost(txid)) if vanished => {
+                let why = format!("segment {txid} of an earlier run is gone from level 0");
+                self.boot_give_up_table(&why, out);
+            }
+            (StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported, _) => self.stop(
+                Exit::Misconfigured {
+                    error: error.text,
+                    hint: "check the replica's address in the command line or configuration".into(),
+                },
+                out,
+            ),
+            _ => self.boot_failed(now, &error.text, out),
+        }
+    }
+
+    fn boot_loaded(&mut self) {
+        let finding = self.finding();
+        let point = finding.journal.history.point.as_ref().map(|point| point.txid);
+        finding.step = match point.and_then(|txid| Txid::new(txid.get() - 1)) {
+            Some(before) => {
+                Find::Tail { level: Level::CAPTURES, after: TxidRange::single(before), point_seen: false }
+            }
+            None => Find::All { level: Level::CAPTURES, after: None },
+        };
+    }
+
+    fn boot_listed(&mut self, now: Now, entries: &[Listed], more: bool, out: &mut Actions) {
+        let finding = self.finding();
+        let point = finding.journal.history.point.as_ref().map(|point| point.txid);
+        for entry in entries {
+            finding.see(entry.object);
+        }
+        let last = entries.last().map(|entry| entry.object.range);
+        finding.step = match finding.step {
+            Find::Tail { level, after, point_seen } => {
+                let seen = point_seen
+                    || entries.iter().any(|entry| Some(entry.object.range.max()) == point && level == Level::CAPTURES);
+                match (more, last) {
+                    (true, Some(last)) => Find::Tail { level, after: last, point_seen: seen },
+                    _ if !seen => {
+                        finding.newest = None;
+                        Find::All { level: Level::CAPTURES, after: None }
+                    }
+                    _ if level == Level::CAPTURES => {
+                        let point = point.expect("a tail is listed past a point");
+                        let after = TxidRange::new(Txid::FIRST, point).expect("1 is the lowest");
+                        Find::Tail { level: Level::SNAPSHOTS, after, point_seen: seen }
+                    }
+                    _ => return self.boot_ends_known(now, after, out),
+                }
+            }
+            Find::All { level, after } => match (more, last, Level::new(level.get() + 1)) {
+                (true, Some(last), _) => Find::All { level, after: Some(last) },
+                (_, _, Some(next)) => Find::All { level: next, after: None },
+                _ => return self.boot_ends_known(now, after.unwrap_or(TxidRange::single(Txid::FIRST)), out),
+            },
+            step => unreachable!("{step:?} lists nothing"),
+        };
+    }
+
+    fn boot_ends_known(&mut self, now: Now, _last: TxidRange, out: &mut Actions) {
+        match self.finding().newest {
+            Some(object) => self.finding().step = Find::Header(object),
+            None => self.boot_decide(now, out),
+        }
+    }
+
+    fn boot_header(&mut self, now: Now, object: Object, bytes: &[u8], out: &mut Actions) {
+        let header = match decode_header(bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                return self.stop(
+                    Exit::Corrupt {
+                        error: format!("the replica's newest segment {object} is damaged: {error}"),
+                        hint: "run driftless verify on the replica; move the damaged object away to go on from the one before".into(),
+                    },
+                    out,
+                );
+            }
+        };
+        let litestream = header.lineage.is_none();
+        self.head = Some(Head { object, header });
+        if litestream {
+            self.finding().step = Find::Litestream;
+        } else {
+            self.boot_decide(now, out);
+        }
+    }
+
+    fn boot_decide(&mut self, now: Now, out: &mut Actions) {
+        let head = self.head.clone();
+        out.notify(Severity::Info, Fact::Head { txid: head.as_ref().map(Head::txid) });
+        let finding = self.finding();
+        let journal = finding.journal.clone();
+        let litestream = finding.litestream.clone();
+        let standing = plan_standing(Claims {
+            local: &journal.history,
+            intent: journal.intent.as_ref(),
+            head: head.as_ref(),
+            litestream: litestream.as_ref(),
+            adopt: self.config.adopt,
+        });
+        let drawn = self.draw();
+        let fresh = Lineage::new(drawn.max(1)).expect("not zero");
+        let kept = journal.history.lineage;
+        let local = journal.history;
+        let theirs = head.as_ref().and_then(|head| head.header.lineage);
+        let lineage = match &standing {
+            Standing::Begin { .. } => fresh,
+            Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
+            _ => kept.unwrap_or(fresh),
+        };
+        let incarnation = plan_incarnation(&local, head.as_ref(), lineage);
+        self.history = local;
+        self.history.head = head.as_ref().map(Head::txid);
+        self.history.head_stamp = head.as_ref().map_or(Default::default(), |head| head.header.stamp);
+        self.history.head_post = head.as_ref().and_then(|head| head.header.chain.post);
+        match standing {
+            Standing::Extend => {}
+            Standing::Confirm(step) => {
+                out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
+                self.history.advance(&step);
+            }
+            Standing::CatchUp => return self.boot_catch_up(now),
+            Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
+            Standing::Prove => self.want_base("the local state is lost".into(), false, true, true),
+            Standing::Begin { why } => {
+                self.history.table = None;
+                self.history.point = None;
+                self.want_base(why, true, false, false);
+            }
+            Standing::Fenced(exit) => return self.stop(exit, out),
+        }
+        self.history.lineage = Some(lineage);
+        self.history.incarnation = incarnation;
+        self.finding().step = Find::Identity;
+    }
+
+    fn head_has_post(&self) -> bool {
+        self.history.head_post.is_some()
+    }
+
+    pub(super) fn want_base(&mut self, why: String, full: bool, prove: bool, fence: bool) {
+        if full {
+            self.history.table = None;
+            self.history.point = None;
+        }
+        self.base_wanted = Some(BaseWanted { why, full, prove, fence });
+    }
+
+    /// Reads the segments of our own earlier run past the point, one by one.
+    fn boot_catch_up(&mut self, _now: Now) {
+        let next = self.history.point.as_ref().expect("only past a point").txid.next();
+        self.boot_fetch_ghost(next);
+    }
+
+    fn boot_fetch_ghost(&mut self, txid: Txid) {
+        let object = Object { level: Level::CAPTURES, range: TxidRange::single(txid) };
+        let pending_byte = self.config.pending_byte;
+        let finding = self.finding();
+        finding.ghost = Some(Box::new(Ghost::new(object, pending_byte)));
+        finding.step = Find::Ghost(txid);
+    }
+
+    fn boot_ghost(&mut self, _now: Now, txid: Txid, bytes: &[u8], object_len: u64, out: &mut Actions) {
+        let ghost = self.finding().ghost.as_mut().expect("set with the step");
+        match ghost.push(bytes, object_len) {
+            GhostStep::More => {}
+            GhostStep::Corrupt(error) => {
+                let why = format!("segment {txid} of an earlier run is damaged: {error}");
+                self.boot_give_up_table(&why, out);
+            }
+            GhostStep::Whole(header, sums) => {
+                let step = super::ghost::step_of(&header, sums);
+                let ours = header.lineage == self.history.lineage
+                    && header.chain.incarnation <= self.history.incarnation
+                    && step.as_ref().is_some_and(|step| self.follows(step));
+                match step.filter(|_| ours) {
+                    Some(step) => self.boot_adopt(txid, &step, out),
+                    None => self.stop(
+                        super::standing::fenced(format!("segment {txid} on the replica does not follow from what this database wrote")),
+                        out,
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Whether a step begins where our point stands.
+    pub(super) fn follows(&self, step: &Step) -> bool {
+        let stands = self.history.point.as_ref().map(|point| point.post);
+        stands.is_some() && step.pre == stands
+    }
+
+    fn boot_adopt(&mut self, txid: Txid, step: &Step, out: &mut Actions) {
+        let head = self.history.head;
+        self.history.advance(step);
+        out.notify(Severity::Info, Fact::Adopted { txid });
+        if head > Some(txid) {
+            self.history.head = head;
+            return self.boot_fetch_ghost(txid.next());
+        }
+        self.boot_own(out);
+    }
+
+    /// The history is ours: draw the next incarnation and write it down.
+    fn boot_own(&mut self, _out: &mut Actions) {
+        let lineage = self.history.lineage.expect("a history that is ours has a lineage");
+        let head = self.head.clone();
+        self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage);
+        self.finding().ghost = None;
+        self.finding().step = Find::Identity;
+        // The intents on disk do not tell of what was taken over.
+        self.journal.bytes = u64::MAX / 4;
+    }
+
+    fn boot_give_up_table(&mut self, why: &str, out: &mut Actions) {
+        let head = self.head.as_ref();
+        self.history.head = head.map(Head::txid);
+        self.history.head_post = head.and_then(|head| head.header.chain.post);
+        let prove = self.head_has_post();
+        self.want_base(why.into(), true, prove, false);
+        self.boot_own(out);
+    }
+
+    fn boot_identity_done(&mut self, out: &mut Actions) {
+        if !self.finding().sync {
+            self.finding().sync = true;
+            return;
+        }
+        let _ = out;
+        let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
+        self.pending.reset(pages);
+        self.boot = Boot::Done;
+        self.source.wake();
+    }
+}
+
+impl Find {
+    fn is_store(self) -> bool {
+        matches!(self, Find::Tail { .. } | Find::All { .. } | Find::Header(_) | Find::Ghost(_))
+    }
+}
+
+impl Finding {
+    /// Keeps the object that leads furthest; among those, the lowest level, whose chain is whole.
+    fn see(&mut self, object: Object) {
+        let better = self.newest.is_none_or(|newest| {
+            (object.range.max(), newest.level) > (newest.range.max(), object.level)
+        });
+        if better {
+            self.newest = Some(object);
+        }
+    }
+
+    fn restart_listing(&mut self) {
+        self.newest = None;
+        self.step = Find::All { level: Level::CAPTURES, after: None };
+    }
+}
+

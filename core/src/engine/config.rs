@@ -1,0 +1,73 @@
+//! What a person sets, and the limits that nobody sets.
+
+use core::time::Duration;
+
+use crate::ids::PENDING_BYTE;
+
+/// The settings of one replicator. `Default` is what Litestream does, where it does it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// How long captured pages may wait for company before a segment leaves. Default 1 s.
+    pub sync_interval: Duration,
+    /// Frames in the WAL from which checkpoints are tried without a lock. Default 1,000. At four
+    /// times as many the write lock is taken for a moment.
+    pub min_checkpoint_pages: u32,
+    /// Quiet time after which the source is let go. Default 15 s.
+    pub quiet_after: Duration,
+    /// Bytes of page images that may wait for the store; past that only page numbers are kept
+    /// and the images are read again. Default 16 MiB.
+    pub pending_bytes_max: usize,
+    /// How long a store request may take before it counts as lost. Default 60 s.
+    pub store_deadline: Duration,
+    /// Take over a replica that belongs to another history.
+    pub adopt: bool,
+    /// Replicate what is there, then stop.
+    pub once: bool,
+    /// Where SQLite keeps its lock bytes; only tests move them.
+    pub pending_byte: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            sync_interval: Duration::from_secs(1),
+            min_checkpoint_pages: 1_000,
+            quiet_after: Duration::from_secs(15),
+            pending_bytes_max: 16 << 20,
+            store_deadline: Duration::from_secs(60),
+            adopt: false,
+            once: false,
+            pending_byte: PENDING_BYTE,
+        }
+    }
+}
+
+/// The write lock is taken from this many times `min_checkpoint_pages`.
+pub const LOCK_FACTOR: u32 = 4;
+/// A person is told that the WAL is over its bound from this many times `min_checkpoint_pages`.
+pub const ALERT_FACTOR: u32 = 16;
+/// How long taking the write lock is tried.
+pub const LOCK_TRY: Duration = Duration::from_millis(20);
+/// How long the write lock is held at the most while the application's own checkpoint ends.
+pub const LOCK_HOLD: Duration = Duration::from_millis(40);
+/// A checkpoint this slow without the lock is not run under the lock.
+pub const SLOW_CHECKPOINT: Duration = Duration::from_millis(33);
+/// Bytes read from the WAL or the database in one request.
+pub const READ_BYTES: u32 = 1 << 20;
+/// The first and longest wait between looks at a WAL that grows.
+pub const LOOK_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between looks at a WAL that may grow.
+pub const LOOK_MAX: Duration = Duration::from_millis(250);
+/// The shortest wait between looks at a WAL that grows fast.
+pub const LOOK_MIN: Duration = Duration::from_millis(10);
+/// A source that no event speaks of is looked for this often.
+pub const SWEEP: Duration = Duration::from_secs(15 * 60);
+/// A status-change time younger than this can hide a second write in the same clock tick.
+pub const CTIME_SETTLED_NS: i128 = 1_100_000_000;
+/// The first and the longest wait before a failed store request is tried again.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait before a failed request is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(10);
+/// The local journal is rewritten when it has grown past twice its size after the last rewrite
+/// and this many bytes.
+pub const JOURNAL_SLACK: u64 = 1 << 20;

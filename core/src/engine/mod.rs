@@ -1,0 +1,421 @@
+//! The replicator: one database, one replica.
+//!
+//! Three machines share the state here and each has at most one request under way:
+//!
+//! - [`boot`](self) finds the replica's end and decides who we are to it;
+//! - the *source* side holds the pin, captures, checkpoints, seals and lets go;
+//! - the *upload* side encodes one segment at a time and puts it, strictly in order.
+//!
+//! After each event [`Replicator::pump`] asks each idle side what it should do next. A *base* (a
+//! survey of the whole database, then a segment with every page or with those that differ) uses
+//! both sides and excludes the others' work while it lasts.
+//!
+//! What can be lost here, and what prevents it: a frame that vanishes before it is captured (the
+//! pins of `pin.rs`, moved by overlap only), a frame captured that was never committed (only
+//! frames up to the wal-index's `mxFrame` are read), a segment that misses pages (`pending.rs`
+//! checks), a history with two writers (`standing.rs`, and create-if-absent on each put).
+
+mod base;
+mod boot;
+mod config;
+mod ghost;
+mod history;
+mod pending;
+mod pin;
+mod source;
+mod standing;
+mod status;
+mod upload;
+
+pub use config::Config;
+pub use history::{History, Journal, PageTable, Point, Record, Step};
+pub use standing::{
+    Admission, Claims, Continuity, Head, Sighting, Standing, plan_admission, plan_continuity, plan_header,
+    plan_standing,
+};
+pub use status::{Phase, Status, Waiting};
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::time::Duration;
+
+use crate::ids::{Mono, Now, Txid};
+use crate::machine::{
+    Action, Actions, Event, Exit, Fact, Machine, OpId, OpIds, Outcome, Reason, ReplicaId, Request, Severity,
+    StateReply, StateRequest,
+};
+
+use self::base::Base;
+use self::boot::Boot;
+use self::pending::Pending;
+use self::source::Source;
+use self::upload::Upload;
+
+/// Whether the replicator goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Life {
+    Running,
+    /// Finish what is committed, then stop; give up at the deadline.
+    Draining { deadline: Option<Mono> },
+    Stopped,
+}
+
+/// Why the whole database must be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct BaseWanted {
+    /// The reason, for people.
+    why: String,
+    /// Write every page even if a page table could name those that differ.
+    full: bool,
+    /// First show that the source is in the head's state; without that, fenced.
+    prove: bool,
+    /// Whether failing to prove it is the end, or only means a full base.
+    fence: bool,
+}
+
+/// Keeps one database on one replica. See the module's documentation and [`Machine`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replicator {
+    config: Config,
+    ops: OpIds,
+    entropy: u64,
+    life: Life,
+    boot: Boot,
+    source: Source,
+    pending: Pending,
+    upload: Upload,
+    base: Option<Base>,
+    base_wanted: Option<BaseWanted>,
+    base_retry: Retry,
+    /// Pages whose images were given up; all that a base wanted for them need read.
+    dirty: Option<BTreeSet<u32>>,
+    history: History,
+    head: Option<Head>,
+    journal: JournalState,
+    sync_now: bool,
+    waiting: Option<Waiting>,
+    last_error: Option<String>,
+    /// Frames captured in all, ever growing.
+    frames_captured: u64,
+    /// How many of those are on the replica.
+    frames_replicated: u64,
+    /// Since when something is committed that is not on the replica.
+    behind_since: Option<Mono>,
+}
+
+/// A failed request's way back.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Retry {
+    attempts: u32,
+    at: Option<Mono>,
+}
+
+impl Retry {
+    /// The next wait: doubling from a tenth of a second to ten, spread by a quarter.
+    fn fail(&mut self, now: Mono, entropy: u64) -> Duration {
+        let doubled = config::RETRY_FIRST.saturating_mul(1 << self.attempts.min(10)).min(config::RETRY_MAX);
+        let wait = doubled - doubled.mul_f32((entropy % 256) as f32 / 1024.0);
+        self.attempts += 1;
+        self.at = Some(now.after(wait));
+        wait
+    }
+
+    fn due(&self, now: Mono) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+
+    fn clear(&mut self) -> bool {
+        let failed = self.attempts > 0;
+        *self = Retry::default();
+        failed
+    }
+}
+
+/// The journal's size and trouble.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct JournalState {
+    bytes: u64,
+    bytes_after_rewrite: u64,
+    /// An append failed: what is on disk has a hole, and only a rewrite mends it.
+    broken: bool,
+    /// A request that nobody waits for.
+    op: Option<OpId>,
+    retry: Retry,
+}
+
+impl Replicator {
+    /// A replicator that has not begun. `run` is a number that differs from those of all runs
+    /// before, such as a random one.
+    pub fn new(replica: ReplicaId, run: u64, config: Config) -> Replicator {
+        let pending = Pending::new(config.pending_bytes_max, 0);
+        Replicator {
+            config,
+            ops: OpIds::new(replica, run),
+            entropy: run,
+            life: Life::Running,
+            boot: Boot::NotStarted,
+            source: Source::new(),
+            pending,
+            upload: Upload::Idle,
+            base: None,
+            base_wanted: None,
+            base_retry: Retry::default(),
+            dirty: None,
+            history: History::default(),
+            head: None,
+            journal: JournalState::default(),
+            sync_now: false,
+            waiting: None,
+            last_error: None,
+            frames_captured: 0,
+            frames_replicated: 0,
+            behind_since: None,
+        }
+    }
+
+    /// The next pseudo-random number (splitmix64), from what the host gave at the start.
+    fn draw(&mut self) -> u64 {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.entropy;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn submit(&mut self, request: Request, out: &mut Actions) -> OpId {
+        self.ops.submit(request, out)
+    }
+
+    fn stop(&mut self, exit: Exit, out: &mut Actions) {
+        if self.life != Life::Stopped {
+            self.life = Life::Stopped;
+            out.push(Action::Stopped(exit));
+        }
+    }
+
+    /// The earliest transaction that is not on the replica.
+    fn next_txid(&self) -> Txid {
+        self.history.next_txid()
+    }
+
+    fn draining(&self) -> bool {
+        matches!(self.life, Life::Draining { .. })
+    }
+
+    fn complete(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
+        if self.boot.awaits(op) {
+            self.boot_completed(now, outcome, out);
+        } else if self.base.as_ref().is_some_and(|base| base.awaits(op)) {
+            self.base_completed(now, op, outcome, out);
+        } else if self.source.awaits(op) {
+            self.source_completed(now, outcome, out);
+        } else if self.upload.awaits(op) {
+            self.upload_completed(now, outcome, out);
+        } else if self.journal.op == Some(op) {
+            self.journal.op = None;
+            self.journal_ended(now, outcome, out);
+        }
+    }
+
+    /// Asks each idle side what it should do next, until none finds anything.
+    fn pump(&mut self, now: Now, out: &mut Actions) {
+        for _ in 0..16 {
+            if matches!(self.life, Life::Stopped) {
+                return;
+            }
+            let more = self.boot_pump(now, out)
+                || self.upload_pump(now, out)
+                || self.base_pump(now, out)
+                || self.source_pump(now, out)
+                || self.journal_pump(now, out);
+            if !more {
+                break;
+            }
+        }
+        self.check_drained(now, out);
+    }
+
+    /// Appends a record that the caller waits for.
+    fn append(&mut self, record: &Record, out: &mut Actions) -> OpId {
+        let bytes = record.encode();
+        self.journal.bytes += bytes.len() as u64;
+        self.submit(Request::State(StateRequest::Append(bytes)), out)
+    }
+
+    fn journal_failed(&mut self, error: String, out: &mut Actions) {
+        if !self.journal.broken {
+            out.notify(Severity::Warn, Fact::StateTrouble { error });
+        }
+        self.journal.broken = true;
+    }
+
+    /// Rewrites the journal when it has grown, or has a hole, and nothing else is under way.
+    fn journal_pump(&mut self, now: Now, out: &mut Actions) -> bool {
+        let journal = &self.journal;
+        let limit = journal.bytes_after_rewrite.saturating_mul(2).saturating_add(config::JOURNAL_SLACK);
+        let wanted = (journal.broken && journal.retry.due(now.mono)) || journal.bytes > limit;
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
+        if !wanted || !idle || journal.op.is_some() || self.history.lineage.is_none() {
+            return false;
+        }
+        let records = Journal::rewrite(&self.history);
+        self.journal.bytes = records.iter().map(|r| r.len() as u64).sum();
+        self.journal.bytes_after_rewrite = self.journal.bytes;
+        self.journal.op = Some(self.submit(Request::State(StateRequest::Rewrite(records)), out));
+        true
+    }
+
+    fn journal_ended(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
+        match outcome {
+            Outcome::State(Ok(StateReply::Done)) => {
+                if core::mem::take(&mut self.journal.broken) {
+                    out.notify(Severity::Info, Fact::Recovered { what: "local state".into() });
+                }
+                self.journal.retry.clear();
+            }
+            Outcome::State(Err(error)) => {
+                let draw = self.draw();
+                self.journal.retry.fail(now.mono, draw);
+                self.journal_failed(error, out);
+            }
+            other => unreachable!("the journal answers with its own outcomes, not {other:?}"),
+        }
+    }
+
+    /// Whether a rewrite of the journal is under way: its end must not overtake an append.
+    fn journal_busy(&self) -> bool {
+        self.journal.op.is_some()
+    }
+
+    fn check_drained(&mut self, now: Now, out: &mut Actions) {
+        let Life::Draining { deadline } = self.life else { return };
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.journal.op.is_none();
+        let finished = self.boot.is_done()
+            && idle
+            && self.base_wanted.is_none()
+            && self.pending.is_empty()
+            && self.source.is_detached();
+        if finished {
+            return self.stop(Exit::Done, out);
+        }
+        let nothing_there = self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
+        if nothing_there && self.pending.is_empty() {
+            let exit = self.exit_waiting();
+            return self.stop(exit, out);
+        }
+        if deadline.is_some_and(|deadline| deadline <= now.mono) {
+            let exit = self.exit_unreplicated("the time allowed for the final sync is over");
+            self.stop(exit, out);
+        }
+    }
+
+    /// Stopping while the source cannot be replicated: whether that leaves something behind.
+    fn exit_waiting(&self) -> Exit {
+        let waiting = self.waiting.clone().expect("checked by the caller");
+        match (&self.history.point, self.config.once) {
+            (None, true) | (Some(_), true) => Exit::Failed { error: waiting.why, hint: waiting.hint },
+            _ => Exit::Done,
+        }
+    }
+
+    fn exit_unreplicated(&self, why: &str) -> Exit {
+        let error = match &self.last_error {
+            Some(error) => format!("{why}; the last failure was: {error}"),
+            None => why.to_string(),
+        };
+        Exit::Unreplicated { from: self.next_txid(), frames: self.frames_behind(), error }
+    }
+
+    /// Frames committed that are not on the replica, as far as the wal-index told.
+    fn frames_behind(&self) -> u64 {
+        self.frames_captured - self.frames_replicated + u64::from(self.source.frames_uncaptured())
+    }
+
+    fn note_behind(&mut self, now: Mono) {
+        if self.frames_behind() == 0 && self.base_wanted.is_none() && self.base.is_none() {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert(now);
+        }
+    }
+}
+
+impl Machine for Replicator {
+    type Status = Status;
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if self.life == Life::Stopped {
+            return;
+        }
+        match event {
+            Event::Start { entropy } => {
+                self.entropy ^= entropy;
+                self.boot_start(out);
+            }
+            Event::Tick => self.check_deadlines(now, out),
+            Event::SourceChanged => self.source.changed(now.mono),
+            Event::SyncNow => {
+                self.sync_now = true;
+                self.source.changed(now.mono);
+            }
+            Event::Shutdown { deadline } => match self.life {
+                Life::Draining { .. } if !self.config.once => {
+                    let exit = self.exit_second_signal();
+                    self.stop(exit, out);
+                }
+                _ => {
+                    self.config.once = false;
+                    self.life = Life::Draining { deadline: Some(deadline) };
+                    self.source.drain(now.mono);
+                }
+            },
+            Event::Completed { op, outcome } => self.complete(now, op, outcome, out),
+        }
+        self.pump(now, out);
+        self.note_behind(now.mono);
+    }
+
+    fn next_deadline(&self) -> Option<(Mono, Reason)> {
+        if self.life == Life::Stopped {
+            return None;
+        }
+        let shutdown = match self.life {
+            Life::Draining { deadline } => deadline.map(|at| (at, Reason::Shutdown)),
+            _ => None,
+        };
+        let journal =
+            if self.journal.broken && self.journal.op.is_none() { self.journal.retry.at } else { None };
+        [
+            shutdown,
+            self.boot_deadline(),
+            self.upload_deadline(),
+            self.base_deadline(),
+            self.source_deadline(),
+            journal.map(|at| (at, Reason::Retry)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn status(&self) -> Status {
+        self.make_status()
+    }
+}
+
+impl Replicator {
+    fn exit_second_signal(&self) -> Exit {
+        if self.frames_behind() == 0 && self.pending.is_empty() && self.base_wanted.is_none() {
+            Exit::Done
+        } else {
+            self.exit_unreplicated("stopped by a second signal before the final sync had ended")
+        }
+    }
+
+    fn check_deadlines(&mut self, now: Now, out: &mut Actions) {
+        self.boot_tick(now, out);
+        self.upload_tick(now, out);
+        self.base_tick(now, out);
+    }
+}

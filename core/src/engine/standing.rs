@@ -1,0 +1,347 @@
+//! Who may write: the decisions about the replica's end and about the source's position.
+//!
+//! All of it is pure, from what was found to what follows. The rule behind each branch: a writer
+//! that cannot prove that it extends the head does not write (`docs/decisions/0001-identity.md`).
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use super::history::{History, Point, Step};
+use crate::ids::{Incarnation, Lineage, PageSize, Txid};
+use crate::ltx::LtxHeader;
+use crate::machine::{Exit, Filesystem, LitestreamHead, Object, SealRecord, SourceFacts};
+use crate::wal::{WalIndex, WalPosition};
+
+/// Reads the first bytes of a segment, of which there may be too few.
+///
+/// # Errors
+/// What is wrong with them, for people.
+pub fn decode_header(bytes: &[u8]) -> Result<LtxHeader, String> {
+    let Some(header) = bytes.first_chunk() else {
+        return Err(format!("it is {} bytes long, shorter than a header", bytes.len()));
+    };
+    LtxHeader::decode(header).map_err(|error| error.to_string())
+}
+
+/// The newest object on the replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Its name.
+    pub object: Object,
+    /// Its header.
+    pub header: LtxHeader,
+}
+
+impl Head {
+    /// The transaction that it leads to.
+    pub fn txid(&self) -> Txid {
+        self.object.range.max()
+    }
+}
+
+/// What follows from the local journal and the replica's head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// The head is our point: go on from there.
+    Extend,
+    /// The head is the put that the journal says was begun: take it as done and go on.
+    Confirm(Step),
+    /// Segments that an earlier run of ours wrote lie past our point: read them first.
+    CatchUp,
+    /// The history is ours, the page table is not to be had: write a full base at the next
+    /// transaction, unless a survey shows that nothing changed.
+    Base {
+        /// Why.
+        why: String,
+    },
+    /// The local journal knows nothing of this history: only a survey that finds the source in
+    /// the head's state, or past it by the WAL's own proof, allows to go on.
+    Prove,
+    /// Begin a new history on what is there, or on nothing.
+    Begin {
+        /// Why.
+        why: String,
+    },
+    /// Not ours.
+    Fenced(Exit),
+}
+
+/// What must be known to decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims<'a> {
+    /// From the local journal.
+    pub local: &'a History,
+    /// A put that was begun and not confirmed.
+    pub intent: Option<&'a Step>,
+    /// The replica's end.
+    pub head: Option<&'a Head>,
+    /// Litestream's own local state.
+    pub litestream: Option<&'a LitestreamHead>,
+    /// Whether a person said that this database owns the replica.
+    pub adopt: bool,
+}
+
+/// Decides who we are to this replica.
+pub fn plan_standing(claims: Claims<'_>) -> Standing {
+    let Some(head) = claims.head else {
+        let why = match claims.local.point {
+            Some(_) => "the replica is empty although segments were written to it",
+            None => "the replica is empty",
+        };
+        return Standing::Begin { why: why.into() };
+    };
+    let Some(theirs) = head.header.lineage else { return plan_after_litestream(claims, head) };
+    if claims.local.lineage == Some(theirs) {
+        return plan_own(claims, head);
+    }
+    if claims.adopt {
+        return Standing::Begin { why: format!("told to adopt a replica of lineage {theirs}") };
+    }
+    match claims.local.lineage {
+        None => Standing::Prove,
+        Some(ours) => Standing::Fenced(fenced(format!(
+            "the replica at {} belongs to lineage {theirs}; this database is of lineage {ours}",
+            head.object
+        ))),
+    }
+}
+
+fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
+    let Some(point) = claims.local.point.as_ref().filter(|_| claims.local.table.is_some()) else {
+        return match claims.intent {
+            // The very first put, begun and not confirmed: it carries the whole table.
+            Some(step) if step.full && confirms(step, head) => Standing::Confirm(step.clone()),
+            _ => Standing::Base { why: "the local page table is lost".into() },
+        };
+    };
+    if head.header.chain.incarnation > claims.local.incarnation && !claims.adopt {
+        return Standing::Fenced(fenced(format!(
+            "segment {} was written by incarnation {} of this history, the local journal knows only {}: another process continues it",
+            head.object, head.header.chain.incarnation.0, claims.local.incarnation.0
+        )));
+    }
+    let at = head.txid();
+    if at == point.txid {
+        return match head.header.chain.post {
+            Some(post) if post != point.post && !claims.adopt => Standing::Fenced(fenced(format!(
+                "segment {} leads to state {post}, the local journal says {}: another process has written it",
+                head.object, point.post
+            ))),
+            _ => Standing::Extend,
+        };
+    }
+    if at < point.txid {
+        return Standing::Base {
+            why: format!("the replica ends at {at} although {} was written to it", point.txid),
+        };
+    }
+    match claims.intent {
+        Some(step) if at == point.txid.next() && confirms(step, head) => Standing::Confirm(step.clone()),
+        _ => Standing::CatchUp,
+    }
+}
+
+fn confirms(step: &Step, head: &Head) -> bool {
+    step.to.txid == head.txid() && head.header.chain.post == Some(step.to.post)
+}
+
+/// A replica whose head Litestream wrote: Litestream's own local state, ending where the head
+/// ends, proves that this database is the one.
+fn plan_after_litestream(claims: Claims<'_>, head: &Head) -> Standing {
+    if claims.adopt {
+        return Standing::Begin { why: "told to adopt a replica that another program wrote".into() };
+    }
+    let same = claims.litestream.is_some_and(|local| {
+        local.txid == head.txid()
+            && decode_header(&local.header).is_ok_and(|local| {
+                (local.wal_offset, local.wal_size, local.wal_salts)
+                    == (head.header.wal_offset, head.header.wal_size, head.header.wal_salts)
+            })
+    });
+    if same {
+        return Standing::Begin { why: "taking over from Litestream, whose local state ends at the replica's head".into() };
+    }
+    Standing::Fenced(Exit::Fenced {
+        error: format!(
+            "the replica's head {} was written by another program, and nothing beside this database proves that it is the source",
+            head.object
+        ),
+        hint: "if this database is the one to replicate there, run once with -adopt; otherwise choose another path".into(),
+    })
+}
+
+/// The exit for a replica that is not ours.
+pub fn fenced(error: String) -> Exit {
+    Exit::Fenced {
+        error,
+        hint: "if this database is to own the replica from now on, run once with -adopt; otherwise choose another path".into(),
+    }
+}
+
+/// The number of a new run: above all that were seen.
+pub fn plan_incarnation(local: &History, head: Option<&Head>, lineage: Lineage) -> Incarnation {
+    let mut last = Incarnation(0);
+    if local.lineage == Some(lineage) {
+        last = last.max(local.incarnation);
+    }
+    if let Some(head) = head.filter(|head| head.header.lineage == Some(lineage)) {
+        last = last.max(head.header.chain.incarnation);
+    }
+    crate::machine::next_incarnation(last)
+}
+
+/// What the files' facts allow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// SQLite may open the database.
+    Open,
+    /// Not now: a person or the application has to change something.
+    Wait {
+        /// What is the matter.
+        why: &'static str,
+        /// What a person can do.
+        hint: &'static str,
+    },
+    /// Never as it is.
+    Refuse {
+        /// What is the matter.
+        why: String,
+        /// What a person can do.
+        hint: &'static str,
+    },
+}
+
+/// Whether the database may be opened, by its files' facts. The order is that of harm: what could
+/// destroy data comes first.
+pub fn plan_admission(facts: Option<&SourceFacts>) -> Admission {
+    let Some(facts) = facts else {
+        return Admission::Wait {
+            why: "the database does not exist",
+            hint: "replication starts by itself when the application creates it",
+        };
+    };
+    if !facts.regular {
+        return Admission::Refuse { why: "the path is not a regular file".into(), hint: "name the database file itself" };
+    }
+    if facts.links > 1 {
+        return Admission::Refuse {
+            why: format!("the database has {} hard links", facts.links),
+            hint: "SQLite finds -wal and -shm by name: remove the other links",
+        };
+    }
+    if let Filesystem::Remote(kind) = &facts.filesystem {
+        return Admission::Refuse {
+            why: format!("the database lies on {kind}, where SQLite's WAL mode is not safe between processes"),
+            hint: "move the database to a local filesystem",
+        };
+    }
+    if facts.size == 0 {
+        return Admission::Wait {
+            why: "the database is empty",
+            hint: "replication starts by itself when the application creates a table",
+        };
+    }
+    if facts.journal.is_some_and(|bytes| bytes > 0) {
+        return Admission::Wait {
+            why: "a rollback journal stands beside the database",
+            hint: "open the database once with the application, so that SQLite rolls the journal back",
+        };
+    }
+    if !facts.owner && (facts.wal.is_none() || !facts.shm) {
+        return Admission::Wait {
+            why: "the application has the database closed, and opening it as another user would create files that it cannot write",
+            hint: "run as the owner of the database, or start the application first",
+        };
+    }
+    Admission::Open
+}
+
+/// What the first 100 bytes of the database allow.
+pub fn plan_header(header: &[u8]) -> Admission {
+    let Some(header) = header.first_chunk::<100>() else {
+        return Admission::Wait {
+            why: "the database is shorter than its header",
+            hint: "replication starts by itself when the application creates a table",
+        };
+    };
+    if &header[..16] != b"SQLite format 3\0" {
+        return Admission::Refuse {
+            why: "the file is not a SQLite database, or it is encrypted".into(),
+            hint: "name a plain SQLite database; SQLCipher and other encrypted files are not supported",
+        };
+    }
+    match (header[18], header[19]) {
+        (2, 2) => Admission::Open,
+        (1, 1) => Admission::Wait {
+            why: "the database is in rollback-journal mode",
+            hint: "run: sqlite3 DATABASE 'PRAGMA journal_mode=WAL'",
+        },
+        (3, _) | (_, 3) => Admission::Refuse {
+            why: "the database is in WAL2 mode".into(),
+            hint: "run: PRAGMA journal_mode=WAL with the SQLite that wrote it",
+        },
+        (w, r) => Admission::Refuse {
+            why: format!("the database header names unknown file formats {w} and {r}"),
+            hint: "the file is damaged or from a newer SQLite",
+        },
+    }
+}
+
+/// Where capture goes on after attaching.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Continuity {
+    /// From this position.
+    From(WalPosition),
+    /// From the start of the WAL that is there now, whatever its salts.
+    WalStart,
+    /// Not proven: compare the database with the page table.
+    Rebase {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What was seen of the source once a read transaction stood.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    /// The files, looked at while the transaction stood.
+    pub facts: &'a SourceFacts,
+    /// The wal-index.
+    pub index: &'a WalIndex,
+    /// The page size of the database.
+    pub page_size: PageSize,
+    /// The cumulative checksum in the frame at our position, if the frame is there.
+    pub mark: Option<crate::wal::FrameHeader>,
+}
+
+/// Whether the source goes on from `point`, by the three cases of `WAL-RULES`, "Continuity".
+pub fn plan_continuity(point: &Point, seal: Option<&SealRecord>, seen: Sighting<'_>) -> Continuity {
+    if point.page_size != seen.page_size {
+        let why = format!("the page size changed from {} to {}", point.page_size, seen.page_size);
+        return Continuity::Rebase { why };
+    }
+    let same_file = point.file == (seen.facts.device, seen.facts.inode);
+    if let Some(wal) = &point.wal
+        && same_file
+        && wal.salts == seen.index.salts
+        && wal.frame > 0
+    {
+        let stands = seen.index.mx_frame >= wal.frame
+            && seen.mark.is_some_and(|mark| mark.salts == wal.salts && mark.checksum == wal.checksum);
+        if stands {
+            return Continuity::From(*wal);
+        }
+        if seal != Some(&SealRecord::of(seen.facts)) {
+            let why = format!(
+                "the source rolled back: its WAL ends at frame {} of the same generation, {} was captured to frame {}",
+                seen.index.mx_frame, point.txid, wal.frame
+            );
+            return Continuity::Rebase { why };
+        }
+    }
+    if seal == Some(&SealRecord::of(seen.facts)) {
+        return Continuity::WalStart;
+    }
+    let why = if same_file { "the database changed while it was not watched" } else { "the database file was replaced" };
+    Continuity::Rebase { why: why.into() }
+}

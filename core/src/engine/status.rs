@@ -1,0 +1,106 @@
+//! What people and oracles may look at.
+
+use alloc::string::String;
+
+use crate::ids::{DbChecksum, Lineage, Mono, Txid};
+
+use super::Replicator;
+use super::upload::Upload;
+
+/// What the replicator is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Finding the replica's end.
+    Starting,
+    /// The source cannot be replicated now; see [`Status::waiting`].
+    Waiting,
+    /// Following the source.
+    Following,
+    /// Reading the whole database.
+    Base,
+    /// Quiet: nothing is open, events wake it.
+    Quiet,
+    /// Finishing.
+    Stopping,
+}
+
+impl Phase {
+    /// The word used in logs and by `driftless status`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Waiting => "waiting",
+            Phase::Following => "following",
+            Phase::Base => "base",
+            Phase::Quiet => "quiet",
+            Phase::Stopping => "stopping",
+        }
+    }
+}
+
+/// Why the source cannot be replicated now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// What is the matter.
+    pub why: String,
+    /// What a person can do.
+    pub hint: String,
+}
+
+/// A look at a replicator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// What it is about.
+    pub phase: Phase,
+    /// Everything up to here is on the replica.
+    pub replicated: Option<Txid>,
+    /// The checksum of that state.
+    pub post: Option<DbChecksum>,
+    /// The history that is written.
+    pub lineage: Option<Lineage>,
+    /// Committed WAL frames that are not on the replica, as of the last look.
+    pub frames_behind: u64,
+    /// Since when there is something that is not on the replica.
+    pub behind_since: Option<Mono>,
+    /// Frames in the WAL at the last look.
+    pub wal_frames: u32,
+    /// Distinct pages captured that wait for their segment.
+    pub pages_waiting: u64,
+    /// Why the source cannot be replicated now.
+    pub waiting: Option<Waiting>,
+    /// The last failure that has not been followed by a success.
+    pub last_error: Option<String>,
+    /// Whether a put is under way.
+    pub uploading: bool,
+}
+
+impl Replicator {
+    pub(super) fn make_status(&self) -> Status {
+        let phase = if self.draining() {
+            Phase::Stopping
+        } else if !self.boot.is_done() {
+            Phase::Starting
+        } else if self.waiting.is_some() {
+            Phase::Waiting
+        } else if self.base.is_some() || self.base_wanted.is_some() {
+            Phase::Base
+        } else if self.source.is_detached() {
+            Phase::Quiet
+        } else {
+            Phase::Following
+        };
+        Status {
+            phase,
+            replicated: self.history.point.as_ref().map(|point| point.txid),
+            post: self.history.point.as_ref().map(|point| point.post),
+            lineage: self.history.lineage,
+            frames_behind: self.frames_behind(),
+            behind_since: self.behind_since,
+            wal_frames: self.source.wal_frames(),
+            pages_waiting: self.pending.len() as u64,
+            waiting: self.waiting.clone(),
+            last_error: self.last_error.clone(),
+            uploading: !matches!(self.upload, Upload::Idle),
+        }
+    }
+}
