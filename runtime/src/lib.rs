@@ -1,1 +1,5 @@
 //! Driftless runtime.
+
+pub mod clock;
+pub mod sqlite;
+pub mod watch;
