@@ -22,7 +22,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::locks::ShmLocks;
-use crate::disk::lock;
+use crate::disk::{DiskFile, lock};
 
 /// The size of a region of the wal-index, in bytes. SQLite asks for no other.
 pub(super) const REGION_BYTES: usize = 32 * 1024;
@@ -82,6 +82,8 @@ pub(super) struct ProcessMap {
 
 /// The wal-index of one database, for all processes.
 pub(super) struct ShmNode {
+    /// Held open, so that the inode number by which processes meet is not used again.
+    _file: DiskFile,
     memory: OwnedFd,
     regions: usize,
     pub(super) locks: ShmLocks,
@@ -90,9 +92,9 @@ pub(super) struct ShmNode {
 }
 
 impl ShmNode {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(file: DiskFile) -> io::Result<Self> {
         let memory = memfd_create("driftless-sim-shm", MemfdFlags::CLOEXEC)?;
-        Ok(Self { memory, regions: 0, locks: ShmLocks::default(), maps: BTreeMap::new() })
+        Ok(Self { _file: file, memory, regions: 0, locks: ShmLocks::default(), maps: BTreeMap::new() })
     }
 
     /// A connection of `process` begins to use the wal-index.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::host::{Host, VfsFault, VfsOp};
 use super::locks::FileLocks;
 use super::shm::{ProcessMap, ShmNode};
-use crate::disk::{Disk, DiskFile, lock};
+use crate::disk::{Disk, DiskFile, EIO, lock, os};
 
 /// A simulated process, from its start to its death. A restart under the same name is
 /// another one.
@@ -132,25 +132,23 @@ impl World {
 
     /// Begin to use the wal-index of a database, creating its file if need be.
     pub(super) fn join_shm(&self, process: &Process, file: &DiskFile) -> io::Result<ShmJoin> {
-        let known = lock(&self.tables).shm_of.get(&(process.id, key(file))).copied();
-        // The handle keeps the inode, and with it the number, from being used again before
-        // the number is in the table.
-        let (shm, _held) = match known {
-            Some(shm) => (shm, None),
+        let known = {
+            let tables = lock(&self.tables);
+            let shm = tables.shm_of.get(&(process.id, key(file))).copied();
+            shm.and_then(|shm| Some((shm, Arc::clone(tables.shm.get(&shm)?))))
+        };
+        let (shm, fresh) = match known {
+            Some(known) => known,
             None => {
                 let named = self.disk.create(&format!("{}-shm", file.path()))?;
-                (key(&named), Some(named))
+                (key(&named), Arc::new(Mutex::new(ShmNode::new(named)?)))
             }
         };
         let mut tables = lock(&self.tables);
         if !process.is_alive() {
-            return Err(crate::disk::os(crate::disk::EIO));
+            return Err(os(EIO));
         }
-        let node = match tables.shm.get(&shm) {
-            Some(node) => Arc::clone(node),
-            None => Arc::new(Mutex::new(ShmNode::new()?)),
-        };
-        tables.shm.insert(shm, Arc::clone(&node));
+        let node = Arc::clone(tables.shm.entry(shm).or_insert(fresh));
         tables.shm_of.insert((process.id, key(file)), shm);
         let map = lock(&node).join(process.id);
         Ok(ShmJoin { node, map, shm })
