@@ -29,7 +29,10 @@ pub(super) struct FileLocks {
 
 impl FileLocks {
     pub(super) fn level(&self, owner: Owner) -> Level {
-        self.held.iter().find(|(who, _)| *who == owner).map_or(Level::None, |(_, level)| *level)
+        self.held
+            .iter()
+            .find(|(who, _)| *who == owner)
+            .map_or(Level::None, |(_, level)| *level)
     }
 
     /// Whether any connection intends to write.
@@ -100,17 +103,29 @@ pub(super) struct ShmLocks {
 impl ShmLocks {
     /// Take the slots in `mask`; false means busy, and nothing was taken.
     pub(super) fn acquire(&mut self, owner: Owner, mask: u8, exclusive: bool) -> bool {
-        let in_the_way = self.held.iter().filter(|slots| slots.owner != owner).any(|slots| {
-            let blocking = if exclusive { slots.exclusive | slots.shared } else { slots.exclusive };
-            blocking & mask != 0
-        });
+        let in_the_way = self
+            .held
+            .iter()
+            .filter(|slots| slots.owner != owner)
+            .any(|slots| {
+                let blocking = if exclusive {
+                    slots.exclusive | slots.shared
+                } else {
+                    slots.exclusive
+                };
+                blocking & mask != 0
+            });
         if in_the_way {
             return false;
         }
         let index = match self.held.iter().position(|slots| slots.owner == owner) {
             Some(index) => index,
             None => {
-                self.held.push(Slots { owner, shared: 0, exclusive: 0 });
+                self.held.push(Slots {
+                    owner,
+                    shared: 0,
+                    exclusive: 0,
+                });
                 self.held.len() - 1
             }
         };
@@ -152,7 +167,10 @@ mod tests {
     use super::*;
 
     fn owner(handle: u64) -> Owner {
-        Owner { process: handle, handle }
+        Owner {
+            process: handle,
+            handle,
+        }
     }
 
     #[test]
@@ -165,7 +183,10 @@ mod tests {
         assert!(!locks.acquire(reader, Level::Reserved));
         assert!(!locks.acquire(writer, Level::Exclusive));
         assert_eq!(locks.level(writer), Level::Pending);
-        assert!(!locks.acquire(late, Level::Shared), "pending keeps new readers out");
+        assert!(
+            !locks.acquire(late, Level::Shared),
+            "pending keeps new readers out"
+        );
         locks.release(reader, Level::None);
         assert!(locks.acquire(writer, Level::Exclusive));
         locks.drop_process(writer.process);
@@ -187,7 +208,10 @@ mod tests {
         assert!(locks.acquire(owner(1), 0b1000, false));
         assert!(locks.acquire(owner(2), 0b1000, false));
         assert!(!locks.acquire(owner(3), 0b11000, true));
-        assert!(locks.acquire(owner(3), 0b10000, true), "a refused lock took nothing");
+        assert!(
+            locks.acquire(owner(3), 0b10000, true),
+            "a refused lock took nothing"
+        );
         assert!(locks.has_external_reader(3));
         locks.release(owner(1), 0b1000);
         locks.drop_process(2);

@@ -77,7 +77,10 @@ pub struct SimSqlite {
 impl SimSqlite {
     /// SQLite on `disk`, asking `host` for everything else.
     pub fn new(disk: Disk, host: Arc<dyn Host>) -> Self {
-        Self { world: Arc::new(World::new(disk, host)), processes: Mutex::default() }
+        Self {
+            world: Arc::new(World::new(disk, host)),
+            processes: Mutex::default(),
+        }
     }
 
     /// The disk of this machine.
@@ -111,11 +114,13 @@ impl SimSqlite {
         if let Some((_, lease)) = processes.iter().find(alive) {
             return lease.name().to_owned();
         }
-        processes.retain(|(known, _)| {
-            known.is_alive() || known.open_files.load(Ordering::SeqCst) > 0
-        });
+        processes
+            .retain(|(known, _)| known.is_alive() || known.open_files.load(Ordering::SeqCst) > 0);
         let started = self.world.start(process);
-        let tenant = Tenant { world: Arc::clone(&self.world), process: Arc::clone(&started) };
+        let tenant = Tenant {
+            world: Arc::clone(&self.world),
+            process: Arc::clone(&started),
+        };
         let lease = Lease::take(tenant);
         let name = lease.name().to_owned();
         processes.push((started, lease));
@@ -124,7 +129,9 @@ impl SimSqlite {
 
     /// Whether the process has started and not died. A fault may have killed it.
     pub fn is_alive(&self, process: &str) -> bool {
-        lock(&self.processes).iter().any(|(known, _)| known.is_alive() && known.name == process)
+        lock(&self.processes)
+            .iter()
+            .any(|(known, _)| known.is_alive() && known.name == process)
     }
 
     /// SIGKILL. Nothing happens if the process is not alive.

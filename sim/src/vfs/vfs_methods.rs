@@ -71,9 +71,10 @@ pub(super) unsafe extern "C" fn x_access(
         return code_of_fault(fault, VfsOp::Access);
     }
     // The unix VFS says that an empty file does not exist.
-    let exists = world.disk.stat(&path).is_ok_and(|stat| {
-        flags != ffi::SQLITE_ACCESS_EXISTS || stat.is_dir || stat.size > 0
-    });
+    let exists = world
+        .disk
+        .stat(&path)
+        .is_ok_and(|stat| flags != ffi::SQLITE_ACCESS_EXISTS || stat.is_dir || stat.size > 0);
     // SAFETY: as above.
     unsafe { *found = c_int::from(exists) };
     ffi::SQLITE_OK
