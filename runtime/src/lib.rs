@@ -1,1 +1,4 @@
 //! Driftless runtime.
+
+pub mod clock;
+pub mod sqlite;

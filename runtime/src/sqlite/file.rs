@@ -1,0 +1,144 @@
+//! The files of a connection, read through SQLite's own descriptors.
+//!
+//! A descriptor of our own on the database or on `-shm` would drop SQLite's locks when it closes
+//! (see `registry`), so pages, frames and the wal-index are read through the VFS methods of the
+//! descriptors that SQLite keeps anyway.
+
+use std::ffi::c_int;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use rusqlite::ffi;
+
+use super::code::{OpResult, SqliteCode};
+
+/// Bytes at the start of the wal-index that say what is committed: two header copies of 48
+/// bytes and 40 bytes of checkpoint information.
+pub const INDEX_HEADER_BYTES: usize = 136;
+
+/// Bytes of one wal-index region: SQLite's `WALINDEX_PGSZ`.
+const INDEX_REGION_BYTES: c_int = 32_768;
+
+/// The first of the four reader locks above mark 0, `WAL_READ_LOCK(1)`.
+const READ_LOCK_1: c_int = 4;
+/// Marks 1 to 4.
+const READ_LOCKS: c_int = 4;
+
+/// An open file of a connection that lives for `'c`.
+pub(super) struct DbFile<'c> {
+    file: NonNull<ffi::sqlite3_file>,
+    methods: &'c ffi::sqlite3_io_methods,
+    connection: PhantomData<&'c super::connection::Connection>,
+}
+
+impl<'c> DbFile<'c> {
+    /// # Safety
+    /// `file` must be open, with its methods set, for all of `'c`.
+    pub(super) unsafe fn new(file: NonNull<ffi::sqlite3_file>) -> DbFile<'c> {
+        // SAFETY: the caller's promise; methods are static tables of the VFS.
+        let methods = unsafe { &*(*file.as_ptr()).pMethods };
+        DbFile { file, methods, connection: PhantomData }
+    }
+
+    /// Reads at `offset` and answers how many bytes the file has there, at most `buf.len()`.
+    ///
+    /// `xRead` fills with zeros what lies past the end and does not say where that was. A short
+    /// read therefore asks for the size and reads again exactly that much; should the file shrink
+    /// between the two, no byte is certain and the answer is 0.
+    pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, SqliteCode> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let offset = i64::try_from(offset).map_err(|_| SqliteCode::MISUSE)?;
+        if self.read_exact(offset, buf)? {
+            return Ok(buf.len());
+        }
+        let there = usize::try_from(self.size()?.saturating_sub(offset)).unwrap_or(0).min(buf.len());
+        if there == 0 || !self.read_exact(offset, &mut buf[..there])? {
+            return Ok(0);
+        }
+        Ok(there)
+    }
+
+    /// Whether the file had all the bytes.
+    fn read_exact(&self, offset: i64, buf: &mut [u8]) -> Result<bool, SqliteCode> {
+        let read = self.methods.xRead.ok_or(SqliteCode::MISUSE)?;
+        let len = c_int::try_from(buf.len()).map_err(|_| SqliteCode::MISUSE)?;
+        // SAFETY: the file is open and `buf` has room for `len` bytes.
+        match unsafe { read(self.file.as_ptr(), buf.as_mut_ptr().cast(), len, offset) } {
+            ffi::SQLITE_OK => Ok(true),
+            ffi::SQLITE_IOERR_SHORT_READ => Ok(false),
+            failed => Err(SqliteCode::from_raw(failed)),
+        }
+    }
+
+    /// Bytes in the file now.
+    pub(super) fn size(&self) -> Result<i64, SqliteCode> {
+        let size_of = self.methods.xFileSize.ok_or(SqliteCode::MISUSE)?;
+        let mut size = 0;
+        // SAFETY: the file is open and `size` is written to.
+        SqliteCode::check(unsafe { size_of(self.file.as_ptr(), &mut size) })?;
+        Ok(size)
+    }
+
+    /// The start of the wal-index if its first region exists; never extends it.
+    ///
+    /// Only for a database file whose connection has a WAL open: without one the VFS would create
+    /// `-shm` here.
+    pub(super) fn map_index(&self) -> Result<Option<NonNull<u32>>, SqliteCode> {
+        // Methods of version 1 end before this field.
+        let map = if self.methods.iVersion >= 2 { self.methods.xShmMap } else { None };
+        let map = map.ok_or(SqliteCode::MISUSE)?;
+        let mut region = ptr::null_mut();
+        // SAFETY: the file is open, 0 asks for the first region without extending it, and
+        // `region` is written to.
+        SqliteCode::check(unsafe { map(self.file.as_ptr(), 0, INDEX_REGION_BYTES, 0, &mut region) })?;
+        Ok(NonNull::new(region.cast()))
+    }
+
+    /// Whether no connection, here or elsewhere, reads at a mark above 0 at this moment.
+    pub(super) fn probe_readers(&self) -> Result<bool, SqliteCode> {
+        let lock = if self.methods.iVersion >= 2 { self.methods.xShmLock } else { None };
+        let lock = lock.ok_or(SqliteCode::MISUSE)?;
+        let shm_lock = |action: c_int| -> OpResult {
+            // SAFETY: the file is open, and the range lies within SQLite's eight lock bytes.
+            let answer = unsafe {
+                lock(self.file.as_ptr(), READ_LOCK_1, READ_LOCKS, action | ffi::SQLITE_SHM_EXCLUSIVE)
+            };
+            SqliteCode::check(answer)
+        };
+        match shm_lock(ffi::SQLITE_SHM_LOCK) {
+            Ok(()) => shm_lock(ffi::SQLITE_SHM_UNLOCK).map(|()| true),
+            Err(code) if code == SqliteCode::from_raw(ffi::SQLITE_BUSY) => Ok(false),
+            Err(code) => Err(code),
+        }
+    }
+}
+
+/// Copies the head of the wal-index, other processes writing to it meanwhile.
+///
+/// The bytes are read in the order first header copy, checkpoint information, second header copy,
+/// the reverse of SQLite's writing. Equal copies therefore prove that the checkpoint information
+/// belongs to that header. Read last, it could be that of the next generation: a restarted WAL's
+/// backfill of 0 below an old header looks exactly like a pin.
+///
+/// # Safety
+/// `index` must come from [`DbFile::map_index`] of a connection that is still open.
+pub(super) unsafe fn copy_index(index: NonNull<u32>) -> [u8; INDEX_HEADER_BYTES] {
+    const HEADER_WORDS: usize = 12;
+    let mut bytes = [0; INDEX_HEADER_BYTES];
+    let mut copy = |words: core::ops::Range<usize>| {
+        for word in words {
+            // SAFETY: the caller's promise: the region is 32 KB, mapped shared and aligned to a
+            // page, so each word is valid; one torn by another process shows as unequal copies.
+            let value = unsafe { AtomicU32::from_ptr(index.as_ptr().add(word)) }.load(Ordering::Relaxed);
+            bytes[word * 4..word * 4 + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        fence(Ordering::SeqCst);
+    };
+    copy(0..HEADER_WORDS);
+    copy(2 * HEADER_WORDS..INDEX_HEADER_BYTES / 4);
+    copy(HEADER_WORDS..2 * HEADER_WORDS);
+    bytes
+}

@@ -1,0 +1,470 @@
+//! Standing beside an application's SQLite, with the application in a process of its own: POSIX
+//! locks belong to processes, so two connections in one would prove nothing.
+//!
+//! The application is this same binary, run again with only the test `application` and told by
+//! the environment which database to open; it executes what it reads from its standard input.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use driftless::sqlite::{
+    CheckpointCounts, Close, IndexRead, Link, LinkError, LinkOptions, Primary, Slot, TxnState, probe,
+};
+use rusqlite::types::Value;
+
+const DATABASE: &str = "DRIFTLESS_TEST_APPLICATION";
+
+/// The application's side. A test like the others, that does nothing unless it was started as
+/// an application.
+#[test]
+fn application() {
+    let Ok(path) = std::env::var(DATABASE) else { return };
+    let db = rusqlite::Connection::open(path).expect("open");
+    for line in std::io::stdin().lines() {
+        let answer = execute(&db, &line.expect("a line"));
+        // Not print!, which the test harness captures.
+        writeln!(std::io::stderr(), "{answer}").expect("the parent listens");
+    }
+    // Die as a killed process does: no close, no checkpoint.
+    std::process::exit(0);
+}
+
+/// The first column of the first row, `-` without one, or the error.
+fn execute(db: &rusqlite::Connection, sql: &str) -> String {
+    let run = || -> rusqlite::Result<String> {
+        let mut statement = db.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        let Some(row) = rows.next()? else { return Ok("-".into()) };
+        let first = row.get::<_, Value>(0)?;
+        while rows.next()?.is_some() {}
+        Ok(match first {
+            Value::Integer(n) => n.to_string(),
+            Value::Text(text) => text,
+            other => format!("{other:?}"),
+        })
+    };
+    run().unwrap_or_else(|error| format!("error: {error}"))
+}
+
+struct App {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<std::process::ChildStderr>,
+    _stdout: ChildStdout,
+}
+
+impl App {
+    fn open(path: &Path) -> App {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "application", "--nocapture"])
+            .env(DATABASE, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the application");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stderr.take().expect("piped"));
+        let _stdout = child.stdout.take().expect("piped");
+        let mut app = App { child, input, output, _stdout };
+        app.ok("PRAGMA synchronous=OFF");
+        app
+    }
+
+    fn sql(&mut self, sql: &str) -> String {
+        writeln!(self.input, "{sql}").expect("the application listens");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("the application answers");
+        answer.trim_end().to_string()
+    }
+
+    fn ok(&mut self, sql: &str) -> String {
+        let answer = self.sql(sql);
+        assert!(!answer.starts_with("error"), "{sql}: {answer}");
+        answer
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory of this test's own with one database in WAL mode.
+struct Place {
+    dir: PathBuf,
+    db: PathBuf,
+}
+
+impl Place {
+    fn new() -> Place {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("driftless-beside-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("make a directory");
+        let dir = dir.canonicalize().expect("a real path");
+        Place { db: dir.join("app.db"), dir }
+    }
+
+    /// A database with one table and `rows` commits in its WAL.
+    fn app(&self, rows: u32) -> App {
+        let mut app = App::open(&self.db);
+        assert_eq!(app.ok("PRAGMA journal_mode=WAL"), "wal");
+        app.ok("PRAGMA wal_autocheckpoint=0");
+        app.ok("CREATE TABLE t(a)");
+        write(&mut app, rows);
+        app
+    }
+
+    fn link(&self) -> Link {
+        Link::open(&self.db, LinkOptions::default()).expect("link")
+    }
+
+    fn bytes(&self, suffix: &str) -> Vec<u8> {
+        // `cat`, because closing a descriptor here would drop the locks of the link under test.
+        let file = probe::companion(&self.db, suffix);
+        Command::new("cat").arg(file).output().expect("cat").stdout
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn write(app: &mut App, rows: u32) {
+    for _ in 0..rows {
+        app.ok("INSERT INTO t VALUES (hex(randomblob(100)))");
+    }
+}
+
+/// The fields of the wal-index that the tests look at.
+#[derive(Debug, PartialEq, Clone, Copy)]
+struct Index {
+    frames: u32,
+    salts: [u32; 2],
+    backfill: u32,
+}
+
+fn index(link: &mut Link) -> Index {
+    let IndexRead::Present(bytes) = link.read_index().expect("the index is readable") else {
+        panic!("no wal-index")
+    };
+    assert_eq!(bytes[..48], bytes[48..96], "nobody writes now");
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    Index { frames: word(16), salts: [word(32), word(36)], backfill: word(96) }
+}
+
+#[test]
+fn opening_and_reading_change_no_byte() {
+    let place = Place::new();
+    let app = place.app(3);
+    let before = (place.bytes(""), place.bytes("-wal"));
+    let mut link = place.link();
+    assert_eq!(link.read_index().expect("no error"), IndexRead::Absent, "nothing was read yet");
+    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::new());
+    link.begin_read(Slot::A).expect("begin");
+    assert_eq!(link.in_transaction(Slot::A), TxnState::Read);
+    link.end_read(Slot::A).expect("end");
+    assert_eq!(link.in_transaction(Slot::A), TxnState::None);
+    assert_eq!((place.bytes(""), place.bytes("-wal")), before);
+    drop(app);
+}
+
+#[test]
+fn closing_leaves_the_wal_unless_it_is_plain() {
+    let place = Place::new();
+    drop(place.app(3));
+    let (db, wal) = (place.bytes(""), place.bytes("-wal"));
+    assert!(wal.len() > 32, "the application died with frames in its WAL");
+    for _ in 0..2 {
+        let mut link = place.link();
+        link.open_slot(Slot::B).expect("b");
+        link.begin_read(Slot::A).expect("a");
+        link.begin_read(Slot::B).expect("b");
+        link.close(Close::LeaveWal).expect("close");
+        assert_eq!((place.bytes(""), place.bytes("-wal")), (db.clone(), wal.clone()));
+    }
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("a");
+    drop(link);
+    assert_eq!(place.bytes("-wal"), wal, "dropping leaves the WAL as well");
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("a");
+    link.end_read(Slot::A).expect("a");
+    link.close(Close::Plain).expect("close");
+    assert!(!probe::companion(&place.db, "-wal").exists(), "a plain last close removes it");
+}
+
+#[test]
+fn a_pin_above_mark_0_keeps_the_generation() {
+    let place = Place::new();
+    let mut app = place.app(5);
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("pin");
+    let pinned = index(&mut link);
+    assert!(pinned.backfill < pinned.frames, "the snapshot stands on a mark above 0");
+    for _ in 0..3 {
+        write(&mut app, 5);
+        app.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        app.ok("PRAGMA wal_checkpoint(PASSIVE)");
+    }
+    let after = index(&mut link);
+    assert_eq!(after.salts, pinned.salts);
+    assert!(after.frames >= pinned.frames + 15);
+    assert!(after.backfill <= pinned.frames, "nothing above the pin is backfilled");
+    assert_eq!(link.probe_readers(), Ok(false), "our own mark counts");
+}
+
+#[test]
+fn a_pin_on_mark_0_lets_the_wal_restart() {
+    let place = Place::new();
+    let mut app = place.app(5);
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("read once");
+    link.end_read(Slot::A).expect("end");
+    let counts = link.checkpoint_passive(Slot::A).expect("checkpoint");
+    assert_eq!(counts.log, counts.backfilled);
+    link.begin_read(Slot::A).expect("pin");
+    assert_eq!(link.probe_readers(), Ok(true), "mark 0 is not among the locks probed");
+    let pinned = index(&mut link);
+    assert_eq!(pinned.backfill, pinned.frames);
+    write(&mut app, 1);
+    let after = index(&mut link);
+    assert_ne!(after.salts, pinned.salts, "the next commit starts the WAL again");
+    assert!(after.frames < pinned.frames);
+}
+
+#[test]
+fn a_checkpoint_runs_under_the_other_slots_write_lock() {
+    let place = Place::new();
+    let mut app = place.app(5);
+    app.ok("PRAGMA busy_timeout=0");
+    let mut link = place.link();
+    link.open_slot(Slot::B).expect("b");
+    link.begin_immediate(Slot::B).expect("lock");
+    assert_eq!(link.in_transaction(Slot::B), TxnState::Write);
+    let refused = app.sql("INSERT INTO t VALUES (1)");
+    assert!(refused.contains("locked"), "{refused}");
+    let nothing = CheckpointCounts { log: -1, backfilled: -1 };
+    assert_eq!(link.checkpoint_passive(Slot::A), Ok(nothing), "slot A has not read yet");
+    link.begin_read(Slot::A).expect("a reads");
+    link.end_read(Slot::A).expect("a ends");
+    let counts = link.checkpoint_passive(Slot::A).expect("checkpoint");
+    assert!(counts.log > 0);
+    assert_eq!(counts, CheckpointCounts { log: counts.log, backfilled: counts.log });
+    let own = link.checkpoint_passive(Slot::B).expect_err("not inside its own transaction");
+    assert_eq!(own.primary, Primary::Locked);
+    let truncate = link.checkpoint_truncate(Slot::A).expect_err("not under our lock");
+    assert_eq!(truncate.primary, Primary::Busy);
+    link.rollback(Slot::B).expect("rollback");
+    write(&mut app, 1);
+    app.ok("BEGIN IMMEDIATE");
+    let busy = link.begin_immediate(Slot::B).expect_err("the application writes");
+    assert_eq!(busy.primary, Primary::Busy);
+    assert_eq!((link.in_transaction(Slot::B), link.in_begin(Slot::B)), (TxnState::None, false));
+    app.ok("COMMIT");
+    link.close_slot(Slot::B);
+    assert!(!link.is_open(Slot::B));
+    assert_eq!(link.checkpoint_truncate(Slot::A).expect("alone").log, 0);
+    assert_eq!(place.bytes("-wal").len(), 0);
+}
+
+#[test]
+fn taking_the_write_lock_and_rolling_back_writes_nothing() {
+    let place = Place::new();
+    let mut app = place.app(5);
+    let before = (place.bytes(""), place.bytes("-wal"));
+    let mut link = place.link();
+    for _ in 0..3 {
+        link.begin_immediate(Slot::A).expect("lock");
+        link.rollback(Slot::A).expect("rollback");
+    }
+    assert_eq!((place.bytes(""), place.bytes("-wal")), before);
+    // Fully backfilled: the next writer would restart the WAL, and we must not.
+    link.checkpoint_passive(Slot::A).expect("checkpoint");
+    let before = (place.bytes(""), place.bytes("-wal"));
+    link.begin_immediate(Slot::A).expect("lock");
+    link.rollback(Slot::A).expect("rollback");
+    assert_eq!((place.bytes(""), place.bytes("-wal")), before);
+    write(&mut app, 1);
+}
+
+#[test]
+fn reads_are_what_another_process_reads() {
+    let place = Place::new();
+    let mut app = place.app(40);
+    app.ok("PRAGMA wal_checkpoint");
+    write(&mut app, 10);
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("pin");
+    let (db, wal) = (place.bytes(""), place.bytes("-wal"));
+    assert_eq!(link.read_pages(0, db.len()).expect("pages"), db);
+    assert_eq!(link.read_wal(0, wal.len()).expect("frames"), wal);
+    assert_eq!(link.read_wal(32, 24 + 4096).expect("a frame"), wal[32..32 + 24 + 4096]);
+    assert_eq!(probe::read_wal_frame(&place.db, 32, 24).expect("a frame"), wal[32..56]);
+    let past = link.read_wal(wal.len() as u64 - 10, 100).expect("a short read");
+    assert_eq!(past, wal[wal.len() - 10..]);
+    assert_eq!(link.read_pages(db.len() as u64 + 1, 100).expect("nothing there"), Vec::new());
+    assert_eq!(link.read_wal(0, 0).expect("nothing asked"), Vec::new());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused() {
+    const PATH: &str = "DRIFTLESS_TEST_READ_ONLY";
+    if let Ok(path) = std::env::var(PATH) {
+        // The second run of this test, as a user who may not write.
+        let refused = Link::open(Path::new(&path), LinkOptions::default());
+        assert!(matches!(refused, Err(LinkError::ReadOnly)), "{refused:?}");
+        assert!(!probe::stat_facts(Path::new(&path)).expect("facts").can_write);
+        return;
+    }
+    let place = Place::new();
+    drop(place.app(1));
+    let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+    std::fs::set_permissions(&place.db, read_only).expect("chmod");
+    // A copy of this binary where anyone may run it, for a user who owns nothing.
+    let exe = place.dir.join("again");
+    std::fs::copy(std::env::current_exe().expect("this binary"), &exe).expect("copy");
+    let mut again = Command::new(exe);
+    again.args(["--exact", "a_file_that_cannot_be_written_is_refused"]).env(PATH, &place.db);
+    if rustix::process::geteuid().is_root() {
+        // Root writes everywhere.
+        std::os::unix::process::CommandExt::uid(&mut again, 65_534);
+    }
+    let output = again.current_dir("/").output().expect("run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn a_renamed_file_has_moved() {
+    let place = Place::new();
+    let app = place.app(1);
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("pin");
+    assert_eq!(link.has_moved(), Ok(false));
+    let file = link.facts().expect("facts").file.expect("a file");
+    assert_eq!(Some(file.id), link.file_id());
+    std::fs::rename(&place.db, place.dir.join("elsewhere")).expect("rename");
+    assert_eq!(link.has_moved(), Ok(true));
+    assert!(link.facts().expect("facts").file.is_none());
+    drop(app);
+}
+
+#[test]
+fn one_link_a_file_and_no_header_read_under_it() {
+    let place = Place::new();
+    let mut app = place.app(1);
+    app.ok("PRAGMA wal_checkpoint");
+    let seen = probe::probe(&place.db).expect("nobody links it yet");
+    assert_eq!(&seen.header.expect("a header")[..16], b"SQLite format 3\0");
+    let link = place.link();
+    let second = Link::open(&place.db, LinkOptions::default());
+    assert!(matches!(second, Err(LinkError::AlreadyLinked(_))), "{second:?}");
+    let alias = place.dir.join("alias.db");
+    std::fs::hard_link(&place.db, &alias).expect("link");
+    let third = Link::open(&alias, LinkOptions::default());
+    assert!(matches!(third, Err(LinkError::AlreadyLinked(_))), "{third:?}");
+    for path in [&place.db, &alias] {
+        let refused = probe::probe(path);
+        assert!(matches!(refused, Err(probe::ProbeError::Linked(_))), "{refused:?}");
+    }
+    assert!(probe::stat_facts(&place.db).is_ok(), "stat is always safe");
+    drop(link);
+    assert!(probe::probe(&place.db).is_ok());
+    drop(place.link());
+}
+
+#[test]
+fn looking_at_other_files_keeps_our_locks() {
+    let (place, other) = (Place::new(), Place::new());
+    let mut app = place.app(5);
+    drop(other.app(1));
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("pin");
+    let pinned = index(&mut link);
+    assert!(pinned.backfill < pinned.frames);
+    for _ in 0..10 {
+        probe::probe(&other.db).expect("probe");
+        probe::stat_facts(&place.db).expect("facts");
+        probe::read_wal_frame(&place.db, 0, 32).expect("header");
+        let refused = probe::probe(&place.db);
+        assert!(matches!(refused, Err(probe::ProbeError::Linked(_))));
+    }
+    // With our lock on the file gone, the application could leave WAL mode and delete the WAL;
+    // with the pin gone, it could restart it.
+    let kept = app.sql("PRAGMA journal_mode=DELETE");
+    assert!(kept == "wal" || kept.contains("locked"), "{kept}");
+    app.ok("PRAGMA wal_checkpoint(PASSIVE)");
+    write(&mut app, 3);
+    assert_eq!(index(&mut link).salts, pinned.salts);
+}
+
+#[test]
+fn facts_are_plain() {
+    let place = Place::new();
+    let nothing = probe::probe(&place.db).expect("a missing file is a fact");
+    assert_eq!((nothing.file, nothing.header, nothing.wal), (None, None, None));
+    let mut app = place.app(2);
+    let facts = probe::probe(&place.db).expect("facts");
+    let file = facts.file.expect("a file");
+    assert_eq!((file.nlink, file.uid), (1, facts.euid));
+    assert!(facts.can_write && facts.can_write_directory && !facts.is_symlinked);
+    assert!(facts.shm.is_some() && facts.journal_len.is_none() && facts.boot_id.is_some());
+    let wal = facts.wal.expect("a WAL");
+    assert_eq!(wal.header.expect("a header")[..], place.bytes("-wal")[..32]);
+    assert!(matches!(facts.filesystem, probe::Filesystem::Local { .. }), "{:?}", facts.filesystem);
+    let alias = place.dir.join("alias.db");
+    std::os::unix::fs::symlink(&place.db, &alias).expect("symlink");
+    let through = probe::probe(&alias).expect("facts");
+    assert!(through.is_symlinked);
+    assert_eq!((through.realpath, through.file), (facts.realpath, facts.file));
+    let symlink = Link::open(&alias, LinkOptions::default());
+    assert!(matches!(symlink, Err(LinkError::Sqlite(code)) if code.primary == Primary::CantOpen));
+    app.ok("PRAGMA wal_checkpoint(TRUNCATE)");
+    let emptied = probe::probe(&place.db).expect("facts");
+    assert_eq!(emptied.wal.expect("a WAL").header, None);
+}
+
+#[test]
+fn rollback_mode_has_no_index_and_gets_none() {
+    let place = Place::new();
+    let mut app = App::open(&place.db);
+    app.ok("CREATE TABLE t(a)");
+    let mut link = place.link();
+    link.begin_read(Slot::A).expect("a reader of a rollback-mode database");
+    assert_eq!(link.read_index().expect("no error"), IndexRead::Absent);
+    assert!(!probe::companion(&place.db, "-shm").exists(), "asking must not create it");
+    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::new());
+    link.end_read(Slot::A).expect("end");
+    assert_eq!(link.end_read(Slot::A).expect_err("no transaction").primary, Primary::Other(1));
+}
+
+#[test]
+fn the_schema_is_never_loaded() {
+    let place = Place::new();
+    let mut app = place.app(1);
+    for n in 0..300 {
+        app.ok(&format!("CREATE TABLE t{n}(a INTEGER PRIMARY KEY, b TEXT, c TEXT, d BLOB, e REAL)"));
+    }
+    let small = Place::new();
+    drop(small.app(1));
+    let cost = |place: &Place| {
+        let mut link = place.link();
+        for _ in 0..50 {
+            link.begin_read(Slot::A).expect("begin");
+            link.end_read(Slot::A).expect("end");
+        }
+        link.memory(Slot::A)
+    };
+    let (few, many) = (cost(&small), cost(&place));
+    assert_eq!(many.schema, 0);
+    assert_eq!(few, many);
+    assert!(many.cache + many.statements < 16 * 1024, "{many:?}");
+}
