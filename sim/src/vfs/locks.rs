@@ -101,20 +101,17 @@ pub(super) struct ShmLocks {
 }
 
 impl ShmLocks {
-    /// Take the slots in `mask`; false means busy, and nothing was taken.
+    /// Take the slots in `mask`; false means busy, and nothing was taken. A connection stands
+    /// in its own way, too: there is no going from shared to exclusive or back.
     pub(super) fn acquire(&mut self, owner: Owner, mask: u8, exclusive: bool) -> bool {
-        let in_the_way = self
-            .held
-            .iter()
-            .filter(|slots| slots.owner != owner)
-            .any(|slots| {
-                let blocking = if exclusive {
-                    slots.exclusive | slots.shared
-                } else {
-                    slots.exclusive
-                };
-                blocking & mask != 0
-            });
+        let in_the_way = self.held.iter().any(|slots| {
+            let blocking = if exclusive {
+                slots.exclusive | slots.shared
+            } else {
+                slots.exclusive
+            };
+            blocking & mask != 0
+        });
         if in_the_way {
             return false;
         }
@@ -213,6 +210,7 @@ mod tests {
             "a refused lock took nothing"
         );
         assert!(locks.has_external_reader(3));
+        assert!(!locks.acquire(owner(1), 0b1000, true), "not even its own");
         locks.release(owner(1), 0b1000);
         locks.drop_process(2);
         assert!(locks.acquire(owner(3), 0b1000, true));
