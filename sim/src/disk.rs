@@ -20,6 +20,7 @@
 
 mod clock;
 mod file;
+mod fs;
 mod image;
 mod model;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use clock::SimClock;
 pub use file::DiskFile;
+pub use fs::{SimFile, SimFs};
 pub use image::SECTOR_BYTES;
 pub use model::{DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
 
@@ -43,6 +45,7 @@ pub(crate) use tree::{normalize, parent};
 
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EIO: i32 = 5;
+pub(crate) const EBADF: i32 = 9;
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENOTDIR: i32 = 20;
 pub(crate) const EISDIR: i32 = 21;
@@ -132,10 +135,11 @@ impl Disk {
     pub fn open(&self, path: &str) -> io::Result<DiskFile> {
         let path = normalize(path);
         self.fault(DiskOp::Open, &path)?;
-        match lock(&self.0.tree).get(&path) {
+        let tree = lock(&self.0.tree);
+        match tree.get(&path) {
             Some(Node::File(node)) => Ok(DiskFile::new(self, Arc::clone(node), &path)),
             Some(Node::Dir) => Err(os(EISDIR)),
-            None => Err(os(ENOENT)),
+            None => Err(missing(&tree, &path)),
         }
     }
 
@@ -302,7 +306,7 @@ impl Disk {
         let fault = self.fault(DiskOp::SyncDir, &path)?;
         let mut tree = lock(&self.0.tree);
         if !tree.is_dir(&path) {
-            return Err(os(ENOENT));
+            return Err(missing(&tree, &path));
         }
         match fault {
             Some(DiskFault::SyncLies) => Ok(()),
@@ -320,7 +324,7 @@ impl Disk {
         self.fault(DiskOp::List, &path)?;
         let tree = lock(&self.0.tree);
         if !tree.is_dir(&path) {
-            return Err(os(ENOENT));
+            return Err(missing(&tree, &path));
         }
         let direct = tree.below(&path).filter(|(name, _)| parent(name) == path);
         Ok(direct
@@ -352,8 +356,13 @@ impl Disk {
         }
         match tree.get(&path) {
             Some(Node::File(node)) => Ok(self.stat_node(node)),
-            _ => Err(os(ENOENT)),
+            _ => Err(missing(&tree, &path)),
         }
+    }
+
+    /// Whether the path names a directory. Asks no fault hook.
+    pub fn is_dir(&self, path: &str) -> bool {
+        lock(&self.0.tree).is_dir(&normalize(path))
     }
 
     /// Whether the path names anything. Asks no fault hook.
@@ -440,11 +449,7 @@ impl Disk {
         if tree.is_dir(dir) {
             Ok(())
         } else {
-            Err(os(if tree.get(dir).is_some() {
-                ENOTDIR
-            } else {
-                ENOENT
-            }))
+            Err(missing(tree, dir))
         }
     }
 
@@ -478,6 +483,19 @@ impl Disk {
             other => Ok(other),
         }
     }
+}
+
+/// The error for a path that is not what it should be: ENOTDIR if it, or something above it,
+/// is a file.
+fn missing(tree: &Tree, path: &str) -> io::Error {
+    let mut above = path;
+    while above != "/" {
+        if let Some(Node::File(_)) = tree.get(above) {
+            return os(ENOTDIR);
+        }
+        above = parent(above);
+    }
+    os(ENOENT)
 }
 
 pub(crate) fn os(code: i32) -> io::Error {

@@ -41,7 +41,6 @@ impl Turn {
         // the guard keeps other simulations out.
         unsafe {
             let none = ptr::null_mut::<ffi::sqlite3>();
-            ffi::sqlite3_initialize();
             ffi::sqlite3_test_control(ffi::SQLITE_TESTCTRL_PRNG_SEED, seed, none);
         }
     }
