@@ -11,6 +11,9 @@ use driftless_core::ids::Wall;
 
 use super::{Disk, DiskFile, EBADF, os};
 
+#[cfg(test)]
+mod tests;
+
 /// A view of a disk. Relative paths are taken from the root.
 #[derive(Clone, Debug)]
 pub struct SimFs {

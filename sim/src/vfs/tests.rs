@@ -1,5 +1,7 @@
 //! Real SQLite in simulated processes: what it may lose, what it must not, what it repeats.
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
