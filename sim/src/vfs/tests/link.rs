@@ -123,8 +123,10 @@ fn a_link_dies_with_its_process() {
     new.begin_read(Slot::A).unwrap();
     insert(&app).unwrap();
     let frames = index(&mut new).0;
-    assert!(
-        index(&mut old).0 != frames,
+    assert_ne!(frames, at_death.0);
+    assert_eq!(
+        index(&mut old),
+        at_death,
         "a ghost sees the memory of its death"
     );
     drop(old);
