@@ -1,1 +1,7 @@
-//! See the crate's README section in docs/ARCHITECTURE.md.
+//! The ring-0 simulator of Driftless: a world in one thread, driven by a seed.
+//!
+//! - [`disk`] is a filesystem that remembers what was never synced, and loses it on demand;
+//! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed.
+
+pub mod disk;
+pub mod vfs;

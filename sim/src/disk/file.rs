@@ -1,0 +1,259 @@
+//! Inodes and the handles that refer to them.
+//!
+//! A handle names an inode, not a path: after an unlink or a rename it goes on reading and
+//! writing the same file, as POSIX has it. After power loss every handle of the earlier boot
+//! answers EIO for ever; its process is gone, and whoever still holds it is a ghost.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::image::Image;
+use super::{Disk, DiskFault, DiskOp, EIO, ENOSPC, Stat, lock, os};
+
+/// Hands out inode numbers, smallest free one first when reuse is on.
+#[derive(Default)]
+pub(super) struct InodeNumbers {
+    reuse: bool,
+    last: AtomicU64,
+    free: Mutex<BTreeSet<u64>>,
+}
+
+impl InodeNumbers {
+    pub(super) fn new(reuse: bool) -> Self {
+        Self {
+            reuse,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn take(&self) -> u64 {
+        match lock(&self.free).pop_first() {
+            Some(ino) if self.reuse => ino,
+            // Inode 1 holds bad blocks and 2 the root on ext filesystems; begin where files do.
+            _ => 11 + self.last.fetch_add(1, Ordering::SeqCst),
+        }
+    }
+}
+
+pub(super) struct Inode {
+    pub(super) image: Image,
+    pub(super) nlink: u32,
+    pub(super) ctime_ns: u64,
+    pub(super) mtime_ns: u64,
+}
+
+pub(super) struct FileNode {
+    pub(super) ino: u64,
+    numbers: Arc<InodeNumbers>,
+    /// False once a reboot gave the number to the node that replaces this one.
+    owns_number: AtomicBool,
+    inode: Mutex<Inode>,
+}
+
+impl FileNode {
+    pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
+        let inode = Inode {
+            image: Image::default(),
+            nlink: 0,
+            ctime_ns: now_ns,
+            mtime_ns: now_ns,
+        };
+        Arc::new(Self {
+            ino: numbers.take(),
+            numbers: Arc::clone(numbers),
+            owns_number: AtomicBool::new(true),
+            inode: Mutex::new(inode),
+        })
+    }
+
+    /// The same inode after a reboot: a new node, so that old handles cannot reach it.
+    pub(super) fn reborn(&self, image: Image, nlink: u32) -> Arc<Self> {
+        self.owns_number.store(false, Ordering::SeqCst);
+        let old = self.inode();
+        let inode = Inode {
+            image,
+            nlink,
+            ctime_ns: old.ctime_ns,
+            mtime_ns: old.mtime_ns,
+        };
+        Arc::new(Self {
+            ino: self.ino,
+            numbers: Arc::clone(&self.numbers),
+            owns_number: AtomicBool::new(true),
+            inode: Mutex::new(inode),
+        })
+    }
+
+    pub(super) fn inode(&self) -> MutexGuard<'_, Inode> {
+        lock(&self.inode)
+    }
+}
+
+impl Drop for FileNode {
+    fn drop(&mut self) {
+        if self.numbers.reuse && self.owns_number.load(Ordering::SeqCst) {
+            lock(&self.numbers.free).insert(self.ino);
+        }
+    }
+}
+
+/// An open file. Clones share the inode, as `dup` does; there is no file position.
+#[derive(Clone)]
+pub struct DiskFile {
+    disk: Disk,
+    node: Arc<FileNode>,
+    path: Arc<str>,
+    boot: u64,
+}
+
+impl std::fmt::Debug for DiskFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "DiskFile({} ino {} boot {})",
+            self.path, self.node.ino, self.boot
+        )
+    }
+}
+
+impl DiskFile {
+    pub(super) fn new(disk: &Disk, node: Arc<FileNode>, path: &str) -> Self {
+        Self {
+            disk: disk.clone(),
+            node,
+            path: path.into(),
+            boot: disk.boot(),
+        }
+    }
+
+    /// The path it was opened by; the file may be elsewhere now.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The inode number.
+    pub fn ino(&self) -> u64 {
+        self.node.ino
+    }
+
+    /// The boot in which it was opened, see [`Disk::boot`].
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Read up to `buf.len()` bytes; fewer at the end of the file. EIO by fault.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.enter(DiskOp::Read)? {
+            Some(DiskFault::StaleRead) => Ok(self.node.inode().image.read_stale(buf, offset)),
+            Some(DiskFault::ShortRead) => {
+                let half = buf.len().div_ceil(2);
+                Ok(self.node.inode().image.read_at(&mut buf[..half], offset))
+            }
+            _ => Ok(self.node.inode().image.read_at(buf, offset)),
+        }
+    }
+
+    /// Write into the page cache. Returns fewer bytes than asked only by a
+    /// [`DiskFault::ShortWrite`].
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let (count, offset) = match self.enter(DiskOp::Write)? {
+            Some(DiskFault::ShortWrite) => (bytes.len() / 2, offset),
+            Some(DiskFault::Misdirect { delta }) => {
+                (bytes.len(), offset.saturating_add_signed(delta))
+            }
+            _ => (bytes.len(), offset),
+        };
+        self.node.inode().image.write_at(&bytes[..count], offset);
+        self.touch();
+        // The caller of a misdirected write is told that all went well.
+        Ok(count)
+    }
+
+    /// Repeat [`write_at`](Self::write_at) until all is written; ENOSPC once it makes no
+    /// progress, with a torn piece left behind.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_at(&bytes[done..], offset + done as u64)? {
+                0 => return Err(os(ENOSPC)),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// Write at the end; returns how much was written.
+    pub fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        let end = self.node.inode().image.len();
+        self.write_at(bytes, end)
+    }
+
+    /// Truncate, or extend with zeros.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        self.enter(DiskOp::SetLen)?;
+        self.node.inode().image.set_len(len);
+        self.touch();
+        Ok(())
+    }
+
+    /// The current length in bytes.
+    pub fn len(&self) -> io::Result<u64> {
+        self.alive()?;
+        Ok(self.node.inode().image.len())
+    }
+
+    /// Whether the file has no bytes.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Make the content durable. The name is not: see [`Disk::sync_dir`].
+    pub fn sync(&self) -> io::Result<()> {
+        match self.enter(DiskOp::Sync)? {
+            Some(DiskFault::SyncLies) => Ok(()),
+            Some(DiskFault::SyncEioThenClean) => {
+                self.node.inode().image.forget_unsynced();
+                Err(os(EIO))
+            }
+            _ => {
+                self.node.inode().image.sync();
+                Ok(())
+            }
+        }
+    }
+
+    /// What `fstat` tells.
+    pub fn stat(&self) -> io::Result<Stat> {
+        self.enter(DiskOp::Stat)?;
+        Ok(self.disk.stat_node(&self.node))
+    }
+
+    /// Whether the path it was opened by now names another file, or none.
+    pub fn has_moved(&self) -> bool {
+        self.disk.ino_of(&self.path) != Some(self.node.ino)
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.disk.boot() == self.boot {
+            Ok(())
+        } else {
+            Err(os(EIO))
+        }
+    }
+
+    /// Refuse a ghost, then ask the fault hook; what it answers and this layer does not
+    /// model for the operation is ignored.
+    fn enter(&self, op: DiskOp) -> io::Result<Option<DiskFault>> {
+        self.alive()?;
+        self.disk.fault(op, &self.path)
+    }
+
+    fn touch(&self) {
+        let now_ns = self.disk.stamp_ns();
+        let mut inode = self.node.inode();
+        inode.ctime_ns = now_ns;
+        inode.mtime_ns = now_ns;
+    }
+}
