@@ -1,151 +1,21 @@
 //! Standing beside an application's SQLite, with the application in a process of its own: POSIX
 //! locks belong to processes, so two connections in one would prove nothing.
 //!
-//! The application is this same binary, run again with only the test `application` and told by
-//! the environment which database to open; it executes what it reads from its standard input.
+//! The application is this same binary, run again with only the test `place::application` and told
+//! by the environment which database to open; it executes what it reads from its standard input.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+#[path = "beside_sqlite/place.rs"]
+mod place;
+#[path = "beside_sqlite/watching.rs"]
+mod watching;
+
+use std::path::Path;
+use std::process::Command;
 
 use driftless::sqlite::{
     CheckpointCounts, Close, IndexRead, Link, LinkError, LinkOptions, Primary, Slot, TxnState, probe,
 };
-use driftless::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
-use rusqlite::types::Value;
-
-const DATABASE: &str = "DRIFTLESS_TEST_APPLICATION";
-
-/// The application's side. A test like the others, that does nothing unless it was started as
-/// an application.
-#[test]
-fn application() {
-    let Ok(path) = std::env::var(DATABASE) else { return };
-    let db = rusqlite::Connection::open(path).expect("open");
-    for line in std::io::stdin().lines() {
-        let answer = execute(&db, &line.expect("a line"));
-        // Not print!, which the test harness captures.
-        writeln!(std::io::stderr(), "{answer}").expect("the parent listens");
-    }
-    // Die as a killed process does: no close, no checkpoint.
-    std::process::exit(0);
-}
-
-/// The first column of the first row, `-` without one, or the error.
-fn execute(db: &rusqlite::Connection, sql: &str) -> String {
-    let run = || -> rusqlite::Result<String> {
-        let mut statement = db.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        let Some(row) = rows.next()? else { return Ok("-".into()) };
-        let first = row.get::<_, Value>(0)?;
-        while rows.next()?.is_some() {}
-        Ok(match first {
-            Value::Integer(n) => n.to_string(),
-            Value::Text(text) => text,
-            other => format!("{other:?}"),
-        })
-    };
-    run().unwrap_or_else(|error| format!("error: {error}"))
-}
-
-struct App {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<std::process::ChildStderr>,
-    _stdout: ChildStdout,
-}
-
-impl App {
-    fn open(path: &Path) -> App {
-        let mut child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", "application", "--nocapture"])
-            .env(DATABASE, path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the application");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stderr.take().expect("piped"));
-        let _stdout = child.stdout.take().expect("piped");
-        let mut app = App { child, input, output, _stdout };
-        app.ok("PRAGMA synchronous=OFF");
-        app.ok("PRAGMA busy_timeout=0");
-        app
-    }
-
-    fn sql(&mut self, sql: &str) -> String {
-        writeln!(self.input, "{sql}").expect("the application listens");
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).expect("the application answers");
-        answer.trim_end().to_string()
-    }
-
-    fn ok(&mut self, sql: &str) -> String {
-        let answer = self.sql(sql);
-        assert!(!answer.starts_with("error"), "{sql}: {answer}");
-        answer
-    }
-}
-
-impl Drop for App {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A directory of this test's own with one database in WAL mode.
-struct Place {
-    dir: PathBuf,
-    db: PathBuf,
-}
-
-impl Place {
-    fn new() -> Place {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("driftless-beside-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("make a directory");
-        let dir = dir.canonicalize().expect("a real path");
-        Place { db: dir.join("app.db"), dir }
-    }
-
-    /// A database with one table and `rows` commits in its WAL.
-    fn app(&self, rows: u32) -> App {
-        let mut app = App::open(&self.db);
-        assert_eq!(app.ok("PRAGMA journal_mode=WAL"), "wal");
-        app.ok("PRAGMA wal_autocheckpoint=0");
-        app.ok("CREATE TABLE t(a)");
-        write(&mut app, rows);
-        app
-    }
-
-    fn link(&self) -> Link {
-        Link::open(&self.db, LinkOptions::default()).expect("link")
-    }
-
-    fn bytes(&self, suffix: &str) -> Vec<u8> {
-        // `cat`, because closing a descriptor here would drop the locks of the link under test.
-        let file = probe::companion(&self.db, suffix);
-        Command::new("cat").arg(file).output().expect("cat").stdout
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn write(app: &mut App, rows: u32) {
-    for _ in 0..rows {
-        app.ok("INSERT INTO t VALUES (hex(randomblob(100)))");
-    }
-}
+use place::{App, Place, write};
 
 /// The fields of the wal-index that the tests look at.
 #[derive(Debug, PartialEq, Clone, Copy)]
@@ -487,97 +357,16 @@ fn the_schema_is_never_loaded() {
     assert!(many.cache + many.statements < 16 * 1024, "{many:?}");
 }
 
-/// The next batch, which must come.
-fn next_batch(watcher: &mut Watcher) -> Vec<WatchEvent> {
-    let late = async {
-        async_io::Timer::after(Duration::from_secs(10)).await;
-        panic!("no event in ten seconds")
-    };
-    futures_lite::future::block_on(futures_lite::future::or(watcher.next(), late)).expect("the queue")
-}
-
 #[test]
-fn every_commit_is_seen_through_its_directory() {
+fn a_vfs_of_ones_own_claims_nothing() {
     let place = Place::new();
-    let mut app = place.app(1);
-    // As root, SQLite hands -wal and -shm to the database's owner when it opens them, which
-    // changes their attributes: a link is heard once, when it opens.
-    let mut link = place.link();
+    let _app = place.app(1);
+    let with = |vfs: &std::ffi::CStr| Link::open(&place.db, LinkOptions { vfs: Some(vfs.into()) });
+    let mut link = with(c"unix").expect("the system's, by name");
+    assert_eq!(link.file_id(), None);
     link.begin_read(Slot::A).expect("begin");
-    link.end_read(Slot::A).expect("end");
-    let mut watcher = Watcher::new();
-    assert_eq!(watcher.watch(&place.dir).expect("watch"), WatchMode::Events);
-    assert_eq!(watcher.watch(&place.dir).expect("again"), WatchMode::Events);
-    let wal = WatchEvent::Changed(probe::companion(&place.db, "-wal"));
-    for _ in 0..20 {
-        write(&mut app, 10);
-        assert_eq!(next_batch(&mut watcher), std::slice::from_ref(&wal), "ten commits, one event");
-    }
-    // What a link does between checkpoints is silent.
-    link.begin_immediate(Slot::A).expect("lock");
-    link.rollback(Slot::A).expect("rollback");
-    link.begin_read(Slot::A).expect("begin");
-    link.read_pages(0, 4096).expect("pages");
-    link.read_wal(0, 4096).expect("frames");
-    probe::stat_facts(&place.db).expect("facts");
-    let silent = async {
-        async_io::Timer::after(Duration::from_millis(20)).await;
-        Ok(Vec::new())
-    };
-    let heard = futures_lite::future::block_on(futures_lite::future::or(watcher.next(), silent));
-    assert_eq!(heard.expect("the queue"), []);
-}
-
-#[test]
-fn a_directory_that_goes_says_so() {
-    let place = Place::new();
-    let (old, new) = (place.dir.join("old"), place.dir.join("new"));
-    std::fs::create_dir(&old).expect("mkdir");
-    let mut watcher = Watcher::new();
-    watcher.watch(&old).expect("watch");
-    std::fs::write(old.join("x.db"), "x").expect("write");
-    assert_eq!(next_batch(&mut watcher), [WatchEvent::Changed(old.join("x.db"))]);
-    std::fs::rename(&old, &new).expect("rename");
-    assert_eq!(next_batch(&mut watcher), [WatchEvent::DirectoryGone(old.clone())]);
-    std::fs::create_dir(&old).expect("mkdir");
-    watcher.watch(&old).expect("watch the new one");
-    std::fs::write(new.join("y.db"), "y").expect("write");
-    std::fs::write(old.join("z.db"), "z").expect("write");
-    assert_eq!(next_batch(&mut watcher), [WatchEvent::Changed(old.join("z.db"))]);
-    watcher.unwatch(&old);
-    std::fs::write(old.join("z.db"), "unseen").expect("write");
-    watcher.watch(&new).expect("watch");
-    std::fs::remove_dir_all(&new).expect("remove");
-    let batch = next_batch(&mut watcher);
-    assert_eq!(batch.last(), Some(&WatchEvent::DirectoryGone(new.clone())));
-    assert!(!batch.contains(&WatchEvent::Changed(old.join("z.db"))));
-    assert!(watcher.watch(&new).is_err(), "it is not there");
-}
-
-#[test]
-fn polling_sees_what_stat_sees() {
-    let place = Place::new();
-    let mut poll = PollWatcher::new();
-    poll.add(&place.db);
-    assert_eq!(poll.poll(), [], "nothing is there");
-    let mut app = place.app(1);
-    let changed = [WatchEvent::Changed(place.db.clone())];
-    assert_eq!(poll.poll(), changed);
-    write(&mut app, 1);
-    assert_eq!(poll.poll(), changed);
-    // Stamps of long ago, so that the last look cannot have missed anything.
-    let age = |suffix: &str| {
-        let file = probe::companion(&place.db, suffix);
-        let aged = Command::new("touch").args(["-d", "2020-01-01"]).arg(file).status().expect("touch");
-        assert!(aged.success());
-    };
-    age("");
-    age("-wal");
-    assert_eq!(poll.poll(), changed, "the stamps differ");
-    assert_eq!(poll.poll(), [], "and are old");
-    write(&mut app, 1);
-    assert_eq!(poll.poll(), changed);
-    assert_eq!(poll.poll(), changed, "a young stamp may hide a second commit");
-    poll.remove(&place.db);
-    assert_eq!(poll.poll(), []);
+    assert!(index(&mut link).frames > 0);
+    assert!(matches!(with(c"nobody's"), Err(LinkError::Sqlite(_))));
+    link.close_slot(Slot::A);
+    assert_eq!(link.begin_read(Slot::A), Err(driftless::sqlite::SqliteCode::MISUSE), "it is closed");
 }

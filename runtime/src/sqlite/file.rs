@@ -118,10 +118,12 @@ impl<'c> DbFile<'c> {
 
 /// Copies the head of the wal-index, other processes writing to it meanwhile.
 ///
-/// The bytes are read in the order first header copy, checkpoint information, second header copy,
-/// the reverse of SQLite's writing. Equal copies therefore prove that the checkpoint information
-/// belongs to that header. Read last, it could be that of the next generation: a restarted WAL's
-/// backfill of 0 below an old header looks exactly like a pin.
+/// The bytes are read in the order first header copy, checkpoint information, second header copy.
+/// A writer that starts the WAL again changes the second copy, the first, and then sets the
+/// backfill to 0; so whoever sees equal copies of the old header sees no backfill of the new
+/// generation. Read last, it could be seen, and a backfill of 0 below an old header looks exactly
+/// like a pin. The other way round is possible for an instant, an old backfill above `mxFrame` of a
+/// new header, and looks like no pin.
 ///
 /// # Safety
 /// `index` must come from [`DbFile::map_index`] of a connection that is still open.
