@@ -44,13 +44,13 @@ fn segments(prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-fn decode(file: &[u8], piece: usize) -> (LtxHeader, Pages, Trailer) {
+fn decode(name: &str, file: &[u8], piece: usize) -> (LtxHeader, Pages, Trailer) {
     let mut decoder = Decoder::new();
     let (mut header, mut pages) = (None, Pages::new());
     for piece in file.chunks(piece) {
         decoder.push(piece);
         loop {
-            match decoder.next_item().unwrap() {
+            match decoder.next_item().unwrap_or_else(|error| panic!("{name}: {error}")) {
                 Item::Header(found) => header = Some(found),
                 Item::Page { page, data } => assert!(pages.insert(page, data.to_vec()).is_none()),
                 Item::End(_) | Item::NeedMore => break,
@@ -62,15 +62,16 @@ fn decode(file: &[u8], piece: usize) -> (LtxHeader, Pages, Trailer) {
 }
 
 fn check(path: &Path) {
+    let name = path.display().to_string();
     let file = std::fs::read(path).unwrap();
-    let (header, pages, trailer) = decode(&file, 4096);
-    assert_eq!(parse_file_name(path.file_name().unwrap().to_str().unwrap()), Some(header.range));
+    let (header, pages, trailer) = decode(&name, &file, 4096);
+    assert_eq!(parse_file_name(path.file_name().unwrap().to_str().unwrap()), Some(header.range), "{name}");
     assert_eq!(trailer.post_apply, 0);
     assert_eq!(header.lineage, None);
     assert_eq!(header.encode(), file[..100]);
     assert_eq!(trailer.encode(), file[file.len() - 16..]);
     if file.len() < 30_000 {
-        assert_eq!(decode(&file, 1), (header, pages.clone(), trailer));
+        assert_eq!(decode(&name, &file, 1), (header, pages.clone(), trailer));
     }
 
     // The index says the same as the frames, and is written back byte for byte.
@@ -95,7 +96,7 @@ fn check(path: &Path) {
         encoder.page(*page, data, &mut again);
     }
     encoder.finish(0, &mut again);
-    let (header_again, pages_again, _) = decode(&again, 65_536);
+    let (header_again, pages_again, _) = decode(&name, &again, 65_536);
     assert_eq!((header_again, pages_again), (header, pages));
 }
 
@@ -103,10 +104,7 @@ fn check(path: &Path) {
 fn check_all(prefix: &str, count: usize) {
     let segments = segments(prefix);
     assert_eq!(segments.len(), count, "segments of {prefix}");
-    segments.iter().for_each(|path| {
-        println!("{}", path.display());
-        check(path);
-    });
+    segments.iter().for_each(|path| check(path));
 }
 
 #[test]

@@ -214,3 +214,6 @@ fn need(bytes: &[u8], len: usize) -> Result<(), LtxError> {
 fn le_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -73,8 +73,11 @@ impl Wal {
     }
 }
 
-/// Scans and lists the (frame, page, commit) of what came out, the bytes consumed or the stop.
-fn check(scanner: &mut Scanner, bytes: &[u8], limit: u32) -> (Vec<(u32, u32, u32)>, Result<usize, ScanStop>) {
+/// The (frame, page, commit) of each frame that came out.
+type Seen = Vec<(u32, u32, u32)>;
+
+/// Scans and lists what came out, then the bytes consumed or the stop.
+fn check(scanner: &mut Scanner, bytes: &[u8], limit: u32) -> (Seen, Result<usize, ScanStop>) {
     let mut seen = Vec::new();
     let page_bytes = scanner.page_size().bytes();
     let result = scanner.scan(bytes, limit, &mut |frame_no, frame, data| {
