@@ -85,8 +85,16 @@ enum State {
     AwaitHeader,
     AwaitFrame(Frames),
     /// Comparing the index: what it must be, and how much of that has been seen.
-    AwaitIndex { header: LtxHeader, xor: DbXor, expected: Vec<u8>, seen: usize },
-    AwaitTrailer { header: LtxHeader, xor: DbXor },
+    AwaitIndex {
+        header: LtxHeader,
+        xor: DbXor,
+        expected: Vec<u8>,
+        seen: usize,
+    },
+    AwaitTrailer {
+        header: LtxHeader,
+        xor: DbXor,
+    },
     Ended(Trailer),
     Failed(LtxError),
 }
@@ -217,7 +225,12 @@ impl Decoder {
                     let trailer = *trailer;
                     if !self.rest().is_empty() {
                         let left = self.rest().len() as u64;
-                        return Err(LtxError::corrupt(self.offset, "bytes behind the trailer", Expected::Value(0), left));
+                        return Err(LtxError::corrupt(
+                            self.offset,
+                            "bytes behind the trailer",
+                            Expected::Value(0),
+                            left,
+                        ));
                     }
                     return Ok(Found::End(trailer));
                 }
@@ -365,7 +378,12 @@ impl Frames {
         let expected = snapshot_pages(self.header.commit, self.lock_page);
         if self.header.range.is_snapshot() && self.pages != expected {
             let expected = Expected::Value(expected.into());
-            return Err(LtxError::corrupt(offset, "number of pages in a snapshot", expected, self.pages.into()));
+            return Err(LtxError::corrupt(
+                offset,
+                "number of pages in a snapshot",
+                expected,
+                self.pages.into(),
+            ));
         }
         Ok(())
     }

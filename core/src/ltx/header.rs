@@ -176,11 +176,15 @@ pub(super) fn check_flagged(offset: u64, what: &'static str, found: u64) -> Resu
 }
 
 fn decode_range(bytes: &[u8; LTX_HEADER_BYTES]) -> Result<TxidRange, LtxError> {
-    let min = Txid::new(be_u64(bytes, 16)).ok_or(LtxError::corrupt(16, "min txid", Expected::AtLeast(1), 0))?;
+    let min =
+        Txid::new(be_u64(bytes, 16)).ok_or(LtxError::corrupt(16, "min txid", Expected::AtLeast(1), 0))?;
     let raw_max = be_u64(bytes, 24);
-    Txid::new(raw_max)
-        .and_then(|max| TxidRange::new(min, max))
-        .ok_or(LtxError::corrupt(24, "max txid", Expected::AtLeast(min.get()), raw_max))
+    Txid::new(raw_max).and_then(|max| TxidRange::new(min, max)).ok_or(LtxError::corrupt(
+        24,
+        "max txid",
+        Expected::AtLeast(min.get()),
+        raw_max,
+    ))
 }
 
 fn decode_wal_bytes(bytes: &[u8; LTX_HEADER_BYTES], at: usize, what: &'static str) -> Result<i64, LtxError> {

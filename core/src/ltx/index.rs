@@ -43,7 +43,12 @@ impl PageIndex {
     pub fn decode_tail(tail: &[u8], file_bytes: u64) -> Result<PageIndex, LtxError> {
         let fixed = (LTX_HEADER_BYTES + END_BYTES + 1 + TAIL_BYTES) as u64;
         if file_bytes < fixed || (tail.len() as u64) > file_bytes {
-            return Err(LtxError::corrupt(0, "file length", Expected::AtLeast(fixed.max(tail.len() as u64)), file_bytes));
+            return Err(LtxError::corrupt(
+                0,
+                "file length",
+                Expected::AtLeast(fixed.max(tail.len() as u64)),
+                file_bytes,
+            ));
         }
         let Some(size_at) = tail.len().checked_sub(TAIL_BYTES) else {
             return Err(LtxError::NeedMore { bytes: TAIL_BYTES as u64 });
@@ -113,16 +118,20 @@ fn decode_entries(bytes: &[u8], index_at: u64) -> Result<PageIndex, LtxError> {
         if raw_page == 0 {
             break;
         }
-        let page = u32::try_from(raw_page)
-            .ok()
-            .and_then(PageNo::new)
-            .filter(|_| raw_page >= page_min)
-            .ok_or(LtxError::corrupt(at, "page number in the index", Expected::AtLeast(page_min), raw_page))?;
+        let page =
+            u32::try_from(raw_page).ok().and_then(PageNo::new).filter(|_| raw_page >= page_min).ok_or(
+                LtxError::corrupt(at, "page number in the index", Expected::AtLeast(page_min), raw_page),
+            )?;
         page_min = raw_page + 1;
         let at = reader.offset();
         let offset = reader.next()?;
         if offset != frame_at {
-            return Err(LtxError::corrupt(at, "frame offset in the index", Expected::Value(frame_at), offset));
+            return Err(LtxError::corrupt(
+                at,
+                "frame offset in the index",
+                Expected::Value(frame_at),
+                offset,
+            ));
         }
         let at = reader.offset();
         let size = reader.next()?;
@@ -135,10 +144,20 @@ fn decode_entries(bytes: &[u8], index_at: u64) -> Result<PageIndex, LtxError> {
     }
     if reader.at != bytes.len() {
         let left = (bytes.len() - reader.at) as u64;
-        return Err(LtxError::corrupt(reader.offset(), "bytes behind the page index", Expected::Value(0), left));
+        return Err(LtxError::corrupt(
+            reader.offset(),
+            "bytes behind the page index",
+            Expected::Value(0),
+            left,
+        ));
     }
     if frame_at != frames_end {
-        return Err(LtxError::corrupt(index_at, "end of the frames in the index", Expected::Value(frames_end), frame_at));
+        return Err(LtxError::corrupt(
+            index_at,
+            "end of the frames in the index",
+            Expected::Value(frames_end),
+            frame_at,
+        ));
     }
     Ok(PageIndex { entries })
 }

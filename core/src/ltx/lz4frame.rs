@@ -62,7 +62,12 @@ pub fn measure(bytes: &[u8], offset: u64, bytes_max: usize) -> Result<usize, Ltx
 pub fn decode(bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, LtxError> {
     let head = descriptor(bytes, offset)?;
     if let Some(found) = head.content_bytes.filter(|&n| n != out.len() as u64) {
-        return Err(LtxError::corrupt(offset + 6, "lz4 content size", Expected::Value(out.len() as u64), found));
+        return Err(LtxError::corrupt(
+            offset + 6,
+            "lz4 content size",
+            Expected::Value(out.len() as u64),
+            found,
+        ));
     }
     let mut at = head.bytes;
     let mut filled = 0;
@@ -144,7 +149,11 @@ fn descriptor(bytes: &[u8], offset: u64) -> Result<Descriptor, LtxError> {
         return Err(LtxError::corrupt(offset + 4, "lz4 frame flags", expected, flags.into()));
     }
     if flags & 1 != 0 {
-        return Err(LtxError::Unsupported { offset: offset + 4, what: "lz4 dictionary", found: flags.into() });
+        return Err(LtxError::Unsupported {
+            offset: offset + 4,
+            what: "lz4 dictionary",
+            found: flags.into(),
+        });
     }
     if block_code & 0x8f != 0 || block_code < 0x40 {
         let expected = Expected::Rule("a block size code from 4 to 7 and no reserved bits");
@@ -205,3 +214,6 @@ fn need(bytes: &[u8], len: usize) -> Result<(), LtxError> {
 fn le_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+pub(super) mod tests;

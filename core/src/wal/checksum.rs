@@ -22,11 +22,7 @@ impl WalChecksum {
     #[must_use]
     pub fn update(self, bytes: &[u8], big_endian: bool) -> WalChecksum {
         assert!(bytes.len().is_multiple_of(8), "the WAL checksum runs over whole pairs of words");
-        if big_endian {
-            self.run(bytes, u32::from_be_bytes)
-        } else {
-            self.run(bytes, u32::from_le_bytes)
-        }
+        if big_endian { self.run(bytes, u32::from_be_bytes) } else { self.run(bytes, u32::from_le_bytes) }
     }
 
     #[inline(always)]

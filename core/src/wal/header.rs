@@ -78,7 +78,8 @@ impl WalHeader {
         }
         let big_endian_checksums = magic & 1 == 1;
         let raw_page_size = be_u32(bytes, 8);
-        let page_size = PageSize::new(raw_page_size).ok_or(WalHeaderError::BadPageSize { found: raw_page_size })?;
+        let page_size =
+            PageSize::new(raw_page_size).ok_or(WalHeaderError::BadPageSize { found: raw_page_size })?;
         let checksum = WalChecksum(be_u32(bytes, 24), be_u32(bytes, 28));
         let expected = WalChecksum::default().update(&bytes[..24], big_endian_checksums);
         if checksum != expected {
@@ -153,7 +154,11 @@ impl fmt::Display for WalHeaderError {
                 write!(f, "wal header: expected {WAL_HEADER_BYTES} bytes, found {found}")
             }
             WalHeaderError::NotAWal { found } => {
-                write!(f, "wal header, byte 0: expected magic {MAGIC:#x} or {:#x}, found {found:#x}", MAGIC | 1)
+                write!(
+                    f,
+                    "wal header, byte 0: expected magic {MAGIC:#x} or {:#x}, found {found:#x}",
+                    MAGIC | 1
+                )
             }
             WalHeaderError::BadPageSize { found } => {
                 write!(f, "wal header, byte 8: expected a page size of 512 to 65536, found {found}")
