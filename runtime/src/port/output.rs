@@ -1,0 +1,117 @@
+//! The file that a restore builds beside its target.
+//!
+//! The target is touched by nothing but the last step: by then the new file is whole, verified
+//! and synced. A `-wal` of the old database must not meet the new one, since SQLite would replay
+//! it; so the old companions are moved aside first, and removed only when the new file stands.
+
+use std::path::{Path, PathBuf};
+
+use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
+use driftless_core::machine::{OutputError, OutputRequest};
+
+/// What is asked of the built file before it takes the target's place.
+pub type Check = Box<dyn Fn(&Path) -> Result<(), String> + Send>;
+
+/// One restore's file.
+pub struct OutputPort<F: Fs> {
+    fs: F,
+    target: PathBuf,
+    building: PathBuf,
+    file: Option<F::File>,
+    check: Option<Check>,
+}
+
+impl<F: Fs> OutputPort<F> {
+    /// A file that will stand at `target`; `check` is asked before it does.
+    pub fn new(fs: F, target: PathBuf, check: Option<Check>) -> OutputPort<F> {
+        let building = beside(&target, ".driftless-restore");
+        OutputPort { fs, target, building, file: None, check }
+    }
+
+    /// Does one thing.
+    ///
+    /// # Errors
+    /// As the filesystem or the check says.
+    pub fn perform(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
+        match request {
+            OutputRequest::Create => self.create(),
+            OutputRequest::WriteAt { offset, bytes } => self.with_file(|fs, file| fs.write_at(file, bytes, *offset)),
+            OutputRequest::SetLen(len) => self.with_file(|fs, file| fs.set_len(file, *len)),
+            OutputRequest::Sync => self.with_file(|fs, file| fs.sync(file)),
+            OutputRequest::Publish { replace } => self.publish(*replace),
+            OutputRequest::Discard => {
+                self.file = None;
+                remove_if_there(&self.fs, &self.building).map_err(failed)
+            }
+        }
+    }
+
+    fn with_file(&self, act: impl FnOnce(&F, &F::File) -> Result<(), FsError>) -> Result<(), OutputError> {
+        match &self.file {
+            Some(file) => act(&self.fs, file).map_err(failed),
+            None => Err(OutputError { exists: false, text: "the output is not open".into() }),
+        }
+    }
+
+    fn create(&mut self) -> Result<(), OutputError> {
+        if let Some(directory) = self.target.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            self.fs.create_dir_all(directory).map_err(failed)?;
+        }
+        remove_if_there(&self.fs, &self.building).map_err(failed)?;
+        self.file = Some(self.fs.create_new(&self.building).map_err(failed)?);
+        Ok(())
+    }
+
+    fn publish(&mut self, replace: bool) -> Result<(), OutputError> {
+        if let Some(check) = &self.check {
+            check(&self.building).map_err(|text| OutputError { exists: false, text })?;
+        }
+        self.file = None;
+        if !replace {
+            self.fs.rename_noreplace(&self.building, &self.target).map_err(failed)?;
+            return self.sync_directory();
+        }
+        let mut aside = Vec::new();
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let old = beside(&self.target, suffix);
+            let kept = beside(&self.target, &format!("{suffix}.driftless-old"));
+            match self.fs.rename(&old, &kept) {
+                Ok(()) => aside.push(kept),
+                Err(error) if error.kind == FsErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        self.sync_directory()?;
+        self.fs.rename(&self.building, &self.target).map_err(failed)?;
+        self.sync_directory()?;
+        for kept in aside {
+            remove_if_there(&self.fs, &kept).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> Result<(), OutputError> {
+        let directory = match self.target.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        self.fs.sync_dir(directory).map_err(failed)
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn remove_if_there<F: Fs>(fs: &F, path: &Path) -> Result<(), FsError> {
+    match fs.remove(path) {
+        Err(error) if error.kind == FsErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn failed(error: FsError) -> OutputError {
+    OutputError { exists: error.kind == FsErrorKind::Exists, text: error.to_string() }
+}

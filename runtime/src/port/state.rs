@@ -1,0 +1,253 @@
+//! The process's own records: one journal for all its databases.
+//!
+//! The journal is append-only; each record carries its length, the database it is of, and a
+//! CRC-64. A record that is cut short by a crash, or damaged, ends the journal: everything before
+//! it stands, everything after counts as lost, which the core can always live with. A failed
+//! append is cut off again at once, so that it cannot hide a later one that succeeds.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 8 | magic `DRFTJRN1`, once, at the start |
+//! | 4 | length of the payload, big-endian |
+//! | 4 | database, counting from 1; 0 names one: its payload is the number and the name |
+//! | 8 | CRC-64/ISO of the eight bytes before and the payload |
+//! | n | payload |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
+use driftless_core::checksum::FileDigest;
+use driftless_core::machine::Chunk;
+
+const MAGIC: &[u8; 8] = b"DRFTJRN1";
+const FRAME_BYTES: usize = 16;
+/// A longer payload is damage: a table of 2^32 pages would be the largest record.
+const PAYLOAD_BYTES_MAX: usize = 1 << 31;
+
+/// Names a database within the journal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DatabaseNo(u32);
+
+/// The journal of one state directory.
+pub struct StateJournal<F: Fs> {
+    fs: F,
+    directory: PathBuf,
+    file: Option<F::File>,
+    end: u64,
+    names: BTreeMap<String, u32>,
+    records: BTreeMap<u32, Vec<Chunk>>,
+}
+
+impl<F: Fs> StateJournal<F> {
+    /// Reads the journal of `directory`, which is created if it is not there. A journal that
+    /// cannot be read is not an error: its records count as lost.
+    ///
+    /// # Errors
+    /// When the directory or the file cannot be made.
+    pub fn open(fs: F, directory: PathBuf) -> Result<StateJournal<F>, FsError> {
+        fs.create_dir_all(&directory)?;
+        let path = directory.join("journal");
+        let file = fs.open_write_or_create(&path)?;
+        let mut journal = StateJournal {
+            fs,
+            directory,
+            file: None,
+            end: 0,
+            names: BTreeMap::new(),
+            records: BTreeMap::new(),
+        };
+        journal.load(&file)?;
+        journal.file = Some(file);
+        Ok(journal)
+    }
+
+    fn load(&mut self, file: &F::File) -> Result<(), FsError> {
+        let len = self.fs.len(file)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(PAYLOAD_BYTES_MAX)];
+        let mut read = 0;
+        while read < bytes.len() {
+            match self.fs.read_at(file, &mut bytes[read..], read as u64)? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        bytes.truncate(read);
+        let mut at = 0;
+        if bytes.starts_with(MAGIC) {
+            at = MAGIC.len();
+            while let Some((database, payload, next)) = parse(&bytes, at) {
+                self.take(database, payload);
+                at = next;
+            }
+        }
+        if at as u64 != len {
+            self.fs.set_len(file, at as u64)?;
+        }
+        if at == 0 {
+            self.fs.write_at(file, MAGIC, 0)?;
+            at = MAGIC.len();
+        }
+        self.end = at as u64;
+        Ok(())
+    }
+
+    fn take(&mut self, database: u32, payload: &[u8]) {
+        if database != 0 {
+            self.records.entry(database).or_default().push(Chunk::from(payload.to_vec()));
+        } else if let Some((number, name)) = payload.split_first_chunk::<4>()
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            self.names.insert(name.to_string(), u32::from_be_bytes(*number));
+        }
+    }
+
+    /// The directory that holds the journal.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The number of a database, which is given one if it has none. `name` says which database
+    /// on which replica.
+    ///
+    /// # Errors
+    /// When the name cannot be written down; it has a number all the same.
+    pub fn number(&mut self, name: &str) -> (DatabaseNo, Result<(), FsError>) {
+        if let Some(number) = self.names.get(name) {
+            return (DatabaseNo(*number), Ok(()));
+        }
+        let number = self.names.values().max().map_or(1, |last| last + 1);
+        self.names.insert(name.to_string(), number);
+        let written = self.append_frame(0, &name_payload(number, name));
+        (DatabaseNo(number), written)
+    }
+
+    /// The records of a database as they were read, once: they are not kept in memory after.
+    pub fn load_records(&mut self, database: DatabaseNo) -> Vec<Chunk> {
+        self.records.remove(&database.0).unwrap_or_default()
+    }
+
+    /// Appends one record.
+    ///
+    /// # Errors
+    /// When it is not written; the journal is as before.
+    pub fn append(&mut self, database: DatabaseNo, payload: &[u8]) -> Result<(), FsError> {
+        self.append_frame(database.0, payload)
+    }
+
+    fn append_frame(&mut self, database: u32, payload: &[u8]) -> Result<(), FsError> {
+        let path = self.directory.join("journal");
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(self.fs.open_write_or_create(&path)?),
+        };
+        let frame = frame(database, payload);
+        if let Err(error) = self.fs.write_at(file, &frame, self.end) {
+            // What was written of it would hide a later record.
+            if self.fs.set_len(file, self.end).is_err() {
+                self.file = None;
+            }
+            return Err(error);
+        }
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Makes all records durable.
+    ///
+    /// # Errors
+    /// As the filesystem says; then nothing is known of what is durable.
+    pub fn sync(&mut self) -> Result<(), FsError> {
+        match &self.file {
+            Some(file) => self.fs.sync(file)?,
+            None => return Err(FsError::new(FsErrorKind::Io, &self.directory, "the journal is not open")),
+        }
+        self.fs.sync_dir(&self.directory)
+    }
+
+    /// Replaces the records of one database: the whole journal is written anew beside the old
+    /// one, synced, and put in its place.
+    ///
+    /// # Errors
+    /// As the filesystem says; the old journal stands.
+    pub fn rewrite(&mut self, database: DatabaseNo, records: &[Chunk]) -> Result<(), FsError> {
+        let mut bytes = MAGIC.to_vec();
+        for (name, number) in &self.names {
+            bytes.extend(frame(0, &name_payload(*number, name)));
+        }
+        for (number, payload) in self.other_records(database)? {
+            bytes.extend(frame(number, &payload));
+        }
+        for record in records {
+            bytes.extend(frame(database.0, record));
+        }
+        let new = self.directory.join("journal.new");
+        let path = self.directory.join("journal");
+        match self.fs.remove(&new) {
+            Err(error) if error.kind != FsErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.fs.create_new(&new)?;
+        let written = self.fs.write_at(&file, &bytes, 0).and_then(|()| self.fs.sync(&file));
+        if let Err(error) = written.and_then(|()| self.fs.rename(&new, &path)) {
+            let _ = self.fs.remove(&new);
+            return Err(error);
+        }
+        self.file = Some(file);
+        self.end = bytes.len() as u64;
+        self.fs.sync_dir(&self.directory)
+    }
+
+    /// The records of the other databases, read again from the file.
+    fn other_records(&mut self, database: DatabaseNo) -> Result<Vec<(u32, Vec<u8>)>, FsError> {
+        let mut others = Vec::new();
+        let Some(file) = &self.file else { return Ok(others) };
+        let mut bytes = vec![0; self.end as usize];
+        let mut read = 0;
+        while read < bytes.len() {
+            match self.fs.read_at(file, &mut bytes[read..], read as u64)? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        let mut at = MAGIC.len();
+        while let Some((number, payload, next)) = parse(&bytes, at) {
+            if number != 0 && number != database.0 {
+                others.push((number, payload.to_vec()));
+            }
+            at = next;
+        }
+        Ok(others)
+    }
+}
+
+fn name_payload(number: u32, name: &str) -> Vec<u8> {
+    [&number.to_be_bytes()[..], name.as_bytes()].concat()
+}
+
+fn sum(head: &[u8], payload: &[u8]) -> u64 {
+    let mut digest = FileDigest::new();
+    digest.update(head);
+    digest.update(payload);
+    digest.finish()
+}
+
+fn frame(database: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len());
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(database.to_be_bytes());
+    bytes.extend(sum(&bytes[..8], payload).to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The record at `at`: its database, its payload, and where the next one begins.
+fn parse(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
+    let head = bytes.get(at..at + FRAME_BYTES)?;
+    let len = u32::from_be_bytes(head[..4].try_into().ok()?) as usize;
+    let database = u32::from_be_bytes(head[4..8].try_into().ok()?);
+    let stored = u64::from_be_bytes(head[8..16].try_into().ok()?);
+    let start = at + FRAME_BYTES;
+    let payload = bytes.get(start..start.checked_add(len)?)?;
+    (sum(&head[..8], payload) == stored).then_some((database, payload, start + len))
+}
