@@ -1,0 +1,188 @@
+//! Drives one machine: events in, actions out, on a smol executor.
+//!
+//! The loop takes one event at a time, hands it to the machine, and starts whatever came out. It
+//! knows no rule about order. Blocking work goes to the thread pool; what takes a few
+//! microseconds runs in place, since a thread would cost more. Between events it sleeps until the
+//! machine's own deadline, and where there is none it does not wake at all.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use driftless_adapters::fs::RealFs;
+use driftless_core::machine::{
+    Action, Actions, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
+    SourceErrorKind, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind,
+};
+use futures_lite::FutureExt as _;
+use smol::LocalExecutor;
+use smol::channel::{Receiver, Sender};
+
+use crate::clock;
+use crate::port::output::OutputPort;
+use crate::port::source::{RealFiles, SourcePort};
+use crate::port::state::{DatabaseNo, StateJournal};
+use crate::port::store::StorePort;
+
+/// What a machine may reach. A machine that asks for what is not there gets an error.
+#[derive(Clone, Default)]
+pub struct Ports {
+    /// The database.
+    pub source: Option<Arc<Mutex<SourcePort<RealFiles>>>>,
+    /// The replica.
+    pub store: Option<Arc<StorePort>>,
+    /// The local journal, and this machine's number in it.
+    pub state: Option<(Arc<Mutex<StateJournal<RealFs>>>, DatabaseNo)>,
+    /// The file that a restore builds.
+    pub output: Option<Arc<Mutex<OutputPort<RealFs>>>>,
+}
+
+/// A machine on an executor.
+pub struct Driver<'a, M> {
+    /// The machine.
+    pub machine: M,
+    executor: Rc<LocalExecutor<'a>>,
+    ports: Ports,
+    sender: Sender<Event>,
+    receiver: Receiver<Event>,
+    under_way: BTreeMap<OpId, smol::Task<()>>,
+}
+
+impl<'a, M: Machine> Driver<'a, M> {
+    /// A driver that has not begun.
+    pub fn new(machine: M, ports: Ports, executor: Rc<LocalExecutor<'a>>) -> Driver<'a, M> {
+        let (sender, receiver) = smol::channel::unbounded();
+        Driver { machine, executor, ports, sender, receiver, under_way: BTreeMap::new() }
+    }
+
+    /// Where to send events that come from outside.
+    pub fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// Runs the machine to its end. `observe` sees the machine after each event, and each notice.
+    pub async fn run(&mut self, mut observe: impl FnMut(&M, Option<&Notice>)) -> Exit {
+        let entropy = entropy();
+        let mut event = Event::Start { entropy };
+        let mut actions = Actions::new();
+        loop {
+            if let Event::Completed { op, .. } = &event {
+                self.under_way.remove(op);
+            }
+            self.machine.handle(clock::now(), event, &mut actions);
+            let mut ended = None;
+            for action in actions.drain() {
+                match action {
+                    Action::Submit { op, request } => self.start(op, request),
+                    // Dropping the task ends what can be ended; what runs on a thread runs on.
+                    Action::Cancel { op } => drop(self.under_way.remove(&op)),
+                    Action::Notify(notice) => observe(&self.machine, Some(&notice)),
+                    Action::Stopped(exit) => ended = Some(exit),
+                }
+            }
+            observe(&self.machine, None);
+            if let Some(exit) = ended {
+                return exit;
+            }
+            event = self.next_event().await;
+        }
+    }
+
+    async fn next_event(&self) -> Event {
+        if let Ok(event) = self.receiver.try_recv() {
+            return event;
+        }
+        let received = async { self.receiver.recv().await.expect("the driver holds a sender") };
+        match self.machine.next_deadline() {
+            None => received.await,
+            Some((at, _)) => {
+                let wait = at.since(clock::mono());
+                let tick = async {
+                    async_io::Timer::after(wait).await;
+                    Event::Tick
+                };
+                received.or(tick).await
+            }
+        }
+    }
+
+    fn start(&mut self, op: OpId, request: Request) {
+        let sender = self.sender.clone();
+        let ports = self.ports.clone();
+        if let Request::Source(request) = &request
+            && SourcePort::<RealFiles>::is_short(request)
+            && let Some(source) = &ports.source
+        {
+            let outcome = Outcome::Source(source.lock().expect("no holder panics").perform(request));
+            // The receiver lives as long as the driver.
+            let _ = sender.try_send(Event::Completed { op, outcome });
+            return;
+        }
+        let task = self.executor.spawn(async move {
+            let outcome = perform(op, request, ports).await;
+            let _ = sender.try_send(Event::Completed { op, outcome });
+        });
+        self.under_way.insert(op, task);
+    }
+}
+
+async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
+    match request {
+        Request::Source(request) => Outcome::Source(perform_source(request, ports).await),
+        Request::Store(request) => Outcome::Store(match ports.store {
+            Some(store) => store.perform(op, request).await,
+            None => Err(StoreError { kind: StoreErrorKind::Unsupported, text: "there is no store".into() }),
+        }),
+        Request::State(request) => Outcome::State(match ports.state {
+            Some((journal, database)) => smol::unblock(move || perform_state(&request, &journal, database)).await,
+            None => Err("there is no local state".into()),
+        }),
+        Request::Output(request) => Outcome::Output(match ports.output {
+            Some(output) => {
+                smol::unblock(move || output.lock().expect("no holder panics").perform(&request)).await
+            }
+            None => Err(OutputError { exists: false, text: "there is no output".into() }),
+        }),
+        Request::Compute(job) => Outcome::Compute(smol::unblock(move || job.run()).await),
+    }
+}
+
+async fn perform_source(
+    request: SourceRequest,
+    ports: Ports,
+) -> Result<driftless_core::machine::SourceReply, SourceError> {
+    match ports.source {
+        Some(source) => smol::unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
+        None => {
+            Err(SourceError { kind: SourceErrorKind::Missing, text: "there is no source".into(), index: None })
+        }
+    }
+}
+
+fn perform_state(
+    request: &StateRequest,
+    journal: &Mutex<StateJournal<RealFs>>,
+    database: DatabaseNo,
+) -> Result<StateReply, String> {
+    let mut journal = journal.lock().expect("no holder panics");
+    let done = match request {
+        StateRequest::Load => return Ok(StateReply::Records(journal.load_records(database))),
+        StateRequest::Append(record) => journal.append(database, record),
+        StateRequest::Rewrite(records) => journal.rewrite(database, records),
+        StateRequest::Sync => journal.sync(),
+    };
+    done.map(|()| StateReply::Done).map_err(|error| error.to_string())
+}
+
+/// A random number from the operating system.
+pub fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library seeds each hasher from the system's random source.
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+        ^ (clock::wall().0 as u64).rotate_left(32)
+        ^ u64::from(std::process::id())
+}
+
+/// How long a poll of a source without events waits.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,57 @@
+//! Facts become log lines. Field names are those of the facts.
+
+use driftless_core::machine::{Exit, Fact, Notice, Severity};
+
+/// One line for a notice.
+pub fn notice(database: &str, notice: &Notice) {
+    let text = describe(&notice.fact);
+    match notice.severity {
+        Severity::Debug => tracing::debug!(database, "{text}"),
+        Severity::Info => tracing::info!(database, "{text}"),
+        Severity::Warn => tracing::warn!(database, "{text}"),
+        Severity::Error => tracing::error!(database, "{text}"),
+    }
+}
+
+/// One line for an end.
+pub fn exit(database: &str, exit: &Exit) {
+    match exit {
+        Exit::Done => tracing::info!(database, "stopped, everything is replicated"),
+        Exit::Unreplicated { from, frames, error } => {
+            tracing::error!(database, txid = %from, frames, "stopped with unreplicated transactions from {from} on: {error}");
+        }
+        Exit::Failed { error, hint }
+        | Exit::Misconfigured { error, hint }
+        | Exit::NothingToRestore { error, hint }
+        | Exit::Corrupt { error, hint }
+        | Exit::Fenced { error, hint } => tracing::error!(database, hint, "stopped: {error}"),
+    }
+}
+
+/// A fact in words.
+pub fn describe(fact: &Fact) -> String {
+    match fact {
+        Fact::Attached => "following the database".into(),
+        Fact::Detached { sealed: true } => "the database is quiet: let go, position sealed".into(),
+        Fact::Detached { sealed: false } => "let go of the database".into(),
+        Fact::Waiting { why, hint } => format!("waiting: {why}; {hint}"),
+        Fact::Head { txid: Some(txid) } => format!("the replica ends at transaction {txid}"),
+        Fact::Head { txid: None } => "the replica is empty".into(),
+        Fact::Base { full: true, why } => format!("writing the whole database: {why}"),
+        Fact::Base { full: false, why } => format!("writing the pages that differ: {why}"),
+        Fact::Replicated { txid, bytes, pages } => format!("replicated txid={txid} pages={pages} bytes={bytes}"),
+        Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
+        Fact::Checkpointed { frames, backfilled, locked } => {
+            format!("checkpoint frames={frames} backfilled={backfilled} locked={locked}")
+        }
+        Fact::WalOverBound { frames } => {
+            format!("the WAL holds {frames} frames and cannot be restarted: an application's reader keeps it")
+        }
+        Fact::Retrying { what, error, wait_ms } => format!("{what} failed, again in {wait_ms} ms: {error}"),
+        Fact::Recovered { what } => format!("{what}: works again"),
+        Fact::StateTrouble { error } => format!("local state cannot be written, going on without: {error}"),
+        Fact::Remark { text } => text.clone(),
+        Fact::Progress { what, done, total } => format!("{what}: {done} of {total}"),
+        other => format!("{other:?}"),
+    }
+}
