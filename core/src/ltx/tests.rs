@@ -421,6 +421,38 @@ fn the_lock_page_is_not_written() {
     encode(&header, &[(lock_page, content(3))], 0);
 }
 
+/// Frames that no encoder of ours writes, up to the point where the decoder must object.
+fn decode_frames(frames: &[(u32, &[u8])]) -> std::string::String {
+    let mut file = header().encode().to_vec();
+    for (page, content) in frames {
+        let block = lz4_flex::block::compress(content);
+        file.extend_from_slice(&page.to_be_bytes());
+        file.extend_from_slice(&[0, 1]);
+        file.extend_from_slice(&(block.len() as u32).to_be_bytes());
+        file.extend_from_slice(&block);
+    }
+    decode(&file).unwrap_err().to_string()
+}
+
+#[test]
+fn pages_read_must_ascend_and_lie_within_the_database() {
+    let data = [0; 512];
+    let at = 100 + 10 + lz4_flex::block::compress(&data).len();
+    let message = |rule: &str| std::format!("corrupt page number at byte {at}: expected {rule}");
+    assert_eq!(decode_frames(&[(3, &data), (3, &data)]), message("at least 4, found 3"));
+    assert_eq!(decode_frames(&[(3, &data), (2, &data)]), message("at least 4, found 2"));
+    assert_eq!(decode_frames(&[(9, &data), (10, &data)]), message("at most 9, found 10"));
+}
+
+#[test]
+fn a_block_must_hold_exactly_one_page() {
+    for len in [0, 511, 513, 530] {
+        let message = decode_frames(&[(1, &vec![7; len])]);
+        let expected = "corrupt lz4 block at byte 110: expected a block that decompresses to one page";
+        assert!(message.starts_with(expected), "{len} bytes: {message}");
+    }
+}
+
 #[test]
 fn a_tiny_frame_cannot_claim_a_giant_size() {
     let mut file = header().encode().to_vec();

@@ -74,6 +74,13 @@ fn an_lz4_frame_with_content_checksum_hides_no_flipped_bit() {
     // Wrong lengths of content, and blocks without end.
     assert!(decode(&frame, 0, &mut [0; 511]).is_err());
     assert!(decode(&frame, 0, &mut [0; 513]).is_err());
+    // Neither content size nor content checksum: the number of bytes alone tells.
+    for stored in [true, false] {
+        let bare = lz4_frame(0x20, &data, &[(&data, stored)]);
+        assert!(decode(&bare, 0, &mut [0; 512]).is_ok());
+        assert!(decode(&bare, 0, &mut [0; 511]).is_err());
+        assert!(decode(&bare, 0, &mut [0; 513]).is_err());
+    }
     let plain = lz4_frame(0x24, &data, &[(&data, true)]);
     assert!(decode(&plain, 0, &mut [0; 511]).is_err());
     assert!(decode(&plain, 0, &mut [0; 513]).is_err());
