@@ -91,7 +91,6 @@ impl<F: Fs> fmt::Debug for DirectoryStore<F> {
 ///
 /// Dropping it leaves its temporary in place, where nothing shows it; hand it to
 /// [`DirectoryStore::put_abort`] to have it removed.
-#[derive(Debug)]
 pub struct DirectoryPut<F: Fs> {
     key: Key,
     condition: PutCondition,
@@ -102,13 +101,24 @@ pub struct DirectoryPut<F: Fs> {
 }
 
 /// An object, or a part of one, being read from a [`DirectoryStore`].
-#[derive(Debug)]
 pub struct DirectoryGet<F: Fs> {
     key: Key,
     file: F::File,
     object_len: u64,
     at: u64,
     end: u64,
+}
+
+impl<F: Fs> fmt::Debug for DirectoryPut<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryPut({:?}, {} bytes)", self.key, self.written)
+    }
+}
+
+impl<F: Fs> fmt::Debug for DirectoryGet<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryGet({:?}, {}..{} of {})", self.key, self.at, self.end, self.object_len)
+    }
 }
 
 impl<F: Fs> DirectoryGet<F> {

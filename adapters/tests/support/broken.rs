@@ -107,7 +107,9 @@ impl Broken {
 
     fn distort_range(&self, range: ByteRange) -> ByteRange {
         match (self.defect, range) {
-            (D::RangeOffByOne, ByteRange::From { offset, len: Some(len) }) => ByteRange::at(offset, len.saturating_add(1)),
+            (D::RangeOffByOne, ByteRange::From { offset, len: Some(len) }) => {
+                ByteRange::at(offset, len.saturating_add(1))
+            }
             (D::TailFromStart, ByteRange::Tail(n)) => ByteRange::at(0, n),
             (D::ZeroLengthMeansAll, ByteRange::From { offset, len: Some(0) }) => ByteRange::From { offset, len: None },
             (D::ZeroLengthMeansAll, ByteRange::Tail(0)) => ByteRange::ALL,
