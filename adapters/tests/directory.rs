@@ -232,8 +232,8 @@ fn of_four_threads_one_creates() {
 
 #[test]
 fn bodies_dropped_on_the_blocking_pool_leave_no_temporary() {
-    let scratch = Scratch::new();
-    let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(RealFs, scratch.path(), 1));
+    let (scratch, fs, store) = setup();
+    let store: Arc<dyn Store> = Arc::new(store);
     futures_lite::future::block_on(async {
         let mut body = store.put(&key("a"), PutCondition::IfAbsent).await.unwrap();
         body.write(vec![1; 10]).await.unwrap();
@@ -245,10 +245,7 @@ fn bodies_dropped_on_the_blocking_pool_leave_no_temporary() {
         drop(write);
         assert_eq!(body.commit().await.unwrap_err().kind, StoreErrorKind::Retry);
     });
-    // The pool removes them in its own time; there is no event to wait for.
-    let gone = (0..1000).any(|_| {
-        std::thread::sleep(Duration::from_millis(5));
-        files(&scratch) == 0
-    });
-    assert!(gone);
+    // The pool removes both in its own time.
+    fs.wait_for("remove", 2);
+    assert_eq!(files(&scratch), 0);
 }

@@ -1,7 +1,8 @@
 //! A filesystem wrapper that records calls, fails one of them, or dies at one.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use driftless_adapters::fs::{DirEntry, FileFacts, Fs, FsError, FsErrorKind};
 
@@ -15,6 +16,8 @@ pub enum When {
 #[derive(Default)]
 struct Script {
     calls: Vec<&'static str>,
+    /// Calls that have returned from the inner filesystem.
+    done: Vec<&'static str>,
     fail: Option<(&'static str, FsErrorKind, When)>,
     dies_at: Option<usize>,
 }
@@ -24,11 +27,12 @@ struct Script {
 pub struct Watched<F> {
     inner: F,
     script: Arc<Mutex<Script>>,
+    returned: Arc<Condvar>,
 }
 
 impl<F> Watched<F> {
     pub fn new(inner: F) -> Watched<F> {
-        Watched { inner, script: Arc::default() }
+        Watched { inner, script: Arc::default(), returned: Arc::default() }
     }
 
     /// The calls since the last time.
@@ -39,6 +43,14 @@ impl<F> Watched<F> {
     /// Fails every call of this name from now on.
     pub fn fail(&self, call: &'static str, kind: FsErrorKind, when: When) {
         self.script.lock().unwrap().fail = Some((call, kind, when));
+    }
+
+    /// Blocks until `count` calls of this name have succeeded or failed in the inner filesystem.
+    pub fn wait_for(&self, call: &'static str, count: usize) {
+        let waits = |script: &mut Script| script.done.iter().filter(|done| **done == call).count() < count;
+        let script = self.script.lock().unwrap();
+        let (_script, out) = self.returned.wait_timeout_while(script, Duration::from_secs(60), waits).unwrap();
+        assert!(!out.timed_out(), "{call} was not called {count} times");
     }
 
     pub fn heal(&self) {
@@ -66,7 +78,12 @@ impl<F> Watched<F> {
         let fail = script.fail.filter(|(call, ..)| *call == name);
         drop(script);
         match fail {
-            None => effect(&self.inner),
+            None => {
+                let answer = effect(&self.inner);
+                self.script.lock().unwrap().done.push(name);
+                self.returned.notify_all();
+                answer
+            }
             Some((_, kind, when)) => {
                 if when == When::AfterEffect {
                     let _ = effect(&self.inner);
