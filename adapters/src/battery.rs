@@ -16,7 +16,7 @@
 //! Checks run one after another below one prefix, which must be empty at the start and is empty at
 //! the end. Operations inside a check run concurrently, but in one task: a store meets itself in
 //! real parallel only if it works on threads or over a network. What a store does not claim in its
-//! [`Capabilities`](crate::store::Capabilities) is reported as unclaimed, never as passed, and it
+//! [`Capabilities`] is reported as unclaimed, never as passed, and it
 //! must refuse what it does not claim. What only a crash shows is not here: see the crash tests of
 //! the directory store.
 

@@ -187,3 +187,21 @@ fn a_ghost_that_refused_a_put_outlives_a_power_cut() {
     }
     assert!(refused > 1, "no ghost was met");
 }
+
+/// A process was killed between making a directory and syncing its name. Its successor finds the
+/// directory in place, puts an object into it and reports it: the whole path must last.
+#[test]
+fn a_directory_found_in_place_is_as_durable_as_one_made() {
+    let (name, bytes) = (key("ltx/0/after"), body(9, 700));
+    for calls in 0..20 {
+        let disk = CrashFs::new();
+        let fs = Watched::new(disk.clone());
+        fs.dies_after(calls);
+        put(&DirectoryStore::new(fs, "/data/replica", 1), &key("ltx/0/before"), PutCondition::IfAbsent, b"x");
+        assert!(put(&open(&disk), &name, PutCondition::IfAbsent, &bytes));
+        for seed in 0..SEEDS {
+            let kept = get(&open(&disk.after_power_cut(seed)), &name);
+            assert_eq!(kept.as_ref(), Some(&bytes), "killed after {calls} calls, seed {seed}");
+        }
+    }
+}
