@@ -23,8 +23,9 @@
 //! An object of one part, in a directory already in use: `create_new`, `write_at`, `sync`,
 //! `rename_noreplace`, `sync_dir`; five calls of [`Fs`], eight syscalls (`openat`, `pwrite64`,
 //! `fsync`, `renameat2`; `openat`, `fsync`, `close` for the directory; `close`) and each further
-//! part one more. The first put into a directory also makes and syncs the path down to it, two
-//! calls for each component not yet known. Where the filesystem lacks the exclusive rename, a link
+//! part one more. The first put into a directory also makes and syncs the path down to it:
+//! `create_dir` and `sync_dir` for each component below the root that is not yet known, `stat` and
+//! `sync_dir` for a root that exists, two calls more for each component of it that does not. Where the filesystem lacks the exclusive rename, a link
 //! and an unlink follow the refused attempt.
 //!
 //! # Names

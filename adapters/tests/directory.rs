@@ -57,14 +57,15 @@ fn files(scratch: &Scratch) -> usize {
 fn a_put_costs_what_the_documentation_says() {
     let (_scratch, fs, store) = setup();
     create(&store, "ltx/0/a").unwrap();
-    // Root, `ltx` and `0`: made and entered into their parents before the object is begun.
-    let path = ["create_dir", "sync_dir"].repeat(3);
+    // Each directory's name is synced before anything is made inside it.
+    let root = ["stat", "stat", "sync_dir", "create_dir", "sync_dir"];
+    let component = ["create_dir", "sync_dir"];
     let object = ["create_new", "write_at", "sync", "rename_noreplace", "sync_dir"];
-    assert_eq!(fs.take_calls(), [&path[..], &object].concat());
+    assert_eq!(fs.take_calls(), [&root[..], &component, &component, &object].concat());
     create(&store, "ltx/0/b").unwrap();
     assert_eq!(fs.take_calls(), object);
     create(&store, "ltx/1/a").unwrap();
-    assert_eq!(fs.take_calls(), [&path[..2], &object].concat());
+    assert_eq!(fs.take_calls(), [&component[..], &object].concat());
     put(&store, "ltx/0/b", PutCondition::Always, b"").unwrap();
     assert_eq!(fs.take_calls(), ["create_new", "sync", "rename", "sync_dir"]);
     store.get(&key("ltx/0/a"), ByteRange::ALL).unwrap();
@@ -150,6 +151,11 @@ fn a_directory_that_vanishes_is_made_again_by_the_next_attempt() {
     assert_eq!(create(&store, "ltx/0/b").unwrap_err().kind, StoreErrorKind::Retry);
     create(&store, "ltx/0/b").unwrap();
     assert_eq!(listed(&store), ["ltx/0/b"]);
+    // Also where the directory of the next object has yet to be made.
+    std::fs::remove_dir_all(scratch.path().join("replica")).unwrap();
+    assert_eq!(create(&store, "ltx/1/c").unwrap_err().kind, StoreErrorKind::Retry);
+    create(&store, "ltx/1/c").unwrap();
+    assert_eq!(listed(&store), ["ltx/1/c"]);
 }
 
 #[test]
