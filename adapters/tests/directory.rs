@@ -245,10 +245,12 @@ fn bodies_dropped_on_the_blocking_pool_leave_no_temporary() {
         body.write(vec![1; 10]).await.unwrap();
         drop(body);
         let mut body = store.put(&key("b"), PutCondition::IfAbsent).await.unwrap();
-        // A write that is polled once and abandoned.
+        // A write that is abandoned while it is under way.
+        fs.hold(Some("write_at"));
         let mut write = body.write(vec![1; 1 << 20]);
         let _ = futures_lite::future::poll_once(&mut write).await;
         drop(write);
+        fs.hold(None);
         assert_eq!(body.commit().await.unwrap_err().kind, StoreErrorKind::Retry);
     });
     // The pool removes both in its own time.

@@ -20,6 +20,7 @@ struct Script {
     done: Vec<&'static str>,
     fail: Option<(&'static str, FsErrorKind, When)>,
     dies_at: Option<usize>,
+    held: Option<&'static str>,
 }
 
 /// Clones share the record.
@@ -27,12 +28,12 @@ struct Script {
 pub struct Watched<F> {
     inner: F,
     script: Arc<Mutex<Script>>,
-    returned: Arc<Condvar>,
+    changed: Arc<Condvar>,
 }
 
 impl<F> Watched<F> {
     pub fn new(inner: F) -> Watched<F> {
-        Watched { inner, script: Arc::default(), returned: Arc::default() }
+        Watched { inner, script: Arc::default(), changed: Arc::default() }
     }
 
     /// The calls since the last time.
@@ -49,8 +50,14 @@ impl<F> Watched<F> {
     pub fn wait_for(&self, call: &'static str, count: usize) {
         let waits = |script: &mut Script| script.done.iter().filter(|done| **done == call).count() < count;
         let script = self.script.lock().unwrap();
-        let (_script, out) = self.returned.wait_timeout_while(script, Duration::from_secs(60), waits).unwrap();
+        let (_script, out) = self.changed.wait_timeout_while(script, Duration::from_secs(60), waits).unwrap();
         assert!(!out.timed_out(), "{call} was not called {count} times");
+    }
+
+    /// Keeps calls of this name from beginning, or lets them.
+    pub fn hold(&self, call: Option<&'static str>) {
+        self.script.lock().unwrap().held = call;
+        self.changed.notify_all();
     }
 
     pub fn heal(&self) {
@@ -69,7 +76,8 @@ impl<F> Watched<F> {
         path: &Path,
         effect: impl FnOnce(&F) -> Result<T, FsError>,
     ) -> Result<T, FsError> {
-        let mut script = self.script.lock().unwrap();
+        let script = self.script.lock().unwrap();
+        let mut script = self.changed.wait_while(script, |script| script.held == Some(name)).unwrap();
         let n = script.calls.len();
         script.calls.push(name);
         if script.dies_at.is_some_and(|at| n >= at) {
@@ -81,7 +89,7 @@ impl<F> Watched<F> {
             None => {
                 let answer = effect(&self.inner);
                 self.script.lock().unwrap().done.push(name);
-                self.returned.notify_all();
+                self.changed.notify_all();
                 answer
             }
             Some((_, kind, when)) => {
