@@ -23,8 +23,9 @@
 //! An object of one part, in a directory already in use: `create_new`, `write_at`, `sync`,
 //! `rename_noreplace`, `sync_dir`; five calls of [`Fs`], eight syscalls (`openat`, `pwrite64`,
 //! `fsync`, `renameat2`; `openat`, `fsync`, `close` for the directory; `close`) and each further
-//! part one more. The first put into a directory also makes and syncs the path down to it, two
-//! calls for each component not yet known. Where the filesystem lacks the exclusive rename, a link
+//! part one more. The first put into a directory also makes and syncs the path down to it:
+//! `create_dir` and `sync_dir` for each component below the root that is not yet known, `stat` and
+//! `sync_dir` for a root that exists, two calls more for each component of it that does not. Where the filesystem lacks the exclusive rename, a link
 //! and an unlink follow the refused attempt.
 //!
 //! # Names
@@ -91,7 +92,6 @@ impl<F: Fs> fmt::Debug for DirectoryStore<F> {
 ///
 /// Dropping it leaves its temporary in place, where nothing shows it; hand it to
 /// [`DirectoryStore::put_abort`] to have it removed.
-#[derive(Debug)]
 pub struct DirectoryPut<F: Fs> {
     key: Key,
     condition: PutCondition,
@@ -102,13 +102,24 @@ pub struct DirectoryPut<F: Fs> {
 }
 
 /// An object, or a part of one, being read from a [`DirectoryStore`].
-#[derive(Debug)]
 pub struct DirectoryGet<F: Fs> {
     key: Key,
     file: F::File,
     object_len: u64,
     at: u64,
     end: u64,
+}
+
+impl<F: Fs> fmt::Debug for DirectoryPut<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryPut({:?}, {} bytes)", self.key, self.written)
+    }
+}
+
+impl<F: Fs> fmt::Debug for DirectoryGet<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryGet({:?}, {}..{} of {})", self.key, self.at, self.end, self.object_len)
+    }
 }
 
 impl<F: Fs> DirectoryGet<F> {
