@@ -23,4 +23,6 @@ pub mod ids;
 pub mod job;
 pub mod ltx;
 pub mod machine;
+pub mod restore;
+pub mod verify;
 pub mod wal;
