@@ -230,9 +230,6 @@ impl App {
             }
             AppOp::Kill => {
                 sqlite.kill_process(PROCESS);
-                if self.in_transaction {
-                    self.in_doubt = None;
-                }
                 self.forget_connections();
                 Ok(AppEnd::Failed("killed".into()))
             }
@@ -318,7 +315,9 @@ impl App {
             self.missing = Some(text);
             return Err(rusqlite::Error::QueryReturnedNoRows);
         }
-        (self.acknowledged, self.in_doubt) = (found, None);
+        if found != self.acknowledged {
+            (self.acknowledged, self.in_doubt) = (found, None);
+        }
         Ok(())
     }
 
@@ -346,10 +345,15 @@ impl App {
         }
         let writer = self.writer.as_ref().expect("a transaction is open");
         let next: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
-        self.in_doubt = Some(next);
+        if next != self.acknowledged {
+            self.in_doubt = Some(next);
+        }
         writer.execute_batch("COMMIT")?;
         self.in_transaction = false;
-        (self.acknowledged, self.in_doubt) = (next, None);
+        if next != self.acknowledged {
+            // Only a commit that wrote has put its frames where a phantom's may have been.
+            (self.acknowledged, self.in_doubt) = (next, None);
+        }
         Ok(AppEnd::Committed)
     }
 
