@@ -420,7 +420,9 @@ impl Replicator {
         base.end = WalPosition { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
         base.pages = index.pages;
         if index.mx_frame == 0 {
-            // No frames, so that the file is the whole database.
+            // No frames, so that the file is the whole database, and nothing names what changed
+            // since the last capture.
+            base.only = None;
             base.end.checksum = Default::default();
             base.step = BaseStep::Size;
         } else {
@@ -457,7 +459,10 @@ impl Replicator {
                 base.step = BaseStep::Overlay;
             }
             // Restarted under a pin on mark zero: the file alone is the state, as it is.
-            _ if base.frozen => self.base_survey(),
+            _ if base.frozen => {
+                base.only = None;
+                self.base_survey();
+            }
             _ => self.base_source_failed(now, "the WAL's header is not the one that the wal-index names", out),
         }
     }
@@ -467,8 +472,12 @@ impl Replicator {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         let mut scanner = base.scanner.take().expect("set with the header");
         let (overlay, last_page, end) = (&mut base.overlay, &mut base.last_page, base.end.frame);
-        let frozen = base.frozen;
+        let (frozen, only) = (base.frozen, &mut base.only);
         let result = scanner.scan(bytes, end, &mut |no, frame, _| {
+            if let Some(only) = only {
+                // It may have been committed after the last capture.
+                only.insert(frame.page.get());
+            }
             if !frozen {
                 overlay.insert(frame.page.get(), no);
             }
@@ -488,6 +497,7 @@ impl Replicator {
             }
             _ if base.frozen => {
                 base.last_page = None;
+                base.only = None;
                 self.base_survey();
             }
             _ => self.base_source_failed(now, "the WAL does not hold what the wal-index says", out),

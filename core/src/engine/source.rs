@@ -669,6 +669,8 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
+        // What changes while nothing is pinned is not among them.
+        self.dirty = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
