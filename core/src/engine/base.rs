@@ -186,7 +186,8 @@ impl Replicator {
     /// The captured pages were given up: read just those again.
     pub(super) fn want_dirty_base(&mut self) {
         let only: BTreeSet<u32> = self.pending.page_numbers().map(PageNo::get).collect();
-        self.dirty = Some(only);
+        // Without the pin under which they were captured, others may have changed as well.
+        self.dirty = Some(only).filter(|_| self.source.is_open());
         self.want_base("more pages changed than memory may hold".into(), false, false, false);
     }
 

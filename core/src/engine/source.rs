@@ -690,6 +690,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
         let draining = self.draining();
+        self.dirty = None;
         self.source.close_state();
         self.source.drained = draining && !lost;
         if lost && !self.pending.is_empty() {
