@@ -343,6 +343,10 @@ impl Replicator {
                 let Some(facts) = facts else {
                     return self.base_source_failed(now, "the database file is gone", out);
                 };
+                if self.source.file() != (facts.device, facts.inode) {
+                    // The length by path is that of another file than the one that is open.
+                    return self.base_source_failed(now, "the database file was replaced", out);
+                }
                 let base = self.base_ref();
                 base.pages = (facts.size / u64::from(base.page_size.get())) as u32;
                 self.base_overlay_or_survey(now, out);

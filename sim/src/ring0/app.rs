@@ -87,8 +87,10 @@ pub enum AppOp {
 /// How an operation ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AppEnd {
-    /// What the files say now is committed.
+    /// It wrote: what the files say now is committed.
     Committed,
+    /// It may have written, and if so, that is committed.
+    Perhaps,
     /// Nothing was committed.
     Done,
     /// Something may have been written that does not count.
@@ -261,7 +263,7 @@ impl App {
         prepare(&writer, page_bytes)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
-        Ok(AppEnd::Committed)
+        Ok(AppEnd::Perhaps)
     }
 
     fn set_autocheckpoint(&mut self) -> Sql {
@@ -350,10 +352,11 @@ impl App {
         }
         writer.execute_batch("COMMIT")?;
         self.in_transaction = false;
-        if next != self.acknowledged {
-            // Only a commit that wrote has put its frames where a phantom's may have been.
-            (self.acknowledged, self.in_doubt) = (next, None);
+        if next == self.acknowledged {
+            return Ok(AppEnd::Done);
         }
+        // Only a commit that wrote has put its frames where a phantom's may have been.
+        (self.acknowledged, self.in_doubt) = (next, None);
         Ok(AppEnd::Committed)
     }
 
