@@ -669,6 +669,8 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
+        // What changes while nothing is pinned is not among them.
+        self.dirty = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -688,6 +690,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
         let draining = self.draining();
+        self.dirty = None;
         self.source.close_state();
         self.source.drained = draining && !lost;
         if lost && !self.pending.is_empty() {
