@@ -206,7 +206,8 @@ impl Replicator {
                 _ => None,
             };
         }
-        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() {
+        let possible = self.source.is_open() || self.source.is_woken();
+        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() && possible {
             return self.base_retry.at.map(|at| (at, Reason::Retry));
         }
         None
