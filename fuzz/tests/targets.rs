@@ -1,6 +1,6 @@
 //! Fuzz targets that are property tests as well.
 //!
-//! Under `cargo test` each runs a few thousand random inputs and prints the seed of one that
+//! Under `cargo test` each runs thousands of random inputs and prints the seed of one that
 //! fails; `fuzz/README.md` tells how to run one under libFuzzer for as long as you like.
 
 #[path = "targets/journal.rs"]

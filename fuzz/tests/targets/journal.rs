@@ -105,7 +105,11 @@ fn journal_replay() {
         let again = Journal::replay(&Journal::rewrite(history)).history;
         if history.lineage.is_some() {
             assert_eq!((again.lineage, again.incarnation), (history.lineage, history.incarnation));
-            assert_eq!((&again.point, &again.table), (&history.point, &history.table), "a rewrite says the same");
+            assert_eq!(
+                (&again.point, &again.table),
+                (&history.point, &history.table),
+                "a rewrite says the same"
+            );
             assert_eq!(again.seal, history.seal);
         }
     });

@@ -17,7 +17,10 @@ fn check_text(text: &str) {
         assert_eq!(file_name(range), text);
     }
     if let Ok(key) = Key::new(text) {
-        assert!(key.as_str().split('/').all(|part| !matches!(part, "" | "." | "..")), "a key stays below its root");
+        assert!(
+            key.as_str().split('/').all(|part| !matches!(part, "" | "." | "..")),
+            "a key stays below its root"
+        );
     }
 }
 

@@ -41,7 +41,11 @@ fn scan_checked(wal: &[u8], limit: u32, frames_at_once: usize) -> u32 {
             let at = WAL_HEADER_BYTES + (number as usize - 1) * size;
             sums = sum(sums, &wal[at..at + 8], header.big_endian_checksums);
             sums = sum(sums, page, header.big_endian_checksums);
-            assert_eq!(frame.checksum, WalChecksum(sums.0, sums.1), "a frame with a wrong checksum was accepted");
+            assert_eq!(
+                frame.checksum,
+                WalChecksum(sums.0, sums.1),
+                "a frame with a wrong checksum was accepted"
+            );
             assert_eq!(frame.salts, header.salts, "a frame of another generation was accepted");
             assert_eq!(page, &wal[at + FRAME_HEADER_BYTES..at + size], "a frame hands over its own page");
         });
@@ -92,7 +96,11 @@ fn wal_bytes_damaged() {
         wal[at] ^= 1 << feed.below(8);
         let hit = (at.saturating_sub(WAL_HEADER_BYTES) / frame_bytes(PAGE_SIZE)) as u32;
         let whole = if at < WAL_HEADER_BYTES { 0 } else { hit };
-        assert_eq!(scan_checked(&wal, frames, pieces), whole, "frames from the damage on are refused, byte {at}");
+        assert_eq!(
+            scan_checked(&wal, frames, pieces),
+            whole,
+            "frames from the damage on are refused, byte {at}"
+        );
     });
 }
 

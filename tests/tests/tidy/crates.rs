@@ -4,8 +4,14 @@ use crate::source::{has_word, strip};
 use crate::{MEMBERS, check, check_caught, read, sources};
 
 /// The package names, in the order of [`MEMBERS`].
-const PACKAGES: [&str; 6] =
-    ["driftless-core", "driftless-adapters", "driftless", "driftless-sim", "driftless-tests", "driftless-fuzz"];
+const PACKAGES: [&str; 6] = [
+    "driftless-core",
+    "driftless-adapters",
+    "driftless",
+    "driftless-sim",
+    "driftless-tests",
+    "driftless-fuzz",
+];
 
 /// Names in the dependency tables of a manifest: normal, dev and build, for any target.
 fn dependencies(manifest: &str) -> Vec<String> {
@@ -21,7 +27,8 @@ fn dependencies(manifest: &str) -> Vec<String> {
             {
                 found.push(name.trim_matches('"').to_string());
             }
-        } else if within && !line.starts_with('#')
+        } else if within
+            && !line.starts_with('#')
             && let Some((name, _)) = line.split_once(['=', '.'])
         {
             found.push(name.trim().trim_matches('"').to_string());
@@ -51,9 +58,15 @@ fn members(manifest: &str) -> Vec<String> {
     let found: Vec<String> = manifest
         .lines()
         .find_map(|line| line.strip_prefix("members = ["))
-        .map(|line| line.trim_end_matches(']').split(',').map(|m| m.trim().trim_matches('"').to_string()).collect())
+        .map(|line| {
+            line.trim_end_matches(']').split(',').map(|m| m.trim().trim_matches('"').to_string()).collect()
+        })
         .unwrap_or_default();
-    if found == wanted { Vec::new() } else { vec![format!("the members are {found:?} and should be {wanted:?}")] }
+    if found == wanted {
+        Vec::new()
+    } else {
+        vec![format!("the members are {found:?} and should be {wanted:?}")]
+    }
 }
 
 /// Complaints about the purity that `core` promises in its first lines.
@@ -92,7 +105,11 @@ fn arrows_point_one_way() {
 #[test]
 fn an_arrow_that_points_back_is_caught() {
     for (member, line, part) in [
-        (0, "[dev-dependencies]\ndriftless-sim = { workspace = true }", "driftless-core may not depend on driftless-sim"),
+        (
+            0,
+            "[dev-dependencies]\ndriftless-sim = { workspace = true }",
+            "driftless-core may not depend on driftless-sim",
+        ),
         (1, "[target.'cfg(unix)'.dependencies]\ndriftless.workspace = true", "driftless-adapters may not"),
         (3, "[dependencies.driftless-tests]\nworkspace = true", "driftless-sim may not"),
         (5, "[dependencies]\ndriftless-tests = \"1\"", "driftless-fuzz may not depend on driftless-tests"),

@@ -154,12 +154,17 @@ fn only_code_is_left() {
     assert!(!has_word(&code, "unsafe") && !code.contains('{') && !code.contains("safe"), "{code}");
     assert!(code.contains("let a =") && code.contains("'life") && code.ends_with('}'));
     assert_eq!(code.matches('\n').count(), 1);
-    assert!(has_word("unsafe {", "unsafe") && !has_word("unsafe_code", "unsafe") && !has_word("is_unsafe", "unsafe"));
+    assert!(
+        has_word("unsafe {", "unsafe")
+            && !has_word("unsafe_code", "unsafe")
+            && !has_word("is_unsafe", "unsafe")
+    );
 }
 
 #[test]
 fn functions_are_measured() {
-    let text = "trait T { fn no_body(&self) -> [u8; 3]; }\nfn one() {}\nfn three(\n    a: u8,\n) { \"}\"; }\n";
+    let text =
+        "trait T { fn no_body(&self) -> [u8; 3]; }\nfn one() {}\nfn three(\n    a: u8,\n) { \"}\"; }\n";
     let told: Vec<_> = functions(text).into_iter().map(|f| (f.name, f.line, f.lines)).collect();
     assert_eq!(told, [("one".into(), 2, 1), ("three".into(), 3, 3)]);
 }
