@@ -35,6 +35,7 @@ pub use plan::{Inventory, Plan, PlanError, Target, plan};
 pub(crate) use flight::{Flight, Landed, exit_of};
 pub(crate) use listing::Lister;
 pub(crate) use reader::Reader;
+pub(crate) use survey::check_name;
 
 use alloc::vec::Vec;
 use core::time::Duration;
