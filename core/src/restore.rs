@@ -26,8 +26,8 @@ mod survey;
 pub(crate) mod tests;
 
 pub use jobs::{
-    Claimed, Claims, Decoded, GAP_BYTES_MAX, Next, OUTPUT_BYTES_MAX, Purpose, RUN_BYTES_MAX, RestoreJob, RestoreOutput, Run,
-    Stream, Win, Wins,
+    Claimed, Claims, Decoded, GAP_BYTES_MAX, Next, OUTPUT_BYTES_MAX, Purpose, RUN_BYTES_MAX, RestoreJob,
+    RestoreOutput, Run, Stream, Win, Wins,
 };
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};

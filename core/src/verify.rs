@@ -19,10 +19,10 @@ use core::time::Duration;
 use crate::checksum::DbXor;
 use crate::ids::{Mono, Now, PENDING_BYTE};
 use crate::job::{Job, JobOutput};
-use crate::ltx::LtxHeader;
+use crate::ltx::{LtxError, LtxHeader};
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, Reason, Request,
-    Severity, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome,
+    Reason, Request, Severity, StoreErrorKind, StoreReply, StoreRequest,
 };
 use crate::restore::{Decoded, Flight, Landed, Lister, Next, Purpose, Reader, RestoreOutput, Stream, Wins};
 use crate::restore::{check_name, exit_of};
@@ -163,7 +163,9 @@ impl Verifier {
                 return self.pump(now, out);
             }
             (Key::List, Err(error)) => return self.stop(exit_of("list the replica", &error), out),
-            (Key::Piece(object, _), Err(error)) => return self.stop(exit_of(&format!("read {object}"), &error), out),
+            (Key::Piece(object, _), Err(error)) => {
+                return self.stop(exit_of(&format!("read {object}"), &error), out);
+            }
         };
         match (key, reply) {
             (Key::List, StoreReply::Listing { entries, more }) => self.take_listing(now, entries, more, out),
@@ -186,15 +188,25 @@ impl Verifier {
         self.objects = core::mem::take(lister).into_found();
         if self.objects.is_empty() {
             let error = "the replica holds no segments".into();
-            return self.stop(Exit::NothingToRestore { error, hint: "check the replica's address".into() }, out);
+            return self
+                .stop(Exit::NothingToRestore { error, hint: "check the replica's address".into() }, out);
         }
-        let known = |it: &Listed| self.sound.contains_key(&it.object) || self.damaged.contains_key(&it.object);
+        let known =
+            |it: &Listed| self.sound.contains_key(&it.object) || self.damaged.contains_key(&it.object);
         self.todo = self.objects.iter().filter(|it| !known(it)).copied().collect();
         self.phase = Phase::Read;
         self.pump(now, out);
     }
 
-    fn take_piece(&mut self, now: Now, object: Object, offset: u64, bytes: Chunk, object_len: u64, out: &mut Actions) {
+    fn take_piece(
+        &mut self,
+        now: Now,
+        object: Object,
+        offset: u64,
+        bytes: Chunk,
+        object_len: u64,
+        out: &mut Actions,
+    ) {
         let Some(lane) = self.lanes.get_mut(&object) else { return };
         if lane.reader.listed.len != object_len {
             self.lanes.remove(&object);
@@ -213,25 +225,24 @@ impl Verifier {
         while self.lanes.len() < self.config.parallelism
             && let Some(listed) = self.todo.pop_front()
         {
+            if listed.len == 0 {
+                let text = LtxError::Truncated { offset: 0, what: "header" }.to_string();
+                self.damaged.entry(listed.object).or_default().push(text);
+                continue;
+            }
             let stream = Stream::new(Purpose::Check, Wins::default(), self.config.pending_byte);
             self.lanes.insert(listed.object, Lane { reader: Reader::new(listed, stream), xor: DbXor::new() });
         }
-        let mut empty = Vec::new();
         for (&object, lane) in &mut self.lanes {
             while lane.reader.starves() || self.flight.len() < self.config.parallelism {
                 let Some((offset, len)) = lane.reader.next_piece() else { break };
                 let request = StoreRequest::Get { object, range: ByteRange::At { offset, len } };
                 self.flight.send(now, Key::Piece(object, offset), request, out);
             }
-            if lane.reader.listed.len == 0 {
-                empty.push(object);
-            } else if let Some(job) = lane.reader.next_job() {
+            if let Some(job) = lane.reader.next_job() {
                 let op = self.flight.submit(Request::Compute(Job::Restore(job)), out);
                 self.work.insert(op, object);
             }
-        }
-        for object in empty {
-            self.end(now, object, Err("the file ends at byte 0 within its header".into()), out);
         }
         if self.phase == Phase::Read && self.lanes.is_empty() && self.todo.is_empty() {
             self.read(now, out);
@@ -299,7 +310,8 @@ impl Verifier {
                 return self.list(now, out);
             }
             let error = format!("{object} has gone since it was listed, after {} listings", self.listings);
-            let hint = "something removes objects while they are read: check retention and other programs".into();
+            let hint =
+                "something removes objects while they are read: check retention and other programs".into();
             return self.stop(Exit::Failed { error, hint }, out);
         }
         let there = |object: &Object| self.objects.iter().any(|it| it.object == *object);
@@ -357,7 +369,9 @@ impl Machine for Verifier {
             }
             Event::Completed { op, outcome } => {
                 let Some(object) = self.work.remove(&op) else { return };
-                let Outcome::Compute(JobOutput::Restore(RestoreOutput::Stream { stream, decoded, next })) = outcome else {
+                let Outcome::Compute(JobOutput::Restore(RestoreOutput::Stream { stream, decoded, next })) =
+                    outcome
+                else {
                     panic!("a host answers in kind: {op:?} is a stream");
                 };
                 self.decoded(now, object, stream, &decoded, next, out);

@@ -44,7 +44,8 @@ fn uncovered(objects: &[Listed]) -> Vec<String> {
     for object in ranges {
         let (min, max) = (object.range.min().get(), object.range.max().get());
         if min > have + 1 {
-            let after = before.map_or_else(|| "nothing stands alone".to_string(), |it| format!("files lead up to {it}"));
+            let after = before
+                .map_or_else(|| "nothing stands alone".to_string(), |it| format!("files lead up to {it}"));
             let (expected, first, last) = (have + 1, have + 1, min - 1);
             faults.push(format!(
                 "transactions {first:016x} to {last:016x} are missing: {after}, expected {expected:016x} next, found {object}"
@@ -67,14 +68,18 @@ fn broken_states(sound: &BTreeMap<Object, Checked>) -> Vec<String> {
         let Some(post) = checked.header.chain.post else { continue };
         let (expected, by) = *states.entry(object.range.max().get()).or_insert((post, *object));
         if expected != post {
-            faults.push(format!("{object}: post-state at byte 88: expected {expected} as {by} says, found {post}"));
+            faults.push(format!(
+                "{object}: post-state at byte 88: expected {expected} as {by} says, found {post}"
+            ));
         }
     }
     for (object, checked) in sound {
         let Some(pre) = checked.header.chain.pre else { continue };
         let (expected, by) = *states.entry(object.range.min().get() - 1).or_insert((pre, *object));
         if expected != pre {
-            faults.push(format!("{object}: pre-state at byte 80: expected {expected} as {by} says, found {pre}"));
+            faults.push(format!(
+                "{object}: pre-state at byte 80: expected {expected} as {by} says, found {pre}"
+            ));
         }
     }
     faults
@@ -100,7 +105,9 @@ fn writers_out_of_order(sound: &BTreeMap<Object, Checked>) -> Vec<String> {
             }
         }
         if left.contains(&lineage) {
-            faults.push(format!("{object}: lineage at byte 72: expected one that was not left before, found {lineage}"));
+            faults.push(format!(
+                "{object}: lineage at byte 72: expected one that was not left before, found {lineage}"
+            ));
         }
         last = Some((*object, header));
     }
