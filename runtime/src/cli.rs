@@ -17,7 +17,7 @@ mod ltx;
 pub mod output;
 mod progress;
 mod replicate;
-mod restore;
+pub mod restore;
 mod segments;
 mod status;
 pub mod suggest;
