@@ -99,6 +99,7 @@ impl World {
                 self.crash_at = None;
                 self.say(|| "!!!  crash".into());
                 self.kill();
+                self.lose(self.plan.crash_state);
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
                 self.later(down, Entry::Start);
                 return Ok(());

@@ -70,6 +70,8 @@ pub struct Plan {
     pub events_lost: u64,
     /// The process dies right after this action.
     pub crash_at: Option<u64>,
+    /// What is left of the local state after that.
+    pub crash_state: StateFate,
 }
 
 const MS: u64 = 1_000;
@@ -90,6 +92,7 @@ impl Plan {
             source_latency: Duration::from_micros(200),
             events_lost: 0,
             crash_at: None,
+            crash_state: StateFate::Kept,
         }
     }
 
@@ -114,6 +117,7 @@ impl Plan {
             source_latency: Duration::from_micros(pick("source latency", &[50, 1_000, 20_000])),
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
+            crash_state: StateFate::Kept,
         }
     }
 }
