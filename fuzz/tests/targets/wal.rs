@@ -118,7 +118,7 @@ fn wal_index() {
             change: feed.u32(),
             is_init: true,
             big_endian_checksums: feed.bool(),
-            page_size: PageSize::new(512 << feed.below(8)).unwrap(),
+            page_size: PageSize::new(512 << feed.below(8)),
             mx_frame: feed.u32(),
             pages: feed.u32(),
             frame_checksum: WalChecksum(feed.u32(), feed.u32()),
