@@ -38,9 +38,10 @@ pub use status::{Phase, Status, Waiting};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::ids::{Mono, Now, Txid};
+use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, OpIds, Outcome, Reason, ReplicaId, Request, Severity,
     StateReply, StateRequest,
@@ -88,6 +89,8 @@ pub struct Replicator {
     base: Option<Base>,
     base_wanted: Option<BaseWanted>,
     base_retry: Retry,
+    /// Post-states of streamed bases that were sent as the next transaction and may yet land.
+    tried: Vec<DbChecksum>,
     /// Pages whose images were given up; all that a base wanted for them need read.
     dirty: Option<BTreeSet<u32>>,
     history: History,
@@ -141,6 +144,8 @@ struct JournalState {
     broken: bool,
     /// A request that nobody waits for.
     op: Option<OpId>,
+    /// Whether that request is a rewrite.
+    rewriting: bool,
     retry: Retry,
 }
 
@@ -161,6 +166,7 @@ impl Replicator {
             base: None,
             base_wanted: None,
             base_retry: Retry::default(),
+            tried: Vec::new(),
             dirty: None,
             history: History::default(),
             head: None,
@@ -255,19 +261,27 @@ impl Replicator {
         let journal = &self.journal;
         let limit = journal.bytes_after_rewrite.saturating_mul(2).saturating_add(config::JOURNAL_SLACK);
         let wanted = (journal.broken && journal.retry.due(now.mono)) || journal.bytes > limit;
-        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
-        if !wanted || !idle || journal.op.is_some() || self.history.lineage.is_none() {
+        if !wanted || !self.journal_may_rewrite() {
             return false;
         }
         let records = Journal::rewrite(&self.history);
         self.journal.bytes = records.iter().map(|r| r.len() as u64).sum();
         self.journal.bytes_after_rewrite = self.journal.bytes;
         self.journal.op = Some(self.submit(Request::State(StateRequest::Rewrite(records)), out));
+        self.journal.rewriting = true;
         true
     }
 
+    /// Whether nothing is under way that writes or depends on the journal.
+    fn journal_may_rewrite(&self) -> bool {
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
+        idle && self.journal.op.is_none() && self.history.lineage.is_some()
+    }
+
     fn journal_ended(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
+        let rewritten = core::mem::take(&mut self.journal.rewriting);
         match outcome {
+            Outcome::State(Ok(StateReply::Done)) if !rewritten => {}
             Outcome::State(Ok(StateReply::Done)) => {
                 if core::mem::take(&mut self.journal.broken) {
                     out.notify(Severity::Info, Fact::Recovered { what: "local state".into() });
@@ -283,7 +297,7 @@ impl Replicator {
         }
     }
 
-    /// Whether a rewrite of the journal is under way: its end must not overtake an append.
+    /// Whether a request to the journal is under way: none may overtake another.
     fn journal_busy(&self) -> bool {
         self.journal.op.is_some()
     }
@@ -384,8 +398,7 @@ impl Machine for Replicator {
             Life::Draining { deadline } => deadline.map(|at| (at, Reason::Shutdown)),
             _ => None,
         };
-        let journal =
-            if self.journal.broken && self.journal.op.is_none() { self.journal.retry.at } else { None };
+        let journal = if self.journal_may_rewrite() && self.journal.broken { self.journal.retry.at } else { None };
         [
             shutdown,
             self.boot_deadline(),

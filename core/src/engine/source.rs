@@ -22,7 +22,7 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, READ_BYTES,
+    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, READ_BYTES,
     SLOW_CHECKPOINT, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
@@ -31,7 +31,7 @@ use super::{Record, Replicator, Retry, Waiting};
 use crate::ids::{Mono, Now, PageSize};
 use crate::machine::{
     Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, SealRecord, Severity, Slot, SourceError,
-    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, StateRequest, WalFacts,
+    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition,
@@ -61,6 +61,8 @@ pub(super) enum Step {
     BeginPin,
     /// End the transaction of the other slot.
     EndOther,
+    /// Empty the WAL file, by the other slot, while the pin is on mark zero.
+    Truncate,
     /// Take the write lock with the other slot.
     Lock,
     /// Give it back.
@@ -77,8 +79,6 @@ pub(super) enum Step {
     Look,
     /// Close the link.
     Close,
-    /// The files' facts after closing, to tell our own traces from the application's.
-    StatClosed,
 }
 
 /// What a request in a step was for.
@@ -99,6 +99,7 @@ pub(super) struct Source {
     open: bool,
     created_wal: bool,
     facts: Option<Box<SourceFacts>>,
+    /// The files at the last seal, to tell our own traces from the application's.
     closed_facts: Option<Box<SourceFacts>>,
     page_size: Option<PageSize>,
     reserved_bytes: u8,
@@ -135,8 +136,11 @@ pub(super) struct Source {
     checkpoint_cost: Duration,
     /// Letting go has tried to copy back a WAL of this many frames.
     let_go_tried: Option<u32>,
+    truncate_tried: bool,
     lock_failed: bool,
-    over_bound: bool,
+    /// Since when the WAL has been over its bound, and whether that was said.
+    over_since: Option<Mono>,
+    over_said: bool,
     retry: Retry,
     sweep_at: Option<Mono>,
     final_turn: bool,
@@ -179,8 +183,10 @@ impl Source {
             checkpoint_frames: 0,
             checkpoint_cost: Duration::ZERO,
             let_go_tried: None,
+            truncate_tried: false,
             lock_failed: false,
-            over_bound: false,
+            over_since: None,
+            over_said: false,
             retry: Retry::default(),
             sweep_at: None,
             final_turn: false,
@@ -244,14 +250,19 @@ impl Source {
     /// An event said that the files may have changed.
     pub(super) fn changed(&mut self, now: Mono) {
         if self.open {
-            let soon = self.look_at.map_or(now, |at| at.min(now));
-            self.look_at = Some(soon);
-            self.look_wait = LOOK_FIRST;
+            // While a look is planned, the event tells nothing new: it is a quarter of a second away
+            // at the most.
+            self.look_at.get_or_insert(now);
+            self.look_wait = self.look_wait.min(LOOK_FIRST);
             self.changed = true;
         } else {
             self.changed_while_cold = true;
         }
-        self.retry = Retry::default();
+    }
+
+    /// Whether something asks for attaching.
+    pub(super) fn is_woken(&self) -> bool {
+        self.changed_while_cold
     }
 
     /// Attach as soon as may be.
@@ -280,8 +291,8 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         self.changed_while_cold = old.changed_while_cold;
-        self.over_bound = old.over_bound;
         self.facts = old.facts;
+        self.closed_facts = old.closed_facts;
         self.page_size = old.page_size;
         self.position = old.position;
     }
@@ -302,14 +313,18 @@ impl Replicator {
         if !source.script.is_empty() {
             return None;
         }
+        // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
-            let retry = source.retry.at.filter(|_| source.changed_while_cold || self.base_wanted.is_some());
-            return match retry {
+            let blocked = !self.pending.is_empty() || self.draining_is_over();
+            if blocked || (self.base_wanted.is_some() && !self.upload_is_idle()) {
+                return None;
+            }
+            return match source.retry.at.filter(|_| source.changed_while_cold) {
                 Some(at) => Some((at, Reason::Retry)),
                 None => source.sweep_at.map(|at| (at, Reason::Sweep)),
             };
         }
-        if self.base.is_some() {
+        if self.base.is_some() || self.base_wanted.is_some() {
             return None;
         }
         let look = source.look_at.map(|at| (at, Reason::Look));
@@ -346,7 +361,7 @@ impl Replicator {
     fn choose_closed(&mut self, now: Now) -> bool {
         let source = &mut self.source;
         let swept = source.sweep_at.is_some_and(|at| at <= now.mono);
-        let wanted = source.changed_while_cold || swept || self.base_wanted.is_some();
+        let wanted = source.changed_while_cold || swept;
         let ready = self.source.retry.due(now.mono) && self.base_may_begin(now) && self.pending.is_empty();
         if self.draining_is_over() || !wanted || !ready {
             return false;
@@ -409,7 +424,9 @@ impl Replicator {
 
     /// Quiet long enough, everything on the replica.
     fn may_let_go(&self) -> bool {
-        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.source.frames_uncaptured() == 0;
+        // While draining, what is committed after the last capture comes too late.
+        let captured = self.source.frames_uncaptured() == 0 || self.draining();
+        let replicated = self.pending.is_empty() && self.upload_is_idle() && captured;
         replicated && self.base_wanted.is_none() && self.source.look_at.is_none() && self.source.open
     }
 
@@ -424,7 +441,20 @@ impl Replicator {
             self.source.let_go_tried = Some(index.mx_frame);
             return self.begin_script(&[Verify, BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther]);
         }
+        if self.wal_file_is_large() && self.wal_may_restart() && !self.source.truncate_tried {
+            // Nobody else gives the space back: the application's checkpoints only start over.
+            self.source.truncate_tried = true;
+            return self.begin_script(&[Step::Truncate, Verify, Capture]);
+        }
         self.begin_script(&[Verify, Lock, Capture, SealFacts, Unlock, Close])
+    }
+
+    /// Whether the WAL file has grown past what checkpoints keep it at.
+    fn wal_file_is_large(&self) -> bool {
+        let page_bytes = u64::from(self.source.page_size.map_or(0, PageSize::get));
+        let kept = u64::from(self.config.min_checkpoint_pages) * u64::from(LOCK_FACTOR) * page_bytes;
+        let wal = self.source.facts.as_ref().and_then(|facts| facts.wal);
+        wal.is_some_and(|wal| wal.size > kept)
     }
 
     fn source_submit(&mut self, now: Now, part: Part, request: SourceRequest, out: &mut Actions) {
@@ -437,7 +467,7 @@ impl Replicator {
         let home = self.source.home;
         let other = home.other();
         let request = match step {
-            Step::Stat | Step::Verify | Step::SealFacts | Step::StatClosed => SourceRequest::Stat,
+            Step::Stat | Step::Verify | Step::SealFacts => SourceRequest::Stat,
             Step::ReadHeader => SourceRequest::ReadHeader,
             Step::Open => SourceRequest::Open,
             Step::BeginFirst => SourceRequest::BeginRead(Slot::A),
@@ -451,6 +481,7 @@ impl Replicator {
                 SourceRequest::BeginImmediate(other)
             }
             Step::Unlock => SourceRequest::Rollback(other),
+            Step::Truncate => SourceRequest::CheckpointTruncate(other),
             Step::Look => SourceRequest::Look,
             Step::Close => SourceRequest::Close { leave_wal: !self.source.created_wal },
             Step::Capture => return self.capture_next(now, out),
@@ -492,10 +523,6 @@ impl Replicator {
             (Step::ReadHeader, SourceReply::Header(header)) => self.header_done(now, &header, out),
             (Step::Verify, SourceReply::Facts(facts)) => self.verify_done(now, facts, out),
             (Step::SealFacts, SourceReply::Facts(facts)) => self.seal_done(now, facts, out),
-            (Step::StatClosed, SourceReply::Facts(facts)) => {
-                self.source.closed_facts = facts;
-                self.next_step();
-            }
             (Step::Prove, SourceReply::Facts(facts)) => self.prove_done(now, facts, out),
             (Step::Close, SourceReply::Closed) => self.close_done(now, out),
             (step, SourceReply::Link(reply)) => self.link_done(now, step, part, &reply, out),
@@ -516,6 +543,9 @@ impl Replicator {
     // Attaching.
 
     fn wait_for(&mut self, now: Now, why: &str, hint: &str, out: &mut Actions) {
+        if self.config.once {
+            return self.stop(Exit::Failed { error: why.into(), hint: hint.into() }, out);
+        }
         self.source.script.clear();
         self.source.retry = Retry::default();
         self.source.sweep_at = Some(now.mono.after(SWEEP));
@@ -648,6 +678,8 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
+        // What changes while nothing is pinned is not among them.
+        self.dirty = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -667,6 +699,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
         let draining = self.draining();
+        self.dirty = None;
         self.source.close_state();
         self.source.drained = draining && !lost;
         if lost && !self.pending.is_empty() {
@@ -677,7 +710,6 @@ impl Replicator {
         }
         self.source.sweep_at = Some(now.mono.after(SWEEP));
         self.source.script.clear();
-        self.begin_script(&[Step::StatClosed]);
     }
 
     pub(super) fn forget_pending(&mut self, pages: u32) {
@@ -719,29 +751,22 @@ impl Replicator {
             self.source.quiet_at = Some(now.mono.after(wait));
             return;
         }
-        if sealed && self.pending.is_empty() && self.history.point.is_some() {
-            let seal = SealRecord::of(&facts);
-            let record = Record::Sealed(seal.clone());
-            self.record_moved(out);
-            let bytes = record.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-            self.history.seal = Some(seal);
+        if sealed && self.pending.is_empty() {
+            self.note_seal(SealRecord::of(&facts), out);
+            self.source.closed_facts = Some(facts.clone());
         }
         self.source.facts = Some(facts);
         self.next_step();
     }
 
-    /// Writes down a WAL position that moved without a change of state.
-    fn record_moved(&mut self, out: &mut Actions) {
-        let file = self.source.file();
-        let Some(wal) = self.source.position else { return };
-        let Some(point) = &mut self.history.point else { return };
-        if point.wal != Some(wal) || point.file != file {
-            point.wal = Some(wal);
-            point.file = file;
-            let bytes = Record::Moved { file, wal }.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-        }
+    /// Writes down that the database file alone is the position now.
+    fn note_seal(&mut self, seal: SealRecord, out: &mut Actions) {
+        let (Some(wal), Some(point)) = (self.source.position, &mut self.history.point) else { return };
+        point.wal = Some(wal);
+        point.file = (seal.device, seal.inode);
+        self.history.seal = Some(seal.clone());
+        let op = self.append(&Record::Sealed { seal, wal }, out);
+        self.journal.op = Some(op);
     }
 
     fn wal_is_copied(&self) -> bool {
@@ -791,8 +816,9 @@ impl Replicator {
                 self.source.locked = false;
                 self.source.lock_since = None;
                 self.next_step();
-                self.after_checkpoint(now, out);
+                self.after_checkpoint(now, true, out);
             }
+            Step::Truncate => self.next_step(),
             Step::Checkpoint => self.checkpointed(now),
             Step::Look => self.looked(now),
             Step::Capture => self.captured(now, part, reply, out),
@@ -830,7 +856,7 @@ impl Replicator {
     fn end_other(&mut self, now: Now, out: &mut Actions) {
         self.source.other = None;
         self.next_step();
-        self.after_checkpoint(now, out);
+        self.after_checkpoint(now, false, out);
     }
 
     /// New frames were seen, or none.
@@ -842,6 +868,7 @@ impl Replicator {
             self.source.last_activity = now.mono;
             self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
             self.source.let_go_tried = None;
+            self.source.truncate_tried = false;
             self.set_quiet(now);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
             self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
@@ -884,7 +911,7 @@ impl Replicator {
         self.next_step();
     }
 
-    fn after_checkpoint(&mut self, now: Now, out: &mut Actions) {
+    fn after_checkpoint(&mut self, now: Now, locked: bool, out: &mut Actions) {
         if self.source.script.front() == Some(&Step::Lock) {
             if self.wal_may_restart() {
                 self.source.script.clear();
@@ -893,7 +920,6 @@ impl Replicator {
             }
         }
         let Some(index) = self.source.index.clone() else { return };
-        let locked = self.source.lock_since.take().is_some();
         out.notify(
             Severity::Debug,
             Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },
@@ -905,11 +931,16 @@ impl Replicator {
             self.source.checkpoint_frames = index.mx_frame.saturating_add(threshold);
             self.source.checkpoint_at = Some(now.mono.after(LOOK_MIN));
         }
-        let over = index.mx_frame > threshold.saturating_mul(ALERT_FACTOR);
-        if over && !self.source.over_bound {
+        // A slow disk or a long checkpoint makes it so for a moment; a reader keeps it so.
+        if index.mx_frame <= threshold.saturating_mul(ALERT_FACTOR) || self.wal_may_restart() {
+            self.source.over_since = None;
+            self.source.over_said = false;
+            return;
+        }
+        let since = *self.source.over_since.get_or_insert(now.mono);
+        if now.mono.since(since) >= ALERT_AFTER && !core::mem::replace(&mut self.source.over_said, true) {
             out.notify(Severity::Warn, Fact::WalOverBound { frames: index.mx_frame });
         }
-        self.source.over_bound = over;
     }
 
     // Capturing.
@@ -1040,8 +1071,9 @@ impl Replicator {
         }
         let busy = error.kind == SourceErrorKind::Busy;
         match step {
-            Step::Stat | Step::ReadHeader | Step::Open | Step::StatClosed => self.attach_failed(now, step, &error, out),
+            Step::Stat | Step::ReadHeader | Step::Open => self.attach_failed(now, &error, out),
             Step::Lock if busy => self.lock_busy(now),
+            Step::Truncate if busy => self.next_step(),
             Step::Checkpoint if busy => {
                 let held = self.source.lock_since.map(|at| now.mono.since(at));
                 match held {
@@ -1101,7 +1133,7 @@ impl Replicator {
         }
     }
 
-    fn attach_failed(&mut self, now: Now, step: Step, error: &SourceError, out: &mut Actions) {
+    fn attach_failed(&mut self, now: Now, error: &SourceError, out: &mut Actions) {
         match error.kind {
             SourceErrorKind::Missing => {
                 let wait = plan_admission(None);
@@ -1119,7 +1151,7 @@ impl Replicator {
                 self.source.script.clear();
                 let draw = self.draw();
                 let wait = self.source.retry.fail(now.mono, draw);
-                self.source.changed_while_cold = step != Step::StatClosed;
+                self.source.changed_while_cold = true;
                 self.last_error = Some(error.text.clone());
                 out.notify(
                     Severity::Warn,

@@ -1,0 +1,3 @@
+//! The product as its users meet it. One module for each area; helpers are in `driftless_tests`.
+
+mod harness;
