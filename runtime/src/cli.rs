@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            logging::tell_end(&error);
             ExitCode::from(error.code)
         }
     }

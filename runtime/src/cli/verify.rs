@@ -28,12 +28,14 @@ struct Summary {
 
 /// Reads a whole replica and says what is wrong with it.
 pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
-    let target = target::resolve(args, "driftless verify /path/to/db, or driftless verify file:///path/to/replica")?;
+    let target =
+        target::resolve(args, "driftless verify /path/to/db, or driftless verify file:///path/to/replica")?;
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let machine = Verifier::new(VerifyConfig::default(), OpIds::new(ReplicaId(0), driver::entropy()));
     let mut progress = Progress::new(target.replica.url());
     let directory = target.replica.directory();
-    let (exit, status) = host::run_machine(machine, directory, None, None, &mut |notice| progress.notice(notice));
+    let (exit, status) =
+        host::run_machine(machine, directory, None, None, &mut |notice| progress.notice(notice));
     progress.finish();
     let summary = summary(&target.replica, status, exit.code() == 0);
     if args.is_on("json") {

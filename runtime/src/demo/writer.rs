@@ -76,7 +76,8 @@ fn work(connection: &Connection, stop: &AtomicBool) -> rusqlite::Result<u64> {
         // Knuth's generator: the same orders in each demo.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (id, amount) = ((random >> 32) as u32 % ACCOUNTS + 1, (random >> 20) as u32 % 500);
-        let words: Vec<&str> = (0..60).step_by(3).map(|bit| WORDS[(random >> bit) as usize % WORDS.len()]).collect();
+        let words: Vec<&str> =
+            (0..60).step_by(3).map(|bit| WORDS[(random >> bit) as usize % WORDS.len()]).collect();
         let note = format!("order {written} of account {id}, {random:016x}: {}", words.join(" "));
         connection.execute_batch("begin immediate")?;
         order.execute(params![id, amount, note])?;
