@@ -1,0 +1,6 @@
+//! End to end.
+mod crash;
+mod harmless;
+mod hostile;
+mod status;
+mod trouble;
