@@ -20,12 +20,14 @@
 //!
 //! # What a put costs
 //!
-//! An object of one part, in a directory already in use: `create_new`, `write_at`, `sync`,
-//! `rename_noreplace`, `sync_dir`; five calls of [`Fs`], eight syscalls (`openat`, `pwrite64`,
-//! `fsync`, `renameat2`; `openat`, `fsync`, `close` for the directory; `close`) and each further
-//! part one more. The first put into a directory also makes and syncs the path down to it, two
-//! calls for each component not yet known. Where the filesystem lacks the exclusive rename, a link
-//! and an unlink follow the refused attempt.
+//! An object of one part, in a directory already in use: `stat` of the root, `create_new`,
+//! `write_at`, `sync`, `rename_noreplace`, `sync_dir`; six calls of [`Fs`], nine syscalls (`statx`;
+//! `openat`, `pwrite64`, `fsync`, `renameat2`; `openat`, `fsync`, `close` for the directory;
+//! `close`) and each further part one more. The first put into a directory also makes and syncs
+//! the path down to it: `create_dir` and `sync_dir` for each component below the root that is not
+//! yet known, `stat` and `sync_dir` for a root that exists, two calls more for each component of
+//! it that does not. Where the filesystem lacks the exclusive rename, a link and an unlink follow
+//! the refused attempt.
 //!
 //! # Names
 //!
@@ -38,7 +40,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::fs::{Fs, FsError, FsErrorKind};
 use crate::keys::Key;
@@ -73,6 +75,8 @@ struct Shared<F> {
     process: u32,
     temporaries: AtomicU64,
     known: Mutex<Known>,
+    /// Device and inode of the root, once something was written below it.
+    root_identity: Mutex<Option<(u64, u64)>>,
 }
 
 impl<F: Fs> Clone for DirectoryStore<F> {
@@ -91,7 +95,6 @@ impl<F: Fs> fmt::Debug for DirectoryStore<F> {
 ///
 /// Dropping it leaves its temporary in place, where nothing shows it; hand it to
 /// [`DirectoryStore::put_abort`] to have it removed.
-#[derive(Debug)]
 pub struct DirectoryPut<F: Fs> {
     key: Key,
     condition: PutCondition,
@@ -102,13 +105,24 @@ pub struct DirectoryPut<F: Fs> {
 }
 
 /// An object, or a part of one, being read from a [`DirectoryStore`].
-#[derive(Debug)]
 pub struct DirectoryGet<F: Fs> {
     key: Key,
     file: F::File,
     object_len: u64,
     at: u64,
     end: u64,
+}
+
+impl<F: Fs> fmt::Debug for DirectoryPut<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryPut({:?}, {} bytes)", self.key, self.written)
+    }
+}
+
+impl<F: Fs> fmt::Debug for DirectoryGet<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryGet({:?}, {}..{} of {})", self.key, self.at, self.end, self.object_len)
+    }
 }
 
 impl<F: Fs> DirectoryGet<F> {
@@ -129,8 +143,9 @@ impl<F: Fs> DirectoryStore<F> {
     /// `process` goes into the names of temporaries, so that people can tell whose they are; it
     /// need not be unique, for the names are taken exclusively.
     pub fn new(fs: F, root: impl Into<PathBuf>, process: u32) -> DirectoryStore<F> {
-        let (temporaries, known) = (AtomicU64::new(0), Mutex::default());
-        DirectoryStore { shared: Arc::new(Shared { fs, root: root.into(), process, temporaries, known }) }
+        let (temporaries, known, root_identity) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        let shared = Shared { fs, root: root.into(), process, temporaries, known, root_identity };
+        DirectoryStore { shared: Arc::new(shared) }
     }
 
     /// The directory that holds everything.
@@ -145,14 +160,17 @@ impl<F: Fs> DirectoryStore<F> {
 
     /// Begins an object: makes the directories, durably, and creates the temporary.
     ///
-    /// `Misconfigured` for a name that ends in `.tmp`. `Retry` where the directory was removed
-    /// meanwhile; the next attempt makes it again.
+    /// `Misconfigured` for a name that ends in `.tmp`. `Retry` where a directory below the root was
+    /// removed meanwhile, which the next attempt makes again, and where the root is gone or is
+    /// another directory, which stays so until someone brings it back.
     pub fn put_begin(&self, key: &Key, condition: PutCondition) -> Result<DirectoryPut<F>, StoreError> {
         if key.as_str().split('/').any(is_reserved) {
             let cause = "names that end in \".tmp\" are kept for files being written";
             return Err(StoreError::new(StoreErrorKind::Misconfigured, key, cause));
         }
+        self.check_root(key)?;
         self.make_directory(key.directory()).map_err(|e| store_error(key, e))?;
+        self.note_root(key)?;
         let (file, temporary) = self.create_temporary(key)?;
         Ok(DirectoryPut { key: key.clone(), condition, file, temporary, written: 0, failed: false })
     }
@@ -247,6 +265,35 @@ impl<F: Fs> DirectoryStore<F> {
             Err(e) if !matches!(e.kind, FsErrorKind::NotFound | FsErrorKind::BadPath) => Err(store_error(key, e)),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to write below a root that is not the one written to before.
+    ///
+    /// An unmounted filesystem leaves an empty mount point behind. Were it taken for the replica,
+    /// the next segments would land there, and once it is mounted again the history would have a
+    /// hole that nobody was told of. So the root is made once in the life of a store, and from
+    /// then on must stay the same directory.
+    fn check_root(&self, key: &Key) -> Result<(), StoreError> {
+        let identity = *self.shared.root_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = identity else { return Ok(()) };
+        let cause = match self.shared.fs.stat(&self.shared.root) {
+            Ok(found) if (found.dev, found.ino) == known => return Ok(()),
+            Ok(_) => "the replica's directory is not the one that was written to before",
+            Err(e) if e.kind == FsErrorKind::NotFound => "the replica's directory is gone",
+            Err(e) => return Err(store_error(key, e)),
+        };
+        self.known().forget_all();
+        let hint = "mount or move it back; if it was removed on purpose, restart to begin a new history";
+        Err(StoreError::new(StoreErrorKind::Retry, key, cause).with_hint(hint))
+    }
+
+    fn note_root(&self, key: &Key) -> Result<(), StoreError> {
+        let mut identity = self.shared.root_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if identity.is_none() {
+            let found = self.shared.fs.stat(&self.shared.root).map_err(|e| store_error(key, e))?;
+            *identity = Some((found.dev, found.ino));
+        }
+        Ok(())
     }
 
     fn path(&self, key: &str) -> PathBuf {

@@ -9,6 +9,7 @@ use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{DbChecksum, PageNo, PageSize};
 use crate::ltx::{Encoder, LtxHeader};
 use crate::machine::Chunk;
+use crate::restore::{RestoreJob, RestoreOutput};
 
 /// A page and its image.
 pub type Image = (PageNo, Chunk);
@@ -46,6 +47,8 @@ pub enum Job {
         /// Whether these are the last.
         finish: bool,
     },
+    /// Of a restore or a verification.
+    Restore(RestoreJob),
 }
 
 /// What came out.
@@ -69,6 +72,8 @@ pub enum JobOutput {
         /// What to append to the file.
         bytes: Chunk,
     },
+    /// Of [`Job::Restore`].
+    Restore(RestoreOutput),
 }
 
 impl Job {
@@ -78,6 +83,7 @@ impl Job {
             Job::Checksums { first, page_size, bytes } => checksums(first, page_size, &bytes),
             Job::Segment { header, xor, images, pending_byte } => segment(header, xor, &images, pending_byte),
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
+            Job::Restore(job) => JobOutput::Restore(job.run()),
         }
     }
 }

@@ -24,4 +24,6 @@ pub mod ids;
 pub mod job;
 pub mod ltx;
 pub mod machine;
+pub mod restore;
+pub mod verify;
 pub mod wal;

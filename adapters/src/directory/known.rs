@@ -85,11 +85,28 @@ impl<F: Fs> DirectoryStore<F> {
                 (known.get(part), known.withdrawals)
             };
             if !facts.linked {
-                self.shared.fs.create_dir_all(&self.path(part))?;
+                self.make_component(part)?;
                 self.known().learn(part, since, |facts| facts.linked = true);
             }
         }
         Ok(())
+    }
+
+    /// Makes one directory, durably; those above it in the replica are linked already.
+    fn make_component(&self, part: &str) -> Result<(), FsError> {
+        if part.is_empty() {
+            return self.shared.fs.create_dir_all(&self.shared.root);
+        }
+        let parent = part.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let made = match self.shared.fs.create_dir(&self.path(part)) {
+            Err(e) if e.kind != FsErrorKind::Exists => Err(e),
+            _ => self.shared.fs.sync_dir(&self.path(parent)),
+        };
+        if made.as_ref().is_err_and(|e| e.kind == FsErrorKind::NotFound) {
+            // What was known to be there has been removed. The next attempt begins at the root.
+            self.known().forget_all();
+        }
+        made
     }
 
     /// Makes the names in a directory durable before they are shown, unless they are known to be.

@@ -787,6 +787,7 @@ impl Replicator {
                 self.frames_replicated = frames;
                 self.last_error = None;
                 self.base_retry.clear();
+                self.tried.clear();
                 out.notify(
                     Severity::Info,
                     Fact::Replicated { txid: step.to.txid, bytes: stream.bytes, pages: step.sums.len() as u32 },
@@ -808,6 +809,7 @@ impl Replicator {
         }
         let unknown = matches!(error.kind, StoreErrorKind::AlreadyExists)
             || (base.step == BaseStep::Commit && error.kind == StoreErrorKind::Ambiguous);
+        self.tried.extend(stream.header.chain.post);
         let draw = self.draw();
         let wait = self.base_retry.fail(now.mono, draw);
         self.say_retry("writing the base", &error.text, wait.as_millis() as u64, out);

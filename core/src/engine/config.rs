@@ -46,6 +46,8 @@ impl Default for Config {
 pub const LOCK_FACTOR: u32 = 4;
 /// A person is told that the WAL is over its bound from this many times `min_checkpoint_pages`.
 pub const ALERT_FACTOR: u32 = 16;
+/// The WAL must have been over the bound for this long before a person is told.
+pub const ALERT_AFTER: Duration = Duration::from_secs(5);
 /// How long taking the write lock is tried.
 pub const LOCK_TRY: Duration = Duration::from_millis(20);
 /// How long the write lock is held at the most while the application's own checkpoint ends.

@@ -38,9 +38,10 @@ pub use status::{Phase, Status, Waiting};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::ids::{Mono, Now, Txid};
+use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, OpIds, Outcome, Reason, ReplicaId, Request, Severity,
     StateReply, StateRequest,
@@ -88,6 +89,8 @@ pub struct Replicator {
     base: Option<Base>,
     base_wanted: Option<BaseWanted>,
     base_retry: Retry,
+    /// Post-states of streamed bases that were sent as the next transaction and may yet land.
+    tried: Vec<DbChecksum>,
     /// Pages whose images were given up; all that a base wanted for them need read.
     dirty: Option<BTreeSet<u32>>,
     history: History,
@@ -161,6 +164,7 @@ impl Replicator {
             base: None,
             base_wanted: None,
             base_retry: Retry::default(),
+            tried: Vec::new(),
             dirty: None,
             history: History::default(),
             head: None,

@@ -22,7 +22,7 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, READ_BYTES,
+    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, READ_BYTES,
     SLOW_CHECKPOINT, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
@@ -61,6 +61,8 @@ pub(super) enum Step {
     BeginPin,
     /// End the transaction of the other slot.
     EndOther,
+    /// Empty the WAL file, by the other slot, while the pin is on mark zero.
+    Truncate,
     /// Take the write lock with the other slot.
     Lock,
     /// Give it back.
@@ -135,8 +137,11 @@ pub(super) struct Source {
     checkpoint_cost: Duration,
     /// Letting go has tried to copy back a WAL of this many frames.
     let_go_tried: Option<u32>,
+    truncate_tried: bool,
     lock_failed: bool,
-    over_bound: bool,
+    /// Since when the WAL has been over its bound, and whether that was said.
+    over_since: Option<Mono>,
+    over_said: bool,
     retry: Retry,
     sweep_at: Option<Mono>,
     final_turn: bool,
@@ -179,8 +184,10 @@ impl Source {
             checkpoint_frames: 0,
             checkpoint_cost: Duration::ZERO,
             let_go_tried: None,
+            truncate_tried: false,
             lock_failed: false,
-            over_bound: false,
+            over_since: None,
+            over_said: false,
             retry: Retry::default(),
             sweep_at: None,
             final_turn: false,
@@ -244,9 +251,10 @@ impl Source {
     /// An event said that the files may have changed.
     pub(super) fn changed(&mut self, now: Mono) {
         if self.open {
-            let soon = self.look_at.map_or(now, |at| at.min(now));
-            self.look_at = Some(soon);
-            self.look_wait = LOOK_FIRST;
+            // While a look is planned, the event tells nothing new: it is a quarter of a second away
+            // at the most.
+            self.look_at.get_or_insert(now);
+            self.look_wait = self.look_wait.min(LOOK_FIRST);
             self.changed = true;
         } else {
             self.changed_while_cold = true;
@@ -280,7 +288,6 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         self.changed_while_cold = old.changed_while_cold;
-        self.over_bound = old.over_bound;
         self.facts = old.facts;
         self.page_size = old.page_size;
         self.position = old.position;
@@ -424,7 +431,20 @@ impl Replicator {
             self.source.let_go_tried = Some(index.mx_frame);
             return self.begin_script(&[Verify, BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther]);
         }
+        if self.wal_file_is_large() && self.wal_may_restart() && !self.source.truncate_tried {
+            // Nobody else gives the space back: the application's checkpoints only start over.
+            self.source.truncate_tried = true;
+            return self.begin_script(&[Step::Truncate, Verify, Capture]);
+        }
         self.begin_script(&[Verify, Lock, Capture, SealFacts, Unlock, Close])
+    }
+
+    /// Whether the WAL file has grown past what checkpoints keep it at.
+    fn wal_file_is_large(&self) -> bool {
+        let page_bytes = u64::from(self.source.page_size.map_or(0, PageSize::get));
+        let kept = u64::from(self.config.min_checkpoint_pages) * u64::from(LOCK_FACTOR) * page_bytes;
+        let wal = self.source.facts.as_ref().and_then(|facts| facts.wal);
+        wal.is_some_and(|wal| wal.size > kept)
     }
 
     fn source_submit(&mut self, now: Now, part: Part, request: SourceRequest, out: &mut Actions) {
@@ -451,6 +471,7 @@ impl Replicator {
                 SourceRequest::BeginImmediate(other)
             }
             Step::Unlock => SourceRequest::Rollback(other),
+            Step::Truncate => SourceRequest::CheckpointTruncate(other),
             Step::Look => SourceRequest::Look,
             Step::Close => SourceRequest::Close { leave_wal: !self.source.created_wal },
             Step::Capture => return self.capture_next(now, out),
@@ -791,8 +812,9 @@ impl Replicator {
                 self.source.locked = false;
                 self.source.lock_since = None;
                 self.next_step();
-                self.after_checkpoint(now, out);
+                self.after_checkpoint(now, true, out);
             }
+            Step::Truncate => self.next_step(),
             Step::Checkpoint => self.checkpointed(now),
             Step::Look => self.looked(now),
             Step::Capture => self.captured(now, part, reply, out),
@@ -830,7 +852,7 @@ impl Replicator {
     fn end_other(&mut self, now: Now, out: &mut Actions) {
         self.source.other = None;
         self.next_step();
-        self.after_checkpoint(now, out);
+        self.after_checkpoint(now, false, out);
     }
 
     /// New frames were seen, or none.
@@ -842,6 +864,7 @@ impl Replicator {
             self.source.last_activity = now.mono;
             self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
             self.source.let_go_tried = None;
+            self.source.truncate_tried = false;
             self.set_quiet(now);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
             self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
@@ -884,7 +907,7 @@ impl Replicator {
         self.next_step();
     }
 
-    fn after_checkpoint(&mut self, now: Now, out: &mut Actions) {
+    fn after_checkpoint(&mut self, now: Now, locked: bool, out: &mut Actions) {
         if self.source.script.front() == Some(&Step::Lock) {
             if self.wal_may_restart() {
                 self.source.script.clear();
@@ -893,7 +916,6 @@ impl Replicator {
             }
         }
         let Some(index) = self.source.index.clone() else { return };
-        let locked = self.source.lock_since.take().is_some();
         out.notify(
             Severity::Debug,
             Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },
@@ -905,11 +927,16 @@ impl Replicator {
             self.source.checkpoint_frames = index.mx_frame.saturating_add(threshold);
             self.source.checkpoint_at = Some(now.mono.after(LOOK_MIN));
         }
-        let over = index.mx_frame > threshold.saturating_mul(ALERT_FACTOR);
-        if over && !self.source.over_bound {
+        // A slow disk or a long checkpoint makes it so for a moment; a reader keeps it so.
+        if index.mx_frame <= threshold.saturating_mul(ALERT_FACTOR) || self.wal_may_restart() {
+            self.source.over_since = None;
+            self.source.over_said = false;
+            return;
+        }
+        let since = *self.source.over_since.get_or_insert(now.mono);
+        if now.mono.since(since) >= ALERT_AFTER && !core::mem::replace(&mut self.source.over_said, true) {
             out.notify(Severity::Warn, Fact::WalOverBound { frames: index.mx_frame });
         }
-        self.source.over_bound = over;
     }
 
     // Capturing.
@@ -1042,6 +1069,7 @@ impl Replicator {
         match step {
             Step::Stat | Step::ReadHeader | Step::Open | Step::StatClosed => self.attach_failed(now, step, &error, out),
             Step::Lock if busy => self.lock_busy(now),
+            Step::Truncate if busy => self.next_step(),
             Step::Checkpoint if busy => {
                 let held = self.source.lock_since.map(|at| now.mono.since(at));
                 match held {

@@ -346,7 +346,7 @@ impl Replicator {
                 return self.stop(Exit::Corrupt { error, hint }, out);
             }
         };
-        match judge_header(&segment.header, &found) {
+        match judge_header(&segment.header, &self.tried, &found) {
             Verdict::Ours => self.stored(*segment, out),
             Verdict::Ghost => self.take_over(now, segment.object, out),
             Verdict::Foreign => self.fence(segment.object, &found, out),
@@ -357,7 +357,7 @@ impl Replicator {
     /// read whole, since its page checksums were not kept.
     fn settled(&mut self, now: Now, ours: &LtxHeader, object: Object, bytes: &[u8], out: &mut Actions) {
         match super::standing::decode_header(bytes) {
-            Ok(found) if judge_header(ours, &found) == Verdict::Foreign => self.fence(object, &found, out),
+            Ok(found) if judge_header(ours, &self.tried, &found) == Verdict::Foreign => self.fence(object, &found, out),
             Ok(_) => self.take_over(now, object, out),
             Err(error) => {
                 let error = format!("the object {object} that stands where a segment was to go is damaged: {error}");
@@ -414,6 +414,7 @@ impl Replicator {
                 let txid = step.to.txid;
                 let whole_table = self.history.table.is_some() || u64::from(header.commit) <= step.sums.len() as u64 + 1;
                 self.history.advance(&step);
+                self.tried.clear();
                 out.notify(Severity::Info, Fact::Adopted { txid });
                 let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
                 self.forget_pending(pages);
@@ -432,6 +433,7 @@ impl Replicator {
         }
         self.last_error = None;
         self.base_retry.clear();
+        self.tried.clear();
         let txid = segment.step.to.txid;
         self.history.advance(&segment.step);
         self.frames_replicated = self.frames_replicated.max(segment.frames);
@@ -530,16 +532,19 @@ pub(super) enum Verdict {
     Foreign,
 }
 
-/// Decides by the two headers.
-pub(super) fn judge_header(ours: &LtxHeader, found: &LtxHeader) -> Verdict {
+/// Decides by the two headers, and the post-states that this run sent under the same name.
+pub(super) fn judge_header(ours: &LtxHeader, tried: &[DbChecksum], found: &LtxHeader) -> Verdict {
     if found.lineage != ours.lineage || found.range != ours.range {
         return Verdict::Foreign;
     }
     if (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post) && found.chain.post.is_some() {
         return Verdict::Ours;
     }
-    let earlier = found.chain.incarnation <= ours.chain.incarnation;
-    if earlier && found.chain.pre == ours.chain.pre && found.chain.post.is_some() {
+    let earlier_run = found.chain.incarnation < ours.chain.incarnation;
+    // A clone of this database draws the same incarnation: of our own only what we sent counts.
+    let this_run = found.chain.incarnation == ours.chain.incarnation
+        && found.chain.post.is_some_and(|post| tried.contains(&post));
+    if (earlier_run || this_run) && found.chain.pre == ours.chain.pre && found.chain.post.is_some() {
         return Verdict::Ghost;
     }
     Verdict::Foreign

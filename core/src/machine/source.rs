@@ -61,6 +61,8 @@ pub enum SourceRequest {
     Rollback(Slot),
     /// Run a passive checkpoint.
     CheckpointPassive(Slot),
+    /// Run a checkpoint that empties the WAL file if no reader is on a mark above zero.
+    CheckpointTruncate(Slot),
     /// Only look at the wal-index.
     Look,
     /// Bytes of the WAL.

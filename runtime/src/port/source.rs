@@ -104,6 +104,7 @@ impl<F: SourceFiles> SourcePort<F> {
             SourceRequest::BeginImmediate(slot) => link.begin_immediate(slot_of(*slot)),
             SourceRequest::Rollback(slot) => link.rollback(slot_of(*slot)),
             SourceRequest::CheckpointPassive(slot) => link.checkpoint_passive(slot_of(*slot)).map(drop),
+            SourceRequest::CheckpointTruncate(slot) => link.checkpoint_truncate(slot_of(*slot)).map(drop),
             SourceRequest::Look => Ok(()),
             SourceRequest::ReadWal { offset, len } => {
                 link.read_wal(*offset, *len as usize).map(|read| bytes = Some(Chunk::from(read)))

@@ -134,6 +134,12 @@ impl SimSqlite {
             .any(|(known, _)| known.is_alive() && known.name == process)
     }
 
+    /// Whether any living connection has the wal-index of the database at `path` mapped. While
+    /// none has, the next opener recovers it from the WAL file.
+    pub fn wal_index_lives(&self, path: &str) -> bool {
+        self.world.wal_index_lives(path)
+    }
+
     /// SIGKILL. Nothing happens if the process is not alive.
     pub fn kill_process(&self, process: &str) {
         self.kill_where(|known| known.name == process);

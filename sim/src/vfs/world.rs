@@ -143,6 +143,13 @@ impl World {
         }
     }
 
+    /// Whether a living connection has the wal-index of a database mapped.
+    pub(super) fn wal_index_lives(&self, path: &str) -> bool {
+        let Ok(file) = self.disk.open(&format!("{path}-shm")) else { return false };
+        let tables = lock(&self.tables);
+        tables.shm.get(&key(&file)).is_some_and(|node| lock(node).is_mapped())
+    }
+
     /// Begin to use the wal-index of a database, creating its file if need be.
     pub(super) fn join_shm(&self, process: &Process, file: &DiskFile) -> io::Result<ShmJoin> {
         let known = {

@@ -1,0 +1,367 @@
+//! Fetching pages, proving the result, and finding who is to blame when it is wrong.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::{Decoded, Next, Purpose, Reader, RestoreJob, Stream, Wins};
+use crate::checksum::DbXor;
+use crate::ids::Now;
+use crate::ltx::LtxError;
+use crate::machine::{Actions, ByteRange, Chunk, Fact, OutputRequest, Request, Severity, StoreRequest};
+
+/// Something to fetch: of a file of the plan a run, or all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Task {
+    file: usize,
+    run: Option<usize>,
+}
+
+/// A task under way.
+#[derive(Clone, PartialEq, Debug)]
+struct Lane {
+    task: Task,
+    /// Of a file that is read whole.
+    reader: Option<Reader>,
+    /// Writes under way.
+    writes: usize,
+    /// Whether nothing but writes is left.
+    ending: bool,
+}
+
+/// Fetching and writing.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Fetch {
+    tasks: VecDeque<Task>,
+    lanes: BTreeMap<u64, Lane>,
+    /// Lanes opened so far.
+    opened: u64,
+    total: u64,
+}
+
+impl Fetch {
+    /// The file that a lane works on.
+    pub(super) fn file_of(&self, lane: u64) -> Option<usize> {
+        self.lanes.get(&lane).map(|lane| lane.task.file)
+    }
+}
+
+/// Reading all files whole from the oldest to the newest, with the checksum of each page of the
+/// database as it was after each, to find the first that is wrong.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Audit {
+    at: usize,
+    pub(super) reader: Reader,
+    sums: Vec<u64>,
+    state: DbXor,
+    /// What the restore ended with.
+    found: DbXor,
+}
+
+impl Restorer {
+    pub(super) fn begin_fetch(&mut self, now: Now, out: &mut Actions) {
+        let mut fetch = Fetch::default();
+        for (at, file) in self.files.iter().enumerate().skip(self.used_from) {
+            let pages = file.wins.as_slice().len() as u64;
+            fetch.total += pages;
+            if file.ranged {
+                fetch.tasks.extend((0..file.runs.len()).map(|run| Task { file: at, run: Some(run) }));
+            } else if pages > 0 {
+                fetch.tasks.push_back(Task { file: at, run: None });
+            }
+        }
+        self.xor = DbXor::new();
+        self.pages_done = 0;
+        self.phase = Phase::Fetch(fetch);
+        self.pump_fetch(now, out);
+    }
+
+    /// Opens lanes, reads ahead, and ends the phase when nothing is left.
+    fn pump_fetch(&mut self, now: Now, out: &mut Actions) {
+        loop {
+            let Phase::Fetch(fetch) = &mut self.phase else { return };
+            if fetch.lanes.len() >= self.config.parallelism {
+                break;
+            }
+            let Some(task) = fetch.tasks.pop_front() else { break };
+            fetch.opened += 1;
+            let id = fetch.opened;
+            self.open_lane(now, id, task, out);
+        }
+        self.read_ahead(now, out);
+        let Phase::Fetch(fetch) = &self.phase else { return };
+        if fetch.lanes.is_empty() && fetch.tasks.is_empty() {
+            self.fetched(now, out);
+        }
+    }
+
+    fn open_lane(&mut self, now: Now, id: u64, task: Task, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let file = &mut self.files[task.file];
+        let listed = file.listed;
+        let mut lane = Lane { task, reader: None, writes: 0, ending: false };
+        if let Some(at) = task.run {
+            let run = file.runs[at];
+            let range = ByteRange::At { offset: run.offset, len: run.len };
+            let body = file.body.clone();
+            fetch.lanes.insert(id, lane);
+            match body {
+                Some(body) => self.take_run(id, body.slice(run.offset as usize, (run.offset + run.len) as usize), out),
+                None => self.flight.send(now, Key::Run(id), StoreRequest::Get { object: listed.object, range }, out),
+            }
+            return;
+        }
+        let reader = Reader::new(listed, Stream::new(Purpose::Write, file.wins.clone(), self.config.pending_byte));
+        lane.reader = Some(match file.body.take() {
+            Some(body) => reader.with_body(body),
+            None => reader,
+        });
+        fetch.lanes.insert(id, lane);
+        self.pump_lane(id, out);
+    }
+
+    /// Keeps as many pieces under way as may be, and at least one for each file that waits.
+    fn read_ahead(&mut self, now: Now, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        for (&id, lane) in &mut fetch.lanes {
+            let Some(reader) = &mut lane.reader else { continue };
+            while reader.starves() || self.flight.len() < self.config.parallelism {
+                let Some((offset, len)) = reader.next_piece() else { break };
+                let request = StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
+                self.flight.send(now, Key::Piece(id, offset), request, out);
+            }
+        }
+    }
+
+    pub(super) fn take_run(&mut self, lane: u64, bytes: Chunk, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &self.phase else { return };
+        let Some(Task { file, run: Some(run) }) = fetch.lanes.get(&lane).map(|lane| lane.task) else { return };
+        let file = &self.files[file];
+        let page_size = file.header.expect("pages follow their header").page_size;
+        let job = RestoreJob::Pages { page_size, wins: file.wins.clone(), run: file.runs[run], bytes };
+        self.compute(Work::Pages(lane), job, out);
+    }
+
+    pub(super) fn take_piece(&mut self, now: Now, lane: u64, offset: u64, bytes: Chunk, out: &mut Actions) {
+        match &mut self.phase {
+            Phase::Audit(audit) => {
+                audit.reader.arrived(offset, bytes);
+                self.pump_audit(now, out);
+            }
+            Phase::Fetch(fetch) => {
+                if let Some(reader) = fetch.lanes.get_mut(&lane).and_then(|lane| lane.reader.as_mut()) {
+                    reader.arrived(offset, bytes);
+                    self.pump_lane(lane, out);
+                    self.read_ahead(now, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets the decoder go on, once what it gave before is written.
+    fn pump_lane(&mut self, id: u64, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(lane) = fetch.lanes.get_mut(&id) else { return };
+        if lane.writes > 0 || lane.ending {
+            return;
+        }
+        if let Some(job) = lane.reader.as_mut().and_then(Reader::next_job) {
+            self.compute(Work::Stream(id), job, out);
+        }
+    }
+
+    /// Takes the pages of a run.
+    pub(super) fn decoded(&mut self, now: Now, lane: u64, result: Result<Decoded, LtxError>, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        it.ending = true;
+        let file = it.task.file;
+        match result {
+            Ok(decoded) => self.write(now, lane, decoded, out),
+            Err(error) => self.blame_file(file, error.to_string(), out),
+        }
+    }
+
+    /// Takes what a stream gave.
+    pub(super) fn streamed(
+        &mut self,
+        now: Now,
+        lane: u64,
+        stream: Box<Stream>,
+        decoded: Decoded,
+        next: Next,
+        out: &mut Actions,
+    ) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        let file = it.task.file;
+        if let Next::Failed(error) = next {
+            return self.blame_file(file, error.to_string(), out);
+        }
+        let seen = stream.header().copied();
+        if let Some(reader) = &mut it.reader {
+            reader.back(stream, &next);
+        }
+        it.ending = matches!(next, Next::End(_));
+        if seen.is_some() && seen != self.files[file].header {
+            let text = "header at byte 0: expected what was read before, found another".to_string();
+            return self.blame_file(file, text, out);
+        }
+        self.write(now, lane, decoded, out);
+    }
+
+    fn write(&mut self, now: Now, lane: u64, decoded: Decoded, out: &mut Actions) {
+        self.xor.toggle(decoded.xor.finish().get());
+        self.pages_done += u64::from(decoded.pages);
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let total = fetch.total;
+        if let Some(it) = fetch.lanes.get_mut(&lane) {
+            it.writes = decoded.writes.len();
+        }
+        let nothing = decoded.writes.is_empty();
+        for (offset, bytes) in decoded.writes {
+            self.submit(Work::Write(lane), Request::Output(OutputRequest::WriteAt { offset, bytes }), out);
+        }
+        if self.pages_done - self.told >= (total / 64).max(1) {
+            self.told = self.pages_done;
+            out.notify(Severity::Info, Fact::Progress { what: "restoring pages", done: self.pages_done, total });
+        }
+        if nothing {
+            self.lane_rests(now, lane, out);
+        }
+    }
+
+    /// A write of a lane has ended.
+    pub(super) fn written(&mut self, now: Now, lane: u64, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        it.writes -= 1;
+        if it.writes == 0 {
+            self.lane_rests(now, lane, out);
+        }
+    }
+
+    fn lane_rests(&mut self, now: Now, lane: u64, out: &mut Actions) {
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        if fetch.lanes.get(&lane).is_some_and(|lane| lane.ending) {
+            fetch.lanes.remove(&lane);
+            self.pump_fetch(now, out);
+        } else {
+            self.pump_lane(lane, out);
+            self.read_ahead(now, out);
+        }
+    }
+
+    /// Everything is written: is it right?
+    fn fetched(&mut self, now: Now, out: &mut Actions) {
+        let header = self.target_header().expect("the target's header was read before its pages");
+        match header.chain.post {
+            Some(expected) if expected != self.xor.finish() => self.begin_audit(now, out),
+            promised => {
+                self.proven = promised.is_some();
+                self.finish(out);
+            }
+        }
+    }
+
+    fn begin_audit(&mut self, now: Now, out: &mut Actions) {
+        let text = "the restored pages have another checksum than the target promises; reading all files whole";
+        out.notify(Severity::Warn, Fact::Remark { text: text.into() });
+        let at = self.used_from;
+        let (reader, found) = (self.auditor(at), self.xor);
+        self.phase = Phase::Audit(Audit { at, reader, sums: Vec::new(), state: DbXor::new(), found });
+        self.pump_audit(now, out);
+    }
+
+    fn auditor(&self, at: usize) -> Reader {
+        let stream = Stream::new(Purpose::Sums, Wins::default(), self.config.pending_byte);
+        Reader::new(self.files[at].listed, stream)
+    }
+
+    fn pump_audit(&mut self, now: Now, out: &mut Actions) {
+        let Phase::Audit(audit) = &mut self.phase else { return };
+        let reader = &mut audit.reader;
+        while let Some((offset, len)) = reader.next_piece() {
+            let request = StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
+            self.flight.send(now, Key::Piece(0, offset), request, out);
+        }
+        if let Some(job) = reader.next_job() {
+            self.compute(Work::Stream(0), job, out);
+        }
+    }
+
+    pub(super) fn audited(
+        &mut self,
+        now: Now,
+        stream: Box<Stream>,
+        decoded: &Decoded,
+        next: Next,
+        out: &mut Actions,
+    ) {
+        let Phase::Audit(audit) = &mut self.phase else { return };
+        let at = audit.at;
+        audit.note(stream.header().map_or(0, |header| header.commit), &decoded.sums);
+        match next {
+            Next::Failed(error) => return self.blame_file(at, error.to_string(), out),
+            Next::Bytes | Next::More => audit.reader.back(stream, &next),
+            Next::End(_) => {
+                let state = audit.state.finish();
+                let promised = self.files[at].header.and_then(|header| header.chain.post);
+                if let Some(promised) = promised.filter(|&promised| promised != state) {
+                    let text = format!(
+                        "post-state at byte 88: expected {promised} as its header says, found {state} by its pages and those before"
+                    );
+                    return self.blame_file(at, text, out);
+                }
+                if at + 1 == self.files.len() {
+                    return self.acquitted(out);
+                }
+                let reader = self.auditor(at + 1);
+                if let Phase::Audit(audit) = &mut self.phase {
+                    audit.at = at + 1;
+                    audit.reader = reader;
+                }
+            }
+        }
+        self.pump_audit(now, out);
+    }
+
+    /// Every file is sound, so what came in was not: once may be the wire.
+    fn acquitted(&mut self, out: &mut Actions) {
+        let Phase::Audit(audit) = &self.phase else { return };
+        let (found, state) = (audit.found.finish(), audit.state.finish());
+        if self.rereads == 0 {
+            self.rereads += 1;
+            let text = "all files are sound when read whole; restoring once more";
+            out.notify(Severity::Warn, Fact::Remark { text: text.into() });
+            return self.settle(Then::Plan, out);
+        }
+        let text = format!("the store gives other bytes for parts than for the whole: expected {state}, found {found} at byte 0");
+        self.blame_file(self.files.len() - 1, text, out);
+    }
+}
+
+impl Audit {
+    /// Applies pages of the file being read; `commit` is the size of the database after it.
+    fn note(&mut self, commit: u32, sums: &[(crate::ids::PageNo, u64)]) {
+        let size = commit as usize;
+        for sum in self.sums.drain(size.min(self.sums.len())..) {
+            if sum != 0 {
+                self.state.toggle(sum);
+            }
+        }
+        self.sums.resize(size, 0);
+        for &(page, sum) in sums {
+            let slot = &mut self.sums[page.get() as usize - 1];
+            if *slot != 0 {
+                self.state.toggle(*slot);
+            }
+            self.state.toggle(sum);
+            *slot = sum;
+        }
+    }
+}

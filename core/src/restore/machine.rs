@@ -1,0 +1,608 @@
+//! The state machine of a restore: its phases, and what leads from one to the next.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::fetch::{Audit, Fetch};
+use super::survey::{Stamps, Survey};
+use super::{
+    Flight, Inventory, Landed, Lister, PlanError, PlannedFile, RestoreConfig, RestoreOutput, RestorePhase, RestoreStatus,
+    RestoreTarget, Run, Target, Wins, exit_of, plan,
+};
+use crate::checksum::DbXor;
+use crate::ids::{Mono, Now, Txid, Wall};
+use crate::job::{Job, JobOutput};
+use crate::ltx::LtxHeader;
+use crate::machine::{
+    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError, OutputRequest,
+    Reason, Request, Severity, StoreErrorKind, StoreReply,
+};
+
+/// How often a restore begins again from a fresh listing before it gives up.
+const RELISTS_MAX: u32 = 5;
+
+/// What a read is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Key {
+    List,
+    /// The header of a candidate for a time.
+    Stamp(usize),
+    /// Of a file of the plan: the header, the end, or everything.
+    Head(usize),
+    Tail(usize),
+    Whole(usize),
+    /// Of a lane: a run, or a piece at an offset.
+    Run(u64),
+    Piece(u64, u64),
+}
+
+/// What a computation or an output request is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Work {
+    Claim(usize),
+    Pages(u64),
+    Stream(u64),
+    Write(u64),
+    /// An output request that stands alone, as the phase says.
+    Output,
+}
+
+/// A file of the plan.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct File {
+    pub(super) listed: Listed,
+    pub(super) header: Option<LtxHeader>,
+    /// The last bytes, until the pages are claimed.
+    pub(super) tail: Option<Chunk>,
+    /// All of it, if it is small and there is room.
+    pub(super) body: Option<Chunk>,
+    pub(super) wins: Wins,
+    pub(super) runs: Vec<Run>,
+    /// What is wrong with its header.
+    pub(super) fault: Option<String>,
+    /// Whether pages are read out of its middle.
+    pub(super) ranged: bool,
+}
+
+impl File {
+    pub(super) fn new(listed: Listed) -> File {
+        File {
+            listed,
+            header: None,
+            tail: None,
+            body: None,
+            wins: Wins::default(),
+            runs: Vec::new(),
+            fault: None,
+            ranged: false,
+        }
+    }
+
+    /// Whether it says to which state it leads.
+    pub(super) fn is_chained(&self) -> bool {
+        self.header.is_some_and(|header| header.lineage.is_some() && header.chain.post.is_some())
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Phase {
+    Idle,
+    List(Lister),
+    Stamps(Stamps),
+    Survey(Survey),
+    Create,
+    Fetch(Fetch),
+    Audit(Audit),
+    SetLen,
+    Sync,
+    Publish,
+    /// Awaiting writes that are still under way.
+    Settle(Then),
+    /// Removing what was built.
+    Discard(Then),
+    Stopped,
+}
+
+/// What follows once nothing is under way.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Then {
+    List,
+    Plan,
+    Exit(Exit),
+}
+
+/// Restores a database; a machine over store reads and one output.
+///
+/// Run it with a host, or as the tests do with a loop over its actions. It ends with
+/// [`Exit::Done`] and the target in place (or, for a dry run, with the plan in its status), or
+/// with an error and the target untouched.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Restorer {
+    pub(super) config: RestoreConfig,
+    pub(super) flight: Flight<Key>,
+    pub(super) work: BTreeMap<OpId, Work>,
+    pub(super) phase: Phase,
+    pub(super) inventory: Inventory,
+    /// Damaged objects and what is wrong with them.
+    pub(super) excluded: BTreeMap<Object, String>,
+    /// The highest transaction that any listing showed.
+    highest: Option<Txid>,
+    pub(super) listings: u32,
+    gap_confirmed: bool,
+    pub(super) target: Option<Txid>,
+    /// In the order in which they apply. Those before `used_from` do not matter.
+    pub(super) files: Vec<File>,
+    pub(super) used_from: usize,
+    /// Whether the output file exists.
+    created: bool,
+    pub(super) pages_done: u64,
+    pub(super) told: u64,
+    pub(super) xor: DbXor,
+    pub(super) proven: bool,
+    /// How often everything was read again because the result was wrong and no object was.
+    pub(super) rereads: u32,
+    shutdown: Option<Mono>,
+}
+
+impl Restorer {
+    /// A restore that begins with [`Event::Start`].
+    ///
+    /// # Panics
+    /// If the configuration's parallelism is zero.
+    pub fn new(config: RestoreConfig, ids: OpIds) -> Restorer {
+        assert!(config.parallelism > 0, "a restore needs at least one read under way");
+        let flight = Flight::new(ids, config.request_deadline);
+        Restorer {
+            config,
+            flight,
+            work: BTreeMap::new(),
+            phase: Phase::Idle,
+            inventory: Inventory::default(),
+            excluded: BTreeMap::new(),
+            highest: None,
+            listings: 0,
+            gap_confirmed: false,
+            target: None,
+            files: Vec::new(),
+            used_from: 0,
+            created: false,
+            pages_done: 0,
+            told: 0,
+            xor: DbXor::new(),
+            proven: false,
+            rereads: 0,
+            shutdown: None,
+        }
+    }
+
+    fn completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
+        if let Outcome::Store(result) = outcome {
+            if let Some(landed) = self.flight.landed(now, op, result, out) {
+                self.landed(now, landed, out);
+            }
+            return;
+        }
+        let Some(work) = self.work.remove(&op) else { return };
+        match (outcome, work) {
+            (Outcome::Compute(JobOutput::Restore(output)), work) => self.computed(now, work, output, out),
+            (Outcome::Output(result), work) => self.output_done(now, work, result, out),
+            (outcome, work) => panic!("a host answers in kind: {work:?} got {outcome:?}"),
+        }
+    }
+
+    fn landed(&mut self, now: Now, (key, result): Landed<Key>, out: &mut Actions) {
+        if matches!(self.phase, Phase::Settle(_) | Phase::Discard(_) | Phase::Stopped) {
+            return;
+        }
+        let what = || match key {
+            Key::List => "list the replica".to_string(),
+            _ => "read the replica".to_string(),
+        };
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(error) if error.kind == StoreErrorKind::NotFound && key == Key::List => {
+                StoreReply::Listing { entries: Vec::new(), more: false }
+            }
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                let text = self.object_of(key).map_or_else(what, |object| object.to_string());
+                return self.relist(&format!("{text} has gone since it was listed"), out);
+            }
+            Err(error) => return self.settle(Then::Exit(exit_of(&what(), &error)), out),
+        };
+        match reply {
+            StoreReply::Listing { entries, more } => self.take_listing(now, entries, more, out),
+            StoreReply::Bytes { bytes, object_len } => {
+                if let Some(object) = self.object_of(key)
+                    && self.len_of(key).is_some_and(|len| len != object_len)
+                {
+                    return self.relist(&format!("{object} has changed its length since it was listed"), out);
+                }
+                self.take_bytes(now, key, bytes, out);
+            }
+            StoreReply::Done => panic!("a host answers in kind: a read has content"),
+        }
+    }
+
+    fn take_bytes(&mut self, now: Now, key: Key, bytes: Chunk, out: &mut Actions) {
+        match key {
+            Key::List => panic!("a host answers in kind: a listing has no bytes"),
+            Key::Stamp(at) => self.take_stamp(now, at, &bytes, out),
+            Key::Head(_) | Key::Tail(_) | Key::Whole(_) => self.take_survey(now, key, bytes, out),
+            Key::Run(lane) => self.take_run(lane, bytes, out),
+            Key::Piece(lane, offset) => self.take_piece(now, lane, offset, bytes, out),
+        }
+    }
+
+    fn listed_of(&self, key: Key) -> Option<Listed> {
+        match (key, &self.phase) {
+            (Key::Stamp(at), Phase::Stamps(stamps)) => stamps.listed(at),
+            (Key::Head(at) | Key::Tail(at) | Key::Whole(at), _) => self.files.get(at).map(|file| file.listed),
+            (Key::Run(lane) | Key::Piece(lane, _), Phase::Fetch(fetch)) => {
+                fetch.file_of(lane).map(|at| self.files[at].listed)
+            }
+            (Key::Piece(..), Phase::Audit(audit)) => Some(audit.reader.listed),
+            _ => None,
+        }
+    }
+
+    fn object_of(&self, key: Key) -> Option<Object> {
+        self.listed_of(key).map(|listed| listed.object)
+    }
+
+    fn len_of(&self, key: Key) -> Option<u64> {
+        self.listed_of(key).map(|listed| listed.len)
+    }
+
+    fn computed(&mut self, now: Now, work: Work, output: RestoreOutput, out: &mut Actions) {
+        match (work, output) {
+            (Work::Claim(at), RestoreOutput::Claim { claims, result }) => self.claimed(now, at, claims, result, out),
+            (Work::Pages(lane), RestoreOutput::Pages(result)) => self.decoded(now, lane, result, out),
+            (Work::Stream(lane), RestoreOutput::Stream { stream, decoded, next }) => {
+                if matches!(self.phase, Phase::Audit(_)) {
+                    self.audited(now, stream, &decoded, next, out);
+                } else {
+                    self.streamed(now, lane, stream, decoded, next, out);
+                }
+            }
+            (work, output) => panic!("a host answers in kind: {work:?} got {output:?}"),
+        }
+    }
+
+    /// Begins a listing.
+    fn list(&mut self, now: Now, out: &mut Actions) {
+        self.listings += 1;
+        let lister = Lister::default();
+        let request = lister.request().expect("there is a first level");
+        self.phase = Phase::List(lister);
+        self.flight.send(now, Key::List, request, out);
+    }
+
+    fn take_listing(&mut self, now: Now, entries: Vec<Listed>, more: bool, out: &mut Actions) {
+        let Phase::List(lister) = &mut self.phase else { return };
+        if let Err(error) = lister.take(entries, more) {
+            let hint = "the store does not list names in order; see docs/STORAGE".into();
+            return self.settle(Then::Exit(Exit::Failed { error, hint }), out);
+        }
+        if let Some(request) = lister.request() {
+            return self.flight.send(now, Key::List, request, out);
+        }
+        self.inventory = Inventory::new(core::mem::take(lister).into_found());
+        let highest = self.inventory.highest();
+        if highest < self.highest {
+            return self.relist("the replica's end went backwards between two listings", out);
+        }
+        self.highest = highest;
+        match self.config.target {
+            RestoreTarget::Latest => self.target = highest,
+            RestoreTarget::At(txid) => self.target = Some(txid),
+            RestoreTarget::Time(time) => return self.begin_stamps(now, time, out),
+        }
+        self.begin_plan(now, out);
+    }
+
+    /// Begins again from a fresh listing, a bounded number of times.
+    pub(super) fn relist(&mut self, why: &str, out: &mut Actions) {
+        if self.listings > RELISTS_MAX {
+            let error = format!("{why}, after {} listings", self.listings);
+            let hint = "something removes objects while they are read: check retention and other programs".into();
+            return self.settle(Then::Exit(Exit::Failed { error, hint }), out);
+        }
+        let text = format!("{why}; listing the replica again");
+        out.notify(Severity::Info, Fact::Remark { text });
+        self.settle(Then::List, out);
+    }
+
+    /// Plans for the target and surveys the files.
+    pub(super) fn begin_plan(&mut self, now: Now, out: &mut Actions) {
+        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let target = self.target.map_or(Target::Latest, Target::At);
+        match plan(&usable, target) {
+            Ok(found) => {
+                self.target = Some(found.target);
+                self.files = found.files.into_iter().map(File::new).collect();
+                self.begin_survey(now, out);
+            }
+            Err(error) => self.no_plan(error, target, out),
+        }
+    }
+
+    fn no_plan(&mut self, error: PlanError, target: Target, out: &mut Actions) {
+        if !self.excluded.is_empty() && plan(&self.inventory, target).is_ok() {
+            return self.settle(Then::Exit(self.corrupt()), out);
+        }
+        if matches!(error, PlanError::Gap { .. }) && !self.gap_confirmed {
+            // A store that lists carelessly gets a second look before a gap is reported.
+            self.gap_confirmed = true;
+            return self.relist(&error.to_string(), out);
+        }
+        let hint = error.hint().to_string();
+        let text = error.to_string();
+        let latest = self.config.target == RestoreTarget::Latest;
+        self.settle(
+            Then::Exit(match error {
+                PlanError::Gap { .. } if latest => Exit::Corrupt { error: text, hint },
+                _ => Exit::NothingToRestore { error: text, hint },
+            }),
+            out,
+        );
+    }
+
+    /// Names all damage found.
+    fn corrupt(&self) -> Exit {
+        let faults: Vec<String> = self.excluded.iter().map(|(object, text)| format!("{object}: {text}")).collect();
+        Exit::Corrupt {
+            error: faults.join("; "),
+            hint: "no other files lead to this state; `verify` checks all, -txid restores another".into(),
+        }
+    }
+
+    /// Goes around a damaged object if other files lead to the target; otherwise ends.
+    pub(super) fn blame(&mut self, object: Object, text: String, out: &mut Actions) {
+        self.excluded.insert(object, text.clone());
+        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let target = self.target.expect("objects are blamed on the way to a target");
+        if plan(&usable, Target::At(target)).is_err() {
+            return self.settle(Then::Exit(self.corrupt()), out);
+        }
+        let text = format!("{object} is damaged: {text}; going around it by other files");
+        out.notify(Severity::Warn, Fact::Remark { text });
+        self.settle(Then::Plan, out);
+    }
+
+    /// Forgets what is under way, waits for writes that nobody can take back, and goes on.
+    pub(super) fn settle(&mut self, then: Then, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        let written = |work: &Work| matches!(work, Work::Write(_) | Work::Output);
+        let forgotten: Vec<OpId> = self.work.iter().filter(|(_, work)| !written(work)).map(|(&op, _)| op).collect();
+        for op in forgotten {
+            self.work.remove(&op);
+            out.push(Action::Cancel { op });
+        }
+        self.phase = Phase::Settle(then);
+    }
+
+    /// Takes the step that settling led up to, if nothing is under way any more.
+    fn settled(&mut self, now: Now, out: &mut Actions) {
+        let Phase::Settle(then) = &self.phase else { return };
+        if !self.work.is_empty() {
+            return;
+        }
+        let then = then.clone();
+        if self.created {
+            self.output(OutputRequest::Discard, out);
+            self.phase = Phase::Discard(then);
+        } else {
+            self.go(now, then, out);
+        }
+    }
+
+    fn go(&mut self, now: Now, then: Then, out: &mut Actions) {
+        match then {
+            Then::List => self.list(now, out),
+            Then::Plan => self.begin_plan(now, out),
+            Then::Exit(exit) => self.stop(exit, out),
+        }
+    }
+
+    pub(super) fn stop(&mut self, exit: Exit, out: &mut Actions) {
+        self.phase = Phase::Stopped;
+        out.push(Action::Stopped(exit));
+    }
+
+    pub(super) fn output(&mut self, request: OutputRequest, out: &mut Actions) {
+        self.submit(Work::Output, Request::Output(request), out);
+    }
+
+    pub(super) fn compute(&mut self, work: Work, job: super::RestoreJob, out: &mut Actions) {
+        self.submit(work, Request::Compute(Job::Restore(job)), out);
+    }
+
+    pub(super) fn submit(&mut self, work: Work, request: Request, out: &mut Actions) {
+        let op = self.flight.submit(request, out);
+        self.work.insert(op, work);
+    }
+
+    /// Creates the output.
+    pub(super) fn create(&mut self, out: &mut Actions) {
+        self.created = true;
+        self.phase = Phase::Create;
+        self.output(OutputRequest::Create, out);
+    }
+
+    fn output_done(&mut self, now: Now, work: Work, result: Result<(), OutputError>, out: &mut Actions) {
+        if let Phase::Discard(then) = &self.phase {
+            let then = then.clone();
+            self.created = false;
+            if let Err(error) = result {
+                let text = format!("the unfinished file could not be removed: {}", error.text);
+                out.notify(Severity::Warn, Fact::Remark { text });
+            }
+            return self.go(now, then, out);
+        }
+        if let Err(error) = result {
+            if matches!(self.phase, Phase::Settle(_)) {
+                return;
+            }
+            return self.settle(Then::Exit(output_exit(&self.phase, &error)), out);
+        }
+        match (&self.phase, work) {
+            (_, Work::Write(lane)) => self.written(now, lane, out),
+            (Phase::Create, _) => self.begin_fetch(now, out),
+            (Phase::SetLen, _) => {
+                self.phase = Phase::Sync;
+                self.output(OutputRequest::Sync, out);
+            }
+            (Phase::Sync, _) => {
+                self.phase = Phase::Publish;
+                self.output(OutputRequest::Publish { replace: self.config.replace }, out);
+            }
+            (Phase::Publish, _) => self.stop(Exit::Done, out),
+            _ => {}
+        }
+    }
+
+    /// All pages are written and right.
+    pub(super) fn finish(&mut self, out: &mut Actions) {
+        let header = self.target_header().expect("the target's header was read before its pages");
+        let len = u64::from(header.commit) * u64::from(header.page_size.get());
+        self.phase = Phase::SetLen;
+        self.output(OutputRequest::SetLen(len), out);
+    }
+
+    /// The header of the last file of the plan.
+    pub(super) fn target_header(&self) -> Option<LtxHeader> {
+        self.files.last()?.header
+    }
+
+    fn shut_down(&mut self, deadline: Mono, out: &mut Actions) {
+        let exit = Exit::Failed {
+            error: "interrupted".into(),
+            hint: "the target is as it was; run the restore again".into(),
+        };
+        let again = self.shutdown.is_some();
+        self.shutdown = Some(deadline);
+        match &mut self.phase {
+            Phase::Stopped => {}
+            _ if again => {
+                self.flight.cancel_all(out);
+                self.stop(exit, out);
+            }
+            // Once asked for, the swap cannot be taken back; its outcome decides.
+            Phase::Publish => {}
+            Phase::Settle(then) | Phase::Discard(then) => {
+                if !matches!(then, Then::Exit(_)) {
+                    *then = Then::Exit(exit);
+                }
+            }
+            _ => self.settle(Then::Exit(exit), out),
+        }
+    }
+}
+
+/// The end that a failed output request brings.
+fn output_exit(phase: &Phase, error: &OutputError) -> Exit {
+    let text = error.text.clone();
+    if error.exists {
+        return Exit::Failed { error: text, hint: "the file exists and stays as it is; -force replaces it".into() };
+    }
+    let what = match phase {
+        Phase::Create => "create the file beside the target",
+        Phase::Publish => "put the file in the target's place",
+        Phase::Sync => "make the file durable",
+        _ => "write the file beside the target",
+    };
+    Exit::Failed { error: format!("{what}: {text}"), hint: "the target is as it was; check space and permissions".into() }
+}
+
+impl Machine for Restorer {
+    type Status = RestoreStatus;
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match event {
+            Event::Start { entropy } => {
+                if self.phase == Phase::Idle {
+                    self.flight.seed(entropy);
+                    self.list(now, out);
+                }
+            }
+            Event::Tick => {
+                if let Some(deadline) = self.shutdown
+                    && deadline <= now.mono
+                {
+                    return self.shut_down(deadline, out);
+                }
+                for landed in self.flight.tick(now, out) {
+                    self.landed(now, landed, out);
+                }
+            }
+            Event::Shutdown { deadline } => self.shut_down(deadline, out),
+            Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
+            Event::SourceChanged | Event::SyncNow => {}
+        }
+        self.settled(now, out);
+    }
+
+    fn next_deadline(&self) -> Option<(Mono, Reason)> {
+        if self.phase == Phase::Stopped {
+            return None;
+        }
+        let shutdown = self.shutdown.map(|at| (at, Reason::Shutdown));
+        self.flight.next_deadline().into_iter().chain(shutdown).min()
+    }
+
+    fn status(&self) -> RestoreStatus {
+        let header = self.target_header();
+        RestoreStatus {
+            phase: phase_of(&self.phase),
+            target: self.target,
+            stamp: header.map(|it| -> Wall { it.stamp }),
+            page_size: header.map(|it| it.page_size),
+            pages: header.map_or(0, |it| it.commit),
+            pages_done: self.pages_done,
+            plan: self.files[self.used_from.min(self.files.len())..].iter().map(planned).collect(),
+            bytes_fetched: self.flight.bytes,
+            requests: self.flight.requests,
+            post: header.and_then(|it| it.chain.post),
+            proven: self.proven,
+            listings: self.listings,
+            excluded: self.excluded.keys().copied().collect(),
+        }
+    }
+}
+
+fn planned(file: &File) -> PlannedFile {
+    let pages = file.wins.as_slice().len() as u32;
+    let (fetch_bytes, fetch_requests) = match (&file.body, pages, file.ranged) {
+        (Some(_), ..) | (None, 0, _) => (0, 0),
+        (None, _, true) => (file.runs.iter().map(|run| run.len).sum(), file.runs.len() as u64),
+        (None, _, false) => (file.listed.len, file.listed.len.div_ceil(crate::machine::PART_BYTES_MAX as u64)),
+    };
+    PlannedFile {
+        object: file.listed.object,
+        len: file.listed.len,
+        chained: file.header.map(|_| file.is_chained()),
+        ranged: file.ranged,
+        pages,
+        fetch_bytes,
+        fetch_requests,
+    }
+}
+
+fn phase_of(phase: &Phase) -> RestorePhase {
+    match phase {
+        Phase::Idle => RestorePhase::Idle,
+        Phase::List(_) => RestorePhase::Listing,
+        Phase::Stamps(_) => RestorePhase::Dating,
+        Phase::Survey(_) => RestorePhase::Surveying,
+        Phase::Create | Phase::Fetch(_) => RestorePhase::Fetching,
+        Phase::Audit(_) => RestorePhase::Auditing,
+        Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,
+        Phase::Settle(_) | Phase::Discard(_) => RestorePhase::Settling,
+        Phase::Stopped => RestorePhase::Stopped,
+    }
+}

@@ -1,0 +1,350 @@
+//! Reading headers and page indexes: which transaction belongs to a time, and which file
+//! provides which page.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::{Claimed, Claims, RestoreJob};
+use crate::ids::{Now, Txid, Wall};
+use crate::ltx::{LTX_HEADER_BYTES, LtxError, LtxHeader};
+use crate::machine::{Actions, ByteRange, Chunk, Exit, Listed, StoreRequest};
+
+/// What is read of a file's end at first.
+const TAIL_BYTES: u64 = 64 << 10;
+/// A file no longer than this is fetched whole at once while there is room.
+const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// Looking for the highest transaction stamped at or before a time.
+///
+/// Transactions are tried from the highest down, a few at a time, until one qualifies: stamps
+/// may stand still or step back, so that the order of transactions is the only one there is. Of
+/// several files that end at one transaction that of the lowest level knows best when it was
+/// captured; a snapshot's stamp is that of the snapshot.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Stamps {
+    time: Wall,
+    /// Descending by max, then ascending by level.
+    candidates: Vec<(Listed, Dated)>,
+    asked: usize,
+}
+
+/// What is known about a candidate.
+#[derive(Clone, PartialEq, Debug)]
+enum Dated {
+    Unknown,
+    Stamp(Wall),
+    Damaged(String),
+}
+
+impl Stamps {
+    pub(super) fn listed(&self, at: usize) -> Option<Listed> {
+        self.candidates.get(at).map(|(listed, _)| *listed)
+    }
+
+    /// The transaction, if the answers so far decide it.
+    fn decide(&self) -> Verdict {
+        let mut damaged: Option<(Listed, &str)> = None;
+        let mut lowest = None;
+        for (at, (listed, dated)) in self.candidates.iter().enumerate() {
+            let max = listed.object.range.max();
+            if lowest == Some(max) {
+                continue;
+            }
+            if let Some((object, text)) = damaged
+                && object.object.range.max() != max
+            {
+                return Verdict::Damaged(format!("{}: {text}", object.object));
+            }
+            match dated {
+                Dated::Unknown => return Verdict::Open(at),
+                Dated::Stamp(stamp) if *stamp <= self.time => return Verdict::Found(max),
+                Dated::Stamp(_) => {
+                    lowest = Some(max);
+                    damaged = None;
+                }
+                Dated::Damaged(text) => damaged = damaged.or(Some((*listed, text))),
+            }
+        }
+        match damaged {
+            Some((object, text)) => Verdict::Damaged(format!("{}: {text}", object.object)),
+            None => Verdict::Before,
+        }
+    }
+}
+
+enum Verdict {
+    /// The candidate at this place decides.
+    Open(usize),
+    Found(Txid),
+    Damaged(String),
+    Before,
+}
+
+/// Reading the plan's files from the newest to the oldest.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Survey {
+    /// The lowest file asked for.
+    asked_down_to: usize,
+    /// The file whose pages are claimed next.
+    at: usize,
+    /// `None` before the newest header is known, and while a job has them.
+    claims: Option<Claims>,
+    started: bool,
+    /// Bytes of files asked for or held whole.
+    held: u64,
+}
+
+impl Restorer {
+    pub(super) fn begin_stamps(&mut self, now: Now, time: Wall, out: &mut Actions) {
+        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let mut candidates: Vec<Listed> = usable.objects().to_vec();
+        candidates.sort_by_key(|it| (core::cmp::Reverse(it.object.range.max()), it.object.level));
+        if candidates.is_empty() {
+            return self.begin_plan(now, out);
+        }
+        let candidates = candidates.into_iter().map(|listed| (listed, Dated::Unknown)).collect();
+        self.phase = Phase::Stamps(Stamps { time, candidates, asked: 0 });
+        self.pump_stamps(now, out);
+    }
+
+    fn pump_stamps(&mut self, now: Now, out: &mut Actions) {
+        let Phase::Stamps(stamps) = &mut self.phase else { return };
+        match stamps.decide() {
+            Verdict::Found(txid) => {
+                self.flight.cancel_all(out);
+                self.target = Some(txid);
+                self.begin_plan(now, out);
+            }
+            Verdict::Damaged(error) => {
+                let hint = "its time is unknown, and so is whether it is wanted; name a state with -txid".into();
+                self.settle(Then::Exit(Exit::Corrupt { error, hint }), out);
+            }
+            Verdict::Before => {
+                let first = stamps.candidates.iter().filter_map(|(_, dated)| match dated {
+                    Dated::Stamp(stamp) => Some(stamp.0),
+                    _ => None,
+                });
+                let first = first.min().unwrap_or_default();
+                let error = format!(
+                    "nothing was captured at or before {} ms since 1970; the earliest stamp is {first} ms",
+                    stamps.time.0
+                );
+                let hint = "choose a later time".into();
+                self.settle(Then::Exit(Exit::NothingToRestore { error, hint }), out);
+            }
+            Verdict::Open(at) => {
+                let end = (at + self.config.parallelism).min(stamps.candidates.len());
+                for at in stamps.asked.max(at)..end {
+                    // Of the files that end at one transaction the first decides, unless damaged.
+                    let (listed, _) = stamps.candidates[at];
+                    let first = |it: &(Listed, Dated)| it.0.object.range.max() != listed.object.range.max();
+                    if at > 0 && !first(&stamps.candidates[at - 1]) && !matches!(stamps.candidates[at - 1].1, Dated::Damaged(_)) {
+                        continue;
+                    }
+                    self.flight.send(now, Key::Stamp(at), head_request(&listed), out);
+                }
+                stamps.asked = stamps.asked.max(end);
+            }
+        }
+    }
+
+    pub(super) fn take_stamp(&mut self, now: Now, at: usize, bytes: &Chunk, out: &mut Actions) {
+        let Phase::Stamps(stamps) = &mut self.phase else { return };
+        let (listed, dated) = &mut stamps.candidates[at];
+        match read_header(listed, bytes) {
+            Ok(header) => *dated = Dated::Stamp(header.stamp),
+            Err(text) => {
+                *dated = Dated::Damaged(text);
+                // The next that ends there was passed over in the hope of this one.
+                stamps.asked = stamps.asked.min(at + 1);
+            }
+        }
+        self.pump_stamps(now, out);
+    }
+
+    pub(super) fn begin_survey(&mut self, now: Now, out: &mut Actions) {
+        let count = self.files.len();
+        assert!(count > 0, "a plan holds a file");
+        self.used_from = 0;
+        self.pages_done = 0;
+        self.told = 0;
+        let survey = Survey { asked_down_to: count, at: count - 1, claims: None, started: false, held: 0 };
+        self.phase = Phase::Survey(survey);
+        self.pump_survey(now, out);
+    }
+
+    /// Asks for files ahead of the one whose turn it is.
+    fn pump_survey(&mut self, now: Now, out: &mut Actions) {
+        let room = self.config.parallelism as u64 * WHOLE_BYTES_MAX;
+        let Phase::Survey(survey) = &mut self.phase else { return };
+        let lowest = (survey.at + 1).saturating_sub(self.config.parallelism);
+        while survey.asked_down_to > lowest {
+            survey.asked_down_to -= 1;
+            let at = survey.asked_down_to;
+            let listed = self.files[at].listed;
+            let (object, len) = (listed.object, listed.len);
+            if len <= TAIL_BYTES || (len <= WHOLE_BYTES_MAX && survey.held + len <= room) {
+                survey.held += len;
+                let request = StoreRequest::Get { object, range: ByteRange::At { offset: 0, len } };
+                self.flight.send(now, Key::Whole(at), request, out);
+            } else {
+                self.flight.send(now, Key::Head(at), head_request(&listed), out);
+                let request = StoreRequest::Get { object, range: ByteRange::Tail(TAIL_BYTES) };
+                self.flight.send(now, Key::Tail(at), request, out);
+            }
+        }
+    }
+
+    pub(super) fn take_survey(&mut self, now: Now, key: Key, bytes: Chunk, out: &mut Actions) {
+        let at = match key {
+            Key::Head(at) | Key::Tail(at) | Key::Whole(at) => at,
+            _ => unreachable!("called for the survey's own reads"),
+        };
+        let file = &mut self.files[at];
+        if !matches!(key, Key::Tail(_)) {
+            match read_header(&file.listed, &bytes) {
+                Ok(header) => file.header = Some(header),
+                // Perhaps it does not matter; that shows when its turn comes.
+                Err(text) => file.fault = Some(text),
+            }
+        }
+        if !matches!(key, Key::Head(_)) {
+            file.tail = Some(bytes.clone());
+        }
+        if matches!(key, Key::Whole(_)) {
+            file.body = Some(bytes);
+        }
+        self.pump_claims(now, out);
+    }
+
+    /// Hands the next file to a job if it is complete and the job of the one before has ended.
+    fn pump_claims(&mut self, now: Now, out: &mut Actions) {
+        let Phase::Survey(survey) = &mut self.phase else { return };
+        let at = survey.at;
+        let file = &self.files[at];
+        if let Some(text) = file.fault.clone() {
+            return self.blame_file(at, text, out);
+        }
+        let (Some(header), Some(tail)) = (file.header, file.tail.clone()) else { return };
+        if !survey.started {
+            survey.started = true;
+            survey.claims = Some(Claims::new(header.page_size, header.commit, self.config.pending_byte));
+        }
+        let Some(claims) = survey.claims.take() else { return };
+        let target = self.files.last().and_then(|file| file.header).expect("the newest header comes first");
+        if header.page_size != target.page_size {
+            let (expected, found) = (target.page_size, header.page_size);
+            let text = format!("page size at byte 8: expected {expected} as in {}, found {found}", target.range);
+            return self.blame_file(at, text, out);
+        }
+        let job = RestoreJob::Claim { claims, header, tail, file_bytes: file.listed.len };
+        self.compute(Work::Claim(at), job, out);
+        self.pump_survey(now, out);
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        now: Now,
+        at: usize,
+        claims: Claims,
+        result: Result<Claimed, LtxError>,
+        out: &mut Actions,
+    ) {
+        let room = self.config.parallelism as u64 * WHOLE_BYTES_MAX;
+        let Phase::Survey(survey) = &mut self.phase else { return };
+        let file = &mut self.files[at];
+        let claimed = match result {
+            Ok(claimed) => claimed,
+            Err(LtxError::NeedMore { bytes }) if bytes <= file.listed.len => {
+                survey.claims = Some(claims);
+                file.tail = None;
+                let request = StoreRequest::Get { object: file.listed.object, range: ByteRange::Tail(bytes) };
+                return self.flight.send(now, Key::Tail(at), request, out);
+            }
+            Err(error) => return self.blame_file(at, error.to_string(), out),
+        };
+        if file.body.is_some() && (claimed.wins.as_slice().is_empty() || survey.held > room) {
+            survey.held -= file.listed.len;
+            file.body = None;
+        }
+        file.tail = None;
+        file.wins = claimed.wins;
+        file.runs = claimed.runs;
+        if claimed.full || at == 0 {
+            self.used_from = at;
+            return self.surveyed(&claims, out);
+        }
+        survey.claims = Some(claims);
+        survey.at = at - 1;
+        self.pump_survey(now, out);
+        self.pump_claims(now, out);
+    }
+
+    /// All that matters is known.
+    fn surveyed(&mut self, claims: &Claims, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        if claims.left() > 0 {
+            let page = claims.first_left().map_or(0, |page| page.get());
+            let at = self.grown_at(page);
+            let text = format!("page {page}, by which the database grew, is in no file ({} pages are missing)", claims.left());
+            return self.blame_file(at, text, out);
+        }
+        if let Some((at, text)) = self.broken_link() {
+            return self.blame_file(at, text, out);
+        }
+        let proof = self.target_header().is_some_and(|header| header.chain.post.is_some());
+        for file in &mut self.files[self.used_from..] {
+            file.ranged = proof && file.is_chained();
+        }
+        if self.config.dry_run {
+            return self.settle(Then::Exit(Exit::Done), out);
+        }
+        self.create(out);
+    }
+
+    /// The file that last made the database grow past `page`.
+    fn grown_at(&self, page: u32) -> usize {
+        let commit = |at: usize| self.files[at].header.map_or(0, |header| header.commit);
+        let grew = |&at: &usize| commit(at) >= page && (at == self.used_from || commit(at - 1) < page);
+        (self.used_from..self.files.len()).rev().find(grew).unwrap_or(self.files.len() - 1)
+    }
+
+    /// A file that does not continue the state of the one before, where both tell.
+    fn broken_link(&self) -> Option<(usize, String)> {
+        (self.used_from + 1..self.files.len()).find_map(|at| {
+            let (before, this) = (self.files[at - 1].header?, self.files[at].header?);
+            let adjoin = before.range.max().next() == this.range.min();
+            let (expected, found) = (before.chain.post?, this.chain.pre?);
+            (adjoin && expected != found).then(|| {
+                let text = format!("pre-state at byte 80: expected {expected} as {} left it, found {found}", before.range);
+                (at, text)
+            })
+        })
+    }
+
+    pub(super) fn blame_file(&mut self, at: usize, text: String, out: &mut Actions) {
+        self.blame(self.files[at].listed.object, text, out);
+    }
+}
+
+fn head_request(listed: &Listed) -> StoreRequest {
+    let len = listed.len.min(LTX_HEADER_BYTES as u64);
+    StoreRequest::Get { object: listed.object, range: ByteRange::At { offset: 0, len } }
+}
+
+/// Reads a header that must belong to the name it is stored under.
+pub(crate) fn read_header(listed: &Listed, bytes: &[u8]) -> Result<LtxHeader, String> {
+    let Some(bytes) = bytes.first_chunk::<LTX_HEADER_BYTES>() else {
+        return Err(LtxError::Truncated { offset: bytes.len() as u64, what: "header" }.to_string());
+    };
+    let header = LtxHeader::decode(bytes).map_err(|error| error.to_string())?;
+    check_name(listed, &header).map_or(Ok(header), Err)
+}
+
+/// What is wrong if the header tells of other transactions than the name.
+pub(crate) fn check_name(listed: &Listed, header: &LtxHeader) -> Option<String> {
+    let (expected, found) = (listed.object.range, header.range);
+    (expected != found).then(|| format!("transactions at byte 16: expected {expected} as in its name, found {found}"))
+}

@@ -1,0 +1,258 @@
+//! A host that keeps objects in a map and does one thing at a time, in an order drawn from a
+//! seed, with the faults that a test asks for.
+
+use std::boxed::Box;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::string::String;
+use std::vec::Vec;
+
+use core::time::Duration;
+
+use crate::ids::{Level, Mono, Now, Wall};
+use crate::ltx::parse_file_name;
+use crate::machine::{
+    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
+    OutputRequest, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
+use crate::restore::{RestoreConfig, RestoreStatus, Restorer};
+
+/// What a store may do to a read before it is served.
+pub type Hook = Box<dyn FnMut(&StoreRequest, &mut BTreeMap<Object, Vec<u8>>) -> Option<StoreError>>;
+
+pub struct Host {
+    pub store: BTreeMap<Object, Vec<u8>>,
+    /// What stands in the target's place.
+    pub target: Option<Vec<u8>>,
+    /// What is being built.
+    pub output: Option<Vec<u8>>,
+    pub seed: u64,
+    /// Of a thousand reads: how many fail for a while, come short, or are never answered.
+    pub trouble_permille: u64,
+    pub list_entries_max: usize,
+    pub hook: Option<Hook>,
+    /// Which output request fails: the n-th, counted from 1.
+    pub output_fails_at: Option<u64>,
+    pub outputs: u64,
+    pub reads_open_max: usize,
+    pub read_bytes: u64,
+    pub facts: Vec<Fact>,
+    now: Duration,
+    held: Vec<(OpId, Request)>,
+    lost: BTreeSet<OpId>,
+}
+
+impl Host {
+    pub fn new(store: BTreeMap<Object, Vec<u8>>) -> Host {
+        Host {
+            store,
+            target: None,
+            output: None,
+            seed: 1,
+            trouble_permille: 0,
+            list_entries_max: 7,
+            hook: None,
+            output_fails_at: None,
+            outputs: 0,
+            reads_open_max: 0,
+            read_bytes: 0,
+            facts: Vec::new(),
+            now: Duration::ZERO,
+            held: Vec::new(),
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Objects from `<dir>/<level>/<min>-<max>.ltx`.
+    pub fn from_dir(dir: &Path) -> Host {
+        Host::new(load(dir))
+    }
+
+    pub fn seeded(mut self, seed: u64, trouble_permille: u64) -> Host {
+        self.seed = seed;
+        self.trouble_permille = trouble_permille;
+        self
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
+    }
+
+    pub fn restore(&mut self, config: RestoreConfig) -> (Exit, RestoreStatus) {
+        let mut restorer = Restorer::new(config, OpIds::new(ReplicaId(0), self.seed));
+        let exit = self.run(&mut restorer);
+        let status = restorer.status();
+        (exit, status)
+    }
+
+    /// Runs a machine to its end.
+    pub fn run<M: Machine>(&mut self, machine: &mut M) -> Exit {
+        self.held.clear();
+        self.lost.clear();
+        let mut event = Event::Start { entropy: self.seed };
+        for _ in 0..2_000_000 {
+            let mut out = Actions::new();
+            machine.handle(Now { mono: Mono::from_duration(self.now), wall: Wall(0) }, event, &mut out);
+            if let Some(exit) = self.take(&mut out) {
+                assert!(self.held.iter().all(|(_, it)| !matches!(it, Request::Output(_))), "no output is left under way");
+                return exit;
+            }
+            event = match self.next() {
+                Some(event) => event,
+                None => {
+                    let (at, _) = machine.next_deadline().expect("a machine that awaits nothing has a deadline");
+                    self.now = self.now.max(at.as_duration());
+                    Event::Tick
+                }
+            };
+        }
+        panic!("the machine does not come to an end");
+    }
+
+    fn take(&mut self, out: &mut Actions) -> Option<Exit> {
+        let mut exit = None;
+        for action in out.drain() {
+            assert!(exit.is_none(), "nothing follows the end");
+            match action {
+                Action::Submit { op, request } => self.held.push((op, request)),
+                Action::Cancel { op } => {
+                    self.lost.remove(&op);
+                    // A cancelled request may be answered all the same.
+                    if op.seq % 2 == 0 {
+                        self.held.retain(|(held, _)| *held != op);
+                    }
+                }
+                Action::Notify(notice) => self.facts.push(notice.fact),
+                Action::Stopped(found) => exit = Some(found),
+            }
+        }
+        let reads = self.held.iter().filter(|(_, it)| matches!(it, Request::Store(StoreRequest::Get { .. })));
+        self.reads_open_max = self.reads_open_max.max(reads.count());
+        exit
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            let open: Vec<usize> = (0..self.held.len()).filter(|&at| !self.lost.contains(&self.held[at].0)).collect();
+            if open.is_empty() {
+                return None;
+            }
+            let at = open[self.draw(open.len() as u64) as usize];
+            let (op, request) = self.held.swap_remove(at);
+            let outcome = match request {
+                Request::Store(request) => {
+                    if self.trouble_permille > 0 && self.draw(1000) < self.trouble_permille && self.draw(4) == 0 {
+                        self.lost.insert(op);
+                        self.held.push((op, Request::Store(request)));
+                        continue;
+                    }
+                    Outcome::Store(self.read(&request))
+                }
+                Request::Compute(job) => Outcome::Compute(job.run()),
+                Request::Output(request) => Outcome::Output(self.write(request)),
+                other => panic!("not asked for by a restore: {other:?}"),
+            };
+            return Some(Event::Completed { op, outcome });
+        }
+    }
+
+    fn read(&mut self, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        let fail = |kind| Err(StoreError { kind, text: "injected".into() });
+        if let Some(error) = self.hook.as_mut().and_then(|hook| hook(request, &mut self.store)) {
+            return Err(error);
+        }
+        let trouble = self.trouble_permille > 0 && self.draw(1000) < self.trouble_permille;
+        let kind = [StoreErrorKind::Retry, StoreErrorKind::Conflict, StoreErrorKind::Ambiguous];
+        if trouble && self.draw(2) == 0 {
+            let at = self.draw(3) as usize;
+            return fail(kind[at]);
+        }
+        match *request {
+            StoreRequest::List { level, after, limit } => {
+                let all = self.store.iter().filter(|(it, _)| it.level == level);
+                let mut entries: Vec<Listed> = all
+                    .filter(|(it, _)| after.is_none_or(|after| it.range > after))
+                    .map(|(&object, bytes)| Listed { object, len: bytes.len() as u64, modified: None })
+                    .collect();
+                let limit = self.list_entries_max.min(limit as usize);
+                let more = entries.len() > limit;
+                entries.truncate(limit);
+                Ok(StoreReply::Listing { entries, more })
+            }
+            StoreRequest::Get { object, range } => {
+                let Some(bytes) = self.store.get(&object) else { return fail(StoreErrorKind::NotFound) };
+                let whole = bytes.len() as u64;
+                let (start, mut end) = match range {
+                    ByteRange::At { offset, len } => (offset.min(whole), offset.saturating_add(len).min(whole)),
+                    ByteRange::Tail(len) => (whole.saturating_sub(len), whole),
+                };
+                if trouble {
+                    end = start + (end - start) / 2;
+                }
+                let bytes = bytes[start as usize..end as usize].to_vec();
+                self.read_bytes += bytes.len() as u64;
+                Ok(StoreReply::Bytes { bytes: Chunk::from(bytes), object_len: whole })
+            }
+            _ => panic!("a restore only reads"),
+        }
+    }
+
+    fn write(&mut self, request: OutputRequest) -> Result<(), OutputError> {
+        self.outputs += 1;
+        let fail = |exists, text: &str| Err(OutputError { exists, text: text.into() });
+        if self.output_fails_at == Some(self.outputs) {
+            return fail(false, "no space left");
+        }
+        if request == OutputRequest::Create {
+            assert!(self.output.is_none(), "an output is created once");
+            self.output = Some(Vec::new());
+            return Ok(());
+        }
+        let output = self.output.as_mut().expect("the output is created first");
+        match request {
+            OutputRequest::Create => unreachable!("handled above"),
+            OutputRequest::WriteAt { offset, bytes } => {
+                let end = offset as usize + bytes.len();
+                if output.len() < end {
+                    output.resize(end, 0);
+                }
+                output[offset as usize..end].copy_from_slice(&bytes);
+            }
+            OutputRequest::SetLen(len) => output.resize(len as usize, 0),
+            OutputRequest::Sync => {}
+            OutputRequest::Publish { replace } => {
+                if self.target.is_some() && !replace {
+                    return fail(true, "the target exists");
+                }
+                self.target = self.output.take();
+            }
+            OutputRequest::Discard => self.output = None,
+        }
+        Ok(())
+    }
+
+    /// All remarks, for assertions about words.
+    pub fn remarks(&self) -> String {
+        let remarks = self.facts.iter().filter_map(|fact| match fact {
+            Fact::Remark { text } => Some(text.as_str()),
+            _ => None,
+        });
+        remarks.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn load(dir: &Path) -> BTreeMap<Object, Vec<u8>> {
+    let mut store = BTreeMap::new();
+    for level in Level::all() {
+        let Ok(files) = std::fs::read_dir(dir.join(std::format!("{level}"))) else { continue };
+        for file in files {
+            let file = file.unwrap();
+            let range = parse_file_name(file.file_name().to_str().unwrap()).expect("a segment's name");
+            store.insert(Object { level, range }, std::fs::read(file.path()).unwrap());
+        }
+    }
+    store
+}

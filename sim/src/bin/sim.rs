@@ -1,0 +1,54 @@
+//! `sim --seeds A..B` runs seeds; `sim replay SEED [-v]` runs one and tells what happens.
+
+#![expect(clippy::print_stdout, reason = "it is a command")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use driftless_sim::ring0::run_seed;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--seeds", range] => seeds(range),
+        ["replay", seed, rest @ ..] => replay(seed, rest.contains(&"-v")),
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: sim --seeds A..B | sim replay SEED [-v]");
+    ExitCode::from(2)
+}
+
+fn seeds(range: &str) -> ExitCode {
+    let bounds = range.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let Some((from, to)) = bounds else { return usage() };
+    let began = Instant::now();
+    let mut failed = Vec::new();
+    for seed in from..to {
+        if let Err(failure) = run_seed(seed, false) {
+            let text = failure.to_string();
+            println!("{}", text.chars().take(600).collect::<String>());
+            failed.push(seed);
+        }
+    }
+    let count = to - from;
+    println!("{count} seeds in {:.1} s, {} failed: {failed:?}", began.elapsed().as_secs_f64(), failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: &str, verbose: bool) -> ExitCode {
+    let Ok(seed) = seed.parse() else { return usage() };
+    match run_seed(seed, verbose) {
+        Ok(summary) => {
+            println!("seed {seed}: {summary:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The application: real SQLite in a process of its own, one small operation after the other.
+//!
+//! Each committed transaction counts one number up and first looks whether the number is the one
+//! that was acknowledged last. A commit whose end the application did not learn leaves two
+//! numbers possible, and the next look tells which. So a commit that goes missing is noticed by
+//! the application itself, as one would notice it in life.
+//!
+//! The busy timeout is zero: in a world of one thread nobody else runs while SQLite waits. The
+//! loop tries a busy operation again.
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::violation::Violation;
+use crate::disk::{Disk, lock};
+use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
+
+/// The database's path.
+pub const PATH: &str = "/a.db";
+/// Another database that is renamed over it, and an older copy of it.
+const OTHER: &str = "/other.db";
+const BACKUP: &str = "/backup.db";
+/// The application's process.
+pub const PROCESS: &str = "app";
+
+/// What a transaction does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Adds `rows` of `bytes` each.
+    Insert { rows: u32, bytes: u32 },
+    /// Rewrites one row in `of`.
+    Update { of: u32 },
+    /// Deletes one row in `of`.
+    Delete { of: u32 },
+    /// Begins and commits without a change.
+    Nothing,
+}
+
+/// One operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AppOp {
+    /// Does nothing, so that time passes.
+    Rest,
+    /// Opens the database, creating it with this page size if it is not there.
+    Open { page_bytes: u32 },
+    /// Closes every connection in order.
+    Close,
+    /// A whole transaction.
+    Write(Work),
+    /// Begins one and leaves it open.
+    Begin(Work),
+    /// Commits the one that is open.
+    Commit,
+    /// Rolls it back.
+    Rollback,
+    /// `VACUUM`.
+    Vacuum,
+    /// `PRAGMA wal_checkpoint`.
+    Checkpoint(&'static str),
+    /// `PRAGMA wal_autocheckpoint`.
+    Autocheckpoint(u32),
+    /// A second connection takes a snapshot and keeps it.
+    ReaderBegin,
+    /// It lets go.
+    ReaderEnd,
+    /// SIGKILL.
+    Kill,
+    /// A transaction in whose sync the process dies.
+    DieInCommit(Work),
+    /// A transaction whose sync fails.
+    FailCommit(Work),
+    /// Out of WAL mode, one transaction there, and back; refused while others are attached.
+    Rollbackward,
+    /// A page size by `VACUUM` in rollback mode; refused while others are attached.
+    PageSize(u32),
+    /// Deletes the database and makes a new one.
+    Recreate { page_bytes: u32 },
+    /// Puts another database in its place by rename.
+    RenameOver { page_bytes: u32 },
+    /// Keeps a copy of the database.
+    Backup,
+    /// Puts the copy in its place.
+    RestoreBackup,
+}
+
+/// How an operation ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AppEnd {
+    /// What the files say now is committed.
+    Committed,
+    /// Nothing was committed.
+    Done,
+    /// Something may have been written that does not count.
+    Failed(String),
+    /// Somebody holds a lock.
+    Busy,
+}
+
+/// The application.
+pub struct App {
+    writer: Option<Connection>,
+    reader: Option<Connection>,
+    in_transaction: bool,
+    autocheckpoint: u32,
+    /// The number of the last commit.
+    acknowledged: i64,
+    /// A number that may have been committed instead.
+    in_doubt: Option<i64>,
+    kept: Option<i64>,
+    /// What was found missing.
+    missing: Option<String>,
+    fault: Arc<Mutex<Option<VfsFault>>>,
+    /// Commits that were acknowledged.
+    pub commits: u64,
+    /// Operations that found a lock in their way.
+    pub busy: u64,
+}
+
+type Sql = rusqlite::Result<AppEnd>;
+
+impl App {
+    /// An application that has not begun. It sets the fault hook of its host.
+    pub fn new(host: &SimHost) -> App {
+        let fault: Arc<Mutex<Option<VfsFault>>> = Arc::default();
+        let armed = Arc::clone(&fault);
+        host.set_fault_hook(Some(Arc::new(move |process: &str, op, path: &str| {
+            let hit = process == PROCESS && op == VfsOp::Sync && path.ends_with("-wal");
+            if hit { lock(&armed).take() } else { None }
+        })));
+        App {
+            writer: None,
+            reader: None,
+            in_transaction: false,
+            autocheckpoint: 1_000,
+            acknowledged: 0,
+            in_doubt: None,
+            kept: None,
+            missing: None,
+            fault,
+            commits: 0,
+            busy: 0,
+        }
+    }
+
+    /// Whether a snapshot is being held.
+    pub fn is_reading(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Whether a transaction is open.
+    pub fn is_writing(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// When the application finds that a commit of its own is missing.
+    pub fn perform(&mut self, sqlite: &SimSqlite, op: AppOp) -> Result<AppEnd, Violation> {
+        let end = self.run(sqlite, op);
+        *lock(&self.fault) = None;
+        match end {
+            Ok(end) => {
+                if end == AppEnd::Committed {
+                    self.commits += 1;
+                }
+                Ok(end)
+            }
+            Err(error) => self.sort(sqlite, error),
+        }
+    }
+
+    fn sort(&mut self, sqlite: &SimSqlite, error: rusqlite::Error) -> Result<AppEnd, Violation> {
+        if let Some(text) = self.missing.take() {
+            return Err(Violation::new("source unharmed", text));
+        }
+        let code = error.sqlite_error_code();
+        if !sqlite.is_alive(PROCESS) {
+            self.forget_connections();
+            return Ok(AppEnd::Failed(error.to_string()));
+        }
+        let busy = matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked));
+        self.in_transaction &= busy;
+        if let Some(writer) = &self.writer
+            && !self.in_transaction
+            && !writer.is_autocommit()
+        {
+            let _ = writer.execute_batch("ROLLBACK");
+        }
+        match code {
+            _ if busy => {
+                self.busy += 1;
+                Ok(AppEnd::Busy)
+            }
+            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(error.to_string())),
+            _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
+        }
+    }
+
+    fn run(&mut self, sqlite: &SimSqlite, op: AppOp) -> Sql {
+        let finishes = matches!(
+            op,
+            AppOp::Rest | AppOp::Kill | AppOp::Commit | AppOp::Rollback | AppOp::ReaderBegin | AppOp::ReaderEnd
+        );
+        if self.in_transaction && !finishes {
+            self.rollback()?;
+        }
+        match op {
+            AppOp::Rest => Ok(AppEnd::Done),
+            AppOp::Open { page_bytes } => self.open(sqlite, page_bytes),
+            AppOp::Close => self.close(),
+            AppOp::Write(work) => self.write(sqlite, work, None),
+            AppOp::Begin(work) => self.begin(sqlite, work),
+            AppOp::Commit => self.commit(),
+            AppOp::Rollback => self.rollback(),
+            AppOp::Vacuum => self.batch(sqlite, "VACUUM", AppEnd::Committed),
+            AppOp::Checkpoint(mode) => {
+                self.opened(sqlite)?.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
+                Ok(AppEnd::Done)
+            }
+            AppOp::Autocheckpoint(pages) => {
+                self.autocheckpoint = pages;
+                self.set_autocheckpoint()
+            }
+            AppOp::ReaderBegin => self.reader_begin(sqlite),
+            AppOp::ReaderEnd => {
+                self.reader = None;
+                Ok(AppEnd::Done)
+            }
+            AppOp::Kill => {
+                sqlite.kill_process(PROCESS);
+                if self.in_transaction {
+                    self.in_doubt = None;
+                }
+                self.forget_connections();
+                Ok(AppEnd::Failed("killed".into()))
+            }
+            AppOp::DieInCommit(work) => self.write(sqlite, work, Some(VfsFault::Die)),
+            AppOp::FailCommit(work) => self.write(sqlite, work, Some(VfsFault::Io)),
+            AppOp::Rollbackward => self.rollbackward(sqlite, None),
+            AppOp::PageSize(bytes) => self.rollbackward(sqlite, Some(bytes)),
+            AppOp::Recreate { page_bytes } => self.recreate(sqlite, page_bytes),
+            AppOp::RenameOver { page_bytes } => self.rename_over(sqlite, page_bytes),
+            AppOp::Backup => self.backup(sqlite),
+            AppOp::RestoreBackup => self.restore_backup(sqlite),
+        }
+    }
+
+    fn forget_connections(&mut self) {
+        (self.writer, self.reader, self.in_transaction) = (None, None, false);
+    }
+
+    fn open(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+        if self.writer.is_some() {
+            return Ok(AppEnd::Done);
+        }
+        let fresh = !sqlite.disk().exists(PATH);
+        let writer = sqlite.open(PROCESS, PATH)?;
+        writer.busy_timeout(std::time::Duration::ZERO)?;
+        if fresh {
+            (self.acknowledged, self.in_doubt) = (0, None);
+        }
+        prepare(&writer, page_bytes)?;
+        self.writer = Some(writer);
+        self.set_autocheckpoint()?;
+        Ok(AppEnd::Committed)
+    }
+
+    fn set_autocheckpoint(&mut self) -> Sql {
+        if let Some(writer) = &self.writer {
+            writer.query_row(&format!("PRAGMA wal_autocheckpoint={}", self.autocheckpoint), [], |_| Ok(()))?;
+        }
+        Ok(AppEnd::Done)
+    }
+
+    fn opened(&mut self, sqlite: &SimSqlite) -> rusqlite::Result<&Connection> {
+        if self.writer.is_none() {
+            self.open(sqlite, 1_024)?;
+        }
+        Ok(self.writer.as_ref().expect("just opened"))
+    }
+
+    fn batch(&mut self, sqlite: &SimSqlite, sql: &str, end: AppEnd) -> Sql {
+        self.opened(sqlite)?.execute_batch(sql)?;
+        Ok(end)
+    }
+
+    fn close(&mut self) -> Sql {
+        self.reader = None;
+        self.in_transaction = false;
+        if let Some(writer) = self.writer.take() {
+            writer.close().map_err(|(_, error)| error)?;
+        }
+        Ok(AppEnd::Done)
+    }
+
+    fn begin(&mut self, sqlite: &SimSqlite, work: Work) -> Sql {
+        self.opened(sqlite)?.execute_batch("BEGIN IMMEDIATE")?;
+        self.in_transaction = true;
+        let done = self.look().and_then(|()| self.work(work));
+        if done.is_err() {
+            self.in_transaction = false;
+        }
+        done?;
+        Ok(AppEnd::Done)
+    }
+
+    /// Within a transaction: is the last commit there?
+    fn look(&mut self) -> rusqlite::Result<()> {
+        let writer = self.writer.as_ref().expect("a transaction is open");
+        let found: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        if found != self.acknowledged && self.in_doubt != Some(found) {
+            let text = format!(
+                "the database is at commit {found}, {} was acknowledged and {:?} in doubt",
+                self.acknowledged, self.in_doubt
+            );
+            self.missing = Some(text);
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        }
+        (self.acknowledged, self.in_doubt) = (found, None);
+        Ok(())
+    }
+
+    fn work(&self, work: Work) -> rusqlite::Result<()> {
+        let writer = self.writer.as_ref().expect("a transaction is open");
+        let n = self.acknowledged;
+        let sql = match work {
+            Work::Insert { rows, bytes } => format!(
+                "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<{rows})
+                 INSERT INTO t(x) SELECT randomblob({bytes}) FROM c"
+            ),
+            Work::Update { of } => {
+                format!("UPDATE t SET x=randomblob(length(x)) WHERE id%{of}={}", n % i64::from(of))
+            }
+            Work::Delete { of } => format!("DELETE FROM t WHERE id%{of}={}", n % i64::from(of)),
+            Work::Nothing => return Ok(()),
+        };
+        writer.execute_batch(&sql)?;
+        writer.execute_batch("UPDATE m SET n=n+1")
+    }
+
+    fn commit(&mut self) -> Sql {
+        if !self.in_transaction {
+            return Ok(AppEnd::Done);
+        }
+        let writer = self.writer.as_ref().expect("a transaction is open");
+        let next: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        self.in_doubt = Some(next);
+        writer.execute_batch("COMMIT")?;
+        self.in_transaction = false;
+        (self.acknowledged, self.in_doubt) = (next, None);
+        Ok(AppEnd::Committed)
+    }
+
+    fn rollback(&mut self) -> Sql {
+        if core::mem::take(&mut self.in_transaction) {
+            self.writer.as_ref().expect("a transaction is open").execute_batch("ROLLBACK")?;
+        }
+        Ok(AppEnd::Done)
+    }
+
+    fn write(&mut self, sqlite: &SimSqlite, work: Work, fault: Option<VfsFault>) -> Sql {
+        self.begin(sqlite, work)?;
+        *lock(&self.fault) = fault;
+        let end = self.commit();
+        if end.is_err() && sqlite.is_alive(PROCESS) {
+            self.in_transaction = false;
+        }
+        end
+    }
+
+    fn reader_begin(&mut self, sqlite: &SimSqlite) -> Sql {
+        if self.writer.is_some() && self.reader.is_none() {
+            let reader = sqlite.open(PROCESS, PATH)?;
+            reader.busy_timeout(std::time::Duration::ZERO)?;
+            reader.execute_batch("BEGIN; SELECT count(*) FROM m")?;
+            self.reader = Some(reader);
+        }
+        Ok(AppEnd::Done)
+    }
+
+    fn rollbackward(&mut self, sqlite: &SimSqlite, page_bytes: Option<u32>) -> Sql {
+        self.reader = None;
+        let writer = self.opened(sqlite)?;
+        let mode: String = writer.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get(0))?;
+        if mode != "delete" {
+            return Ok(AppEnd::Done);
+        }
+        if let Some(page_bytes) = page_bytes {
+            writer.execute_batch(&format!("PRAGMA page_size={page_bytes}; VACUUM"))?;
+        }
+        let written = self.write(sqlite, Work::Insert { rows: 2, bytes: 300 }, None);
+        self.opened(sqlite)?.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        written
+    }
+
+    fn delete_files(disk: &Disk) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let _ = disk.unlink(&format!("{PATH}{suffix}"));
+        }
+    }
+
+    fn recreate(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+        self.close()?;
+        App::delete_files(sqlite.disk());
+        self.open(sqlite, page_bytes)
+    }
+
+    fn rename_over(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+        self.close()?;
+        let disk = sqlite.disk();
+        let _ = disk.unlink(OTHER);
+        let other = sqlite.open(PROCESS, OTHER)?;
+        prepare(&other, page_bytes)?;
+        other.execute_batch("INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n=1000000")?;
+        other.close().map_err(|(_, error)| error)?;
+        App::delete_files(disk);
+        disk.rename(OTHER, PATH).expect("the disk has no faults here");
+        (self.acknowledged, self.in_doubt) = (1_000_000, None);
+        self.open(sqlite, page_bytes)
+    }
+
+    fn backup(&mut self, sqlite: &SimSqlite) -> Sql {
+        let _ = sqlite.disk().unlink(BACKUP);
+        self.opened(sqlite)?.execute_batch(&format!("VACUUM INTO '{BACKUP}'"))?;
+        self.kept = Some(self.acknowledged);
+        if self.in_doubt.is_some() {
+            self.kept = None;
+        }
+        Ok(AppEnd::Done)
+    }
+
+    fn restore_backup(&mut self, sqlite: &SimSqlite) -> Sql {
+        let Some(kept) = self.kept.take() else { return Ok(AppEnd::Done) };
+        self.close()?;
+        App::delete_files(sqlite.disk());
+        sqlite.disk().rename(BACKUP, PATH).expect("the disk has no faults here");
+        (self.acknowledged, self.in_doubt) = (kept, None);
+        self.open(sqlite, 1_024)
+    }
+
+    /// The end of a run: everything is in order, and no trace of us is in it.
+    ///
+    /// # Errors
+    /// When something is not.
+    pub fn check_source(&mut self, sqlite: &SimSqlite) -> Result<(), Violation> {
+        let fail = |text: String| Violation::new("source unharmed", text);
+        let sql = |error: rusqlite::Error| fail(error.to_string());
+        let writer = self.opened(sqlite).map_err(sql)?;
+        let answer: String = writer.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(sql)?;
+        if answer != "ok" {
+            return Err(fail(answer));
+        }
+        let query = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litestream%' OR name LIKE '%driftless%'";
+        let traces: i64 = writer.query_row(query, [], |row| row.get(0)).map_err(sql)?;
+        if traces > 0 {
+            return Err(fail(format!("{traces} objects of ours stand in the schema")));
+        }
+        Ok(())
+    }
+}
+
+fn prepare(db: &Connection, page_bytes: u32) -> rusqlite::Result<()> {
+    db.execute_batch(&format!("PRAGMA page_size={page_bytes}; PRAGMA cache_size=20"))?;
+    let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode != "wal" {
+        db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+    }
+    db.execute_batch(
+        "PRAGMA synchronous=FULL;
+         BEGIN IMMEDIATE;
+         CREATE TABLE IF NOT EXISTS m(n);
+         INSERT INTO m SELECT 0 WHERE NOT EXISTS(SELECT * FROM m);
+         CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x);
+         CREATE INDEX IF NOT EXISTS tx ON t(substr(x,1,4));
+         COMMIT",
+    )
+}

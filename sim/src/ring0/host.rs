@@ -1,0 +1,297 @@
+//! The host of the replicator: it starts and kills it, carries out its actions, brings back what
+//! came of them, and decides nothing.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use driftless::port::source::SourcePort;
+use driftless::sqlite::LinkOptions;
+use driftless_core::engine::Replicator;
+use driftless_core::ids::{Mono, Now};
+use driftless_core::machine::{
+    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StoreRequest,
+};
+
+use super::app::PATH;
+use super::files::SimFiles;
+use super::store::Fate;
+use super::violation::Violation;
+use super::world::{Entry, World, capture};
+
+/// The replicator's process.
+pub const DRIFTLESS: &str = "driftless";
+
+/// A replicator that runs.
+pub(super) struct Running {
+    pub(super) engine: Replicator,
+    pub(super) port: SourcePort<SimFiles>,
+    pub(super) run: u64,
+    /// Counts what the tick under way is for.
+    pub(super) wake: u64,
+    /// When it starts again, once it was told to stop.
+    pub(super) stopping: Option<Duration>,
+    first: Replicator,
+    tape: Vec<(Now, Event, Actions)>,
+}
+
+impl World {
+    pub(super) fn start(&mut self) -> Result<(), Violation> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        self.runs += 1;
+        self.summary.starts += 1;
+        let run = self.dice.draw("run", "", self.runs);
+        let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
+        let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
+        let engine = Replicator::new(ReplicaId(0), run, self.config());
+        self.say(|| format!("---  start {} of the process, run {run:x}", self.runs));
+        self.running = Some(Running {
+            first: engine.clone(),
+            engine,
+            port: SourcePort::new(PathBuf::from(PATH), files, LinkOptions { vfs: Some(vfs) }),
+            run,
+            wake: 0,
+            stopping: None,
+            tape: Vec::new(),
+        });
+        let entropy = self.dice.draw("entropy", "", self.runs);
+        self.handle(Event::Start { entropy })
+    }
+
+    /// SIGKILL: requests to the store may outlive it, all else ends.
+    pub(super) fn kill(&mut self) {
+        self.sqlite.kill_process(DRIFTLESS);
+        if let Some(running) = self.running.take() {
+            self.replay(&running).expect("a replicator is a function of its events");
+        }
+        self.look_for_cold();
+        self.note_changes(false);
+    }
+
+    pub(super) fn stop(&mut self, down: Duration) -> Result<(), Violation> {
+        let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
+        let running = self.running.as_mut().expect("checked by the caller");
+        running.stopping = Some(down);
+        let deadline = self.now().mono.after(grace);
+        self.handle(Event::Shutdown { deadline })
+    }
+
+    /// Gives the replicator an event and carries out what it asks for.
+    pub(super) fn handle(&mut self, event: Event) -> Result<(), Violation> {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let run = running.run;
+        let mut actions = Actions::new();
+        let text = if self.verbose { format!("{event:?}") } else { String::new() };
+        running.engine.handle(now, event.clone(), &mut actions);
+        running.tape.push((now, event, actions.clone()));
+        if self.verbose && !text.contains("Tick") {
+            let mut text = text;
+            text.truncate(180);
+            self.say(|| format!("  ← {text}"));
+        }
+        for action in actions.drain() {
+            self.summary.actions += 1;
+            self.carry_out(run, action)?;
+            if self.crash_at == Some(self.summary.actions) {
+                self.crash_at = None;
+                self.say(|| "!!!  crash".into());
+                self.kill();
+                let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
+                self.later(down, Entry::Start);
+                return Ok(());
+            }
+            if !self.is_running(run) {
+                return Ok(());
+            }
+        }
+        self.arm();
+        Ok(())
+    }
+
+    /// Plans the tick for the deadline that stands now.
+    fn arm(&mut self) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        running.wake += 1;
+        let (run, wake) = (running.run, running.wake);
+        let Some((at, _)) = running.engine.next_deadline() else { return };
+        let late = self.dice.wait("tick", "late", wake, 1, 2_000);
+        let wait = at.since(now.mono) + late;
+        let far = Mono::from_duration(Duration::from_secs(1 << 33));
+        if at < far {
+            self.later(wait, Entry::Tick { run, wake });
+        }
+    }
+
+    fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
+        self.say(|| {
+            let mut text = format!("{action:?}");
+            text.truncate(220);
+            format!("  → {text}")
+        });
+        match action {
+            Action::Submit { op, request } => self.submit(run, op, request),
+            Action::Cancel { .. } => Ok(()),
+            Action::Notify(notice) => self.notice(&notice.fact),
+            Action::Stopped(exit) => self.stopped(exit),
+        }
+    }
+
+    fn submit(&mut self, run: u64, op: OpId, request: Request) -> Result<(), Violation> {
+        let n = self.summary.actions;
+        let latency = self.plan.source_latency.as_micros() as u64;
+        match request {
+            Request::Source(request) => {
+                let wait = self.dice.wait("source", "wait", n, 1, latency);
+                self.later(wait, Entry::Source { run, op, request });
+            }
+            Request::State(request) => {
+                let outcome = Outcome::State(Ok(self.state.perform(&request)));
+                let wait = self.dice.wait("state", "wait", n, 1, 5_000);
+                self.later(wait, Entry::Deliver { run, op, outcome });
+            }
+            Request::Compute(job) => {
+                let wait = self.dice.wait("compute", "wait", n, 1, 5_000);
+                self.later(wait, Entry::Compute { run, op, job });
+            }
+            Request::Store(request) => {
+                let (fate, wait) = self.fate(&request);
+                self.later(wait, Entry::Store { run, op, request, fate, late: false });
+            }
+            Request::Output(request) => {
+                return Err(Violation::new("contract", format!("a replicator asks for {request:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
+        let running = self.running.as_mut().expect("checked by the caller");
+        let outcome = Outcome::Source(running.port.perform(request));
+        self.look_for_cold();
+        self.note_changes(false);
+        let n = self.summary.actions;
+        if self.dice.chance("source", "answers late", n, 1, 2) {
+            return self.handle(Event::Completed { op, outcome });
+        }
+        let latency = self.plan.source_latency.as_micros() as u64;
+        let wait = self.dice.wait("source", "answer", n, 1, latency);
+        self.later(wait, Entry::Deliver { run, op, outcome });
+        Ok(())
+    }
+
+    /// What becomes of a request to the store, and when.
+    fn fate(&mut self, request: &StoreRequest) -> (Fate, Duration) {
+        self.store_steps += 1;
+        let subject = self.store.subject(request);
+        let n = self.store_steps;
+        let latency = self.plan.store.latency.as_micros() as u64;
+        let wait = self.dice.wait("store wait", &subject, n, 100, latency);
+        if self.healed_at.is_some() {
+            return (Fate::Works, wait);
+        }
+        if self.in_outage() {
+            self.summary.faults += 1;
+            let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
+            return (*self.dice.pick("outage", &subject, n, &fates), wait);
+        }
+        if !self.dice.chance("store fault", &subject, n, self.plan.store.per_mille, 1_000) {
+            return (Fate::Works, wait);
+        }
+        self.summary.faults += 1;
+        let fates =
+            [Fate::Refused, Fate::Conflict, Fate::Lost, Fate::Lost, Fate::Unclear, Fate::Hangs, Fate::Swallowed];
+        let fate = *self.dice.pick("store fate", &subject, n, &fates);
+        let wait = if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
+        (fate, wait)
+    }
+
+    pub(super) fn store_request(
+        &mut self,
+        run: u64,
+        op: OpId,
+        request: StoreRequest,
+        fate: Fate,
+        late: bool,
+    ) -> Result<(), Violation> {
+        let subject = self.store.subject(&request);
+        if !self.is_running(run) {
+            // Sent by the dead: what was sent whole may land, at once or later.
+            let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
+            if !lands || !self.dice.chance("ghost", &subject, op.seq, 2, 3) {
+                return Ok(());
+            }
+            if !late && self.dice.chance("ghost late", &subject, op.seq, 1, 2) {
+                let wait = self.dice.wait("ghost wait", &subject, op.seq, 1_000, 20_000_000);
+                self.later(wait, Entry::Store { run, op, request, fate, late: true });
+                return Ok(());
+            }
+        }
+        let result = self.store.perform(op, &request, fate);
+        self.say(|| format!("     store {subject}: {fate:?}"));
+        if fate.is_answered() && self.is_running(run) {
+            return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
+        }
+        Ok(())
+    }
+
+    fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
+        match fact {
+            Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
+                self.restore_all()?;
+                if self.restored.txid < Some(*txid) {
+                    let text = format!("{txid} is said to be replicated, {} is not there", capture(self.restored.next()));
+                    return Err(Violation::new("replicated", text));
+                }
+            }
+            Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
+            Fact::Base { full: false, .. } => self.summary.bases.1 += 1,
+            Fact::Detached { sealed: true } => self.summary.detached.0 += 1,
+            Fact::Detached { sealed: false } => self.summary.detached.1 += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stopped(&mut self, exit: Exit) -> Result<(), Violation> {
+        let running = self.running.as_ref().expect("it has just acted");
+        let stopping = running.stopping;
+        let fenced = matches!(exit, Exit::Fenced { .. });
+        let expected = match &exit {
+            Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
+            Exit::Fenced { .. } => self.state_lost && !self.adopt,
+            _ => false,
+        };
+        if !expected {
+            return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
+        }
+        self.kill();
+        if fenced {
+            self.summary.fenced += 1;
+            self.adopt = true;
+        }
+        self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
+        Ok(())
+    }
+
+    /// Gives a fresh replicator the same events: it must do the same.
+    fn replay(&self, running: &Running) -> Result<(), Violation> {
+        let mut engine = running.first.clone();
+        for (n, (now, event, expected)) in running.tape.iter().enumerate() {
+            let mut actions = Actions::new();
+            engine.handle(*now, event.clone(), &mut actions);
+            if actions != *expected {
+                let text = format!("event {n}, {event:?}, gave {expected:?} and now {actions:?}");
+                return Err(Violation::new("purity", text));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_purity(&self) -> Result<(), Violation> {
+        self.running.as_ref().map_or(Ok(()), |running| self.replay(running))
+    }
+}

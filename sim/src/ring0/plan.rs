@@ -1,0 +1,227 @@
+//! What a run is made of: settings, a script for the application, and a fate for the process.
+
+use std::time::Duration;
+
+use driftless_core::engine::Config;
+use driftless_core::ids::PENDING_BYTE;
+
+use super::app::{AppOp, Work};
+use super::dice::Dice;
+
+/// What becomes of the local state between two runs of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StateFate {
+    /// It is as it was.
+    Kept,
+    /// So many records that were not synced are gone.
+    Cut(usize),
+    /// All is gone.
+    Lost,
+}
+
+/// Something that happens to the process or its surroundings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blow {
+    /// SIGKILL, and a start after `down`.
+    Kill {
+        /// What is left of the local state.
+        state: StateFate,
+        /// How long it stays dead.
+        down: Duration,
+    },
+    /// An orderly stop, and a start after `down`.
+    Stop {
+        /// How long it stays down.
+        down: Duration,
+    },
+    /// The wall clock is set by so many milliseconds.
+    WallStep(i64),
+    /// A person asks for a sync.
+    SyncNow,
+}
+
+/// How faulty the store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreFaults {
+    /// Out of a thousand requests, so many do not simply work.
+    pub per_mille: u64,
+    /// The longest usual latency.
+    pub latency: Duration,
+    /// Length of the longest outage; zero for none.
+    pub outage: Duration,
+    /// Entries in one answer to a listing.
+    pub page_max: usize,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The settings of the replicator.
+    pub config: Config,
+    /// The application's operations, each so long after the one before.
+    pub script: Vec<(Duration, AppOp)>,
+    /// Blows, by the time from the start.
+    pub blows: Vec<(Duration, Blow)>,
+    /// The store.
+    pub store: StoreFaults,
+    /// The longest latency of a request to the source.
+    pub source_latency: Duration,
+    /// Out of a hundred changes of the files, so many are not told of.
+    pub events_lost: u64,
+    /// The process dies right after this action.
+    pub crash_at: Option<u64>,
+}
+
+const MS: u64 = 1_000;
+
+impl Plan {
+    /// A run without faults.
+    pub fn calm(script: Vec<(Duration, AppOp)>) -> Plan {
+        Plan {
+            config: Config::default(),
+            script,
+            blows: Vec::new(),
+            store: StoreFaults {
+                per_mille: 0,
+                latency: Duration::from_millis(20),
+                outage: Duration::ZERO,
+                page_max: 1_000,
+            },
+            source_latency: Duration::from_micros(200),
+            events_lost: 0,
+            crash_at: None,
+        }
+    }
+
+    /// The run of a seed.
+    pub fn of_seed(seed: u64) -> Plan {
+        let dice = Dice::new(seed);
+        let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
+        let ops = dice.range("plan", "ops", 0, 60, 220);
+        let page_bytes = pick("page size", &[512, 512, 1_024, 1_024, 4_096]) as u32;
+        let script = script(&dice, ops, page_bytes);
+        let length: Duration = script.iter().map(|(wait, _)| *wait).sum();
+        Plan {
+            config: config(&dice),
+            blows: blows(&dice, length),
+            script,
+            store: StoreFaults {
+                per_mille: pick("store faults", &[0, 20, 100, 300]),
+                latency: Duration::from_millis(pick("store latency", &[5, 50, 500, 3_000])),
+                outage: Duration::from_secs(pick("outage", &[0, 0, 10, 100])),
+                page_max: pick("list page", &[2, 7, 1_000]) as usize,
+            },
+            source_latency: Duration::from_micros(pick("source latency", &[50, 1_000, 20_000])),
+            events_lost: pick("events lost", &[0, 0, 3, 20]),
+            crash_at: None,
+        }
+    }
+}
+
+fn config(dice: &Dice) -> Config {
+    let pick = |name: &str, of: &[u64]| *dice.pick("config", name, 0, of);
+    Config {
+        sync_interval: Duration::from_millis(pick("sync interval", &[20, 200, 1_000, 10_000])),
+        min_checkpoint_pages: pick("checkpoint", &[8, 30, 120, 1_000]) as u32,
+        quiet_after: Duration::from_millis(pick("quiet", &[300, 2_000, 15_000])),
+        pending_bytes_max: pick("pending", &[6_000, 40_000, 16 << 20, 16 << 20]) as usize,
+        store_deadline: Duration::from_secs(pick("deadline", &[4, 60])),
+        adopt: false,
+        once: false,
+        pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
+    }
+}
+
+fn blows(dice: &Dice, length: Duration) -> Vec<(Duration, Blow)> {
+    let count = dice.range("blow", "count", 0, 0, 6);
+    let within = length.as_micros().max(1) as u64;
+    let mut blows: Vec<(Duration, Blow)> = (0..count)
+        .map(|n| {
+            let at = Duration::from_micros(dice.draw("blow", "at", n) % within);
+            let down = dice.wait("blow", "down", n, 5 * MS, 60_000 * MS);
+            let state = match dice.draw("blow", "state", n) % 8 {
+                0 => StateFate::Lost,
+                1 | 2 => StateFate::Cut(dice.range("blow", "cut", n, 1, 6) as usize),
+                _ => StateFate::Kept,
+            };
+            let blow = match dice.draw("blow", "kind", n) % 10 {
+                0 | 1 => Blow::Stop { down },
+                2 => Blow::WallStep(dice.range("blow", "step", n, 0, 20_000) as i64 - 10_000),
+                3 => Blow::SyncNow,
+                _ => Blow::Kill { state, down },
+            };
+            (at, blow)
+        })
+        .collect();
+    blows.sort_by_key(|(at, _)| *at);
+    blows
+}
+
+fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
+    let calmness = dice.range("script", "calm", 0, 0, 2);
+    let wild = dice.chance("script", "wild", 0, 1, 2);
+    let mut script = vec![(Duration::ZERO, AppOp::Open { page_bytes })];
+    for n in 0..ops {
+        let pace = dice.draw("pace", "", n / 12) % 3 + calmness;
+        let wait = match pace {
+            0 | 1 => dice.wait("op", "wait", n, 0, 3 * MS),
+            2 => dice.wait("op", "wait", n, 0, 300 * MS),
+            3 => dice.wait("op", "wait", n, 0, 3_000 * MS),
+            _ => dice.wait("op", "wait", n, 0, 40_000 * MS),
+        };
+        script.push((wait, app_op(dice, n, wild)));
+    }
+    let rest = Duration::from_millis(500);
+    script.extend([AppOp::Rollback, AppOp::ReaderEnd].map(|op| (rest, op)));
+    script.push((rest, AppOp::Open { page_bytes }));
+    script.push((rest, AppOp::Write(Work::Insert { rows: 1, bytes: 100 })));
+    match dice.draw("script", "end", 0) % 3 {
+        0 => script.push((rest, AppOp::Close)),
+        1 => script.push((rest, AppOp::Kill)),
+        _ => {}
+    }
+    script
+}
+
+fn work(dice: &Dice, n: u64) -> Work {
+    match dice.draw("work", "", n) % 12 {
+        0..=5 => Work::Insert {
+            rows: dice.range("work", "rows", n, 1, 6) as u32,
+            bytes: dice.range("work", "bytes", n, 20, 900) as u32,
+        },
+        6 => Work::Insert { rows: dice.range("work", "many", n, 20, 120) as u32, bytes: 400 },
+        7 | 8 => Work::Update { of: dice.range("work", "of", n, 1, 30) as u32 },
+        9 | 10 => Work::Delete { of: dice.range("work", "of", n, 2, 9) as u32 },
+        _ => Work::Nothing,
+    }
+}
+
+fn app_op(dice: &Dice, n: u64, wild: bool) -> AppOp {
+    let page_bytes = *dice.pick("op", "page size", n, &[512, 1_024, 4_096]);
+    let draw = dice.draw("op", "kind", n) % if wild { 112 } else { 100 };
+    match draw {
+        0..=47 => AppOp::Write(work(dice, n)),
+        48..=53 => AppOp::Begin(work(dice, n)),
+        54..=59 => AppOp::Commit,
+        60..=61 => AppOp::Rollback,
+        62 => AppOp::Vacuum,
+        63..=72 => {
+            let modes = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"];
+            AppOp::Checkpoint(*dice.pick::<&'static str>("op", "mode", n, &modes))
+        }
+        73..=74 => AppOp::Autocheckpoint(*dice.pick("op", "auto", n, &[0, 10, 1_000])),
+        75..=78 => AppOp::ReaderBegin,
+        79..=83 => AppOp::ReaderEnd,
+        84..=86 => AppOp::Close,
+        87..=89 => AppOp::Kill,
+        90..=92 => AppOp::DieInCommit(work(dice, n)),
+        93..=95 => AppOp::FailCommit(work(dice, n)),
+        96..=99 => AppOp::Rest,
+        100..=102 => AppOp::Rollbackward,
+        103..=104 => AppOp::PageSize(page_bytes),
+        105..=106 => AppOp::Recreate { page_bytes },
+        107..=108 => AppOp::RenameOver { page_bytes },
+        109..=110 => AppOp::Backup,
+        _ => AppOp::RestoreBackup,
+    }
+}

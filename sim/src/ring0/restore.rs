@@ -1,0 +1,124 @@
+//! A restore as simple as can be: one level-0 segment after the other.
+//!
+//! It shares the segment decoder with production and nothing else. Each state is compared with
+//! the truth as it is reached; `exact` says what must hold.
+
+use driftless_core::ids::{DbChecksum, Lineage, Txid};
+use driftless_core::ltx::{Decoder, Item, LtxHeader};
+
+use super::image::Image;
+use super::truth::Truth;
+use super::violation::Violation;
+
+const ORACLE: &str = "restore exactness";
+
+/// The database as the replica has it.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The state at `txid`.
+    pub image: Image,
+    /// The last transaction applied.
+    pub txid: Option<Txid>,
+    /// Which committed state it was.
+    pub truth_at: usize,
+    /// The post-state of the chain.
+    pub post: Option<DbChecksum>,
+    /// The history that wrote the last segment.
+    pub lineage: Option<Lineage>,
+    /// Segments applied.
+    pub segments: u64,
+    /// Whether each state is compared with the truth.
+    pub blind: bool,
+}
+
+impl Restored {
+    /// The transaction that comes next.
+    pub fn next(&self) -> Txid {
+        self.txid.map_or(Txid::FIRST, Txid::next)
+    }
+
+    /// Applies the segment of the next transaction and compares the state with the truth.
+    ///
+    /// # Errors
+    /// When the segment is damaged, incomplete, breaks the chain, or leads to a state that was
+    /// never committed or that is older than the one before.
+    pub fn apply(&mut self, segment: &[u8], truth: &Truth, pending_byte: u64) -> Result<(), Violation> {
+        let name = self.next();
+        let fail = |text: String| Violation::new(ORACLE, format!("segment {name}: {text}"));
+        let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
+        if header.range.min() != name || header.range.max() != name {
+            return Err(fail(format!("its header says {}", header.range)));
+        }
+        if self.post.is_some() && header.chain.pre != self.post {
+            return Err(fail(format!("it begins at {:?}, its predecessor ends at {:?}", header.chain.pre, self.post)));
+        }
+        self.lay(&header, &pages, pending_byte).map_err(&fail)?;
+        let post = self.image.checksum(pending_byte);
+        if header.chain.post != Some(post) {
+            return Err(fail(format!("its post-state is {:?}, the pages say {post}", header.chain.post)));
+        }
+        (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
+        self.segments += 1;
+        if self.blind {
+            return Ok(());
+        }
+        self.judge(truth).map_err(&fail)
+    }
+
+    fn lay(&mut self, header: &LtxHeader, pages: &[(usize, Vec<u8>)], pending_byte: u64) -> Result<(), String> {
+        let page_bytes = header.page_size.bytes();
+        let commit = header.commit as usize;
+        let lock_page = header.page_size.lock_page(pending_byte).get() as usize;
+        let before = if self.image.page_bytes == page_bytes { self.image.pages() } else { 0 };
+        if before == 0 {
+            self.image = Image { page_bytes, bytes: Vec::new() };
+        }
+        let known: std::collections::BTreeSet<usize> = pages.iter().map(|(no, _)| *no).collect();
+        let hole = (before + 1..=commit).find(|no| *no != lock_page && !known.contains(no));
+        if let Some(hole) = hole {
+            return Err(format!("page {hole} is new and not in it ({before} pages before, {commit} after)"));
+        }
+        self.image.bytes.resize(commit * page_bytes, 0);
+        for (no, data) in pages {
+            if *no > commit || *no == lock_page {
+                return Err(format!("page {no} does not belong to a database of {commit} pages"));
+            }
+            self.image.bytes[(no - 1) * page_bytes..no * page_bytes].copy_from_slice(data);
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, truth: &Truth) -> Result<(), String> {
+        if let Some(at) = truth.find(&self.image, self.truth_at) {
+            self.truth_at = at;
+            return Ok(());
+        }
+        let word = if truth.is_phantom(&self.image) {
+            "a phantom commit".to_string()
+        } else if let Some(at) = truth.find(&self.image, 0) {
+            format!("committed state {at}, older than state {} before it", self.truth_at)
+        } else {
+            let last = truth.last().map(|last| self.image.differences(last));
+            format!("no committed state; against the last one: {}", last.unwrap_or_default())
+        };
+        Err(format!("it leads to {word}"))
+    }
+}
+
+/// Header and pages by number.
+type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
+
+fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
+    let mut decoder = Decoder::new().with_pending_byte(pending_byte);
+    decoder.push(segment);
+    let mut header = None;
+    let mut pages = Vec::new();
+    loop {
+        match decoder.next_item().map_err(|error| error.to_string())? {
+            Item::Header(found) => header = Some(found),
+            Item::Page { page, data } => pages.push((page.get() as usize, data.to_vec())),
+            Item::End(_) => return Ok((header.ok_or("it has no header")?, pages)),
+            Item::NeedMore => return Err("it ends early".into()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! An object store in memory, at the level of [`StoreRequest`].
+//!
+//! Objects come to exist whole and only if none of the name exists. Requests have an effect and
+//! an answer, which a [`Fate`] takes apart: no effect, an effect whose answer is lost, no answer
+//! at all. A body that was sent whole may land after the process that sent it has died.
+
+use std::collections::BTreeMap;
+
+use driftless_core::machine::{
+    ByteRange, Chunk, Listed, Object, OpId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
+
+use super::violation::Violation;
+
+/// What becomes of one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It works and is answered.
+    Works,
+    /// It has no effect and says so.
+    Refused,
+    /// It met another: try again.
+    Conflict,
+    /// It has its effect and its answer is lost.
+    Lost,
+    /// It has no effect and nobody can tell.
+    Unclear,
+    /// It has its effect late and is never answered.
+    Hangs,
+    /// It has no effect and is never answered.
+    Swallowed,
+}
+
+impl Fate {
+    /// Whether the request reaches the store.
+    pub fn has_effect(self) -> bool {
+        matches!(self, Fate::Works | Fate::Lost | Fate::Hangs)
+    }
+
+    /// Whether the sender hears of it at all.
+    pub fn is_answered(self) -> bool {
+        !matches!(self, Fate::Hangs | Fate::Swallowed)
+    }
+}
+
+/// Objects and open bodies.
+#[derive(Debug, Default)]
+pub struct SimStore {
+    objects: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
+    bodies: BTreeMap<OpId, (Object, Vec<u8>)>,
+    /// At most so many entries in one answer to a listing.
+    pub page_max: usize,
+    /// Requests that reached it.
+    pub requests: u64,
+}
+
+fn key(object: &Object) -> (u8, u64, u64) {
+    (object.level.get(), object.range.min().get(), object.range.max().get())
+}
+
+impl SimStore {
+    /// An empty store.
+    pub fn new(page_max: usize) -> SimStore {
+        SimStore { page_max, ..SimStore::default() }
+    }
+
+    /// An object's body.
+    pub fn get(&self, object: &Object) -> Option<&Chunk> {
+        self.objects.get(&key(object)).map(|(_, body)| body)
+    }
+
+    /// All objects.
+    pub fn objects(&self) -> impl Iterator<Item = (&Object, &Chunk)> {
+        self.objects.values().map(|(object, body)| (object, body))
+    }
+
+    /// What a request of this fate is answered, after its effect.
+    pub fn perform(&mut self, op: OpId, request: &StoreRequest, fate: Fate) -> Result<StoreReply, StoreError> {
+        self.requests += 1;
+        let result = if fate.has_effect() { self.effect(op, request) } else { Ok(StoreReply::Done) };
+        let says = |kind, text: &str| Err(StoreError { kind, text: text.into() });
+        match fate {
+            Fate::Works => result,
+            Fate::Refused => says(StoreErrorKind::Retry, "503 slow down"),
+            Fate::Conflict => says(StoreErrorKind::Conflict, "409 conflict"),
+            _ => says(StoreErrorKind::Ambiguous, "the connection was reset"),
+        }
+    }
+
+    fn effect(&mut self, op: OpId, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        let missing = || StoreError { kind: StoreErrorKind::NotFound, text: "no such object".into() };
+        match request {
+            StoreRequest::List { level, after, limit } => {
+                let from = after.map(|after| (level.get(), after.min().get(), after.max().get()));
+                let mut entries: Vec<Listed> = self
+                    .objects
+                    .iter()
+                    .filter(|(key, _)| key.0 == level.get() && from.is_none_or(|from| **key > from))
+                    .map(|(_, (object, body))| Listed { object: *object, len: body.len() as u64, modified: None })
+                    .collect();
+                let max = self.page_max.min(*limit as usize);
+                let more = entries.len() > max;
+                entries.truncate(max);
+                Ok(StoreReply::Listing { entries, more })
+            }
+            StoreRequest::Get { object, range } => {
+                let body = self.get(object).ok_or_else(missing)?;
+                let len = body.len() as u64;
+                let (start, end) = match range {
+                    ByteRange::At { offset, len: want } => ((*offset).min(len), offset.saturating_add(*want).min(len)),
+                    ByteRange::Tail(want) => (len.saturating_sub(*want), len),
+                };
+                Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
+            }
+            StoreRequest::PutOpen { object } => {
+                self.bodies.insert(op, (*object, Vec::new()));
+                Ok(StoreReply::Done)
+            }
+            StoreRequest::PutPart { put, bytes } => {
+                let (_, body) = self.bodies.get_mut(put).ok_or_else(missing)?;
+                body.extend_from_slice(bytes);
+                Ok(StoreReply::Done)
+            }
+            StoreRequest::PutCommit { put } => {
+                let (object, body) = self.bodies.remove(put).ok_or_else(missing)?;
+                if self.objects.contains_key(&key(&object)) {
+                    return Err(StoreError { kind: StoreErrorKind::AlreadyExists, text: "412 precondition failed".into() });
+                }
+                self.objects.insert(key(&object), (object, Chunk::from(body)));
+                Ok(StoreReply::Done)
+            }
+            StoreRequest::PutAbort { put } => {
+                self.bodies.remove(put);
+                Ok(StoreReply::Done)
+            }
+            StoreRequest::Delete { object } => {
+                self.objects.remove(&key(object));
+                Ok(StoreReply::Done)
+            }
+        }
+    }
+
+    /// The name of what a request is about, for the dice.
+    pub fn subject(&self, request: &StoreRequest) -> String {
+        let body = |put: &OpId| self.bodies.get(put).map_or("gone".into(), |(object, _)| object.to_string());
+        match request {
+            StoreRequest::List { level, .. } => format!("list {level}"),
+            StoreRequest::Get { object, .. } => format!("get {object}"),
+            StoreRequest::PutOpen { object } => format!("open {object}"),
+            StoreRequest::PutPart { put, .. } => format!("part {}", body(put)),
+            StoreRequest::PutCommit { put } => format!("commit {}", body(put)),
+            StoreRequest::PutAbort { put } => format!("abort {}", body(put)),
+            StoreRequest::Delete { object } => format!("delete {object}"),
+        }
+    }
+
+    /// Level 0 holds single transactions from 1 on, without a gap.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_contiguous(&self) -> Result<u64, Violation> {
+        let mut expected = 1;
+        for ((level, min, max), _) in self.objects.iter().filter(|((level, ..), _)| *level == 0) {
+            if (*min, *max) != (expected, expected) {
+                let text = format!("level {level}: {min:x}-{max:x} where {expected:x} comes next");
+                return Err(Violation::new("contiguity", text));
+            }
+            expected += 1;
+        }
+        Ok(expected - 1)
+    }
+}

@@ -1,0 +1,466 @@
+//! The world of one run: a disk, an application, an object store, and a replicator under a host
+//! that knows no rule.
+//!
+//! The loop takes what happens next off the [`Queue`], lets it happen, and asks the oracles. Time
+//! stands in one place, the clock of the disk; the monotonic clock is what that would read had
+//! nobody set it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_core::engine::Config;
+use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::job::Job;
+use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
+
+use super::app::{App, AppEnd, AppOp, PATH, PROCESS};
+use super::dice::Dice;
+use super::host::{DRIFTLESS, Running};
+use super::plan::{Blow, Plan, StateFate};
+use super::queue::Queue;
+use super::restore::Restored;
+use super::state::SimState;
+use super::store::{Fate, SimStore};
+use super::truth::Truth;
+use super::violation::Violation;
+use crate::disk::{Disk, DiskConfig, SimClock};
+use crate::vfs::{SimHost, SimSqlite, Turn};
+
+const START_NS: u64 = 1_800_000_000_000_000_000;
+
+/// How long after the end of all faults everything must be on the replica and quiet: the longest
+/// request that was under way when they ended, the longest back-off, the quiet time, and twice
+/// what a seal may wait for the clocks. A change that no event told of waits for the sweep.
+pub const CONVERGE: Duration = Duration::from_secs(180);
+/// How often the sweep comes.
+pub const SWEEP: Duration = Duration::from_secs(15 * 60);
+
+/// Something to come.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// The next operation of the script.
+    App,
+    Source { run: u64, op: OpId, request: SourceRequest },
+    Compute { run: u64, op: OpId, job: Job },
+    Store { run: u64, op: OpId, request: StoreRequest, fate: Fate, late: bool },
+    Deliver { run: u64, op: OpId, outcome: Outcome },
+    Tick { run: u64, wake: u64 },
+    Changed,
+    Start,
+    Blow(Blow),
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Actions of all replicators.
+    pub actions: u64,
+    /// Transactions that were reported as replicated, each restored and compared.
+    pub restored: u64,
+    /// Commits of the application.
+    pub commits: u64,
+    /// Starts of the process.
+    pub starts: u64,
+    /// Store requests that did not simply work.
+    pub faults: u64,
+    /// Commits that were left behind in the WAL and do not count.
+    pub phantoms: u64,
+    /// Runs that ended fenced and were told to adopt.
+    pub fenced: u64,
+    /// Whole bases, and bases by difference.
+    pub bases: (u64, u64),
+    /// Sealed and unsealed detachments.
+    pub detached: (u64, u64),
+    /// Milliseconds that were simulated.
+    pub simulated_ms: u64,
+    /// Microseconds from the end of faults to quiet.
+    pub converged_us: u64,
+    /// A digest of all that happened.
+    pub digest: u64,
+}
+
+/// One run.
+pub struct World {
+    // Connections end before the turn does: the order of the fields matters.
+    pub(super) app: App,
+    pub(super) running: Option<Running>,
+    pub(super) sqlite: SimSqlite,
+    _turn: Turn,
+    pub(super) plan: Plan,
+    pub(super) dice: Dice,
+    pub(super) queue: Queue<Entry>,
+    pub(super) clock: SimClock,
+    steps_ns: i64,
+    pub(super) store: SimStore,
+    pub(super) state: SimState,
+    pub(super) truth: Truth,
+    pub(super) restored: Restored,
+    pub(super) summary: Summary,
+    pub(super) runs: u64,
+    pub(super) adopt: bool,
+    pub(super) state_lost: bool,
+    pub(super) crash_at: Option<u64>,
+    script: VecDeque<(Duration, AppOp)>,
+    tries: u32,
+    pub(super) ended: bool,
+    pub(super) healed_at: Option<u64>,
+    pub(super) changed_waits: bool,
+    pub(super) event_lost: bool,
+    seen_files: Vec<Option<crate::disk::Stat>>,
+    app_steps: u64,
+    pub(super) store_steps: u64,
+    outages: Vec<(u64, u64)>,
+    pub(super) verbose: bool,
+}
+
+impl World {
+    /// A world in which nothing has happened.
+    pub fn new(seed: u64, plan: Plan, verbose: bool) -> World {
+        let turn = Turn::take(seed as u32);
+        turn.set_pending_byte(plan.config.pending_byte as u32);
+        let dice = Dice::new(seed);
+        let clock = SimClock::new(START_NS);
+        let disk = Disk::new(DiskConfig::default(), clock.clone());
+        let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
+        let app = App::new(&sim_host);
+        let mut queue = Queue::new(dice);
+        for (at, blow) in &plan.blows {
+            queue.push(at.as_nanos() as u64, Entry::Blow(*blow));
+        }
+        queue.push(0, Entry::Start);
+        queue.push(1, Entry::App);
+        let outage = plan.store.outage.as_nanos() as u64;
+        let outages = (0..2)
+            .filter(|_| outage > 0)
+            .map(|n| {
+                let start = dice.range("outage", "at", n, 0, 60) * 1_000_000_000;
+                (start, start + dice.range("outage", "length", n, 1, outage))
+            })
+            .collect();
+        World {
+            app,
+            running: None,
+            sqlite: SimSqlite::new(disk, sim_host.clone()),
+            _turn: turn,
+            dice,
+            queue,
+            clock,
+            steps_ns: 0,
+            store: SimStore::new(plan.store.page_max),
+            state: SimState::default(),
+            truth: Truth::new(),
+            restored: Restored::default(),
+            summary: Summary::default(),
+            runs: 0,
+            adopt: false,
+            state_lost: false,
+            crash_at: plan.crash_at,
+            script: plan.script.iter().copied().collect(),
+            tries: 0,
+            ended: false,
+            healed_at: None,
+            changed_waits: false,
+            event_lost: false,
+            seen_files: Vec::new(),
+            app_steps: 0,
+            store_steps: 0,
+            outages,
+            verbose,
+            plan,
+        }
+    }
+
+    /// Runs to the end and asks every oracle.
+    ///
+    /// # Errors
+    /// What the first oracle says that is not content.
+    pub fn run(mut self) -> Result<Summary, Violation> {
+        while !self.ended {
+            self.step()?;
+        }
+        self.heal();
+        self.converge()?;
+        self.check_idle()?;
+        self.finish()
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let Some((at, entry)) = self.queue.pop() else {
+            return Err(Violation::new("liveness", "nothing is to come"));
+        };
+        let now = self.now_ns();
+        if at > now {
+            self.clock.advance_ns(at - now);
+        }
+        self.happen(entry)
+    }
+
+    fn heal(&mut self) {
+        self.healed_at = Some(self.now_ns());
+        self.say(|| "--- all faults end".into());
+        self.changed_waits = false;
+        self.event_lost |= false;
+    }
+
+    /// Until everything is on the replica and quiet, within the bound.
+    fn converge(&mut self) -> Result<(), Violation> {
+        let healed = self.healed_at.expect("set before");
+        let bound = CONVERGE + if self.event_lost { SWEEP } else { Duration::ZERO };
+        let until = healed + bound.as_nanos() as u64;
+        loop {
+            if self.is_quiet() && self.is_complete()? {
+                break;
+            }
+            if self.queue.next_at().is_none_or(|at| at > until) {
+                return Err(self.not_converged(bound));
+            }
+            self.step()?;
+        }
+        self.summary.converged_us = (self.now_ns() - healed) / 1_000;
+        Ok(())
+    }
+
+    fn not_converged(&self, bound: Duration) -> Violation {
+        let status = self.running.as_ref().map(|running| running.engine.status());
+        let deadline = self.running.as_ref().and_then(|running| running.engine.next_deadline());
+        let differs = self.truth.last().map(|last| self.restored.image.differences(last));
+        let same = self.truth.last() == Some(&self.restored.image);
+        let text = format!(
+            "not done {bound:?} after the end of faults; replica {} the source ({differs:?}); next {deadline:?}; {status:?}",
+            if same { "equals" } else { "differs from" }
+        );
+        Violation::new("liveness", text)
+    }
+
+    /// Whether nothing but the sweep is to come.
+    fn is_quiet(&self) -> bool {
+        let Some(running) = &self.running else { return false };
+        let sleeping = matches!(running.engine.next_deadline(), None | Some((_, Reason::Sweep)));
+        sleeping && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
+    }
+
+    /// Whether the replica's end is the source's committed state.
+    fn is_complete(&mut self) -> Result<bool, Violation> {
+        self.restore_all()?;
+        Ok(self.truth.last() == Some(&self.restored.image))
+    }
+
+    /// A quiet world stays quiet: no request, until the sweep looks once.
+    fn check_idle(&mut self) -> Result<(), Violation> {
+        let fail = |text: String| Violation::new("idle", text);
+        let until = self.now_ns() + Duration::from_secs(14 * 60).as_nanos() as u64;
+        let (actions, requests) = (self.summary.actions, self.store.requests);
+        if let Some((at, reason)) = self.running.as_ref().and_then(|running| running.engine.next_deadline())
+            && reason != Reason::Sweep
+        {
+            return Err(fail(format!("a deadline at {at:?} for {reason:?}")));
+        }
+        while self.queue.next_at().is_some_and(|at| at < until) {
+            let before = self.summary.actions;
+            self.step()?;
+            if self.summary.actions > before + 40 {
+                return Err(fail("a quiet source keeps the replicator busy".into()));
+            }
+        }
+        if self.store.requests != requests {
+            return Err(fail(format!("{} store requests", self.store.requests - requests)));
+        }
+        if self.summary.actions > actions + 40 {
+            return Err(fail(format!("{} actions", self.summary.actions - actions)));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Summary, Violation> {
+        self.store.check_contiguous()?;
+        self.check_purity()?;
+        self.app.check_source(&self.sqlite)?;
+        self.summary.commits = self.app.commits;
+        self.summary.restored = self.restored.segments;
+        self.summary.phantoms = self.truth.phantoms() as u64;
+        self.summary.simulated_ms = self.now_ns() / 1_000_000;
+        self.summary.digest ^= self.restored.image.digest() ^ self.summary.actions << 32 ^ self.now_ns();
+        Ok(self.summary)
+    }
+
+    /// Applies every segment that is on the replica.
+    pub(super) fn restore_all(&mut self) -> Result<(), Violation> {
+        loop {
+            let object = capture(self.restored.next());
+            let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
+            self.restored.apply(&body, &self.truth, self.plan.config.pending_byte)?;
+        }
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        (self.clock.now_ns() as i64 - START_NS as i64 - self.steps_ns) as u64
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now {
+            mono: Mono::from_duration(Duration::from_nanos(self.now_ns())),
+            wall: Wall((self.clock.now_ns() / 1_000_000) as i64),
+        }
+    }
+
+    pub(super) fn later(&mut self, wait: Duration, entry: Entry) {
+        let at = self.now_ns() + wait.as_nanos() as u64;
+        self.queue.push(at, entry);
+    }
+
+    pub(super) fn say(&self, text: impl FnOnce() -> String) {
+        if self.verbose {
+            let at = self.now_ns();
+            eprintln!("{:>7}.{:06} {}", at / 1_000_000_000, at / 1_000 % 1_000_000, text());
+        }
+    }
+
+    fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
+        match entry {
+            Entry::App => self.app_step(),
+            Entry::Blow(blow) => self.blow(blow),
+            Entry::Start => self.start(),
+            Entry::Changed => {
+                self.changed_waits = false;
+                let wants = self.running.as_ref().is_some_and(|running| running.engine.wants_events());
+                if wants { self.handle(Event::SourceChanged) } else { Ok(()) }
+            }
+            Entry::Tick { run, wake } => match &self.running {
+                Some(running) if running.run == run && running.wake == wake => self.handle(Event::Tick),
+                _ => Ok(()),
+            },
+            Entry::Deliver { run, op, outcome } if self.is_running(run) => {
+                self.handle(Event::Completed { op, outcome })
+            }
+            Entry::Source { run, op, request } if self.is_running(run) => self.source(run, op, &request),
+            Entry::Compute { run, op, job } if self.is_running(run) => {
+                let outcome = Outcome::Compute(job.run());
+                self.handle(Event::Completed { op, outcome })
+            }
+            Entry::Store { run, op, request, fate, late } => self.store_request(run, op, request, fate, late),
+            Entry::Deliver { .. } | Entry::Source { .. } | Entry::Compute { .. } => Ok(()),
+        }
+    }
+
+    pub(super) fn is_running(&self, run: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.run == run)
+    }
+
+    fn app_step(&mut self) -> Result<(), Violation> {
+        let Some((_, op)) = self.script.front().copied() else {
+            self.ended = self.queue.iter().all(|entry| !matches!(entry, Entry::Start | Entry::Blow(_)));
+            if !self.ended {
+                self.later(Duration::from_millis(100), Entry::App);
+            }
+            return Ok(());
+        };
+        self.app_steps += 1;
+        let end = self.app.perform(&self.sqlite, op)?;
+        self.say(|| format!("app  {op:?} → {end:?}"));
+        let pending_byte = self.plan.config.pending_byte;
+        let disk = self.sqlite.disk().clone();
+        match &end {
+            AppEnd::Committed | AppEnd::Busy => self.truth.committed(&disk, PATH, pending_byte),
+            AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
+            AppEnd::Done => {}
+        }
+        self.look_for_cold();
+        self.note_changes(true);
+        self.clock.advance_ns(self.dice.range("app", "takes", self.app_steps, 1_000, 200_000));
+        if end == AppEnd::Busy && self.tries < 2_000 {
+            self.tries += 1;
+            self.later(Duration::from_millis(1), Entry::App);
+            return Ok(());
+        }
+        self.tries = 0;
+        self.script.pop_front();
+        let wait = self.script.front().map_or(Duration::ZERO, |(wait, _)| *wait);
+        self.later(wait, Entry::App);
+        Ok(())
+    }
+
+    /// If nobody keeps the wal-index alive, the files are what counts.
+    pub(super) fn look_for_cold(&mut self) {
+        if !self.sqlite.wal_index_lives(PATH) && !self.app.is_writing() {
+            let disk = self.sqlite.disk().clone();
+            self.truth.cold(&disk, PATH, self.plan.config.pending_byte);
+        }
+    }
+
+    /// Sends an event if the files changed.
+    pub(super) fn note_changes(&mut self, by_app: bool) {
+        let disk = self.sqlite.disk();
+        let seen: Vec<_> = ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
+        if seen == self.seen_files {
+            return;
+        }
+        self.seen_files = seen;
+        if self.changed_waits {
+            return;
+        }
+        self.summary.digest = self.summary.digest.rotate_left(5) ^ self.now_ns();
+        let n = self.summary.actions + self.app_steps;
+        if by_app && self.healed_at.is_none() && self.dice.chance("event", "lost", n, self.plan.events_lost, 100) {
+            self.say(|| "     the event is lost".into());
+            self.event_lost = true;
+            return;
+        }
+        self.changed_waits = true;
+        let wait = self.dice.wait("event", "wait", n, 50, 30_000);
+        self.later(wait, Entry::Changed);
+    }
+
+    fn blow(&mut self, blow: Blow) -> Result<(), Violation> {
+        self.say(|| format!("!!!  {blow:?}"));
+        match blow {
+            Blow::Kill { state, down } if self.running.is_some() => {
+                self.kill();
+                self.lose(state);
+                self.later(down, Entry::Start);
+                Ok(())
+            }
+            Blow::Stop { down } if self.running.is_some() => self.stop(down),
+            Blow::Kill { .. } | Blow::Stop { .. } => Ok(()),
+            Blow::WallStep(ms) => {
+                self.steps_ns += ms * 1_000_000;
+                self.clock.set_ns((self.clock.now_ns() as i64 + ms * 1_000_000) as u64);
+                Ok(())
+            }
+            Blow::SyncNow => self.handle(Event::SyncNow),
+        }
+    }
+
+    pub(super) fn lose(&mut self, state: StateFate) {
+        match state {
+            StateFate::Kept => {}
+            StateFate::Cut(count) => self.state.lose_unsynced(count),
+            StateFate::Lost => {
+                self.state.lose_all();
+                self.state_lost = true;
+            }
+        }
+    }
+
+    /// Whether the store is not to be reached now.
+    pub(super) fn in_outage(&self) -> bool {
+        let now = self.now_ns();
+        self.healed_at.is_none() && self.outages.iter().any(|(start, end)| (*start..*end).contains(&now))
+    }
+
+    pub(super) fn config(&self) -> Config {
+        Config { adopt: self.adopt, ..self.plan.config.clone() }
+    }
+
+    pub(super) fn is_process_clean(&self) -> bool {
+        !self.sqlite.is_alive(DRIFTLESS) || self.running.is_some() || self.sqlite.is_alive(PROCESS)
+    }
+}
+
+/// The level-0 object of a transaction.
+pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
+    Object {
+        level: driftless_core::ids::Level::CAPTURES,
+        range: driftless_core::ids::TxidRange::single(txid),
+    }
+}

@@ -1,0 +1,115 @@
+//! Micro-benchmarks of the formats, with allocations counted.
+
+use std::time::Instant;
+
+use driftless_core::checksum::page_checksum;
+use driftless_core::ids::{PageNo, PageSize, Txid, TxidRange, Wall};
+use driftless_core::ltx::{Decoder, Encoder, Item, LtxHeader, PageIndex};
+use driftless_core::wal::{FrameHeader, Salts, Scanner, WalHeader};
+use stats_alloc::Region;
+
+use crate::ALLOCATOR;
+
+const PAGES: u32 = 4_096;
+
+/// Prints the table.
+pub fn main() {
+    let size = PageSize::new(4_096).expect("a size");
+    let pages: Vec<Vec<u8>> = (1..=PAGES).map(text_page).collect();
+    let wal = wal_of(&pages, size);
+    let mut file = Vec::with_capacity(32 << 20);
+    println!("\n## Micro: {PAGES} different text pages of 4 KiB, best of 9\n");
+    println!("| work | µs a page | MB/s | allocations a page |");
+    println!("|---|---|---|---|");
+    report("WAL scan (salts, checksums)", || scan(&wal, size));
+    report("page checksum (CRC-64)", || pages.iter().zip(1..).map(|(page, no)| page_checksum(number(no), page)).fold(0, |a, b| a ^ b));
+    report("LTX encode (LZ4, checksums, index)", || encode(&pages, size, &mut file));
+    report("LTX decode, pieces of 64 KiB", || decode(&file));
+    report("page iteration (index of the tail)", || {
+        let index = PageIndex::decode_tail(&file, file.len() as u64).expect("the index decodes");
+        index.entries.iter().map(|entry| entry.offset).sum()
+    });
+}
+
+fn number(no: u32) -> PageNo {
+    PageNo::new(no).expect("pages count from 1")
+}
+
+fn text_page(no: u32) -> Vec<u8> {
+    let mut page = Vec::with_capacity(4_200);
+    let mut seed = no.wrapping_mul(2_654_435_761);
+    while page.len() < 4_096 {
+        seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        page.extend_from_slice(format!("event {seed:08x} user {} opened page {}; ", seed % 5_000, seed >> 20).as_bytes());
+    }
+    page.truncate(4_096);
+    page
+}
+
+fn wal_of(pages: &[Vec<u8>], size: PageSize) -> Vec<u8> {
+    let salts = Salts { one: 1, two: 2 };
+    let header = WalHeader::new(size, 0, salts, false);
+    let mut bytes = header.encode().to_vec();
+    let mut sum = header.checksum;
+    for (page, no) in pages.iter().zip(1..) {
+        let frame = FrameHeader::new(sum, false, salts, number(no), no, page);
+        sum = frame.checksum;
+        bytes.extend_from_slice(&frame.encode());
+        bytes.extend_from_slice(page);
+    }
+    bytes
+}
+
+fn scan(wal: &[u8], size: PageSize) -> u64 {
+    let header = WalHeader::decode(wal).expect("the header decodes");
+    let mut scanner = Scanner::from_header(&header);
+    let mut seen = 0_u64;
+    scanner.scan(&wal[32..], PAGES, &mut |_, frame, _| seen += u64::from(frame.page.get())).expect("the frames are in order");
+    seen + u64::from(size.get())
+}
+
+fn encode(pages: &[Vec<u8>], size: PageSize, file: &mut Vec<u8>) -> u64 {
+    file.clear();
+    let header = LtxHeader::new(size, PAGES, TxidRange::single(Txid::FIRST), Wall(0));
+    let mut encoder = Encoder::new(&header, file);
+    for (page, no) in pages.iter().zip(1..) {
+        encoder.page(number(no), page, file);
+    }
+    encoder.finish(0, file);
+    file.len() as u64
+}
+
+fn decode(file: &[u8]) -> u64 {
+    let mut decoder = Decoder::new();
+    let mut seen = 0;
+    for piece in file.chunks(64 << 10) {
+        decoder.push(piece);
+        loop {
+            match decoder.next_item().expect("the file decodes") {
+                Item::Page { page, .. } => seen += u64::from(page.get()),
+                Item::Header(_) => {}
+                Item::NeedMore | Item::End(_) => break,
+            }
+        }
+    }
+    seen
+}
+
+fn report(name: &str, mut work: impl FnMut() -> u64) {
+    let mut best = f64::MAX;
+    let mut allocations = usize::MAX;
+    for _ in 0..9 {
+        let region = Region::new(ALLOCATOR);
+        let begun = Instant::now();
+        std::hint::black_box(work());
+        best = best.min(begun.elapsed().as_secs_f64());
+        let change = region.change();
+        allocations = allocations.min(change.allocations + change.reallocations);
+    }
+    println!(
+        "| {name} | {:.3} | {:.0} | {:.4} |",
+        best * 1e6 / f64::from(PAGES),
+        f64::from(PAGES) * 4_096.0 / best / 1e6,
+        allocations as f64 / f64::from(PAGES)
+    );
+}

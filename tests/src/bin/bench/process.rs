@@ -1,0 +1,107 @@
+//! What `/proc` says of a process.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Program;
+
+/// A replicator under measurement.
+pub struct Measured {
+    /// Which.
+    pub program: Program,
+    child: Child,
+}
+
+impl Measured {
+    /// Starts it on `db` with a replica in `replica`.
+    pub fn start(program: Program, db: &Path, replica: &Path) -> Measured {
+        let log = fs::File::create(db.with_extension("log")).expect("a log file is made");
+        let mut command = Command::new(program.binary());
+        command.arg("replicate").arg(db).arg(format!("file://{}", replica.display()));
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the replicator starts");
+        Measured { program, child }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap_or_default()
+    }
+
+    /// Processor time, user and system.
+    pub fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn status_kb(&self, name: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Resident memory now, MiB.
+    pub fn rss_mb(&self) -> f64 {
+        self.status_kb("VmRSS") as f64 / 1024.0
+    }
+
+    /// The most that was resident, MiB.
+    pub fn peak_mb(&self) -> f64 {
+        self.status_kb("VmHWM") as f64 / 1024.0
+    }
+
+    /// Bytes given to write calls.
+    pub fn bytes_written(&self) -> u64 {
+        let io = self.proc("io");
+        let line = io.lines().find(|line| line.starts_with("wchar"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Threads, descriptors, and context switches so far.
+    pub fn counts(&self) -> (usize, usize, u64) {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).map(|dir| {
+            dir.filter_map(Result::ok)
+                .map(|task| fs::read_to_string(task.path().join("status")).unwrap_or_default())
+                .collect::<Vec<_>>()
+        });
+        let tasks = tasks.unwrap_or_default();
+        let switches = tasks
+            .iter()
+            .flat_map(|status| status.lines())
+            .filter(|line| line.contains("ctxt_switches"))
+            .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+            .sum();
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count);
+        (tasks.len(), fds, switches)
+    }
+
+    /// Asks it to finish and waits; how long that took.
+    pub fn stop(mut self) -> Duration {
+        let begun = Instant::now();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let status = self.child.wait().expect("it ends");
+        if !status.success() {
+            println!("{} ended with {status}", self.program.name());
+        }
+        begun.elapsed()
+    }
+}
+
+/// Bytes below a directory.
+pub fn tree_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => tree_bytes(&entry.path()),
+            _ => entry.metadata().map_or(0, |meta| meta.len()),
+        })
+        .sum()
+}

@@ -1,0 +1,126 @@
+//! The same replica restored by both programs, next to a plain durable copy of the database.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Program;
+use crate::load::scratch;
+use crate::process::{Measured, tree_bytes};
+
+/// One replica by each program, restored by each, five times; medians.
+pub fn main() {
+    println!("\n## Restore of the same directory replica\n");
+    println!("| replica written by | database MB | replica MB | files | restored by | wall s | user+sys s | peak MB | ratio |");
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for writer in [Program::Driftless, Program::Litestream] {
+        let directory = scratch("restore");
+        let (db, replica) = (directory.join("app.db"), directory.join("replica"));
+        fill(writer, &db, &replica);
+        let size = fs::metadata(&db).map_or(0, |meta| meta.len()) as f64 / 1e6;
+        let files = count_files(&replica);
+        let theirs = measure(Program::Litestream, &replica, &directory);
+        let ours = measure(Program::Driftless, &replica, &directory);
+        for (program, it) in [(Program::Litestream, theirs), (Program::Driftless, ours)] {
+            println!(
+                "| {} | {size:.0} | {:.0} | {files} | {} | {:.3} | {:.2} | {:.0} | {:.1} |",
+                writer.name(),
+                tree_bytes(&replica) as f64 / 1e6,
+                program.name(),
+                it.0,
+                it.1,
+                it.2,
+                theirs.0 / it.0,
+            );
+        }
+        copy(&db, &directory);
+        let _ = fs::remove_dir_all(&directory);
+    }
+}
+
+fn fill(writer: Program, db: &Path, replica: &Path) {
+    let exe = std::env::current_exe().expect("own path");
+    let run = |seconds: &str, rate: &str| {
+        let words = ["writer", db.to_str().expect("a path in UTF-8"), seconds, rate, "5"];
+        let status = Command::new(&exe).args(words).stdout(Stdio::null()).status().expect("the writer starts");
+        assert!(status.success(), "the writer writes");
+    };
+    run("0.1", "0");
+    let measured = Measured::start(writer, db, replica);
+    std::thread::sleep(Duration::from_secs(2));
+    run("60", "4000");
+    std::thread::sleep(Duration::from_secs(3));
+    measured.stop();
+    let connection = rusqlite::Connection::open(db).expect("the database opens");
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+}
+
+fn measure(program: Program, replica: &Path, directory: &Path) -> (f64, f64, f64) {
+    let mut runs: Vec<(f64, f64, f64)> = (0..5).map(|_| once(program, replica, directory)).collect();
+    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    runs[2]
+}
+
+fn once(program: Program, replica: &Path, directory: &Path) -> (f64, f64, f64) {
+    let out = directory.join("restored.db");
+    let _ = fs::remove_file(&out);
+    let _ = fs::remove_file(directory.join("restored.db-txid"));
+    let begun = Instant::now();
+    let before = children_cpu();
+    let mut child = Command::new(program.binary())
+        .args(["restore", "-o", out.to_str().expect("a path in UTF-8")])
+        .arg(format!("file://{}", replica.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the restore starts");
+    let mut peak = 0.0_f64;
+    let status = loop {
+        peak = peak.max(peak_mb(child.id()));
+        if let Some(status) = child.try_wait().expect("the restore runs") {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert!(status.success(), "{} restores", program.name());
+    (begun.elapsed().as_secs_f64(), children_cpu() - before, peak)
+}
+
+fn peak_mb(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Processor time of all children that have ended.
+fn children_cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    [13, 14].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+fn copy(db: &Path, directory: &Path) {
+    let mut times: Vec<f64> = (0..5)
+        .map(|_| {
+            let out = directory.join("copy.db");
+            let begun = Instant::now();
+            fs::copy(db, &out).expect("the database is copied");
+            fs::File::open(&out).and_then(|file| file.sync_all()).expect("the copy is synced");
+            begun.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("| (durable copy of the database file) | | | | cp + fsync | {:.3} | | | |", times[2]);
+}
+
+fn count_files(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => count_files(&entry.path()),
+            _ => 1,
+        })
+        .sum()
+}
