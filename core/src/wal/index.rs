@@ -33,8 +33,9 @@ pub struct WalIndex {
     pub is_init: bool,
     /// Whether the WAL's checksums sum big-endian words.
     pub big_endian_checksums: bool,
-    /// The database's page size (65,536 stands as 1).
-    pub page_size: PageSize,
+    /// The database's page size (65,536 stands as 1). `None` after a recovery that found the WAL
+    /// empty: SQLite then writes 0, and the size with the first frame.
+    pub page_size: Option<PageSize>,
     /// The last committed frame (`mxFrame`), counted from 1; 0 if the WAL holds none.
     pub mx_frame: u32,
     /// The size of the database in pages (`nPage`).
@@ -76,14 +77,17 @@ impl WalIndex {
             return Err(WalIndexError::BadVersion { found: version });
         }
         let raw_page_size = u16::from_ne_bytes([copy[14], copy[15]]);
-        let page_size =
-            PageSize::from_u16(raw_page_size).ok_or(WalIndexError::BadPageSize { found: raw_page_size })?;
+        let mx_frame = native_u32(copy, 16);
+        let page_size = PageSize::from_u16(raw_page_size);
+        if page_size.is_none() && (raw_page_size, mx_frame) != (0, 0) {
+            return Err(WalIndexError::BadPageSize { found: raw_page_size });
+        }
         Ok(WalIndex {
             change: native_u32(copy, 8),
             is_init: true,
             big_endian_checksums: copy[13] != 0,
             page_size,
-            mx_frame: native_u32(copy, 16),
+            mx_frame,
             pages: native_u32(copy, 20),
             frame_checksum: WalChecksum(native_u32(copy, 24), native_u32(copy, 28)),
             salts: Salts::read(copy, 32),
@@ -112,7 +116,7 @@ impl WalIndex {
         put(128, self.n_backfill_attempted);
         bytes[12] = u8::from(self.is_init);
         bytes[13] = u8::from(self.big_endian_checksums);
-        let raw_page_size = u16::try_from(self.page_size.get()).unwrap_or(1);
+        let raw_page_size = self.page_size.map_or(0, |size| u16::try_from(size.get()).unwrap_or(1));
         bytes[14..16].copy_from_slice(&raw_page_size.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.salts.to_bytes());
         let sum = WalChecksum::default().update(&bytes[..SUMMED_BYTES], cfg!(target_endian = "big"));

@@ -381,7 +381,7 @@ fn index() -> WalIndex {
         change: 77,
         is_init: true,
         big_endian_checksums: false,
-        page_size: PageSize::new(4096).unwrap(),
+        page_size: PageSize::new(4096),
         mx_frame: 1234,
         pages: 99,
         frame_checksum: WalChecksum(0xaaaa_bbbb, 0xcccc_dddd),
@@ -400,10 +400,19 @@ fn the_wal_index_header_is_two_copies_of_48_bytes_and_checkpoint_information() {
 
 #[test]
 fn a_page_size_of_65536_stands_as_1_in_the_wal_index() {
-    let expected = WalIndex { page_size: PageSize::new(65_536).unwrap(), ..index() };
+    let expected = WalIndex { page_size: PageSize::new(65_536), ..index() };
     assert_eq!(WalIndex::parse(&shm(1)), Ok(expected));
     assert_eq!(expected.encode(), shm(1));
     assert_eq!(WalIndex::parse(&shm(100)), Err(WalIndexError::BadPageSize { found: 100 }));
+}
+
+/// SQLite's recovery of a WAL that is empty leaves the page size 0 until the first commit. A
+/// reader that calls that damage waits for ever on a database whose application is closed.
+#[test]
+fn an_index_recovered_from_an_empty_wal_has_no_page_size() {
+    let empty = WalIndex { page_size: None, mx_frame: 0, ..index() };
+    assert_eq!(WalIndex::parse(&empty.encode()), Ok(empty));
+    assert_eq!(WalIndex::parse(&shm(0)), Err(WalIndexError::BadPageSize { found: 0 }));
 }
 
 #[test]
@@ -478,7 +487,7 @@ proptest! {
         prop_assert_eq!(WalHeader::decode(&header.encode()), Ok(header));
         let frame = FrameHeader { page: PageNo::new(page).unwrap(), commit, salts, checksum: WalChecksum(s0, s1) };
         prop_assert_eq!(FrameHeader::decode(&frame.encode()), Some(frame));
-        let index = WalIndex { salts, mx_frame: commit, page_size: header.page_size, ..index() };
+        let index = WalIndex { salts, mx_frame: commit, page_size: Some(header.page_size), ..index() };
         prop_assert_eq!(WalIndex::parse(&index.encode()), Ok(index));
     }
 
