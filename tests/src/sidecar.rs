@@ -156,6 +156,7 @@ impl Sidecar {
         if let Some(directory) = &setup.state {
             command.arg("-state-dir").arg(directory);
         }
+        command.env("NO_COLOR", "1");
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let started = Instant::now();
@@ -164,11 +165,14 @@ impl Sidecar {
         let log = Arc::new(Log::default());
         let shared = Arc::clone(&log);
         let mut hook = setup.on_replicated.take();
+        let log_path = setup.database.with_extension("driftless.log");
+        let mut kept = fs::File::options().create(true).append(true).open(log_path).expect("the test's directory");
         let reader = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 if let (Some(hook), Some(txid)) = (&mut hook, reported(&line)) {
                     hook(txid);
                 }
+                writeln!(kept, "{line}").expect("the test's directory can be written");
                 shared.lines.lock().expect("no holder panics").push(line);
                 shared.grown.notify_all();
             }
