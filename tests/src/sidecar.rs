@@ -13,51 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::app::{Seen, check_copy};
-
-/// How long anything may take that should take a moment: generous, for two busy cores.
-pub const SOON: Duration = Duration::from_secs(30);
-
-/// Waits until `condition` holds, and fails with `what` and `detail` when it does not within
-/// `limit`.
-pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A directory of its own for one test, removed if the test succeeds.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes it, empty.
-    pub fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("driftless-{name}-{}", std::process::id()));
-        // Left by an earlier run with the same process number, if at all.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("the temporary directory can be written");
-        Scratch(path)
-    }
-
-    /// A name in it.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// The directory.
-    pub fn directory(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
+use crate::command::finish;
+use crate::{PATIENCE, driftless};
 
 /// Called with the transaction as soon as a log line says that it is replicated.
 pub type OnReplicated = Box<dyn FnMut(u64) + Send>;
@@ -148,7 +105,7 @@ impl Sidecar {
     fn start(mut setup: Setup) -> Sidecar {
         let name = setup.database.file_name().expect("a file").to_string_lossy().into_owned();
         let state = setup.state.clone().unwrap_or_else(|| setup.database.with_file_name(format!(".{name}-driftless")));
-        let mut command = Command::new(binary());
+        let mut command = Command::new(driftless());
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
         }
@@ -202,7 +159,7 @@ impl Sidecar {
 
     /// Waits for the `n`th line that holds `text`.
     pub fn wait_nth_line(&mut self, text: &str, n: usize) -> String {
-        let deadline = Instant::now() + SOON * 3;
+        let deadline = Instant::now() + PATIENCE * 3;
         let mut lines = self.log.lines.lock().expect("no holder panics");
         loop {
             if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(n - 1) {
@@ -236,7 +193,7 @@ impl Sidecar {
     pub fn caught_up(&self) -> Value {
         let begun = Instant::now();
         let mut last = Value::Null;
-        while begun.elapsed() < SOON * 3 {
+        while begun.elapsed() < PATIENCE * 3 {
             if let Some(status) = self.status() {
                 if is_caught_up(&status) {
                     return status;
@@ -280,14 +237,14 @@ impl Sidecar {
     /// Stops it and expects that everything is replicated.
     pub fn stop(mut self) {
         self.ask_to_stop();
-        let status = self.wait(SOON);
+        let status = self.wait(PATIENCE);
         assert_eq!(status.code(), Some(0), "{}", self.lines().join("\n"));
     }
 
     /// Kills it and returns what it had logged.
     pub fn kill(mut self) -> Vec<String> {
         self.child.kill().expect("it is ours");
-        let status = self.wait(SOON);
+        let status = self.wait(PATIENCE);
         assert_eq!(status.signal(), Some(9), "ended by itself before the kill: {}", self.lines().join("\n"));
         self.lines()
     }
@@ -320,29 +277,21 @@ pub fn reported(line: &str) -> Option<u64> {
     u64::from_str_radix(rest.get(..16)?, 16).ok()
 }
 
-/// The replicator's binary, which Cargo makes beside the tests'.
-pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own name");
-    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/NAME");
-    directory.join("driftless")
-}
-
 /// Restores a replica to a new file: the latest transaction, or one.
 ///
 /// # Errors
 /// What the command said.
 pub fn restore(replica: &Path, txid: Option<u64>, output: &Path) -> Result<(), String> {
-    let mut command = Command::new(std::env::var_os("DRIFTLESS_RESTORE").unwrap_or_else(|| "/tmp/ls17/bin/litestream".into()));
+    let mut command = Command::new(driftless());
     command.args(["restore", "-o"]).arg(output);
     if let Some(txid) = txid {
         command.arg("-txid").arg(format!("{txid:016x}"));
     }
-    let done = command.arg(format!("file://{}", replica.display())).output().map_err(|error| error.to_string())?;
-    if !done.status.success() {
-        let text = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
-        return Err(format!("restore of {txid:?} from {}: {text}", replica.display()));
+    let done = finish(command.arg(replica));
+    match done.code {
+        0 => Ok(()),
+        code => Err(format!("{}: exit {code}: {}", done.line, done.err)),
     }
-    Ok(())
 }
 
 /// Restores and checks that the copy is a committed state.

@@ -186,7 +186,8 @@ impl Replicator {
     /// The captured pages were given up: read just those again.
     pub(super) fn want_dirty_base(&mut self) {
         let only: BTreeSet<u32> = self.pending.page_numbers().map(PageNo::get).collect();
-        self.dirty = Some(only);
+        // Without the pin under which they were captured, others may have changed as well.
+        self.dirty = Some(only).filter(|_| self.source.is_open());
         self.want_base("more pages changed than memory may hold".into(), false, false, false);
     }
 
@@ -205,7 +206,8 @@ impl Replicator {
                 _ => None,
             };
         }
-        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() {
+        let possible = self.source.is_open() || self.source.is_woken();
+        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() && possible {
             return self.base_retry.at.map(|at| (at, Reason::Retry));
         }
         None
@@ -342,6 +344,10 @@ impl Replicator {
                 let Some(facts) = facts else {
                     return self.base_source_failed(now, "the database file is gone", out);
                 };
+                if self.source.file() != (facts.device, facts.inode) {
+                    // The length by path is that of another file than the one that is open.
+                    return self.base_source_failed(now, "the database file was replaced", out);
+                }
                 let base = self.base_ref();
                 base.pages = (facts.size / u64::from(base.page_size.get())) as u32;
                 self.base_overlay_or_survey(now, out);
@@ -420,7 +426,9 @@ impl Replicator {
         base.end = WalPosition { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
         base.pages = index.pages;
         if index.mx_frame == 0 {
-            // No frames, so that the file is the whole database.
+            // No frames, so that the file is the whole database, and nothing names what changed
+            // since the last capture.
+            base.only = None;
             base.end.checksum = Default::default();
             base.step = BaseStep::Size;
         } else {
@@ -457,7 +465,10 @@ impl Replicator {
                 base.step = BaseStep::Overlay;
             }
             // Restarted under a pin on mark zero: the file alone is the state, as it is.
-            _ if base.frozen => self.base_survey(),
+            _ if base.frozen => {
+                base.only = None;
+                self.base_survey();
+            }
             _ => self.base_source_failed(now, "the WAL's header is not the one that the wal-index names", out),
         }
     }
@@ -467,8 +478,12 @@ impl Replicator {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         let mut scanner = base.scanner.take().expect("set with the header");
         let (overlay, last_page, end) = (&mut base.overlay, &mut base.last_page, base.end.frame);
-        let frozen = base.frozen;
+        let (frozen, only) = (base.frozen, &mut base.only);
         let result = scanner.scan(bytes, end, &mut |no, frame, _| {
+            if let Some(only) = only {
+                // It may have been committed after the last capture.
+                only.insert(frame.page.get());
+            }
             if !frozen {
                 overlay.insert(frame.page.get(), no);
             }
@@ -488,6 +503,7 @@ impl Replicator {
             }
             _ if base.frozen => {
                 base.last_page = None;
+                base.only = None;
                 self.base_survey();
             }
             _ => self.base_source_failed(now, "the WAL does not hold what the wal-index says", out),

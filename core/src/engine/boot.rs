@@ -364,6 +364,8 @@ impl Replicator {
             self.history.table = None;
             self.history.point = None;
         }
+        // The base reads all of it anew; what waits here would keep the source from being opened.
+        self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
         self.base_wanted = Some(BaseWanted { why, full, prove, fence });
     }
 

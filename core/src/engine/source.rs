@@ -31,7 +31,7 @@ use super::{Record, Replicator, Retry, Waiting};
 use crate::ids::{Mono, Now, PageSize};
 use crate::machine::{
     Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, SealRecord, Severity, Slot, SourceError,
-    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, StateRequest, WalFacts,
+    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition,
@@ -79,8 +79,6 @@ pub(super) enum Step {
     Look,
     /// Close the link.
     Close,
-    /// The files' facts after closing, to tell our own traces from the application's.
-    StatClosed,
 }
 
 /// What a request in a step was for.
@@ -101,6 +99,7 @@ pub(super) struct Source {
     open: bool,
     created_wal: bool,
     facts: Option<Box<SourceFacts>>,
+    /// The files at the last seal, to tell our own traces from the application's.
     closed_facts: Option<Box<SourceFacts>>,
     page_size: Option<PageSize>,
     reserved_bytes: u8,
@@ -277,7 +276,11 @@ impl Source {
         } else {
             self.changed_while_cold = true;
         }
-        self.retry = Retry::default();
+    }
+
+    /// Whether something asks for attaching.
+    pub(super) fn is_woken(&self) -> bool {
+        self.changed_while_cold
     }
 
     /// Attach as soon as may be.
@@ -307,6 +310,7 @@ impl Source {
         self.retry = old.retry;
         self.changed_while_cold = old.changed_while_cold;
         self.facts = old.facts;
+        self.closed_facts = old.closed_facts;
         self.page_size = old.page_size;
         self.position = old.position;
     }
@@ -327,14 +331,18 @@ impl Replicator {
         if !source.script.is_empty() {
             return None;
         }
+        // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
-            let retry = source.retry.at.filter(|_| source.changed_while_cold || self.base_wanted.is_some());
-            return match retry {
+            let blocked = !self.pending.is_empty() || self.draining_is_over();
+            if blocked || (self.base_wanted.is_some() && !self.upload_is_idle()) {
+                return None;
+            }
+            return match source.retry.at.filter(|_| source.changed_while_cold) {
                 Some(at) => Some((at, Reason::Retry)),
                 None => source.sweep_at.map(|at| (at, Reason::Sweep)),
             };
         }
-        if self.base.is_some() {
+        if self.base.is_some() || self.base_wanted.is_some() {
             return None;
         }
         let look = source.look_at.map(|at| (at, Reason::Look));
@@ -371,7 +379,7 @@ impl Replicator {
     fn choose_closed(&mut self, now: Now) -> bool {
         let source = &mut self.source;
         let swept = source.sweep_at.is_some_and(|at| at <= now.mono);
-        let wanted = source.changed_while_cold || swept || self.base_wanted.is_some();
+        let wanted = source.changed_while_cold || swept;
         let ready = self.source.retry.due(now.mono) && self.base_may_begin(now) && self.pending.is_empty();
         if self.draining_is_over() || !wanted || !ready {
             return false;
@@ -434,7 +442,9 @@ impl Replicator {
 
     /// Quiet long enough, everything on the replica.
     fn may_let_go(&self) -> bool {
-        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.source.frames_uncaptured() == 0;
+        // While draining, what is committed after the last capture comes too late.
+        let captured = self.source.frames_uncaptured() == 0 || self.draining();
+        let replicated = self.pending.is_empty() && self.upload_is_idle() && captured;
         replicated && self.base_wanted.is_none() && self.source.look_at.is_none() && self.source.open
     }
 
@@ -475,7 +485,7 @@ impl Replicator {
         let home = self.source.home;
         let other = home.other();
         let request = match step {
-            Step::Stat | Step::Verify | Step::SealFacts | Step::StatClosed => SourceRequest::Stat,
+            Step::Stat | Step::Verify | Step::SealFacts => SourceRequest::Stat,
             Step::ReadHeader => SourceRequest::ReadHeader,
             Step::Open => SourceRequest::Open,
             Step::BeginFirst => SourceRequest::BeginRead(Slot::A),
@@ -531,10 +541,6 @@ impl Replicator {
             (Step::ReadHeader, SourceReply::Header(header)) => self.header_done(now, &header, out),
             (Step::Verify, SourceReply::Facts(facts)) => self.verify_done(now, facts, out),
             (Step::SealFacts, SourceReply::Facts(facts)) => self.seal_done(now, facts, out),
-            (Step::StatClosed, SourceReply::Facts(facts)) => {
-                self.source.closed_facts = facts;
-                self.next_step();
-            }
             (Step::Prove, SourceReply::Facts(facts)) => self.prove_done(now, facts, out),
             (Step::Close, SourceReply::Closed) => self.close_done(now, out),
             (step, SourceReply::Link(reply)) => self.link_done(now, step, part, &reply, out),
@@ -555,6 +561,9 @@ impl Replicator {
     // Attaching.
 
     fn wait_for(&mut self, now: Now, why: &str, hint: &str, out: &mut Actions) {
+        if self.config.once {
+            return self.stop(Exit::Failed { error: why.into(), hint: hint.into() }, out);
+        }
         self.source.script.clear();
         self.source.retry = Retry::default();
         self.source.sweep_at = Some(now.mono.after(SWEEP));
@@ -687,6 +696,8 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
+        // What changes while nothing is pinned is not among them.
+        self.dirty = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -707,6 +718,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
         let finished = self.draining() && !self.source.failed && !lost;
+        self.dirty = None;
         self.source.close_state();
         self.source.drained = finished;
         if lost && !self.pending.is_empty() {
@@ -717,7 +729,6 @@ impl Replicator {
         }
         self.source.sweep_at = Some(now.mono.after(SWEEP));
         self.source.script.clear();
-        self.begin_script(&[Step::StatClosed]);
     }
 
     pub(super) fn forget_pending(&mut self, pages: u32) {
@@ -759,29 +770,22 @@ impl Replicator {
             self.source.quiet_at = Some(now.mono.after(wait));
             return;
         }
-        if sealed && self.pending.is_empty() && self.history.point.is_some() {
-            let seal = SealRecord::of(&facts);
-            let record = Record::Sealed(seal.clone());
-            self.record_moved(out);
-            let bytes = record.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-            self.history.seal = Some(seal);
+        if sealed && self.pending.is_empty() {
+            self.note_seal(SealRecord::of(&facts), out);
+            self.source.closed_facts = Some(facts.clone());
         }
         self.source.facts = Some(facts);
         self.next_step();
     }
 
-    /// Writes down a WAL position that moved without a change of state.
-    fn record_moved(&mut self, out: &mut Actions) {
-        let file = self.source.file();
-        let Some(wal) = self.source.position else { return };
-        let Some(point) = &mut self.history.point else { return };
-        if point.wal != Some(wal) || point.file != file {
-            point.wal = Some(wal);
-            point.file = file;
-            let bytes = Record::Moved { file, wal }.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-        }
+    /// Writes down that the database file alone is the position now.
+    fn note_seal(&mut self, seal: SealRecord, out: &mut Actions) {
+        let (Some(wal), Some(point)) = (self.source.position, &mut self.history.point) else { return };
+        point.wal = Some(wal);
+        point.file = (seal.device, seal.inode);
+        self.history.seal = Some(seal.clone());
+        let op = self.append(&Record::Sealed { seal, wal }, out);
+        self.journal.op = Some(op);
     }
 
     fn wal_is_copied(&self) -> bool {
@@ -1086,7 +1090,7 @@ impl Replicator {
         }
         let busy = error.kind == SourceErrorKind::Busy;
         match step {
-            Step::Stat | Step::ReadHeader | Step::Open | Step::StatClosed => self.attach_failed(now, step, &error, out),
+            Step::Stat | Step::ReadHeader | Step::Open => self.attach_failed(now, &error, out),
             Step::Lock if busy => self.lock_busy(now),
             Step::Truncate if busy => self.next_step(),
             Step::Checkpoint if busy => {
@@ -1148,7 +1152,7 @@ impl Replicator {
         }
     }
 
-    fn attach_failed(&mut self, now: Now, step: Step, error: &SourceError, out: &mut Actions) {
+    fn attach_failed(&mut self, now: Now, error: &SourceError, out: &mut Actions) {
         match error.kind {
             SourceErrorKind::Missing => {
                 let wait = plan_admission(None);
@@ -1166,7 +1170,7 @@ impl Replicator {
                 self.source.script.clear();
                 let draw = self.draw();
                 let wait = self.source.retry.fail(now.mono, draw);
-                self.source.changed_while_cold = step != Step::StatClosed;
+                self.source.changed_while_cold = true;
                 self.last_error = Some(error.text.clone());
                 out.notify(
                     Severity::Warn,

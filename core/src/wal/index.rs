@@ -33,8 +33,8 @@ pub struct WalIndex {
     pub is_init: bool,
     /// Whether the WAL's checksums sum big-endian words.
     pub big_endian_checksums: bool,
-    /// The database's page size (65,536 stands as 1). `None` after a recovery that found the WAL
-    /// empty: SQLite then writes 0, and the size with the first frame.
+    /// The database's page size (65,536 stands as 1); `None` after the recovery of an empty WAL,
+    /// which leaves it zero until the first commit.
     pub page_size: Option<PageSize>,
     /// The last committed frame (`mxFrame`), counted from 1; 0 if the WAL holds none.
     pub mx_frame: u32,
@@ -77,9 +77,8 @@ impl WalIndex {
             return Err(WalIndexError::BadVersion { found: version });
         }
         let raw_page_size = u16::from_ne_bytes([copy[14], copy[15]]);
-        let mx_frame = native_u32(copy, 16);
         let page_size = PageSize::from_u16(raw_page_size);
-        if page_size.is_none() && (raw_page_size, mx_frame) != (0, 0) {
+        if page_size.is_none() && (raw_page_size != 0 || native_u32(copy, 16) != 0) {
             return Err(WalIndexError::BadPageSize { found: raw_page_size });
         }
         Ok(WalIndex {
@@ -87,7 +86,7 @@ impl WalIndex {
             is_init: true,
             big_endian_checksums: copy[13] != 0,
             page_size,
-            mx_frame,
+            mx_frame: native_u32(copy, 16),
             pages: native_u32(copy, 20),
             frame_checksum: WalChecksum(native_u32(copy, 24), native_u32(copy, 28)),
             salts: Salts::read(copy, 32),

@@ -398,21 +398,22 @@ fn the_wal_index_header_is_two_copies_of_48_bytes_and_checkpoint_information() {
     assert_eq!(index().encode(), shm(4096));
 }
 
+/// An application that closes and opens again leaves an empty WAL, whose recovery knows no page
+/// size. Taken for a torn index, it would be looked at for ever (simulator, seed 29).
+#[test]
+fn an_empty_wal_has_an_index_without_a_page_size() {
+    let empty = WalIndex { page_size: None, mx_frame: 0, ..index() };
+    assert_eq!(WalIndex::parse(&empty.encode()), Ok(empty));
+    let frames = WalIndex { page_size: None, ..index() };
+    assert_eq!(WalIndex::parse(&frames.encode()), Err(WalIndexError::BadPageSize { found: 0 }));
+}
+
 #[test]
 fn a_page_size_of_65536_stands_as_1_in_the_wal_index() {
     let expected = WalIndex { page_size: PageSize::new(65_536), ..index() };
     assert_eq!(WalIndex::parse(&shm(1)), Ok(expected));
     assert_eq!(expected.encode(), shm(1));
     assert_eq!(WalIndex::parse(&shm(100)), Err(WalIndexError::BadPageSize { found: 100 }));
-}
-
-/// SQLite's recovery of a WAL that is empty leaves the page size 0 until the first commit. A
-/// reader that calls that damage waits for ever on a database whose application is closed.
-#[test]
-fn an_index_recovered_from_an_empty_wal_has_no_page_size() {
-    let empty = WalIndex { page_size: None, mx_frame: 0, ..index() };
-    assert_eq!(WalIndex::parse(&empty.encode()), Ok(empty));
-    assert_eq!(WalIndex::parse(&shm(0)), Err(WalIndexError::BadPageSize { found: 0 }));
 }
 
 #[test]

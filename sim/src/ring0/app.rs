@@ -87,8 +87,10 @@ pub enum AppOp {
 /// How an operation ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AppEnd {
-    /// What the files say now is committed.
+    /// It wrote: what the files say now is committed.
     Committed,
+    /// It may have written, and if so, that is committed.
+    Perhaps,
     /// Nothing was committed.
     Done,
     /// Something may have been written that does not count.
@@ -230,9 +232,6 @@ impl App {
             }
             AppOp::Kill => {
                 sqlite.kill_process(PROCESS);
-                if self.in_transaction {
-                    self.in_doubt = None;
-                }
                 self.forget_connections();
                 Ok(AppEnd::Failed("killed".into()))
             }
@@ -264,7 +263,7 @@ impl App {
         prepare(&writer, page_bytes)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
-        Ok(AppEnd::Committed)
+        Ok(AppEnd::Perhaps)
     }
 
     fn set_autocheckpoint(&mut self) -> Sql {
@@ -318,7 +317,9 @@ impl App {
             self.missing = Some(text);
             return Err(rusqlite::Error::QueryReturnedNoRows);
         }
-        (self.acknowledged, self.in_doubt) = (found, None);
+        if found != self.acknowledged {
+            (self.acknowledged, self.in_doubt) = (found, None);
+        }
         Ok(())
     }
 
@@ -346,9 +347,15 @@ impl App {
         }
         let writer = self.writer.as_ref().expect("a transaction is open");
         let next: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
-        self.in_doubt = Some(next);
+        if next != self.acknowledged {
+            self.in_doubt = Some(next);
+        }
         writer.execute_batch("COMMIT")?;
         self.in_transaction = false;
+        if next == self.acknowledged {
+            return Ok(AppEnd::Done);
+        }
+        // Only a commit that wrote has put its frames where a phantom's may have been.
         (self.acknowledged, self.in_doubt) = (next, None);
         Ok(AppEnd::Committed)
     }

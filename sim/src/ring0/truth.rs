@@ -62,6 +62,14 @@ impl Truth {
 
     /// A write of the application succeeded: what the files say now is committed.
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
+        if let Some(reading) = image::read(disk, path, pending_byte) {
+            self.admit(reading);
+        }
+    }
+
+    /// A write of the application succeeded that may have been empty, so that a phantom may still
+    /// stand.
+    pub fn perhaps(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
         let Some(reading) = image::read(disk, path, pending_byte) else { return };
         if self.phantom == Some(reading.end) {
             return; // Nothing was written over the phantom: the transaction was empty.

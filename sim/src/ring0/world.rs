@@ -361,7 +361,8 @@ impl World {
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {
-            AppEnd::Committed | AppEnd::Busy => self.truth.committed(&disk, PATH, pending_byte),
+            AppEnd::Committed => self.truth.committed(&disk, PATH, pending_byte),
+            AppEnd::Perhaps | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
             AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
             AppEnd::Done => {}
         }

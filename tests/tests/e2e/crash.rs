@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
-use driftless_tests::sidecar::{
-    OnReplicated, SOON, Scratch, Setup, Sidecar, assert_equal_to_source, restore_checked, wait_for,
-};
+use driftless_tests::sidecar::{OnReplicated, Setup, Sidecar, assert_equal_to_source, restore_checked};
 use driftless_tests::store_faults::FsyncFaults;
+use driftless_tests::{PATIENCE, TempDir, wait_for};
 use serde_json::json;
 
 /// Kills in all.
@@ -71,9 +70,9 @@ fn random(seed: &mut u64) -> u64 {
 
 #[test]
 fn fifty_kills_lose_nothing_that_was_reported() {
-    let scratch = Scratch::new("crash");
-    let (database, replica) = (scratch.path("app.db"), scratch.path("replica"));
-    let faults = FsyncFaults::new(scratch.directory());
+    let scratch = TempDir::new("crash");
+    let (database, replica) = (scratch.join("app.db"), scratch.join("replica"));
+    let faults = FsyncFaults::new(scratch.path());
     let snapshots = Snapshots::default();
     let mut app = App::start();
     app.start_writer(&database, json!({ "rows": 5, "bytes": 300, "keep": KEEP, "seed": 7 }));
@@ -82,7 +81,7 @@ fn fifty_kills_lose_nothing_that_was_reported() {
     let start = || {
         Setup::new(&database, &replica)
             .environment(&faults.variables())
-            .on_replicated(snapshot_hook(&replica, scratch.directory(), &snapshots))
+            .on_replicated(snapshot_hook(&replica, scratch.path(), &snapshots))
             .start()
     };
     let mut seed = 0x5eed_u64;
@@ -93,7 +92,7 @@ fn fifty_kills_lose_nothing_that_was_reported() {
         if kill % 10 == 0 {
             // Each restart goes on: now and then one lives until it has shown that.
             let goal = snapshots.lock().expect("no holder panics").len() + 1;
-            wait_for("another transaction", SOON, || snapshots.lock().expect("no holder panics").len() >= goal);
+            wait_for("another transaction", PATIENCE, || snapshots.lock().expect("no holder panics").len() >= goal);
         }
         std::thread::sleep(Duration::from_millis(random(&mut seed) % 1_400));
         let pid = sidecar.pid();
@@ -126,15 +125,15 @@ fn fifty_kills_lose_nothing_that_was_reported() {
 
 #[test]
 fn a_first_segment_is_restorable_within_a_second() {
-    let scratch = Scratch::new("first-second");
-    let (database, replica) = (scratch.path("app.db"), scratch.path("replica"));
+    let scratch = TempDir::new("first-second");
+    let (database, replica) = (scratch.join("app.db"), scratch.join("replica"));
     let mut app = App::start();
     app.prepare("a", &database);
     let i = app.tx("a");
     let mut sidecar = Sidecar::of(&database, &replica);
     sidecar.wait_line("replicated txid=");
     let took = sidecar.started.elapsed();
-    let seen = restore_checked(&replica, None, &scratch.path("copy.db"), u64::MAX).expect("it restores");
+    let seen = restore_checked(&replica, None, &scratch.join("copy.db"), u64::MAX).expect("it restores");
     assert_eq!(seen.transactions, i as u64);
     assert!(took < Duration::from_secs(1), "the first segment took {took:?}");
     sidecar.stop();
