@@ -146,6 +146,8 @@ pub(super) struct Source {
     sweep_at: Option<Mono>,
     final_turn: bool,
     drained: bool,
+    /// The link is let go of because of a failure: closing it is no end of a final turn.
+    failed: bool,
 }
 
 impl Source {
@@ -192,6 +194,7 @@ impl Source {
             sweep_at: None,
             final_turn: false,
             drained: false,
+            failed: false,
         }
     }
 
@@ -222,6 +225,21 @@ impl Source {
 
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the final turn has ended: everything committed was captured, or nothing is there.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained && self.is_detached()
+    }
+
+    /// Whether what is committed is known, so that a lag of zero means what it says.
+    pub(super) fn is_following(&self) -> bool {
+        self.open && self.index.is_some() && self.position.is_some()
+    }
+
+    /// Whether it was let go of and nothing has asked for it since.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_detached() && !self.changed_while_cold
     }
 
     pub(super) fn is_detached(&self) -> bool {
@@ -689,6 +707,7 @@ impl Replicator {
         source.step_until = None;
         source.retry.fail(now.mono, draw);
         source.changed_while_cold = true;
+        source.failed = true;
         source.script.clear();
         if source.open {
             source.script.push_back(Step::Close);
@@ -699,10 +718,10 @@ impl Replicator {
         let sealed = self.history.seal.is_some();
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
-        let draining = self.draining();
+        let finished = self.draining() && !self.source.failed && !lost;
         self.dirty = None;
         self.source.close_state();
-        self.source.drained = draining && !lost;
+        self.source.drained = finished;
         if lost && !self.pending.is_empty() {
             // What was captured still extends the point; what comes next is proven or surveyed
             // against it, so it must leave first or be forgotten. Forgetting is always right.
