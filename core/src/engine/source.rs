@@ -79,8 +79,6 @@ pub(super) enum Step {
     Look,
     /// Close the link.
     Close,
-    /// The files' facts after closing, to tell our own traces from the application's.
-    StatClosed,
 }
 
 /// What a request in a step was for.
@@ -102,7 +100,9 @@ pub(super) struct Source {
     open: bool,
     created_wal: bool,
     facts: Option<Box<SourceFacts>>,
-    closed_facts: Option<Box<SourceFacts>>,
+    /// The `-wal` when the position was sealed; `None` unless the link was closed upon that. What
+    /// stands in a `-wal` that differs was committed since.
+    sealed_wal: Option<Option<WalFacts>>,
     page_size: Option<PageSize>,
     reserved_bytes: u8,
     read_only: bool,
@@ -157,7 +157,7 @@ impl Source {
             open: false,
             created_wal: false,
             facts: None,
-            closed_facts: None,
+            sealed_wal: None,
             page_size: None,
             reserved_bytes: 0,
             read_only: false,
@@ -266,7 +266,7 @@ impl Source {
     /// Attach as soon as may be.
     pub(super) fn wake(&mut self) {
         self.changed_while_cold = true;
-        self.closed_facts = None;
+        self.sealed_wal = None;
     }
 
     /// Stop after one more capture.
@@ -289,6 +289,7 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         self.changed_while_cold = old.changed_while_cold;
+        self.sealed_wal = old.sealed_wal;
         self.facts = old.facts;
         self.page_size = old.page_size;
         self.position = old.position;
@@ -458,7 +459,7 @@ impl Replicator {
         let home = self.source.home;
         let other = home.other();
         let request = match step {
-            Step::Stat | Step::Verify | Step::SealFacts | Step::StatClosed => SourceRequest::Stat,
+            Step::Stat | Step::Verify | Step::SealFacts => SourceRequest::Stat,
             Step::ReadHeader => SourceRequest::ReadHeader,
             Step::Open => SourceRequest::Open,
             Step::BeginFirst => SourceRequest::BeginRead(Slot::A),
@@ -514,10 +515,6 @@ impl Replicator {
             (Step::ReadHeader, SourceReply::Header(header)) => self.header_done(now, &header, out),
             (Step::Verify, SourceReply::Facts(facts)) => self.verify_done(now, facts, out),
             (Step::SealFacts, SourceReply::Facts(facts)) => self.seal_done(now, facts, out),
-            (Step::StatClosed, SourceReply::Facts(facts)) => {
-                self.source.closed_facts = facts;
-                self.next_step();
-            }
             (Step::Prove, SourceReply::Facts(facts)) => self.prove_done(now, facts, out),
             (Step::Close, SourceReply::Closed) => self.close_done(now, out),
             (step, SourceReply::Link(reply)) => self.link_done(now, step, part, &reply, out),
@@ -567,7 +564,6 @@ impl Replicator {
         if facts.is_some() && self.nothing_happened(facts.as_deref()) {
             self.next_step();
             self.source.drained = true;
-            self.source.closed_facts = facts;
             return;
         }
         if !self.admit(now, plan_admission(facts.as_deref()), out) {
@@ -585,7 +581,7 @@ impl Replicator {
             return false;
         }
         let (Some(facts), Some(seal)) = (facts, &self.history.seal) else { return false };
-        let wal_as_left = match (&facts.wal, self.source.closed_facts.as_ref().map(|left| &left.wal)) {
+        let wal_as_left = match (&facts.wal, &self.source.sealed_wal) {
             (None, _) => true,
             (Some(wal), _) if wal.size == 0 => true,
             (Some(wal), Some(Some(left))) => wal == left,
@@ -670,8 +666,9 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
-        // What changes while nothing is pinned is not among them.
+        // What changes while nothing is pinned is not among them, and nothing was sealed.
         self.dirty = None;
+        self.source.sealed_wal = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -702,7 +699,6 @@ impl Replicator {
         }
         self.source.sweep_at = Some(now.mono.after(SWEEP));
         self.source.script.clear();
-        self.begin_script(&[Step::StatClosed]);
     }
 
     pub(super) fn forget_pending(&mut self, pages: u32) {
@@ -751,6 +747,9 @@ impl Replicator {
             let bytes = record.encode();
             self.submit(Request::State(StateRequest::Append(bytes)), out);
             self.history.seal = Some(seal);
+            // As with the database, a write in the same clock tick would leave the same time.
+            let settled = facts.wal.is_none_or(|wal| facts.now_ns - wal.mtime_ns >= CTIME_SETTLED_NS);
+            self.source.sealed_wal = Some(facts.wal).filter(|_| settled);
         }
         self.source.facts = Some(facts);
         self.next_step();
@@ -792,6 +791,7 @@ impl Replicator {
         match step {
             Step::Open => {
                 self.source.open = true;
+                self.source.sealed_wal = None;
                 self.source.read_only = reply.read_only;
                 self.source.created_wal = self.source.facts.as_ref().is_some_and(|facts| facts.wal.is_none());
                 self.next_step();
@@ -1087,7 +1087,7 @@ impl Replicator {
         }
         let busy = error.kind == SourceErrorKind::Busy;
         match step {
-            Step::Stat | Step::ReadHeader | Step::Open | Step::StatClosed => self.attach_failed(now, step, &error, out),
+            Step::Stat | Step::ReadHeader | Step::Open => self.attach_failed(now, &error, out),
             Step::Lock if busy => self.lock_busy(now),
             Step::Truncate if busy => self.next_step(),
             Step::Checkpoint if busy => {
@@ -1149,7 +1149,7 @@ impl Replicator {
         }
     }
 
-    fn attach_failed(&mut self, now: Now, step: Step, error: &SourceError, out: &mut Actions) {
+    fn attach_failed(&mut self, now: Now, error: &SourceError, out: &mut Actions) {
         match error.kind {
             SourceErrorKind::Missing => {
                 let wait = plan_admission(None);
@@ -1167,7 +1167,7 @@ impl Replicator {
                 self.source.script.clear();
                 let draw = self.draw();
                 let wait = self.source.retry.fail(now.mono, draw);
-                self.source.changed_while_cold = step != Step::StatClosed;
+                self.source.changed_while_cold = true;
                 self.last_error = Some(error.text.clone());
                 out.notify(
                     Severity::Warn,

@@ -252,7 +252,7 @@ impl App {
                 self.busy += 1;
                 Ok(AppEnd::Busy)
             }
-            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(error.to_string())),
+            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error()))),
             _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
         }
     }
