@@ -224,6 +224,10 @@ impl App {
                 if end == AppEnd::Committed {
                     self.commits += 1;
                 }
+                if self.writer.is_some() && !sqlite.is_alive(PROCESS) {
+                    // It died in the checkpoint that follows a commit.
+                    self.forget_connections();
+                }
                 Ok(end)
             }
             Err(error) => self.sort(sqlite, error),
