@@ -3,7 +3,7 @@
 use super::*;
 
 impl Replicator {
-    pub(super) fn base_stream(&mut self, draft: super::upload::Draft, _out: &mut Actions) {
+    pub(super) fn base_stream(&mut self, draft: crate::engine::upload::Draft, _out: &mut Actions) {
         let mut header = draft.header;
         let pending_byte = self.config.pending_byte;
         let base = self.base_ref();

@@ -159,7 +159,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Remark { text: "the survey found no difference".into() });
         self.base_finish(out);
         let op = self.append(&Record::Moved { file, wal: end }, out);
-        self.upload = super::upload::Upload::Done { op };
+        self.upload = crate::engine::upload::Upload::Done { op };
         self.once_is_done();
     }
 
@@ -182,7 +182,7 @@ impl Replicator {
                 head.object,
                 header.lineage.map_or("none".to_string(), |l| l.to_string())
             );
-            return self.stop(super::standing::fenced(error), out);
+            return self.stop(crate::engine::standing::fenced(error), out);
         }
         let mut wanted = base.wanted.clone();
         if !proven {
