@@ -392,7 +392,7 @@ impl Replicator {
                 self.boot_give_up_table(&why, out);
             }
             GhostStep::Whole(header, sums) => {
-                let step = super::ghost::step_of(&header, sums);
+                let step = super::ghost::step_of(&header, sums, self.config.pending_byte);
                 let ours = header.lineage == self.history.lineage
                     && header.chain.incarnation <= self.history.incarnation
                     && step.as_ref().is_some_and(|step| self.follows(step));
@@ -407,6 +407,12 @@ impl Replicator {
         }
     }
 
+    /// Whether the page table is that of the point, after a step that another run computed.
+    pub(super) fn table_holds(&self) -> bool {
+        let checksum = self.history.table.as_ref().map(|table| table.checksum());
+        checksum.is_some() && checksum == self.history.point.as_ref().map(|point| point.post)
+    }
+
     /// Whether a step begins where our point stands.
     pub(super) fn follows(&self, step: &Step) -> bool {
         let stands = self.history.point.as_ref().map(|point| point.post);
@@ -417,6 +423,10 @@ impl Replicator {
         let head = self.history.head;
         self.history.advance(step);
         out.notify(Severity::Info, Fact::Adopted { txid });
+        if !self.table_holds() {
+            let why = format!("the local page table does not lead to the state of segment {txid}");
+            return self.boot_give_up_table(&why, out);
+        }
         if head > Some(txid) {
             self.history.head = head;
             return self.boot_fetch_ghost(txid.next());

@@ -70,8 +70,14 @@ impl Ghost {
 
 /// The step that a segment makes; `None` if it says nothing of its states. Where the WAL stood
 /// is not taken from it: the frame's cumulative checksum is not in the header.
-pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>) -> Option<Step> {
+///
+/// A segment that holds every page is a full one whatever its number: laid over a table of
+/// another page size it would leave the checksum of a page that is the lock page now.
+pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>, pending_byte: u64) -> Option<Step> {
     let post = header.chain.post?;
+    let lock_page = header.page_size.lock_page(pending_byte).get();
+    let every_page = header.commit as usize - usize::from(lock_page <= header.commit);
+    let full = sums.len() == every_page;
     Some(Step {
         pre: header.chain.pre,
         to: Point {
@@ -83,7 +89,7 @@ pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>) -> Option<St
             file: (0, 0),
             wal: None,
         },
-        full: header.range.is_snapshot(),
+        full,
         sums,
     })
 }

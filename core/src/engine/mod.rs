@@ -309,7 +309,7 @@ impl Replicator {
             && idle
             && self.base_wanted.is_none()
             && self.pending.is_empty()
-            && self.source.is_detached();
+            && self.source.is_drained();
         if finished {
             return self.stop(Exit::Done, out);
         }

@@ -85,6 +85,7 @@ pub(super) enum Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
     Only,
+    Header,
     WalHeader,
     Mark,
     Facts,
@@ -145,6 +146,8 @@ pub(super) struct Source {
     sweep_at: Option<Mono>,
     final_turn: bool,
     drained: bool,
+    /// The link is let go of because of a failure: closing it is no end of a final turn.
+    failed: bool,
 }
 
 impl Source {
@@ -191,6 +194,7 @@ impl Source {
             sweep_at: None,
             final_turn: false,
             drained: false,
+            failed: false,
         }
     }
 
@@ -221,6 +225,21 @@ impl Source {
 
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the final turn has ended: everything committed was captured, or nothing is there.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained && self.is_detached()
+    }
+
+    /// Whether what is committed is known, so that a lag of zero means what it says.
+    pub(super) fn is_following(&self) -> bool {
+        self.open && self.index.is_some() && self.position.is_some()
+    }
+
+    /// Whether it was let go of and nothing has asked for it since.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_detached() && !self.changed_while_cold
     }
 
     pub(super) fn is_detached(&self) -> bool {
@@ -486,8 +505,8 @@ impl Replicator {
             Step::Close => SourceRequest::Close { leave_wal: !self.source.created_wal },
             Step::Capture => return self.capture_next(now, out),
             Step::Prove => {
-                let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
-                return self.source_submit(now, Part::WalHeader, request, out);
+                let request = SourceRequest::ReadDatabase { offset: 0, len: 100 };
+                return self.source_submit(now, Part::Header, request, out);
             }
         };
         self.source_submit(now, Part::Only, request, out);
@@ -688,6 +707,7 @@ impl Replicator {
         source.step_until = None;
         source.retry.fail(now.mono, draw);
         source.changed_while_cold = true;
+        source.failed = true;
         source.script.clear();
         if source.open {
             source.script.push_back(Step::Close);
@@ -698,10 +718,10 @@ impl Replicator {
         let sealed = self.history.seal.is_some();
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
-        let draining = self.draining();
+        let finished = self.draining() && !self.source.failed && !lost;
         self.dirty = None;
         self.source.close_state();
-        self.source.drained = draining && !lost;
+        self.source.drained = finished;
         if lost && !self.pending.is_empty() {
             // What was captured still extends the point; what comes next is proven or surveyed
             // against it, so it must leave first or be forgotten. Forgetting is always right.
@@ -783,7 +803,8 @@ impl Replicator {
     fn link_done(&mut self, now: Now, step: Step, part: Part, reply: &LinkReply, out: &mut Actions) {
         let before = self.source.index.clone();
         let seen = self.take_index(reply);
-        if seen.is_err() && step != Step::Open && !self.step_took_effect(step) {
+        let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
+        if seen.is_err() && !judged {
             // Torn or not there: a writer is in the middle of publishing it. Nothing hangs on this
             // answer but the look.
             return self.look_again(now, out);
@@ -1048,6 +1069,13 @@ impl Replicator {
 
     fn prove_part(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
+        if part == Part::Header {
+            if !self.header_still_holds(bytes) {
+                return self.detach(now, "the database changed while it was being opened", out);
+            }
+            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
+            return self.source_submit(now, Part::WalHeader, request, out);
+        }
         if part == Part::WalHeader {
             let point = self.history.point.as_ref().and_then(|point| point.wal.map(|wal| (wal, point.page_size)));
             if let Some((wal, page_size)) = point.filter(|(wal, _)| wal.frame > 0) {
@@ -1061,6 +1089,14 @@ impl Replicator {
             self.source.mark = bytes.first_chunk().and_then(FrameHeader::decode);
         }
         self.source_submit(now, Part::Facts, SourceRequest::Stat, out);
+    }
+
+    /// Whether the header that was read before the link was opened is still the database's: until
+    /// a read transaction stands, the application may leave WAL mode and change the page size.
+    fn header_still_holds(&self, header: &[u8]) -> bool {
+        plan_header(header) == Admission::Open
+            && PageSize::from_u16(u16::from_be_bytes([header[16], header[17]])) == self.source.page_size
+            && header[20] == self.source.reserved_bytes
     }
 
     // Failures.

@@ -410,9 +410,9 @@ impl Replicator {
                 self.stop(Exit::Corrupt { error, hint }, out);
             }
             GhostStep::Whole(header, sums) => {
-                let step = step_of(&header, sums).expect("a ghost has a chain");
+                let step = step_of(&header, sums, self.config.pending_byte).expect("a ghost has a chain");
                 let txid = step.to.txid;
-                let whole_table = self.history.table.is_some() || u64::from(header.commit) <= step.sums.len() as u64 + 1;
+                let whole_table = self.history.table.is_some() || step.full;
                 self.history.advance(&step);
                 self.tried.clear();
                 out.notify(Severity::Info, Fact::Adopted { txid });
@@ -420,7 +420,7 @@ impl Replicator {
                 self.forget_pending(pages);
                 self.frames_captured = self.frames_replicated;
                 self.journal.bytes = u64::MAX / 4;
-                let full = !whole_table;
+                let full = !whole_table || !self.table_holds();
                 self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
             }
         }
