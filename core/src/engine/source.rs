@@ -100,8 +100,9 @@ pub(super) struct Source {
     open: bool,
     created_wal: bool,
     facts: Option<Box<SourceFacts>>,
-    /// The files at the last seal, to tell our own traces from the application's.
-    closed_facts: Option<Box<SourceFacts>>,
+    /// The `-wal` when the position was sealed; `None` unless the link was closed upon that. What
+    /// stands in a `-wal` that differs was committed since.
+    sealed_wal: Option<Option<WalFacts>>,
     page_size: Option<PageSize>,
     reserved_bytes: u8,
     read_only: bool,
@@ -158,7 +159,7 @@ impl Source {
             open: false,
             created_wal: false,
             facts: None,
-            closed_facts: None,
+            sealed_wal: None,
             page_size: None,
             reserved_bytes: 0,
             read_only: false,
@@ -287,7 +288,7 @@ impl Source {
     /// Attach as soon as may be.
     pub(super) fn wake(&mut self) {
         self.changed_while_cold = true;
-        self.closed_facts = None;
+        self.sealed_wal = None;
     }
 
     /// Stop after one more capture.
@@ -310,8 +311,8 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         self.changed_while_cold = old.changed_while_cold;
+        self.sealed_wal = old.sealed_wal;
         self.facts = old.facts;
-        self.closed_facts = old.closed_facts;
         self.page_size = old.page_size;
         self.position = old.position;
     }
@@ -594,7 +595,6 @@ impl Replicator {
         if facts.is_some() && self.nothing_happened(facts.as_deref()) {
             self.next_step();
             self.source.drained = true;
-            self.source.closed_facts = facts;
             return;
         }
         if !self.admit(now, plan_admission(facts.as_deref()), out) {
@@ -612,7 +612,7 @@ impl Replicator {
             return false;
         }
         let (Some(facts), Some(seal)) = (facts, &self.history.seal) else { return false };
-        let wal_as_left = match (&facts.wal, self.source.closed_facts.as_ref().map(|left| &left.wal)) {
+        let wal_as_left = match (&facts.wal, &self.source.sealed_wal) {
             (None, _) => true,
             (Some(wal), _) if wal.size == 0 => true,
             (Some(wal), Some(Some(left))) => wal == left,
@@ -697,8 +697,9 @@ impl Replicator {
         }
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
-        // What changes while nothing is pinned is not among them.
+        // What changes while nothing is pinned is not among them, and nothing was sealed.
         self.dirty = None;
+        self.source.sealed_wal = None;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -773,7 +774,9 @@ impl Replicator {
         }
         if sealed && self.pending.is_empty() {
             self.note_seal(SealRecord::of(&facts), out);
-            self.source.closed_facts = Some(facts.clone());
+            // As with the database, a write in the same clock tick would leave the same time.
+            let settled = facts.wal.is_none_or(|wal| facts.now_ns - wal.mtime_ns >= CTIME_SETTLED_NS);
+            self.source.sealed_wal = Some(facts.wal).filter(|_| settled);
         }
         self.source.facts = Some(facts);
         self.next_step();
@@ -812,6 +815,7 @@ impl Replicator {
         match step {
             Step::Open => {
                 self.source.open = true;
+                self.source.sealed_wal = None;
                 self.source.read_only = reply.read_only;
                 self.source.created_wal = self.source.facts.as_ref().is_some_and(|facts| facts.wal.is_none());
                 self.next_step();

@@ -224,6 +224,10 @@ impl App {
                 if end == AppEnd::Committed {
                     self.commits += 1;
                 }
+                if self.writer.is_some() && !sqlite.is_alive(PROCESS) {
+                    // It died in the checkpoint that follows a commit.
+                    self.forget_connections();
+                }
                 Ok(end)
             }
             Err(error) => self.sort(sqlite, error),
@@ -252,7 +256,7 @@ impl App {
                 self.busy += 1;
                 Ok(AppEnd::Busy)
             }
-            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(error.to_string())),
+            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error()))),
             _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
         }
     }
