@@ -19,6 +19,7 @@ mod attach;
 mod capture;
 mod checkpoint;
 mod let_go;
+mod look;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -505,7 +506,7 @@ impl Replicator {
     }
 
     fn link_done(&mut self, now: Now, step: Step, part: Part, reply: &LinkReply, out: &mut Actions) {
-        let before = self.source.index.clone();
+        let before = self.source.index;
         let seen = self.take_index(reply);
         let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
         if seen.is_err() && !judged {
@@ -560,14 +561,6 @@ impl Replicator {
         !matches!(step, Step::Look | Step::Capture | Step::Prove)
     }
 
-    fn look_again(&mut self, now: Now, out: &mut Actions) {
-        let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
-        if until <= now.mono {
-            return self.detach(now, "the wal-index stayed torn for five seconds", out);
-        }
-        self.again_soon(now, Duration::from_millis(1));
-    }
-
     fn begun(&mut self, step: Step, before: Option<&WalIndex>, seen: bool) {
         let class = match (before, &self.source.index) {
             (Some(before), Some(after)) if seen => classify(before, after),
@@ -585,49 +578,6 @@ impl Replicator {
         self.source.other = None;
         self.next_step();
         self.after_checkpoint(now, false, out);
-    }
-
-    /// New frames were seen, or none.
-    fn looked(&mut self, now: Now) {
-        self.next_step();
-        let frames = self.source.frames_uncaptured();
-        let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
-        if frames > 0 {
-            self.source.last_activity = now.mono;
-            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
-            self.source.let_go_tried = None;
-            self.source.truncate_tried = false;
-            self.set_quiet(now);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-            self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
-        } else {
-            self.after_look(now);
-            if core::mem::take(&mut self.source.changed) {
-                self.begin_script(&[Step::Verify]);
-            }
-        }
-        if self.source.final_turn {
-            self.source.look_at = None;
-            self.set_quiet(now);
-        }
-    }
-
-    /// Nothing new: look less often, and once that is slow enough leave it to events.
-    fn after_look(&mut self, now: Now) {
-        let wait = self.source.look_wait;
-        if wait >= LOOK_MAX || self.source.index.is_none() {
-            self.source.look_at = None;
-            self.source.look_wait = LOOK_FIRST;
-        } else {
-            self.source.look_wait = (wait * 2).min(LOOK_MAX);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-        }
-    }
-
-    /// Whether the host should say when the files change. While looks are planned anyway, it
-    /// need not.
-    pub fn wants_events(&self) -> bool {
-        !self.source.open || self.source.look_at.is_none()
     }
 
     fn step_failed(&mut self, now: Now, step: Step, error: SourceError, out: &mut Actions) {
@@ -698,12 +648,4 @@ impl Replicator {
             self.source.look_at.get_or_insert(now.mono.after(LOOK_FIRST));
         }
     }
-}
-
-/// How long to wait for the next look when `frames` came within `since`: until about as many as
-/// start a checkpoint may have come.
-fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
-    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
 }

@@ -45,7 +45,7 @@ impl Replicator {
                 return;
             }
         }
-        let Some(index) = self.source.index.clone() else { return };
+        let Some(index) = self.source.index else { return };
         out.notify(
             Severity::Debug,
             Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },
