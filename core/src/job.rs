@@ -101,7 +101,8 @@ fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte
     }
     let post = xor.finish();
     header.chain.post = Some(post);
-    let mut bytes = Vec::with_capacity(images.iter().map(|(_, page)| page.len() / 2 + 16).sum::<usize>() + 256);
+    let mut bytes =
+        Vec::with_capacity(images.iter().map(|(_, page)| page.len() / 2 + 16).sum::<usize>() + 256);
     let mut encoder = Encoder::new(&header, &mut bytes).with_pending_byte(pending_byte);
     for (no, page) in images {
         encoder.page(*no, page, &mut bytes);
