@@ -109,7 +109,7 @@ impl Sidecar {
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
         }
-        command.arg("replicate").arg(&setup.database).arg(&setup.replica).args(&setup.arguments);
+        command.args(["replicate", "-log-level", "debug"]).arg(&setup.database).arg(&setup.replica).args(&setup.arguments);
         if let Some(directory) = &setup.state {
             command.arg("-state-dir").arg(directory);
         }
