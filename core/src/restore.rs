@@ -21,6 +21,7 @@ mod listing;
 mod machine;
 mod plan;
 mod reader;
+mod status;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tests;

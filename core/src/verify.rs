@@ -1,7 +1,7 @@
 //! Reading a whole replica to see whether it can be relied upon.
 //!
 //! The [`Verifier`] reads each object from start to end, under its file checksum, and then holds
-//! the objects against each other ([`links`]): what one says about the state it leads to must be
+//! the objects against each other: what one says about the state it leads to must be
 //! what the next says about the state it begins with. It changes nothing. Every fault is one
 //! line of text that names object, offset, what was expected and what was found.
 

@@ -22,6 +22,7 @@ mod segments;
 mod status;
 pub mod suggest;
 mod target;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            logging::tell_end(&error);
             ExitCode::from(error.code)
         }
     }
@@ -71,7 +72,7 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "restore" => restore::run(&args, &mut out),
         "status" => status::run(&args, &mut out),
         "ltx" => ltx::run(&args, &mut out),
-        "verify" => Err(CliError::failed("verify is not in this build")),
+        "verify" => verify::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
         "demo" => crate::demo::run(&args, &mut out),
         "version" => {

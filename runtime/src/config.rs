@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use driftless_core::engine;
 
+use expand::Lookup;
 pub use replica::{Replica, ReplicaError, looks_like_url};
 use yaml::LineError;
 
@@ -103,7 +104,7 @@ impl Config {
             "PID" => Some(std::process::id().to_string()),
             _ => std::env::var(name).ok(),
         };
-        let lookup: Option<&dyn Fn(&str) -> Option<String>> = if expand_env { Some(&lookup) } else { None };
+        let lookup: Option<Lookup<'_>> = if expand_env { Some(&lookup) } else { None };
         match Config::parse(&text, lookup) {
             Ok(config) => Ok(Config { path, ..config }),
             Err(error) => Err(ConfigError::Wrong { path, error }),
@@ -111,7 +112,7 @@ impl Config {
     }
 
     /// Reads a configuration from its text, expanding variables by `lookup` if there is one.
-    pub fn parse(text: &str, lookup: Option<&dyn Fn(&str) -> Option<String>>) -> Result<Config, LineError> {
+    pub fn parse(text: &str, lookup: Option<Lookup<'_>>) -> Result<Config, LineError> {
         let mut warnings = Vec::new();
         let expanded = lookup.map(|lookup| expand::expand(text, lookup, &mut warnings));
         let node = yaml::parse(expanded.as_deref().unwrap_or(text))?;

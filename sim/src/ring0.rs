@@ -9,6 +9,7 @@ pub mod plan;
 pub mod queue;
 pub mod restore;
 mod run;
+pub mod scripts;
 pub mod state;
 pub mod store;
 pub mod truth;
@@ -16,6 +17,6 @@ pub mod violation;
 pub mod world;
 
 pub use plan::Plan;
-pub use run::{Failure, run_plan, run_seed};
+pub use run::{Failure, run_plan, run_seed, run_with_every_crash};
 pub use violation::Violation;
 pub use world::{Summary, World};

@@ -7,15 +7,21 @@
 //! - [`command`] runs one to its end, within a deadline, and keeps all it said;
 //! - [`daemon`] keeps one running, waits for what it should come to, and ends it, gently or not;
 //! - [`db`] makes databases and tells whether two have the same content;
-//! - [`dir`] is a directory that stays for inspection when its test fails.
+//! - [`dir`] is a directory that stays for inspection when its test fails;
+//! - [`app`] is a writing application in a process of its own, and what its copies must show;
+//! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
+//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
 
+pub mod app;
 pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
 pub mod programs;
+pub mod sidecar;
+pub mod store_faults;
 
 use std::time::{Duration, Instant};
 

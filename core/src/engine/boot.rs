@@ -16,7 +16,8 @@ use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
 use crate::ltx::LTX_HEADER_BYTES;
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
-    SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
+    StoreRequest,
 };
 
 /// Objects asked for in one listing.
@@ -41,9 +42,16 @@ pub(super) struct Finding {
 enum Find {
     Load,
     /// What lies past the point in level 0, then among the snapshots.
-    Tail { level: Level, after: TxidRange, point_seen: bool },
+    Tail {
+        level: Level,
+        after: TxidRange,
+        point_seen: bool,
+    },
     /// Everything, level by level.
-    All { level: Level, after: Option<TxidRange> },
+    All {
+        level: Level,
+        after: Option<TxidRange>,
+    },
     Header(Object),
     Litestream,
     Ghost(Txid),
@@ -105,7 +113,8 @@ impl Replicator {
     pub(super) fn boot_tick(&mut self, now: Now, out: &mut Actions) {
         let Boot::Finding(finding) = &mut self.boot else { return };
         if finding.step.is_store()
-            && let Some(op) = finding.op.filter(|_| finding.since.after(self.config.store_deadline) <= now.mono)
+            && let Some(op) =
+                finding.op.filter(|_| finding.since.after(self.config.store_deadline) <= now.mono)
         {
             finding.op = None;
             out.push(crate::machine::Action::Cancel { op });
@@ -125,7 +134,9 @@ impl Replicator {
             Find::Tail { level, after, .. } => {
                 Request::Store(StoreRequest::List { level, after: Some(after), limit: LIST_LIMIT })
             }
-            Find::All { level, after } => Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT }),
+            Find::All { level, after } => {
+                Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT })
+            }
             Find::Header(object) => Request::Store(StoreRequest::Get {
                 object,
                 range: ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 },
@@ -253,7 +264,9 @@ impl Replicator {
         finding.step = match finding.step {
             Find::Tail { level, after, point_seen } => {
                 let seen = point_seen
-                    || entries.iter().any(|entry| Some(entry.object.range.max()) == point && level == Level::CAPTURES);
+                    || entries
+                        .iter()
+                        .any(|entry| Some(entry.object.range.max()) == point && level == Level::CAPTURES);
                 match (more, last) {
                     (true, Some(last)) => Find::Tail { level, after: last, point_seen: seen },
                     _ if !seen => {
@@ -392,19 +405,27 @@ impl Replicator {
                 self.boot_give_up_table(&why, out);
             }
             GhostStep::Whole(header, sums) => {
-                let step = super::ghost::step_of(&header, sums);
+                let step = super::ghost::step_of(&header, sums, self.config.pending_byte);
                 let ours = header.lineage == self.history.lineage
                     && header.chain.incarnation <= self.history.incarnation
                     && step.as_ref().is_some_and(|step| self.follows(step));
                 match step.filter(|_| ours) {
                     Some(step) => self.boot_adopt(txid, &step, out),
                     None => self.stop(
-                        super::standing::fenced(format!("segment {txid} on the replica does not follow from what this database wrote")),
+                        super::standing::fenced(format!(
+                            "segment {txid} on the replica does not follow from what this database wrote"
+                        )),
                         out,
                     ),
                 }
             }
         }
+    }
+
+    /// Whether the page table is that of the point, after a step that another run computed.
+    pub(super) fn table_holds(&self) -> bool {
+        let checksum = self.history.table.as_ref().map(|table| table.checksum());
+        checksum.is_some() && checksum == self.history.point.as_ref().map(|point| point.post)
     }
 
     /// Whether a step begins where our point stands.
@@ -417,6 +438,10 @@ impl Replicator {
         let head = self.history.head;
         self.history.advance(step);
         out.notify(Severity::Info, Fact::Adopted { txid });
+        if !self.table_holds() {
+            let why = format!("the local page table does not lead to the state of segment {txid}");
+            return self.boot_give_up_table(&why, out);
+        }
         if head > Some(txid) {
             self.history.head = head;
             return self.boot_fetch_ghost(txid.next());
@@ -466,9 +491,9 @@ impl Find {
 impl Finding {
     /// Keeps the object that leads furthest; among those, the lowest level, whose chain is whole.
     fn see(&mut self, object: Object) {
-        let better = self.newest.is_none_or(|newest| {
-            (object.range.max(), newest.level) > (newest.range.max(), object.level)
-        });
+        let better = self
+            .newest
+            .is_none_or(|newest| (object.range.max(), newest.level) > (newest.range.max(), object.level));
         if better {
             self.newest = Some(object);
         }
@@ -479,4 +504,3 @@ impl Finding {
         self.step = Find::All { level: Level::CAPTURES, after: None };
     }
 }
-

@@ -37,11 +37,20 @@ pub(super) enum GhostStep {
 
 impl Ghost {
     pub(super) fn new(object: Object, pending_byte: u64) -> Ghost {
-        Ghost { object, offset: 0, decoder: Decoder::new().with_pending_byte(pending_byte), header: None, sums: Vec::new() }
+        Ghost {
+            object,
+            offset: 0,
+            decoder: Decoder::new().with_pending_byte(pending_byte),
+            header: None,
+            sums: Vec::new(),
+        }
     }
 
     pub(super) fn request(&self) -> StoreRequest {
-        StoreRequest::Get { object: self.object, range: ByteRange::At { offset: self.offset, len: FETCH_BYTES } }
+        StoreRequest::Get {
+            object: self.object,
+            range: ByteRange::At { offset: self.offset, len: FETCH_BYTES },
+        }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], object_len: u64) -> GhostStep {
@@ -56,7 +65,7 @@ impl Ghost {
                     self.sums.push((page, sum));
                 }
                 Ok(Item::End(_)) => {
-                    let header = self.header.clone().expect("a segment begins with its header");
+                    let header = self.header.expect("a segment begins with its header");
                     return GhostStep::Whole(header, core::mem::take(&mut self.sums));
                 }
                 Ok(Item::NeedMore) if self.offset >= object_len || bytes.is_empty() => {
@@ -70,8 +79,14 @@ impl Ghost {
 
 /// The step that a segment makes; `None` if it says nothing of its states. Where the WAL stood
 /// is not taken from it: the frame's cumulative checksum is not in the header.
-pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>) -> Option<Step> {
+///
+/// A segment that holds every page is a full one whatever its number: laid over a table of
+/// another page size it would leave the checksum of a page that is the lock page now.
+pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>, pending_byte: u64) -> Option<Step> {
     let post = header.chain.post?;
+    let lock_page = header.page_size.lock_page(pending_byte).get();
+    let every_page = header.commit as usize - usize::from(lock_page <= header.commit);
+    let full = sums.len() == every_page;
     Some(Step {
         pre: header.chain.pre,
         to: Point {
@@ -83,7 +98,7 @@ pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>) -> Option<St
             file: (0, 0),
             wal: None,
         },
-        full: header.range.is_snapshot(),
+        full,
         sums,
     })
 }

@@ -58,7 +58,9 @@ use self::upload::Upload;
 enum Life {
     Running,
     /// Finish what is committed, then stop; give up at the deadline.
-    Draining { deadline: Option<Mono> },
+    Draining {
+        deadline: Option<Mono>,
+    },
     Stopped,
 }
 
@@ -309,11 +311,12 @@ impl Replicator {
             && idle
             && self.base_wanted.is_none()
             && self.pending.is_empty()
-            && self.source.is_detached();
+            && self.source.is_drained();
         if finished {
             return self.stop(Exit::Done, out);
         }
-        let nothing_there = self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
+        let nothing_there =
+            self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
         if nothing_there && self.pending.is_empty() {
             let exit = self.exit_waiting();
             return self.stop(exit, out);
@@ -398,7 +401,8 @@ impl Machine for Replicator {
             Life::Draining { deadline } => deadline.map(|at| (at, Reason::Shutdown)),
             _ => None,
         };
-        let journal = if self.journal_may_rewrite() && self.journal.broken { self.journal.retry.at } else { None };
+        let journal =
+            if self.journal_may_rewrite() && self.journal.broken { self.journal.retry.at } else { None };
         [
             shutdown,
             self.boot_deadline(),

@@ -12,9 +12,9 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::*;
-use crate::ids::{PageNo, Txid, Wall};
+use crate::ids::{PageNo, Txid, TxidRange, Wall};
 use crate::ltx::{Encoder, LTX_HEADER_BYTES, LtxHeader};
-use crate::machine::{Exit, Object, StoreError, StoreErrorKind, StoreRequest};
+use crate::machine::{Exit, Listed, Object, StoreError, StoreErrorKind, StoreRequest};
 use history::{History, object};
 pub(crate) use host::Host;
 
@@ -445,4 +445,79 @@ fn a_failed_write_leaves_the_target_alone() {
     let (exit, _) = host.restore(at(40));
     assert!(text(&exit).contains("-force"), "{exit:?}");
     assert_eq!(host.target.as_deref(), Some(&b"old"[..]));
+}
+
+#[test]
+fn stopped_at_any_moment_it_leaves_the_target_whole() {
+    let history = History::typical(512, true);
+    for n in 0.. {
+        let mut host = Host::new(history.store.clone()).seeded(n + 3, 40);
+        host.target = Some(b"old".to_vec());
+        host.shutdown_after = Some(n as usize);
+        let (exit, _) = host.restore(RestoreConfig { replace: true, ..at(40) });
+        assert_eq!(host.output, None, "nothing is left when stopped after {n} events");
+        if exit == Exit::Done {
+            assert!(host.target.as_ref() == history.states.get(&40));
+            if host.shutdown_after.is_some_and(|at| at > 1000) {
+                break;
+            }
+        } else {
+            assert!(text(&exit).contains("interrupted"), "{exit:?}");
+            assert_eq!(host.target.as_deref(), Some(&b"old"[..]));
+        }
+    }
+}
+
+#[test]
+fn a_plan_is_found_where_there_is_one_and_nowhere_else() {
+    let mut draw = 4u64;
+    let mut next = |below: u64| {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (draw >> 33) % below
+    };
+    for _ in 0..3000 {
+        let mut objects = Vec::new();
+        for _ in 0..next(14) {
+            let min = if next(4) == 0 { 1 } else { 1 + next(12) };
+            let object = object(next(10) as u8, min, min + next(6));
+            objects.push(Listed { object, len: 100 + next(900), modified: None });
+        }
+        objects.extend(objects.first().copied());
+        let inventory = Inventory::new(objects.clone());
+        let reachable: Vec<bool> = {
+            let mut reachable = vec![false; 20];
+            reachable[0] = true;
+            for end in 1..20u64 {
+                let files =
+                    objects.iter().map(|it| it.object.range).filter(|&it| TxidRange::max(it).get() == end);
+                let starts = |it: TxidRange| (it.min().get() - 1..end).any(|have| reachable[have as usize]);
+                reachable[end as usize] =
+                    files.clone().any(|it| it.is_snapshot() || (it.min().get() > 1 && starts(it)));
+            }
+            reachable
+        };
+        for end in 1..20 {
+            match plan(&inventory, Target::At(txid(end))) {
+                Ok(plan) => {
+                    assert!(reachable[end as usize], "{objects:?} to {end}");
+                    let mut have = 0;
+                    for it in plan.files.iter().map(|it| it.object.range) {
+                        assert!(it.min().get() <= have + 1 && it.max().get() > have);
+                        have = it.max().get();
+                    }
+                    assert!(have == end && plan.files[0].object.range.is_snapshot());
+                }
+                Err(PlanError::Empty) => assert!(objects.is_empty()),
+                Err(PlanError::NotExact { below, above, .. } | PlanError::Gap { have: below, above, .. }) => {
+                    assert!(!reachable[end as usize], "{objects:?} to {end}");
+                    let known =
+                        |range: Vec<u64>| range.into_iter().find(|&n| reachable[n as usize]).map(txid);
+                    assert_eq!(below, known((1..end).rev().collect()));
+                    assert_eq!(above, known((end + 1..20).collect()));
+                }
+            }
+        }
+        let latest = plan(&inventory, Target::Latest).map(|plan| Some(plan.target));
+        assert!(latest.is_err() || latest == Ok(inventory.highest()), "never an older state");
+    }
 }

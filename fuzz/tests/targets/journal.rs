@@ -56,13 +56,16 @@ fn record(feed: &mut Feed<'_>, table: &mut PageTable, last: &mut Txid) -> Record
             Record::Intent(step)
         }
         3 => Record::Done(*last),
-        4 => Record::Sealed(SealRecord {
-            device: feed.u64(),
-            inode: feed.u64(),
-            size: feed.u64(),
-            ctime_ns: i128::from(feed.u64().cast_signed()),
-            boot_id: String::from_utf8_lossy(&feed.fill(16)).into_owned(),
-        }),
+        4 => {
+            let seal = SealRecord {
+                device: feed.u64(),
+                inode: feed.u64(),
+                size: feed.u64(),
+                ctime_ns: i128::from(feed.u64().cast_signed()),
+                boot_id: String::from_utf8_lossy(&feed.fill(16)).into_owned(),
+            };
+            Record::Sealed { seal, wal: wal_position(feed) }
+        }
         _ => Record::Moved { file: (feed.u64(), feed.u64()), wal: wal_position(feed) },
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use driftless_core::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, TxidRange, Wall};
-use driftless_core::ltx::{Decoder, Encoder, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame};
+use driftless_core::ltx::{
+    Decoder, Encoder, IndexEntry, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame,
+};
 use driftless_core::wal::Salts;
 use driftless_fuzz::Feed;
 
@@ -158,31 +160,70 @@ fn ltx_bytes_damaged() {
     });
 }
 
+/// An index that is nearly in order: each rule is broken now and then. Returns the end of a file
+/// and the length that the file is said to have.
+fn build_index(feed: &mut Feed<'_>) -> (Vec<u8>, u64) {
+    let (mut page, mut offset) = (0u32, 100u64);
+    let mut entries = Vec::new();
+    for _ in 0..feed.below(8) {
+        page = if feed.below(16) == 0 { page } else { page.saturating_add(1 + feed.below(300)) };
+        let size = match feed.below(16) {
+            0 => 0,
+            1 => feed.u64(),
+            _ => 1 + u64::from(feed.below(5_000)),
+        };
+        let Some(page) = PageNo::new(page) else { continue };
+        let said = if feed.below(16) == 0 { offset ^ feed.u64() } else { offset };
+        entries.push(IndexEntry { page, offset: said, size });
+        offset = offset.wrapping_add(size);
+    }
+    let mut tail = Vec::new();
+    PageIndex { entries }.encode(&mut tail);
+    tail.extend_from_slice(&[0; 16]);
+    let end = if feed.below(16) == 0 { feed.u64() } else { offset.wrapping_add(6) };
+    let file_bytes = end.wrapping_add(tail.len() as u64);
+    (tail, file_bytes)
+}
+
+/// What holds of an index that was read out of `tail`, the end of a file of `file_bytes` bytes.
+fn check_index(index: &PageIndex, tail: &[u8], file_bytes: u64) {
+    // Three numbers an entry, a byte each at the least: the bytes bound the memory.
+    assert!(index.entries.len() * 3 <= tail.len(), "more entries than bytes");
+    assert!(index.entries.capacity() <= tail.len().max(4), "more room than bytes call for");
+    let mut offset = 100;
+    let mut page = 0;
+    for entry in &index.entries {
+        assert!(entry.page.get() > page, "pages ascend");
+        assert!(entry.offset == offset && entry.size > 0, "frames follow one another: {entry:?}");
+        page = entry.page.get();
+        offset = entry.offset.checked_add(entry.size).expect("a frame ends before numbers do");
+    }
+    let size_at = tail.len() - 24;
+    let index_bytes = u64::from_be_bytes(tail[size_at..size_at + 8].try_into().unwrap());
+    assert_eq!(offset + 6 + index_bytes + 24, file_bytes, "six zeros stand between the frames and the index");
+}
+
 #[test]
 fn ltx_index_tail() {
     bolero::check!().with_iterations(80_000).with_max_len(1024).for_each(|bytes: &[u8]| {
         let mut feed = Feed::new(bytes);
-        let mut tail;
-        let mut file_bytes = feed.u64() >> (feed.u8() % 64);
-        if feed.bool() {
-            // A sound index with one byte changed reaches further than noise.
-            let file = build(&mut feed).2;
-            file_bytes = file.len() as u64;
-            let from = feed.u32() as usize % file.len();
-            tail = file[from..].to_vec();
-            let at = feed.u32() as usize % tail.len();
-            tail[at] ^= feed.u8();
-        } else {
-            tail = feed.rest().to_vec();
-        }
-        match PageIndex::decode_tail(&tail, file_bytes) {
-            Ok(index) => {
-                // Three numbers an entry, a byte each at the least: the bytes bound the memory.
-                assert!(index.entries.len() * 3 <= tail.len(), "more entries than bytes");
-                assert!(index.entries.capacity() <= tail.len().max(4), "more room than bytes call for");
-                let end = index.entries.last().map_or(100, |last| last.offset + last.size);
-                assert!(end <= file_bytes, "frames end within the file");
+        let (tail, file_bytes) = match feed.below(3) {
+            0 => {
+                let file_bytes = feed.u64() >> (feed.u8() % 64);
+                (feed.rest().to_vec(), file_bytes)
             }
+            1 => build_index(&mut feed),
+            _ => {
+                // A sound index with one byte changed reaches further than noise.
+                let file = build(&mut feed).2;
+                let mut tail = file[feed.u32() as usize % file.len()..].to_vec();
+                let at = feed.u32() as usize % tail.len();
+                tail[at] ^= feed.u8();
+                (tail, file.len() as u64)
+            }
+        };
+        match PageIndex::decode_tail(&tail, file_bytes) {
+            Ok(index) => check_index(&index, &tail, file_bytes),
             Err(LtxError::NeedMore { bytes }) => {
                 assert!(bytes > tail.len() as u64 && bytes <= file_bytes, "more is asked for, and it exists");
             }

@@ -118,7 +118,7 @@ fn wal_index() {
             change: feed.u32(),
             is_init: true,
             big_endian_checksums: feed.bool(),
-            page_size: PageSize::new(512 << feed.below(8)).unwrap(),
+            page_size: PageSize::new(512 << feed.below(8)),
             mx_frame: feed.u32(),
             pages: feed.u32(),
             frame_checksum: WalChecksum(feed.u32(), feed.u32()),
@@ -134,6 +134,12 @@ fn wal_index() {
         let mut torn = sound;
         torn[at] ^= bit;
         assert!(WalIndex::parse(&torn).is_err(), "two copies that differ at byte {at} say nothing");
+        let mut torn_behind = sound;
+        torn_behind[48 + at] ^= bit;
+        assert!(
+            WalIndex::parse(&torn_behind).is_err(),
+            "nor if it is the second that is damaged, at byte {at}"
+        );
         torn[48 + at] ^= bit;
         assert!(WalIndex::parse(&torn).is_err(), "equal copies, wrong at byte {at}, were accepted");
     });

@@ -5,6 +5,7 @@
 //! `stderr: false`, since a log in the middle of a command's output serves nobody.
 
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
 
@@ -22,6 +23,18 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
 ];
 
+/// Whether standard error is a stream of JSON, into which nothing else may be written.
+static JSON_ON_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// Tells why the process ends: to a person, or as the last line of a JSON log.
+pub fn tell_end(error: &CliError) {
+    if JSON_ON_STDERR.load(Ordering::Relaxed) {
+        tracing::error!(code = error.code, hint = error.hint.as_deref(), "{error}");
+    } else {
+        error.print();
+    }
+}
+
 /// Starts logging, once in a process.
 pub fn start(args: &Args, logging: &Logging) -> Result<(), CliError> {
     let environment = std::env::var("LOG_LEVEL").ok().filter(|level| !level.is_empty());
@@ -38,6 +51,7 @@ pub fn start(args: &Args, logging: &Logging) -> Result<(), CliError> {
     let terminal = if to_stdout { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(colour);
+    JSON_ON_STDERR.store(json && !to_stdout, Ordering::Relaxed);
     // A second start in one process (in tests) keeps the first.
     let _ = match (json, to_stdout) {
         (true, true) => builder.json().flatten_event(true).with_writer(io::stdout).try_init(),

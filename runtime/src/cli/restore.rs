@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use driftless_core::ids::{Txid, Wall};
 use driftless_core::machine::{Exit, OpIds, ReplicaId};
-use driftless_core::restore::{RestoreConfig, RestoreStatus, RestoreTarget, Restorer};
+use driftless_core::restore::{PlannedFile, RestoreConfig, RestoreStatus, RestoreTarget, Restorer};
 use serde::Serialize;
 
 use super::args::Args;
@@ -153,7 +153,32 @@ pub fn execute(
                 "the target is untouched; run driftless verify on the replica, or restore an earlier -txid",
             ));
     }
-    CliError::from_exit(exit).map(|()| status)
+    match CliError::from_exit(exit) {
+        Ok(()) => Ok(status),
+        Err(error) => Err(CliError { error: with_dates(&error.error), ..error }),
+    }
+}
+
+/// The core knows no calendar and says `1577836800000 ms since 1970`.
+fn with_dates(text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(" ms") {
+        let (before, after) = rest.split_at(at);
+        let digits = before.len() - before.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let (kept, number) = before.split_at(before.len() - digits);
+        match number.parse().ok().filter(|_| digits >= 12) {
+            Some(millis) => {
+                out.push_str(kept);
+                out.push_str(&rfc3339(Some(Wall(millis))));
+                rest = after.strip_prefix(" ms since 1970").or(after.strip_prefix(" ms")).unwrap_or(after);
+            }
+            None => {
+                out.push_str(&rest[..at + 3]);
+                rest = &rest[at + 3..];
+            }
+        }
+    }
+    out + rest
 }
 
 fn wanted_state(args: &Args) -> Result<RestoreTarget, CliError> {
@@ -309,7 +334,7 @@ fn plan(order: &Order, status: &RestoreStatus) -> PlanSummary {
             size: file.len,
             timestamp: rfc3339(segments.header(level, range).map(|header| header.stamp)),
             pages: file.pages,
-            fetch_bytes: file.fetch_bytes,
+            fetch_bytes: fetched(file),
         }
     });
     PlanSummary {
@@ -322,8 +347,13 @@ fn plan(order: &Order, status: &RestoreStatus) -> PlanSummary {
         timestamp: rfc3339(status.stamp),
         page_size: status.page_size.map_or(0, |size| size.get()),
         pages: status.pages,
-        fetch_bytes: status.plan.iter().map(|file| file.fetch_bytes).sum(),
+        fetch_bytes: status.plan.iter().map(fetched).sum(),
     }
+}
+
+/// What is read of a file: all of it, or the pages that are wanted.
+fn fetched(file: &PlannedFile) -> u64 {
+    if file.ranged { file.fetch_bytes } else { file.len }
 }
 
 fn print_plan(plan: &PlanSummary, out: &mut Out) {

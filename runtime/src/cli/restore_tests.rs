@@ -35,6 +35,14 @@ fn times_want_an_offset() {
 }
 
 #[test]
+fn milliseconds_of_the_core_become_dates() {
+    assert_eq!(
+        with_dates("nothing at 1577836800000 ms since 1970; the first is 1577836800001 ms, after 5 ms"),
+        "nothing at 2020-01-01T00:00:00Z; the first is 2020-01-01T00:00:00.001Z, after 5 ms"
+    );
+}
+
+#[test]
 fn flags_that_contradict_each_other_are_refused() {
     assert!(wanted_state(&args("-txid 1 -timestamp 1970-01-01T00:00:00Z x")).is_err());
     assert_eq!(wanted_state(&args("x")), Ok(RestoreTarget::Latest));

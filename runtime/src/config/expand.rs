@@ -4,8 +4,11 @@
 //! variable that is not set stands for nothing; here that is worth a warning, since an empty
 //! password or path is seldom meant. Comment lines are left alone.
 
+/// What a variable stands for, if it is set.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Expands `text` with `lookup`, adding a sentence to `warnings` for each unknown variable.
-pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>, warnings: &mut Vec<String>) -> String {
+pub fn expand(text: &str, lookup: Lookup<'_>, warnings: &mut Vec<String>) -> String {
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if line.trim_start().starts_with('#') {
@@ -17,13 +20,7 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>, warnings: &mu
     out
 }
 
-fn expand_line(
-    line: &str,
-    number: usize,
-    lookup: &dyn Fn(&str) -> Option<String>,
-    out: &mut String,
-    warnings: &mut Vec<String>,
-) {
+fn expand_line(line: &str, number: usize, lookup: Lookup<'_>, out: &mut String, warnings: &mut Vec<String>) {
     let mut rest = line;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);

@@ -22,6 +22,8 @@ pub const WRITER_COMMAND: &str = "demo-writer";
 /// database stays small.
 const PACE: f64 = 1_500.0;
 const ACCOUNTS: u32 = 2_000;
+/// What is ordered.
+const WORDS: [&str; 8] = ["anchor", "buoy", "compass", "dinghy", "fender", "halyard", "lantern", "sextant"];
 
 /// Runs the application on the database that `args` names.
 pub fn write(args: &[OsString]) -> Result<(), CliError> {
@@ -74,7 +76,9 @@ fn work(connection: &Connection, stop: &AtomicBool) -> rusqlite::Result<u64> {
         // Knuth's generator: the same orders in each demo.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (id, amount) = ((random >> 32) as u32 % ACCOUNTS + 1, (random >> 20) as u32 % 500);
-        let note = format!("order {written} of account {id}: {random:016x}{:016x}", random.rotate_left(17));
+        let words: Vec<&str> =
+            (0..60).step_by(3).map(|bit| WORDS[(random >> bit) as usize % WORDS.len()]).collect();
+        let note = format!("order {written} of account {id}, {random:016x}: {}", words.join(" "));
         connection.execute_batch("begin immediate")?;
         order.execute(params![id, amount, note])?;
         account.execute(params![id, amount])?;

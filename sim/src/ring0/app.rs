@@ -8,10 +8,13 @@
 //! The busy timeout is zero: in a world of one thread nobody else runs while SQLite waits. The
 //! loop tries a busy operation again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::dice::Dice;
+use super::host::DRIFTLESS;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
 use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
@@ -113,20 +116,66 @@ pub struct App {
     /// What was found missing.
     missing: Option<String>,
     fault: Arc<Mutex<Option<VfsFault>>>,
+    /// Whether commits are synced.
+    durable: bool,
+    /// Power loss may have taken commits that were never synced.
+    anything_goes: bool,
     /// Commits that were acknowledged.
     pub commits: u64,
     /// Operations that found a lock in their way.
     pub busy: u64,
 }
 
+/// What befalls the replicator's SQLite: operations fail by dice while a step is set.
+#[derive(Clone, Debug)]
+pub struct Misfortune {
+    dice: Dice,
+    per_myriad: u64,
+    step: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
+}
+
+impl Misfortune {
+    /// Strikes so many of ten thousand operations.
+    pub fn new(dice: Dice, per_myriad: u64) -> Misfortune {
+        Misfortune { dice, per_myriad, step: Arc::default(), count: Arc::default() }
+    }
+
+    /// What is done now has this number; none strikes at 0.
+    pub fn set(&self, step: u64) {
+        self.step.store(step, Ordering::SeqCst);
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    fn strikes(&self, op: VfsOp) -> Option<VfsFault> {
+        let step = self.step.load(Ordering::SeqCst);
+        let n = step << 12 | self.count.fetch_add(1, Ordering::SeqCst) & 0xfff;
+        if step == 0 || !self.dice.chance("vfs", "strikes", n, self.per_myriad, 10_000) {
+            return None;
+        }
+        let kinds = [VfsFault::Io, VfsFault::Io, VfsFault::Busy, VfsFault::Full, VfsFault::Die];
+        let fault = *self.dice.pick("vfs", "kind", n, &kinds);
+        let fits = match fault {
+            VfsFault::Busy => matches!(op, VfsOp::Lock | VfsOp::ShmLock),
+            VfsFault::Full => op == VfsOp::Write,
+            _ => true,
+        };
+        fits.then_some(fault)
+    }
+}
+
 type Sql = rusqlite::Result<AppEnd>;
 
 impl App {
-    /// An application that has not begun. It sets the fault hook of its host.
-    pub fn new(host: &SimHost) -> App {
+    /// An application that has not begun. It sets the fault hook of its host, for the
+    /// replicator's process as well: `misfortune` says what becomes of an operation there.
+    pub fn new(host: &SimHost, durable: bool, misfortune: Misfortune) -> App {
         let fault: Arc<Mutex<Option<VfsFault>>> = Arc::default();
         let armed = Arc::clone(&fault);
         host.set_fault_hook(Some(Arc::new(move |process: &str, op, path: &str| {
+            if process == DRIFTLESS {
+                return misfortune.strikes(op);
+            }
             let hit = process == PROCESS && op == VfsOp::Sync && path.ends_with("-wal");
             if hit { lock(&armed).take() } else { None }
         })));
@@ -140,9 +189,17 @@ impl App {
             kept: None,
             missing: None,
             fault,
+            durable,
+            anything_goes: false,
             commits: 0,
             busy: 0,
         }
+    }
+
+    /// The machine has lost power.
+    pub fn power_lost(&mut self) {
+        self.forget_connections();
+        self.anything_goes = !self.durable;
     }
 
     /// Whether a snapshot is being held.
@@ -166,6 +223,10 @@ impl App {
             Ok(end) => {
                 if end == AppEnd::Committed {
                     self.commits += 1;
+                }
+                if self.writer.is_some() && !sqlite.is_alive(PROCESS) {
+                    // It died in the checkpoint that follows a commit.
+                    self.forget_connections();
                 }
                 Ok(end)
             }
@@ -195,7 +256,7 @@ impl App {
                 self.busy += 1;
                 Ok(AppEnd::Busy)
             }
-            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(error.to_string())),
+            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error()))),
             _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
         }
     }
@@ -260,7 +321,7 @@ impl App {
         if fresh {
             (self.acknowledged, self.in_doubt) = (0, None);
         }
-        prepare(&writer, page_bytes)?;
+        prepare(&writer, page_bytes, self.durable)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
         Ok(AppEnd::Perhaps)
@@ -309,6 +370,9 @@ impl App {
     fn look(&mut self) -> rusqlite::Result<()> {
         let writer = self.writer.as_ref().expect("a transaction is open");
         let found: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        if core::mem::take(&mut self.anything_goes) && found <= self.acknowledged {
+            (self.acknowledged, self.in_doubt) = (found, None);
+        }
         if found != self.acknowledged && self.in_doubt != Some(found) {
             let text = format!(
                 "the database is at commit {found}, {} was acknowledged and {:?} in doubt",
@@ -390,6 +454,7 @@ impl App {
     fn rollbackward(&mut self, sqlite: &SimSqlite, page_bytes: Option<u32>) -> Sql {
         self.reader = None;
         let writer = self.opened(sqlite)?;
+        writer.execute_batch("PRAGMA synchronous=EXTRA")?;
         let mode: String = writer.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get(0))?;
         if mode != "delete" {
             return Ok(AppEnd::Done);
@@ -406,6 +471,7 @@ impl App {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let _ = disk.unlink(&format!("{PATH}{suffix}"));
         }
+        disk.sync_dir("/").expect("the disk has no faults here");
     }
 
     fn recreate(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
@@ -419,11 +485,11 @@ impl App {
         let disk = sqlite.disk();
         let _ = disk.unlink(OTHER);
         let other = sqlite.open(PROCESS, OTHER)?;
-        prepare(&other, page_bytes)?;
+        prepare(&other, page_bytes, true)?;
         other.execute_batch("INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n=1000000")?;
         other.close().map_err(|(_, error)| error)?;
         App::delete_files(disk);
-        disk.rename(OTHER, PATH).expect("the disk has no faults here");
+        disk.rename(OTHER, PATH).and_then(|()| disk.sync_dir("/")).expect("the disk has no faults here");
         (self.acknowledged, self.in_doubt) = (1_000_000, None);
         self.open(sqlite, page_bytes)
     }
@@ -442,7 +508,9 @@ impl App {
         let Some(kept) = self.kept.take() else { return Ok(AppEnd::Done) };
         self.close()?;
         App::delete_files(sqlite.disk());
-        sqlite.disk().rename(BACKUP, PATH).expect("the disk has no faults here");
+        let disk = sqlite.disk();
+        let synced = disk.open(BACKUP).and_then(|file| file.sync());
+        synced.and_then(|()| disk.rename(BACKUP, PATH)).and_then(|()| disk.sync_dir("/")).expect("no faults here");
         (self.acknowledged, self.in_doubt) = (kept, None);
         self.open(sqlite, 1_024)
     }
@@ -468,15 +536,16 @@ impl App {
     }
 }
 
-fn prepare(db: &Connection, page_bytes: u32) -> rusqlite::Result<()> {
+fn prepare(db: &Connection, page_bytes: u32, durable: bool) -> rusqlite::Result<()> {
     db.execute_batch(&format!("PRAGMA page_size={page_bytes}; PRAGMA cache_size=20"))?;
     let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     if mode != "wal" {
         db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
     }
+    // In rollback mode FULL does not sync the directory after a journal is deleted; EXTRA does.
+    db.execute_batch(if durable { "PRAGMA synchronous=EXTRA" } else { "PRAGMA synchronous=NORMAL" })?;
     db.execute_batch(
-        "PRAGMA synchronous=FULL;
-         BEGIN IMMEDIATE;
+        "BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS m(n);
          INSERT INTO m SELECT 0 WHERE NOT EXISTS(SELECT * FROM m);
          CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x);

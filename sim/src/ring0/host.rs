@@ -10,7 +10,7 @@ use driftless::sqlite::LinkOptions;
 use driftless_core::engine::Replicator;
 use driftless_core::ids::{Mono, Now};
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StoreRequest,
+    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StateRequest, StoreRequest,
 };
 
 use super::app::PATH;
@@ -99,6 +99,7 @@ impl World {
                 self.crash_at = None;
                 self.say(|| "!!!  crash".into());
                 self.kill();
+                self.lose(self.plan.crash_state);
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
                 self.later(down, Entry::Start);
                 return Ok(());
@@ -149,7 +150,9 @@ impl World {
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
-                let outcome = Outcome::State(Ok(self.state.perform(&request)));
+                let fails = request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
+                let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
@@ -169,8 +172,17 @@ impl World {
     }
 
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
+        self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         let running = self.running.as_mut().expect("checked by the caller");
         let outcome = Outcome::Source(running.port.perform(request));
+        self.source_steps.set(0);
+        if !self.sqlite.is_alive(DRIFTLESS) {
+            self.say(|| format!("!!!  death in {request:?}"));
+            self.kill();
+            let down = self.dice.wait("death", "down", self.summary.actions, 1_000, 3_000_000);
+            self.later(down, Entry::Start);
+            return Ok(());
+        }
         self.look_for_cold();
         self.note_changes(false);
         let n = self.summary.actions;
@@ -181,6 +193,10 @@ impl World {
         let wait = self.dice.wait("source", "answer", n, 1, latency);
         self.later(wait, Entry::Deliver { run, op, outcome });
         Ok(())
+    }
+
+    fn fails(&self, what: &str, n: u64, hits: u64, of: u64) -> bool {
+        self.healed_at.is_none() && self.dice.chance("fault", what, n, hits, of)
     }
 
     /// What becomes of a request to the store, and when.

@@ -38,6 +38,11 @@ pub enum Blow {
     WallStep(i64),
     /// A person asks for a sync.
     SyncNow,
+    /// The machine loses power; everything starts again after `down`.
+    PowerLoss {
+        /// How long it stays dark.
+        down: Duration,
+    },
 }
 
 /// How faulty the store is.
@@ -66,10 +71,19 @@ pub struct Plan {
     pub store: StoreFaults,
     /// The longest latency of a request to the source.
     pub source_latency: Duration,
+    /// Out of ten thousand operations of SQLite in our process, so many fail, and now and then the
+    /// process dies in one.
+    pub source_faults: u64,
+    /// Out of a thousand records, so many cannot be written.
+    pub state_faults: u64,
+    /// Whether the application syncs each commit, so that power loss takes none.
+    pub durable: bool,
     /// Out of a hundred changes of the files, so many are not told of.
     pub events_lost: u64,
     /// The process dies right after this action.
     pub crash_at: Option<u64>,
+    /// What is left of the local state after that.
+    pub crash_state: StateFate,
 }
 
 const MS: u64 = 1_000;
@@ -88,8 +102,12 @@ impl Plan {
                 page_max: 1_000,
             },
             source_latency: Duration::from_micros(200),
+            source_faults: 0,
+            state_faults: 0,
+            durable: true,
             events_lost: 0,
             crash_at: None,
+            crash_state: StateFate::Kept,
         }
     }
 
@@ -112,8 +130,12 @@ impl Plan {
                 page_max: pick("list page", &[2, 7, 1_000]) as usize,
             },
             source_latency: Duration::from_micros(pick("source latency", &[50, 1_000, 20_000])),
+            source_faults: pick("source faults", &[0, 0, 10, 100]),
+            state_faults: pick("state faults", &[0, 0, 10, 200]),
+            durable: pick("durable", &[0, 1]) == 1,
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
+            crash_state: StateFate::Kept,
         }
     }
 }
@@ -148,6 +170,7 @@ fn blows(dice: &Dice, length: Duration) -> Vec<(Duration, Blow)> {
                 0 | 1 => Blow::Stop { down },
                 2 => Blow::WallStep(dice.range("blow", "step", n, 0, 20_000) as i64 - 10_000),
                 3 => Blow::SyncNow,
+                4 => Blow::PowerLoss { down },
                 _ => Blow::Kill { state, down },
             };
             (at, blow)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::plan::Plan;
+use super::plan::{Plan, StateFate};
 use super::violation::Violation;
 use super::world::{Summary, World};
 
@@ -48,4 +48,21 @@ pub fn run_plan(seed: u64, plan: Plan, verbose: bool) -> Result<Summary, Failure
         }
     };
     Err(Failure { seed, violation })
+}
+
+/// Runs a plan once to count its actions, then again for each of them with a crash right after
+/// it. Answers how many there were.
+///
+/// # Errors
+/// The first run that fails, and which action its crash came after.
+pub fn run_with_every_crash(seed: u64, plan: &Plan, state: StateFate) -> Result<u64, Failure> {
+    let actions = run_plan(seed, plan.clone(), false)?.actions;
+    for crash_at in 1..=actions {
+        let crashing = Plan { crash_at: Some(crash_at), crash_state: state, ..plan.clone() };
+        run_plan(seed, crashing, false).map_err(|mut failure| {
+            failure.violation.text = format!("crash after action {crash_at} of {actions}, state {state:?}: {}", failure.violation.text);
+            failure
+        })?;
+    }
+    Ok(actions)
 }

@@ -30,6 +30,14 @@ impl SimState {
         (self.records.len(), self.synced)
     }
 
+    /// A write that fails as a disk without space makes it fail: nothing of it is there.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn refuse(&self) -> Result<StateReply, String> {
+        Err("no space left on device".into())
+    }
+
     /// All is lost.
     pub fn lose_all(&mut self) {
         *self = SimState::default();

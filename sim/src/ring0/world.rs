@@ -14,9 +14,9 @@ use driftless_core::ids::{Mono, Now, Wall};
 use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 
-use super::app::{App, AppEnd, AppOp, PATH, PROCESS};
+use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
-use super::host::{DRIFTLESS, Running};
+use super::host::Running;
 use super::plan::{Blow, Plan, StateFate};
 use super::queue::Queue;
 use super::restore::Restored;
@@ -110,6 +110,7 @@ pub struct World {
     seen_files: Vec<Option<crate::disk::Stat>>,
     app_steps: u64,
     pub(super) store_steps: u64,
+    pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
     pub(super) verbose: bool,
 }
@@ -123,7 +124,8 @@ impl World {
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
         let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
-        let app = App::new(&sim_host);
+        let source_steps = Misfortune::new(dice, plan.source_faults);
+        let app = App::new(&sim_host, plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
         for (at, blow) in &plan.blows {
             queue.push(at.as_nanos() as u64, Entry::Blow(*blow));
@@ -165,6 +167,7 @@ impl World {
             seen_files: Vec::new(),
             app_steps: 0,
             store_steps: 0,
+            source_steps,
             outages,
             verbose,
             plan,
@@ -429,7 +432,25 @@ impl World {
                 Ok(())
             }
             Blow::SyncNow => self.handle(Event::SyncNow),
+            Blow::PowerLoss { down } => {
+                self.power_loss();
+                self.later(down, Entry::Start);
+                Ok(())
+            }
         }
+    }
+
+    fn power_loss(&mut self) {
+        self.kill();
+        let (dice, at) = (self.dice, self.now_ns());
+        let mut n = 0;
+        self.sqlite.power_loss(|_| {
+            n += 1;
+            dice.chance("survives", "", at ^ n, 1, 2)
+        });
+        self.app.power_lost();
+        self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
+        self.look_for_cold();
     }
 
     pub(super) fn lose(&mut self, state: StateFate) {
@@ -451,10 +472,6 @@ impl World {
 
     pub(super) fn config(&self) -> Config {
         Config { adopt: self.adopt, ..self.plan.config.clone() }
-    }
-
-    pub(super) fn is_process_clean(&self) -> bool {
-        !self.sqlite.is_alive(DRIFTLESS) || self.running.is_some() || self.sqlite.is_alive(PROCESS)
     }
 }
 

@@ -182,7 +182,7 @@ fn records(text: &str) -> Vec<String> {
         ("Identity", Record::Identity { lineage: Lineage::new(1).unwrap(), incarnation: Incarnation(1) }),
         ("Intent", Record::Intent(Step { pre: None, to, full: true, sums: Vec::new() })),
         ("Done", Record::Done(Txid::FIRST)),
-        ("Sealed", Record::Sealed(seal)),
+        ("Sealed", Record::Sealed { seal, wal }),
         ("Moved", Record::Moved { file: (0, 0), wal }),
     ];
     let rows = rows(section(text, "Record kinds"));

@@ -13,10 +13,9 @@ const SLACK_LINES: usize = 50;
 
 /// Files over the limit, with their lines.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("core/src/engine/base.rs", 867),
-    ("core/src/engine/source.rs", 1220),
+    ("core/src/engine/base.rs", 885),
+    ("core/src/engine/source.rs", 1260),
     ("core/src/engine/upload.rs", 639),
-    ("core/src/restore/machine.rs", 621),
 ];
 
 /// Functions over the limit, as `path::name`, with their lines.

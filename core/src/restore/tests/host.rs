@@ -34,6 +34,8 @@ pub struct Host {
     /// Which output request fails: the n-th, counted from 1.
     pub output_fails_at: Option<u64>,
     pub outputs: u64,
+    /// After how many events the host is told to stop.
+    pub shutdown_after: Option<usize>,
     pub reads_open_max: usize,
     pub read_bytes: u64,
     pub facts: Vec<Fact>,
@@ -55,6 +57,7 @@ impl Host {
             hook: None,
             output_fails_at: None,
             outputs: 0,
+            shutdown_after: None,
             reads_open_max: 0,
             read_bytes: 0,
             facts: Vec::new(),
@@ -95,7 +98,7 @@ impl Host {
         self.held.clear();
         self.lost.clear();
         let mut event = Event::Start { entropy: self.seed };
-        for _ in 0..2_000_000 {
+        for n in 0..2_000_000 {
             let mut out = Actions::new();
             machine.handle(Now { mono: Mono::from_duration(self.now), wall: Wall(0) }, event, &mut out);
             if let Some(exit) = self.take(&mut out) {
@@ -104,6 +107,10 @@ impl Host {
                     "no output is left under way"
                 );
                 return exit;
+            }
+            if self.shutdown_after == Some(n) {
+                event = Event::Shutdown { deadline: Mono::from_duration(self.now + Duration::from_secs(60)) };
+                continue;
             }
             event = match self.next() {
                 Some(event) => event,

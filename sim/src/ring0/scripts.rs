@@ -1,0 +1,84 @@
+//! Short scripts, each crashed after every single action.
+
+use std::time::Duration;
+
+use driftless_core::engine::Config;
+
+use super::app::{AppOp, Work};
+use super::plan::Plan;
+
+const fn insert(rows: u32, bytes: u32) -> AppOp {
+    AppOp::Write(Work::Insert { rows, bytes })
+}
+
+fn plan(ops: &[(u64, AppOp)], config: Config) -> Plan {
+    let script = ops.iter().map(|(ms, op)| (Duration::from_millis(*ms), *op)).collect();
+    Plan { config, ..Plan::calm(script) }
+}
+
+/// A small database: base, captures, a checkpoint of ours, quiet and seal, waking.
+pub fn daily() -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(100),
+        min_checkpoint_pages: 10,
+        quiet_after: Duration::from_millis(400),
+        ..Config::default()
+    };
+    let ops = [
+        (0, AppOp::Open { page_bytes: 1_024 }),
+        (30, insert(3, 200)),
+        (250, insert(10, 400)),
+        (5, AppOp::Write(Work::Update { of: 3 })),
+        (300, insert(20, 400)),
+        (4_000, AppOp::Write(Work::Delete { of: 2 })),
+        (300, AppOp::Vacuum),
+        (2_500, insert(1, 30)),
+    ];
+    plan(&ops, config)
+}
+
+/// Everything that cuts continuity: phantom, kill, checkpoint modes, last close, replacement.
+pub fn rough() -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(50),
+        min_checkpoint_pages: 8,
+        quiet_after: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let ops = [
+        (0, AppOp::Open { page_bytes: 512 }),
+        (20, insert(4, 300)),
+        (120, AppOp::DieInCommit(Work::Insert { rows: 2, bytes: 200 })),
+        (60, insert(2, 100)),
+        (60, AppOp::Checkpoint("TRUNCATE")),
+        (5, insert(5, 300)),
+        (60, AppOp::Close),
+        (1_500, AppOp::Recreate { page_bytes: 1_024 }),
+        (200, insert(3, 500)),
+        (100, AppOp::Kill),
+        (100, insert(3, 500)),
+    ];
+    plan(&ops, config)
+}
+
+/// More changes than memory may hold: dirty bases and streams.
+pub fn crowded() -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(50),
+        min_checkpoint_pages: 20,
+        quiet_after: Duration::from_millis(300),
+        pending_bytes_max: 6_000,
+        pending_byte: 0x10000,
+        ..Config::default()
+    };
+    let ops = [
+        (0, AppOp::Open { page_bytes: 1_024 }),
+        (20, insert(90, 800)),
+        (300, insert(30, 400)),
+        (10, AppOp::Write(Work::Update { of: 2 })),
+        (400, AppOp::Write(Work::Delete { of: 3 })),
+        (50, AppOp::Vacuum),
+        (300, insert(2, 50)),
+    ];
+    plan(&ops, config)
+}

@@ -1,0 +1,60 @@
+//! The replicator under ring 0: every crash of three scripts, kept seeds, fresh seeds.
+
+use driftless_sim::ring0::plan::{Plan, StateFate};
+use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
+
+fn crash_everywhere(plan: &Plan) {
+    for state in [StateFate::Kept, StateFate::Cut(2), StateFate::Lost] {
+        let actions = run_with_every_crash(1, plan, state).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(actions > 100, "only {actions} actions: the script does too little");
+    }
+}
+
+#[test]
+fn a_crash_after_any_action_of_a_daily_script_loses_nothing() {
+    crash_everywhere(&scripts::daily());
+}
+
+#[test]
+fn a_crash_after_any_action_of_a_rough_script_loses_nothing() {
+    crash_everywhere(&scripts::rough());
+}
+
+#[test]
+fn a_crash_after_any_action_of_a_crowded_script_loses_nothing() {
+    crash_everywhere(&scripts::crowded());
+}
+
+#[test]
+fn kept_seeds_stay_quiet() {
+    let kept = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    for line in kept {
+        let (seed, story) = line.split_once(' ').expect("a seed and its story");
+        let seed = seed.parse().expect("a seed is a number");
+        run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}\nits story: {story}"));
+    }
+}
+
+#[test]
+fn fresh_seeds_stay_quiet_and_do_enough() {
+    let (mut restored, mut faults, mut starts, mut commits, mut phantoms) = (0, 0, 0, 0, 0);
+    for seed in 100_000..100_060 {
+        let summary = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        restored += summary.restored;
+        faults += summary.faults;
+        starts += summary.starts;
+        commits += summary.commits;
+        phantoms += summary.phantoms;
+    }
+    assert!(restored > 600 && faults > 600 && starts > 100, "{restored} restored, {faults} faults, {starts} starts");
+    assert!(commits > 2_000 && phantoms > 100, "{commits} commits, {phantoms} phantoms");
+}
+
+#[test]
+fn a_seed_repeats() {
+    let first = run_seed(17, false).expect("it passes");
+    assert_eq!(run_seed(17, false).expect("it passes"), first);
+    let plan = Plan { crash_at: Some(90), ..scripts::daily() };
+    let crashed = run_plan(3, plan.clone(), false).expect("it passes");
+    assert_eq!(run_plan(3, plan, false).expect("it passes"), crashed);
+}
