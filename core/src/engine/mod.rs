@@ -299,7 +299,8 @@ impl Replicator {
             && idle
             && self.base_wanted.is_none()
             && self.pending.is_empty()
-            && self.source.is_detached();
+            && self.source.is_drained()
+            && self.waiting.is_none();
         if finished {
             return self.stop(Exit::Done, out);
         }
@@ -410,7 +411,8 @@ impl Machine for Replicator {
 
 impl Replicator {
     fn exit_second_signal(&self) -> Exit {
-        if self.frames_behind() == 0 && self.pending.is_empty() && self.base_wanted.is_none() {
+        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.base_wanted.is_none();
+        if self.boot.is_done() && self.source.is_drained() && self.waiting.is_none() && replicated {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")

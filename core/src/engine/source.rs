@@ -146,6 +146,8 @@ pub(super) struct Source {
     retry: Retry,
     sweep_at: Option<Mono>,
     final_turn: bool,
+    /// The link is being closed because all is captured, not because something failed.
+    letting_go: bool,
     drained: bool,
 }
 
@@ -192,6 +194,7 @@ impl Source {
             retry: Retry::default(),
             sweep_at: None,
             final_turn: false,
+            letting_go: false,
             drained: false,
         }
     }
@@ -223,6 +226,11 @@ impl Source {
 
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether everything that was committed when we were told to finish is captured, or cannot be.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_detached() && self.drained
     }
 
     pub(super) fn is_detached(&self) -> bool {
@@ -391,7 +399,8 @@ impl Replicator {
 
     fn checkpoint_wanted(&self) -> bool {
         let Some(index) = &self.source.index else { return false };
-        let standing = self.source.pin.is_some() && self.source.reserved_bytes == 0 && !self.source.read_only;
+        let captured = self.source.pin.is_some() && self.source.position.is_some();
+        let standing = captured && self.source.reserved_bytes == 0 && !self.source.read_only;
         let due = index.mx_frame >= self.config.min_checkpoint_pages.max(self.source.checkpoint_frames);
         standing && due && !self.wal_may_restart() && !self.source.final_turn
     }
@@ -425,6 +434,7 @@ impl Replicator {
     fn begin_letting_go(&mut self) -> bool {
         use Step::{BeginOther, BeginPin, Capture, Checkpoint, Close, EndOther, EndPin, Lock, SealFacts, Unlock, Verify};
         let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Close]) };
+        self.source.letting_go = self.source.pin.is_some() && self.source.position.is_some();
         let may_checkpoint = self.source.reserved_bytes == 0 && !self.source.read_only;
         if self.source.pin.is_none() || !may_checkpoint || (self.source.lock_failed && self.draining()) {
             return self.begin_script(&[Close]);
@@ -669,6 +679,7 @@ impl Replicator {
         // What changes while nothing is pinned is not among them, and nothing was sealed.
         self.dirty = None;
         self.source.sealed_wal = None;
+        self.source.letting_go = false;
         let source = &mut self.source;
         source.forget_scanner();
         source.locked = false;
@@ -687,10 +698,10 @@ impl Replicator {
         let sealed = self.history.seal.is_some();
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
-        let draining = self.draining();
+        let drained = self.draining() && self.source.letting_go;
         self.dirty = None;
         self.source.close_state();
-        self.source.drained = draining && !lost;
+        self.source.drained = drained && !lost;
         if lost && !self.pending.is_empty() {
             // What was captured still extends the point; what comes next is proven or surveyed
             // against it, so it must leave first or be forgotten. Forgetting is always right.
@@ -1110,14 +1121,14 @@ impl Replicator {
                 self.source.home = self.source.home.other();
                 self.abandon(now);
             }
-            Step::BeginOther if busy => self.abandon(now),
-            Step::BeginFirst if busy => {
+            Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {
                     true => self.detach(now, &error.text, out),
                     false => self.again_soon(now, Duration::from_millis(5)),
                 }
             }
+            Step::BeginOther if busy => self.abandon(now),
             Step::Close => self.close_done(now, out),
             _ => self.detach(now, &format!("{step:?} failed: {}", error.text), out),
         }

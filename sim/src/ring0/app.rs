@@ -112,6 +112,8 @@ pub struct App {
     acknowledged: i64,
     /// A number that may have been committed instead.
     in_doubt: Option<i64>,
+    /// What was acknowledged before a commit that recovery brought to light.
+    unsynced: Option<i64>,
     kept: Option<i64>,
     /// What was found missing.
     missing: Option<String>,
@@ -186,6 +188,7 @@ impl App {
             autocheckpoint: 1_000,
             acknowledged: 0,
             in_doubt: None,
+            unsynced: None,
             kept: None,
             missing: None,
             fault,
@@ -200,6 +203,7 @@ impl App {
     pub fn power_lost(&mut self) {
         self.forget_connections();
         self.anything_goes = !self.durable;
+        self.in_doubt = self.in_doubt.or(self.unsynced.take());
     }
 
     /// Whether a snapshot is being held.
@@ -382,6 +386,8 @@ impl App {
             return Err(rusqlite::Error::QueryReturnedNoRows);
         }
         if found != self.acknowledged {
+            // It was never synced: power loss may still take it.
+            self.unsynced = Some(self.acknowledged);
             (self.acknowledged, self.in_doubt) = (found, None);
         }
         Ok(())
@@ -420,7 +426,7 @@ impl App {
             return Ok(AppEnd::Done);
         }
         // Only a commit that wrote has put its frames where a phantom's may have been.
-        (self.acknowledged, self.in_doubt) = (next, None);
+        (self.acknowledged, self.in_doubt, self.unsynced) = (next, None, None);
         Ok(AppEnd::Committed)
     }
 

@@ -74,6 +74,7 @@ impl World {
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);
+        self.owed = self.truth.len();
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
     }
@@ -283,6 +284,11 @@ impl World {
         };
         if !expected {
             return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
+        }
+        self.restore_all()?;
+        if exit == Exit::Done && self.restored.truth_at + 1 < self.owed {
+            let text = format!("state {} is on the replica, {} was committed before", self.restored.truth_at, self.owed - 1);
+            return Err(Violation::new("exit", format!("{exit:?}: {text}")));
         }
         self.kill();
         if fenced {
