@@ -30,12 +30,23 @@ pub const PROCESS: &str = "app";
 /// What a transaction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
-    /// Adds `rows` of `bytes` each.
-    Insert { rows: u32, bytes: u32 },
-    /// Rewrites one row in `of`.
-    Update { of: u32 },
-    /// Deletes one row in `of`.
-    Delete { of: u32 },
+    /// Adds rows.
+    Insert {
+        /// How many.
+        rows: u32,
+        /// Bytes in each.
+        bytes: u32,
+    },
+    /// Rewrites rows.
+    Update {
+        /// One out of so many.
+        of: u32,
+    },
+    /// Deletes rows.
+    Delete {
+        /// One out of so many.
+        of: u32,
+    },
     /// Begins and commits without a change.
     Nothing,
 }
@@ -46,7 +57,10 @@ pub enum AppOp {
     /// Does nothing, so that time passes.
     Rest,
     /// Opens the database, creating it with this page size if it is not there.
-    Open { page_bytes: u32 },
+    Open {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Closes every connection in order.
     Close,
     /// A whole transaction.
@@ -78,9 +92,15 @@ pub enum AppOp {
     /// A page size by `VACUUM` in rollback mode; refused while others are attached.
     PageSize(u32),
     /// Deletes the database and makes a new one.
-    Recreate { page_bytes: u32 },
+    Recreate {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Puts another database in its place by rename.
-    RenameOver { page_bytes: u32 },
+    RenameOver {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Keeps a copy of the database.
     Backup,
     /// Puts the copy in its place.

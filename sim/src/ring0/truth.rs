@@ -97,11 +97,68 @@ impl Truth {
         }
     }
 
+    /// Takes a state for committed, or for one that a phantom would have made.
+    #[cfg(test)]
+    pub(super) fn pretend(&mut self, image: Image, committed: bool) {
+        if committed {
+            self.states.push((image.digest(), image));
+        } else {
+            self.phantoms.push(image.digest());
+        }
+    }
+
     fn admit(&mut self, reading: Reading) {
         self.phantom = None;
         self.end = Some(reading.end);
         if self.last() != Some(&reading.image) {
             self.states.push((reading.image.digest(), reading.image));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disk::{DiskConfig, SimClock};
+    use crate::ring0::app::{App, AppEnd, AppOp, Misfortune, PATH, Work};
+    use crate::ring0::dice::Dice;
+    use crate::vfs::{SimHost, SimSqlite, Turn};
+
+    use super::*;
+
+    const PENDING: u64 = 0x4000_0000;
+
+    /// A phantom does not count while a wal-index lives, and counts once none does.
+    #[test]
+    fn a_phantom_counts_only_after_a_recovery() {
+        let _turn = Turn::take(9);
+        let clock = SimClock::new(1_800_000_000_000_000_000);
+        let disk = Disk::new(DiskConfig::default(), clock.clone());
+        let host = std::sync::Arc::new(SimHost::new(clock, 9));
+        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0));
+        let sqlite = SimSqlite::new(disk.clone(), host);
+        let mut truth = Truth::new();
+        app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
+        let work = Work::Insert { rows: 3, bytes: 200 };
+        assert_eq!(app.perform(&sqlite, AppOp::Write(work)).unwrap(), AppEnd::Committed);
+        truth.committed(&disk, PATH, PENDING);
+        let committed = truth.last().unwrap().clone();
+        let witness = sqlite.open("witness", PATH).unwrap();
+        let rows = |db: &rusqlite::Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows(&witness).unwrap(), 3);
+
+        assert!(matches!(app.perform(&sqlite, AppOp::DieInCommit(work)).unwrap(), AppEnd::Failed(_)));
+        assert!(sqlite.wal_index_lives(PATH));
+        truth.failed(&disk, PATH, PENDING);
+        truth.perhaps(&disk, PATH, PENDING);
+        assert_eq!((truth.last(), truth.phantoms()), (Some(&committed), 1));
+        let phantom = image::read(&disk, PATH, PENDING).unwrap().image;
+        assert!(phantom != committed && truth.is_phantom(&phantom));
+        assert_eq!(rows(&witness).unwrap(), 3);
+
+        drop(witness);
+        sqlite.kill_process("witness");
+        // The witness was the last and checkpointed what counts.
+        truth.cold(&disk, PATH, PENDING);
+        assert_eq!(truth.last(), Some(&committed));
     }
 }

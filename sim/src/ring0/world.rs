@@ -212,8 +212,6 @@ impl World {
     fn heal(&mut self) {
         self.healed_at = Some(self.now_ns());
         self.say(|| "--- all faults end".into());
-        self.changed_waits = false;
-        self.event_lost |= false;
     }
 
     /// Until everything is on the replica and quiet, within the bound.
@@ -513,3 +511,6 @@ pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
         range: driftless_core::ids::TxidRange::single(txid),
     }
 }
+
+#[cfg(test)]
+mod tests;
