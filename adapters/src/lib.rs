@@ -21,4 +21,6 @@ pub mod directory;
 pub mod fs;
 pub mod keys;
 pub mod memory;
+#[cfg(feature = "host")]
+pub mod pool;
 pub mod store;

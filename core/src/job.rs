@@ -52,6 +52,10 @@ pub enum Job {
 }
 
 /// What came out.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum JobOutput {
     /// Of [`Job::Checksums`], in order.
@@ -101,7 +105,8 @@ fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte
     }
     let post = xor.finish();
     header.chain.post = Some(post);
-    let mut bytes = Vec::with_capacity(images.iter().map(|(_, page)| page.len() / 2 + 16).sum::<usize>() + 256);
+    let mut bytes =
+        Vec::with_capacity(images.iter().map(|(_, page)| page.len() / 2 + 16).sum::<usize>() + 256);
     let mut encoder = Encoder::new(&header, &mut bytes).with_pending_byte(pending_byte);
     for (no, page) in images {
         encoder.page(*no, page, &mut bytes);

@@ -21,13 +21,14 @@ mod listing;
 mod machine;
 mod plan;
 mod reader;
+mod status;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use jobs::{
-    Claimed, Claims, Decoded, GAP_BYTES_MAX, Next, OUTPUT_BYTES_MAX, Purpose, RUN_BYTES_MAX, RestoreJob, RestoreOutput, Run,
-    Stream, Win, Wins,
+    Claimed, Claims, Decoded, GAP_BYTES_MAX, Next, OUTPUT_BYTES_MAX, Purpose, RUN_BYTES_MAX, RestoreJob,
+    RestoreOutput, Run, Stream, Win, Wins,
 };
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};
@@ -35,6 +36,7 @@ pub use plan::{Inventory, Plan, PlanError, Target, plan};
 pub(crate) use flight::{Flight, Landed, exit_of};
 pub(crate) use listing::Lister;
 pub(crate) use reader::Reader;
+pub(crate) use survey::check_name;
 
 use alloc::vec::Vec;
 use core::time::Duration;

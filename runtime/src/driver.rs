@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use driftless_adapters::fs::RealFs;
+use driftless_adapters::pool::unblock;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
     SourceErrorKind, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind,
@@ -135,16 +136,16 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             None => Err(StoreError { kind: StoreErrorKind::Unsupported, text: "there is no store".into() }),
         }),
         Request::State(request) => Outcome::State(match ports.state {
-            Some((journal, database)) => smol::unblock(move || perform_state(&request, &journal, database)).await,
+            Some((journal, database)) => unblock(move || perform_state(&request, &journal, database)).await,
             None => Err("there is no local state".into()),
         }),
         Request::Output(request) => Outcome::Output(match ports.output {
             Some(output) => {
-                smol::unblock(move || output.lock().expect("no holder panics").perform(&request)).await
+                unblock(move || output.lock().expect("no holder panics").perform(&request)).await
             }
             None => Err(OutputError { exists: false, text: "there is no output".into() }),
         }),
-        Request::Compute(job) => Outcome::Compute(smol::unblock(move || job.run()).await),
+        Request::Compute(job) => Outcome::Compute(unblock(move || job.run()).await),
     }
 }
 
@@ -153,7 +154,7 @@ async fn perform_source(
     ports: Ports,
 ) -> Result<driftless_core::machine::SourceReply, SourceError> {
     match ports.source {
-        Some(source) => smol::unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
+        Some(source) => unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
         None => {
             Err(SourceError { kind: SourceErrorKind::Missing, text: "there is no source".into(), index: None })
         }

@@ -10,6 +10,7 @@ use async_signal::{Signal, Signals};
 use driftless_adapters::directory::DirectoryStore;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
+use driftless_adapters::pool::unblock;
 use driftless_core::engine::{Config, Replicator, Status};
 use driftless_core::machine::{Event, Exit, Machine, Notice, ReplicaId};
 use futures_lite::StreamExt as _;
@@ -92,7 +93,7 @@ async fn run_all(jobs: Vec<ReplicateJob>, options: ReplicateOptions, executor: R
         Ok(lock) => lock,
         Err(exit) => return exit,
     };
-    let journal = match smol::unblock({
+    let journal = match unblock({
         let directory = directory.clone();
         move || StateJournal::open(RealFs, directory)
     })

@@ -4,8 +4,11 @@
 //! to smol's thread pool. [`host`] puts a process together: databases, watches, signals, the
 //! control socket. No file here decides anything about order, retry or safety.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod control;
+pub mod demo;
 pub mod driver;
 pub mod host;
 pub mod log;

@@ -1,1 +1,57 @@
-//! See the crate's README section in docs/ARCHITECTURE.md.
+//! End to end: the real binary, real SQLite, real files, real Litestream.
+//!
+//! Tests here know the product as its users do: a program with arguments, exit codes, files and a
+//! status. They use no function of it. What they share is in this crate:
+//!
+//! - [`programs`] finds or makes the programs under test, once for each run;
+//! - [`command`] runs one to its end, within a deadline, and keeps all it said;
+//! - [`daemon`] keeps one running, waits for what it should come to, and ends it, gently or not;
+//! - [`db`] makes databases and tells whether two have the same content;
+//! - [`dir`] is a directory that stays for inspection when its test fails;
+//! - [`app`] is a writing application in a process of its own, and what its copies must show;
+//! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
+//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
+//!
+//! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
+
+pub mod app;
+pub mod command;
+pub mod daemon;
+pub mod db;
+pub mod dir;
+pub mod programs;
+pub mod sidecar;
+pub mod store_faults;
+
+use std::time::{Duration, Instant};
+
+pub use command::{Ran, run};
+pub use daemon::{Daemon, Ended};
+pub use db::{content_lines, dump_digest, integrity_check, pages};
+pub use dir::TempDir;
+pub use programs::{driftless, fixtures, litestream, python};
+
+/// How long a condition is waited for where nothing says otherwise: far more than a slow machine
+/// needs, so that only a condition that never comes runs into it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks every 10 ms until `condition` holds; panics with `what` once `deadline` has passed.
+#[track_caller]
+pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let found = poll(deadline, || condition().then_some(()));
+    assert!(found.is_some(), "waited {deadline:?} in vain for: {what}");
+}
+
+/// Looks every 10 ms until `look` finds something, or until `deadline` has passed.
+pub fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if started.elapsed() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

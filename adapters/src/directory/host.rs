@@ -6,8 +6,10 @@
 
 use crate::fs::Fs;
 use crate::keys::Key;
+use crate::pool;
 use crate::store::{
-    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError, StoreErrorKind,
+    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError,
+    StoreErrorKind,
 };
 
 use super::{DirectoryGet, DirectoryPut, DirectoryStore};
@@ -17,10 +19,14 @@ where
     F: Fs + Send + Sync + 'static,
     F::File: Send + 'static,
 {
-    fn put<'a>(&'a self, key: &'a Key, condition: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        condition: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
-            let begun = smol::unblock(move || {
+            let begun = pool::unblock(move || {
                 let put = store.put_begin(&owned, condition)?;
                 Ok(Pending { store, put: Some(put) })
             });
@@ -29,12 +35,17 @@ where
         })
     }
 
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
-            let get = smol::unblock(move || store.get(&owned, range)).await?;
+            let get = pool::unblock(move || store.get(&owned, range)).await?;
             let (object_len, remaining) = (get.object_len(), get.remaining());
-            let body = HostGet { store: self.clone(), key: key.clone(), get: Some(get), object_len, remaining };
+            let body =
+                HostGet { store: self.clone(), key: key.clone(), get: Some(get), object_len, remaining };
             Ok(Box::new(body) as Box<dyn GetBody>)
         })
     }
@@ -46,12 +57,12 @@ where
         limit: usize,
     ) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         let (store, prefix, start_after) = (self.clone(), prefix.to_owned(), start_after.cloned());
-        Box::pin(smol::unblock(move || store.list(&prefix, start_after.as_ref(), limit)))
+        Box::pin(pool::unblock(move || store.list(&prefix, start_after.as_ref(), limit)))
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
         let (store, key) = (self.clone(), key.clone());
-        Box::pin(smol::unblock(move || DirectoryStore::delete(&store, &key)))
+        Box::pin(pool::unblock(move || DirectoryStore::delete(&store, &key)))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -109,7 +120,7 @@ where
     fn write(&mut self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            let (pending, written) = smol::unblock(move || {
+            let (pending, written) = pool::unblock(move || {
                 let put = pending.put.as_mut().expect("a pending put holds one until taken");
                 let written = pending.store.put_write(put, &chunk);
                 (pending, written)
@@ -123,7 +134,7 @@ where
     fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            smol::unblock(move || {
+            pool::unblock(move || {
                 let put = pending.take();
                 pending.store.put_commit(put)
             })
@@ -134,7 +145,7 @@ where
     fn abort(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            smol::unblock(move || {
+            pool::unblock(move || {
                 let put = pending.take();
                 pending.store.put_abort(put)
             })
@@ -150,7 +161,7 @@ where
 {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
-            smol::unblock(move || drop(pending)).detach();
+            drop(pool::unblock(move || drop(pending)));
         }
     }
 }
@@ -187,7 +198,7 @@ where
                 return Ok(None);
             }
             let store = self.store.clone();
-            let (get, chunk) = smol::unblock(move || {
+            let (get, chunk) = pool::unblock(move || {
                 let chunk = store.get_next(&mut get);
                 (get, chunk)
             })

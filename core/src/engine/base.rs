@@ -11,6 +11,9 @@
 //! at or past the snapshot reads the same); on a frozen database the file alone. An unproven pin
 //! is given back and taken again.
 
+mod stream;
+mod survey;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -28,7 +31,8 @@ use crate::job::{Image, Job, JobOutput};
 use crate::ltx::{Encoder, LtxHeader};
 use crate::machine::{
     Action, Actions, Chunk, Fact, LinkReply, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason, Request,
-    Severity, SourceError, SourceErrorKind, SourceReply, SourceRequest, StoreError, StoreErrorKind, StoreRequest,
+    Severity, SourceError, SourceErrorKind, SourceReply, SourceRequest, StoreError, StoreErrorKind,
+    StoreRequest,
 };
 use crate::wal::{
     FRAME_HEADER_BYTES, Salts, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition, frame_offset,
@@ -173,7 +177,8 @@ impl Base {
         let bytes = header.wal_offset + header.wal_size - WAL_HEADER_BYTES as i64;
         let frame = u32::try_from(bytes / frame_bytes).unwrap_or(0);
         let same = header.wal_salts == index.salts && header.page_size == self.page_size;
-        let reaches = frame > 0 && bytes % frame_bytes == 0 && frame <= index.mx_frame && index.n_backfill <= frame;
+        let reaches =
+            frame > 0 && bytes % frame_bytes == 0 && frame <= index.mx_frame && index.n_backfill <= frame;
         if same && reaches && frame < index.mx_frame {
             self.end.frame = frame;
             self.pages = header.commit;
@@ -193,7 +198,8 @@ impl Replicator {
 
     /// Whether a base may begin when one is wanted; true when none is.
     pub(super) fn base_may_begin(&self, now: Now) -> bool {
-        self.base_wanted.is_none() || (self.upload_is_idle() && self.base_retry.due(now.mono) && !self.journal_busy())
+        self.base_wanted.is_none()
+            || (self.upload_is_idle() && self.base_retry.due(now.mono) && !self.journal_busy())
     }
 
     pub(super) fn base_deadline(&self) -> Option<(Mono, Reason)> {
@@ -206,7 +212,8 @@ impl Replicator {
                 _ => None,
             };
         }
-        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() {
+        let possible = self.source.is_open() || self.source.is_woken();
+        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() && possible {
             return self.base_retry.at.map(|at| (at, Reason::Retry));
         }
         None
@@ -215,7 +222,9 @@ impl Replicator {
     pub(super) fn base_tick(&mut self, now: Now, out: &mut Actions) {
         let Some(base) = &self.base else { return };
         let store = matches!(base.step, BaseStep::Open | BaseStep::Part | BaseStep::Commit);
-        if let Some(op) = base.op.filter(|_| store && base.since.after(self.config.store_deadline) <= now.mono) {
+        if let Some(op) =
+            base.op.filter(|_| store && base.since.after(self.config.store_deadline) <= now.mono)
+        {
             out.push(Action::Cancel { op });
             let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
             self.base_store_failed(now, StoreError { kind: StoreErrorKind::Ambiguous, text }, out);
@@ -369,7 +378,7 @@ impl Replicator {
     }
 
     fn base_link(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
-        let before = self.source.index.clone();
+        let before = self.source.index;
         let seen = self.take_index(reply).is_ok();
         let step = self.base_ref().step;
         if !seen && matches!(step, BaseStep::Look) {
@@ -411,8 +420,9 @@ impl Replicator {
             (Some(before), Some(after)) if seen => classify(before, after),
             _ => PinClass::Unproven,
         };
-        let index = self.source.index.clone();
-        self.source.other = Some(Pin { restartable: class != PinClass::Mark, complete: class == PinClass::Frozen });
+        let index = self.source.index;
+        self.source.other =
+            Some(Pin { restartable: class != PinClass::Mark, complete: class == PinClass::Frozen });
         let base = self.base_ref();
         base.frozen = class == PinClass::Frozen;
         base.index = index;
@@ -438,7 +448,7 @@ impl Replicator {
     fn base_overlay_or_survey(&mut self, now: Now, out: &mut Actions) {
         let head = self.head.clone();
         let base = self.base_ref();
-        let index = base.index.clone().expect("taken with the transaction");
+        let index = base.index.expect("taken with the transaction");
         if base.wanted.prove
             && let Some(head) = head
         {
@@ -468,7 +478,9 @@ impl Replicator {
                 base.only = None;
                 self.base_survey();
             }
-            _ => self.base_source_failed(now, "the WAL's header is not the one that the wal-index names", out),
+            _ => {
+                self.base_source_failed(now, "the WAL's header is not the one that the wal-index names", out)
+            }
         }
     }
 
@@ -493,12 +505,19 @@ impl Replicator {
         match result {
             Ok(n) if n > 0 && at.frame < end => {}
             Ok(n) if n > 0 => {
-                let whole = base.index.as_ref().is_some_and(|index| index.mx_frame != end || index.frame_checksum == at.checksum);
+                let whole = base
+                    .index
+                    .as_ref()
+                    .is_some_and(|index| index.mx_frame != end || index.frame_checksum == at.checksum);
                 base.end = at;
                 if whole {
                     return self.base_survey();
                 }
-                self.base_source_failed(now, "the WAL's checksum at its end differs from the wal-index's", out);
+                self.base_source_failed(
+                    now,
+                    "the WAL's checksum at its end differs from the wal-index's",
+                    out,
+                );
             }
             _ if base.frozen => {
                 base.last_page = None;
@@ -506,146 +525,6 @@ impl Replicator {
                 self.base_survey();
             }
             _ => self.base_source_failed(now, "the WAL does not hold what the wal-index says", out),
-        }
-    }
-
-    fn base_survey(&mut self) {
-        let old = self.history.table.clone();
-        let base = self.base_ref();
-        if base.only.is_some() {
-            base.table = old.unwrap_or_default();
-        }
-        base.table.resize(base.pages);
-        base.chunk = (1, 1);
-        self.base_next_chunk(1);
-    }
-
-    /// The next chunk from page `from` on, or the end of the pass.
-    fn base_next_chunk(&mut self, from: u32) {
-        let old_pages = self.history.table.as_ref().map_or(0, PageTable::pages);
-        let base = self.base_ref();
-        let per_chunk = (READ_BYTES / base.page_size.get()).max(1);
-        let start = if base.second_pass {
-            base.differ.range(from..).next().copied()
-        } else if let Some(only) = &base.only {
-            let grown = (from.max(old_pages + 1) <= base.pages).then_some(from.max(old_pages + 1));
-            let dirty = only.range(from..).next().copied().filter(|page| *page <= base.pages);
-            [grown, dirty].into_iter().flatten().min()
-        } else {
-            (from <= base.pages).then_some(from)
-        };
-        match start {
-            Some(start) => {
-                base.chunk = (start, start.saturating_add(per_chunk).min(base.pages + 1));
-                base.step = BaseStep::Read;
-            }
-            None if base.second_pass => {
-                base.chunk = (base.pages + 1, base.pages + 1);
-                base.buffer = Vec::new();
-                base.step = BaseStep::Encode;
-            }
-            None => base.step = BaseStep::Sum,
-        }
-        if start.is_none() && !base.second_pass {
-            base.chunk = (base.pages + 1, base.pages + 1);
-            base.buffer = Vec::new();
-        }
-    }
-
-    fn base_read(&mut self, reply: &LinkReply) {
-        let base = self.base_ref();
-        let pages = (base.chunk.1 - base.chunk.0) as usize;
-        let mut buffer = reply.bytes.as_deref().unwrap_or_default().to_vec();
-        buffer.resize(pages * base.page_size.bytes(), 0);
-        base.buffer = buffer;
-        base.patches = base.overlay.range(base.chunk.0..base.chunk.1).map(|(page, frame)| (*page, *frame)).collect();
-        if base.second_pass {
-            let differ = &base.differ;
-            base.patches.retain(|(page, _)| differ.contains(page));
-        }
-        base.step = base.after_patches();
-    }
-
-    fn base_patched(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
-        let base = self.base_ref();
-        let (page, _) = base.patches.pop().expect("set with the step");
-        let bytes = reply.bytes.as_deref().unwrap_or_default();
-        let at = (page - base.chunk.0) as usize * base.page_size.bytes();
-        if bytes.len() != base.page_size.bytes() {
-            return self.base_source_failed(now, "the WAL is shorter than the wal-index says", out);
-        }
-        base.buffer[at..at + bytes.len()].copy_from_slice(bytes);
-        base.step = base.after_patches();
-    }
-
-    /// The checksums of a chunk, or of none at the end of the survey.
-    fn base_summed(&mut self, now: Now, sums: &[u64], out: &mut Actions) {
-        if sums.is_empty() {
-            return self.base_surveyed(now, out);
-        }
-        let budget = self.config.pending_bytes_max;
-        let old = self.history.table.take();
-        let base = self.base_ref();
-        let images = base.summed_chunk.take().expect("kept for the images");
-        for (page, sum) in (base.chunk.0..base.chunk.1).zip(sums) {
-            if page == base.lock_page.get() {
-                continue;
-            }
-            let no = PageNo::new(page).expect("pages count from 1");
-            if old.as_ref().is_some_and(|old| old.get(no) == Some(*sum)) {
-                base.table.set(no, *sum);
-                continue;
-            }
-            base.table.set(no, *sum);
-            base.differ.insert(page);
-            if let Some(kept) = &mut base.kept {
-                let at = (page - base.chunk.0) as usize * base.page_size.bytes();
-                let image = images[at..at + base.page_size.bytes()].to_vec();
-                base.kept_bytes += image.len();
-                kept.push((no, Chunk::from(image)));
-            }
-            if base.kept_bytes > budget {
-                base.kept = None;
-            }
-        }
-        let (done, total, next) = (base.chunk.1 - 1, base.pages, base.chunk.1);
-        self.history.table = old;
-        out.notify(
-            Severity::Debug,
-            Fact::Progress { what: "surveying pages", done: u64::from(done), total: u64::from(total) },
-        );
-        self.base_next_chunk(next);
-    }
-
-    fn base_surveyed(&mut self, now: Now, out: &mut Actions) {
-        if self.base_ref().wanted.prove {
-            return self.base_proven(now, out);
-        }
-        let base = self.base_ref();
-        let unchanged = base.differ.is_empty() && !base.wanted.full;
-        let same_pages = self.history.point.as_ref().is_some_and(|point| point.pages == self.base.as_ref().map_or(0, |b| b.pages));
-        if unchanged && same_pages && self.history.table.is_some() {
-            return self.base_unchanged(out);
-        }
-        let full = self.history.table.is_none();
-        let base = self.base_ref();
-        let in_segment = base.last_page.is_some_and(|page| base.differ.contains(&page.get()));
-        let (page_size, pages, end) = (base.page_size, base.pages, base.end);
-        let span = match in_segment {
-            true => WalSpan::between(None, end, page_size),
-            false => WalSpan::NONE,
-        };
-        let kept = base.kept.take();
-        let header = self.header(page_size, pages, span, now.wall);
-        let draft = self.draft(header, full, Some(end));
-        match kept {
-            Some(images) => {
-                let differ = images.iter().map(|(page, _)| *page);
-                let xor = self.base_ref().table.xor_without(differ, pages);
-                self.base_finish(out);
-                self.start_encoding(draft, xor, images, out);
-            }
-            None => self.base_stream(draft, out),
         }
     }
 
@@ -659,179 +538,6 @@ impl Replicator {
         self.source.look_now();
         if let Some(pin) = &mut self.source.pin {
             pin.complete |= base.frozen;
-        }
-    }
-
-    fn base_unchanged(&mut self, out: &mut Actions) {
-        let file = self.source.file();
-        let end = self.base_ref().end;
-        if let Some(point) = &mut self.history.point {
-            point.wal = Some(end);
-            point.file = file;
-        }
-        self.history.seal = None;
-        out.notify(Severity::Info, Fact::Remark { text: "the survey found no difference".into() });
-        self.base_finish(out);
-        let op = self.append(&Record::Moved { file, wal: end }, out);
-        self.upload = super::upload::Upload::Done { op };
-        self.once_is_done();
-    }
-
-    /// Whether the survey shows that the source is the head's.
-    fn base_proven(&mut self, now: Now, out: &mut Actions) {
-        let post = self.base_ref().table.checksum();
-        let copied = self.source.index.as_ref().map_or(0, |index| index.n_backfill);
-        let base = self.base_ref();
-        let end_holds = base.frozen || copied <= base.end.frame;
-        let head = self.head.clone().expect("there is a head to prove against");
-        let header = head.header.clone();
-        let base = self.base_ref();
-        let proven = end_holds
-            && header.chain.post == Some(post)
-            && header.commit == base.pages
-            && header.page_size == base.page_size;
-        if !proven && base.wanted.fence {
-            let error = format!(
-                "the replica's head {} is of lineage {} and this database is not in its state",
-                head.object,
-                header.lineage.map_or("none".to_string(), |l| l.to_string())
-            );
-            return self.stop(super::standing::fenced(error), out);
-        }
-        let mut wanted = base.wanted.clone();
-        if !proven {
-            wanted.prove = false;
-            self.base = None;
-            self.base_wanted = Some(wanted);
-            let _ = now;
-            return;
-        }
-        let end = base.end;
-        let table = core::mem::take(&mut base.table);
-        let file = self.source.file();
-        self.history.point = Some(point_of(&header, file, Some(end)));
-        self.history.table = Some(table);
-        out.notify(Severity::Info, Fact::Adopted { txid: head.txid() });
-        self.base_finish(out);
-        // Written down whole, since the journal knows nothing of this history.
-        self.journal.bytes = u64::MAX / 4;
-        self.once_is_done();
-    }
-
-    // Streaming.
-
-    fn base_stream(&mut self, draft: super::upload::Draft, _out: &mut Actions) {
-        let mut header = draft.header;
-        let pending_byte = self.config.pending_byte;
-        let base = self.base_ref();
-        let post = base.table.checksum();
-        header.chain.post = Some(post);
-        let sums: Vec<(PageNo, u64)> = base
-            .differ
-            .iter()
-            .filter_map(|page| PageNo::new(*page))
-            .map(|page| (page, base.table.get(page).expect("summed in the survey")))
-            .collect();
-        let record = Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
-        let mut first = Vec::new();
-        let encoder = Encoder::new(&header, &mut first).with_pending_byte(pending_byte);
-        let object = Object { level: Level::CAPTURES, range: header.range };
-        base.stream = Some(Box::new(Stream {
-            header,
-            object,
-            put: None,
-            encoder: Some(encoder),
-            out: alloc::vec![Chunk::from(first)],
-            finished: false,
-            bytes: 0,
-            record: Some(record),
-        }));
-        base.second_pass = true;
-        base.step = BaseStep::Open;
-    }
-
-    fn base_encoded(&mut self, encoder: Option<Encoder>, bytes: Chunk) {
-        let base = self.base_ref();
-        let stream = base.stream.as_mut().expect("only a stream encodes");
-        stream.finished = encoder.is_none();
-        stream.encoder = encoder;
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = (at + PART_BYTES_MAX).min(bytes.len());
-            stream.out.push(bytes.slice(at, end));
-            at = end;
-        }
-        self.base_send_or_read();
-    }
-
-    fn base_send_or_read(&mut self) {
-        let base = self.base_ref();
-        let stream = base.stream.as_ref().expect("only called while streaming");
-        if !stream.out.is_empty() {
-            base.step = BaseStep::Part;
-        } else if stream.finished {
-            base.step = BaseStep::Intent;
-        } else {
-            let next = base.chunk.1;
-            self.base_next_chunk(next);
-        }
-    }
-
-    fn base_stored(&mut self, op: OpId, out: &mut Actions) {
-        let base = self.base_ref();
-        match base.step {
-            BaseStep::Open => {
-                base.stream.as_mut().expect("set with the step").put = Some(op);
-                base.chunk = (1, 1);
-                self.base_send_or_read();
-            }
-            BaseStep::Part => {
-                let done = base.chunk.1.saturating_sub(1);
-                let total = base.pages;
-                out.notify(
-                    Severity::Debug,
-                    Fact::Progress { what: "writing pages", done: u64::from(done), total: u64::from(total) },
-                );
-                self.base_send_or_read();
-            }
-            BaseStep::Commit => {
-                let stream = base.stream.take().expect("set with the step");
-                let step = stream.record.expect("set with the step");
-                let frames = self.frames_captured;
-                self.history.advance(&step);
-                self.frames_replicated = frames;
-                self.last_error = None;
-                self.base_retry.clear();
-                self.tried.clear();
-                out.notify(
-                    Severity::Info,
-                    Fact::Replicated { txid: step.to.txid, bytes: stream.bytes, pages: step.sums.len() as u32 },
-                );
-                self.base_finish(out);
-                self.finish_stored(out);
-            }
-            step => unreachable!("{step:?} asks nothing of the store"),
-        }
-    }
-
-    /// A stream cannot be sent again from memory: begin again from a fresh survey, except that a
-    /// put whose fate is unknown, or that found its name taken, is read back first.
-    fn base_store_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
-        let base = self.base.take().expect("only called while a base is under way");
-        let stream = base.stream.expect("only a stream asks the store");
-        if let Some(put) = stream.put.filter(|_| base.step == BaseStep::Part) {
-            self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
-        }
-        let unknown = matches!(error.kind, StoreErrorKind::AlreadyExists)
-            || (base.step == BaseStep::Commit && error.kind == StoreErrorKind::Ambiguous);
-        self.tried.extend(stream.header.chain.post);
-        let draw = self.draw();
-        let wait = self.base_retry.fail(now.mono, draw);
-        self.say_retry("writing the base", &error.text, wait.as_millis() as u64, out);
-        self.base_wanted = Some(base.wanted);
-        if unknown {
-            let retry = self.base_retry.clone();
-            self.settle_stream(now, stream.header, stream.object, retry);
         }
     }
 

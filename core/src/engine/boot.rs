@@ -16,7 +16,8 @@ use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
 use crate::ltx::LTX_HEADER_BYTES;
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
-    SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
+    StoreRequest,
 };
 
 /// Objects asked for in one listing.
@@ -41,9 +42,16 @@ pub(super) struct Finding {
 enum Find {
     Load,
     /// What lies past the point in level 0, then among the snapshots.
-    Tail { level: Level, after: TxidRange, point_seen: bool },
+    Tail {
+        level: Level,
+        after: TxidRange,
+        point_seen: bool,
+    },
     /// Everything, level by level.
-    All { level: Level, after: Option<TxidRange> },
+    All {
+        level: Level,
+        after: Option<TxidRange>,
+    },
     Header(Object),
     Litestream,
     Ghost(Txid),
@@ -105,7 +113,8 @@ impl Replicator {
     pub(super) fn boot_tick(&mut self, now: Now, out: &mut Actions) {
         let Boot::Finding(finding) = &mut self.boot else { return };
         if finding.step.is_store()
-            && let Some(op) = finding.op.filter(|_| finding.since.after(self.config.store_deadline) <= now.mono)
+            && let Some(op) =
+                finding.op.filter(|_| finding.since.after(self.config.store_deadline) <= now.mono)
         {
             finding.op = None;
             out.push(crate::machine::Action::Cancel { op });
@@ -125,7 +134,9 @@ impl Replicator {
             Find::Tail { level, after, .. } => {
                 Request::Store(StoreRequest::List { level, after: Some(after), limit: LIST_LIMIT })
             }
-            Find::All { level, after } => Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT }),
+            Find::All { level, after } => {
+                Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT })
+            }
             Find::Header(object) => Request::Store(StoreRequest::Get {
                 object,
                 range: ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 },
@@ -253,7 +264,9 @@ impl Replicator {
         finding.step = match finding.step {
             Find::Tail { level, after, point_seen } => {
                 let seen = point_seen
-                    || entries.iter().any(|entry| Some(entry.object.range.max()) == point && level == Level::CAPTURES);
+                    || entries
+                        .iter()
+                        .any(|entry| Some(entry.object.range.max()) == point && level == Level::CAPTURES);
                 match (more, last) {
                     (true, Some(last)) => Find::Tail { level, after: last, point_seen: seen },
                     _ if !seen => {
@@ -401,7 +414,9 @@ impl Replicator {
                 match step.filter(|_| ours) {
                     Some(step) => self.boot_adopt(txid, &step, out),
                     None => self.stop(
-                        super::standing::fenced(format!("segment {txid} on the replica does not follow from what this database wrote")),
+                        super::standing::fenced(format!(
+                            "segment {txid} on the replica does not follow from what this database wrote"
+                        )),
                         out,
                     ),
                 }
@@ -478,9 +493,9 @@ impl Find {
 impl Finding {
     /// Keeps the object that leads furthest; among those, the lowest level, whose chain is whole.
     fn see(&mut self, object: Object) {
-        let better = self.newest.is_none_or(|newest| {
-            (object.range.max(), newest.level) > (newest.range.max(), object.level)
-        });
+        let better = self
+            .newest
+            .is_none_or(|newest| (object.range.max(), newest.level) > (newest.range.max(), object.level));
         if better {
             self.newest = Some(object);
         }
@@ -491,4 +506,3 @@ impl Finding {
         self.step = Find::All { level: Level::CAPTURES, after: None };
     }
 }
-

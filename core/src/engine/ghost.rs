@@ -37,11 +37,20 @@ pub(super) enum GhostStep {
 
 impl Ghost {
     pub(super) fn new(object: Object, pending_byte: u64) -> Ghost {
-        Ghost { object, offset: 0, decoder: Decoder::new().with_pending_byte(pending_byte), header: None, sums: Vec::new() }
+        Ghost {
+            object,
+            offset: 0,
+            decoder: Decoder::new().with_pending_byte(pending_byte),
+            header: None,
+            sums: Vec::new(),
+        }
     }
 
     pub(super) fn request(&self) -> StoreRequest {
-        StoreRequest::Get { object: self.object, range: ByteRange::At { offset: self.offset, len: FETCH_BYTES } }
+        StoreRequest::Get {
+            object: self.object,
+            range: ByteRange::At { offset: self.offset, len: FETCH_BYTES },
+        }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], object_len: u64) -> GhostStep {
@@ -56,7 +65,7 @@ impl Ghost {
                     self.sums.push((page, sum));
                 }
                 Ok(Item::End(_)) => {
-                    let header = self.header.clone().expect("a segment begins with its header");
+                    let header = self.header.expect("a segment begins with its header");
                     return GhostStep::Whole(header, core::mem::take(&mut self.sums));
                 }
                 Ok(Item::NeedMore) if self.offset >= object_len || bytes.is_empty() => {

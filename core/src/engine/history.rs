@@ -185,7 +185,12 @@ pub enum Record {
     /// The put of this transaction is on the replica.
     Done(Txid),
     /// The position of the point was sealed.
-    Sealed(SealRecord),
+    Sealed {
+        /// The database file as it was then.
+        seal: SealRecord,
+        /// Where the WAL stood.
+        wal: WalPosition,
+    },
     /// The WAL position of the point moved without a change of state.
     Moved {
         /// Device and inode of the source.
@@ -246,7 +251,13 @@ impl Journal {
                     self.advance(&step);
                 }
             }
-            Record::Sealed(seal) => self.history.seal = Some(seal),
+            Record::Sealed { seal, wal } => {
+                if let Some(point) = &mut self.history.point {
+                    point.file = (seal.device, seal.inode);
+                    point.wal = Some(wal);
+                    self.history.seal = Some(seal);
+                }
+            }
             Record::Moved { file, wal } => {
                 if let Some(point) = &mut self.history.point {
                     point.file = file;
@@ -267,8 +278,8 @@ impl Journal {
             records.push(Record::Intent(step).encode());
             records.push(Record::Done(point.txid).encode());
         }
-        if let Some(seal) = &history.seal {
-            records.push(Record::Sealed(seal.clone()).encode());
+        if let (Some(seal), Some(wal)) = (&history.seal, history.point.as_ref().and_then(|point| point.wal)) {
+            records.push(Record::Sealed { seal: seal.clone(), wal }.encode());
         }
         records
     }
@@ -300,8 +311,9 @@ impl Record {
                 w.u8(3);
                 w.u64(txid.get());
             }
-            Record::Sealed(seal) => {
+            Record::Sealed { seal, wal } => {
                 w.u8(4);
+                w.wal(wal);
                 w.u64(seal.device);
                 w.u64(seal.inode);
                 w.u64(seal.size);
@@ -343,16 +355,20 @@ impl Record {
                 Record::Intent(Step { pre, to, full, sums })
             }
             3 => Record::Done(Txid::new(r.u64()?)?),
-            4 => Record::Sealed(SealRecord {
-                device: r.u64()?,
-                inode: r.u64()?,
-                size: r.u64()?,
-                ctime_ns: i128::from_be_bytes(r.take(16)?.try_into().ok()?),
-                boot_id: {
-                    let len = r.u32()? as usize;
-                    String::from_utf8(r.take(len)?.to_vec()).ok()?
-                },
-            }),
+            4 => {
+                let wal = r.wal()?;
+                let seal = SealRecord {
+                    device: r.u64()?,
+                    inode: r.u64()?,
+                    size: r.u64()?,
+                    ctime_ns: i128::from_be_bytes(r.take(16)?.try_into().ok()?),
+                    boot_id: {
+                        let len = r.u32()? as usize;
+                        String::from_utf8(r.take(len)?.to_vec()).ok()?
+                    },
+                };
+                Record::Sealed { seal, wal }
+            }
             5 => Record::Moved { file: (r.u64()?, r.u64()?), wal: r.wal()? },
             _ => return None,
         };

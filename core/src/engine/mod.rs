@@ -58,7 +58,9 @@ use self::upload::Upload;
 enum Life {
     Running,
     /// Finish what is committed, then stop; give up at the deadline.
-    Draining { deadline: Option<Mono> },
+    Draining {
+        deadline: Option<Mono>,
+    },
     Stopped,
 }
 
@@ -144,6 +146,8 @@ struct JournalState {
     broken: bool,
     /// A request that nobody waits for.
     op: Option<OpId>,
+    /// Whether that request is a rewrite.
+    rewriting: bool,
     retry: Retry,
 }
 
@@ -259,19 +263,27 @@ impl Replicator {
         let journal = &self.journal;
         let limit = journal.bytes_after_rewrite.saturating_mul(2).saturating_add(config::JOURNAL_SLACK);
         let wanted = (journal.broken && journal.retry.due(now.mono)) || journal.bytes > limit;
-        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
-        if !wanted || !idle || journal.op.is_some() || self.history.lineage.is_none() {
+        if !wanted || !self.journal_may_rewrite() {
             return false;
         }
         let records = Journal::rewrite(&self.history);
         self.journal.bytes = records.iter().map(|r| r.len() as u64).sum();
         self.journal.bytes_after_rewrite = self.journal.bytes;
         self.journal.op = Some(self.submit(Request::State(StateRequest::Rewrite(records)), out));
+        self.journal.rewriting = true;
         true
     }
 
+    /// Whether nothing is under way that writes or depends on the journal.
+    fn journal_may_rewrite(&self) -> bool {
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
+        idle && self.journal.op.is_none() && self.history.lineage.is_some()
+    }
+
     fn journal_ended(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
+        let rewritten = core::mem::take(&mut self.journal.rewriting);
         match outcome {
+            Outcome::State(Ok(StateReply::Done)) if !rewritten => {}
             Outcome::State(Ok(StateReply::Done)) => {
                 if core::mem::take(&mut self.journal.broken) {
                     out.notify(Severity::Info, Fact::Recovered { what: "local state".into() });
@@ -287,7 +299,7 @@ impl Replicator {
         }
     }
 
-    /// Whether a rewrite of the journal is under way: its end must not overtake an append.
+    /// Whether a request to the journal is under way: none may overtake another.
     fn journal_busy(&self) -> bool {
         self.journal.op.is_some()
     }
@@ -299,12 +311,12 @@ impl Replicator {
             && idle
             && self.base_wanted.is_none()
             && self.pending.is_empty()
-            && self.source.is_drained()
-            && self.waiting.is_none();
+            && self.source.is_drained();
         if finished {
             return self.stop(Exit::Done, out);
         }
-        let nothing_there = self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
+        let nothing_there =
+            self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
         if nothing_there && self.pending.is_empty() {
             let exit = self.exit_waiting();
             return self.stop(exit, out);
@@ -390,7 +402,7 @@ impl Machine for Replicator {
             _ => None,
         };
         let journal =
-            if self.journal.broken && self.journal.op.is_none() { self.journal.retry.at } else { None };
+            if self.journal_may_rewrite() && self.journal.broken { self.journal.retry.at } else { None };
         [
             shutdown,
             self.boot_deadline(),
@@ -412,7 +424,7 @@ impl Machine for Replicator {
 impl Replicator {
     fn exit_second_signal(&self) -> Exit {
         let replicated = self.pending.is_empty() && self.upload_is_idle() && self.base_wanted.is_none();
-        if self.boot.is_done() && self.source.is_drained() && self.waiting.is_none() && replicated {
+        if self.boot.is_done() && self.source.is_drained() && replicated {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")

@@ -15,6 +15,12 @@
 //! A failure abandons the script; what stands is put in order (`tidy`), and the next look begins
 //! afresh.
 
+mod attach;
+mod capture;
+mod checkpoint;
+mod let_go;
+mod look;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -22,8 +28,8 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, READ_BYTES,
-    SLOW_CHECKPOINT, SWEEP,
+    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX,
+    LOOK_MIN, READ_BYTES, SLOW_CHECKPOINT, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -31,7 +37,7 @@ use super::{Record, Replicator, Retry, Waiting};
 use crate::ids::{Mono, Now, PageSize};
 use crate::machine::{
     Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, SealRecord, Severity, Slot, SourceError,
-    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, StateRequest, WalFacts,
+    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition,
@@ -146,9 +152,9 @@ pub(super) struct Source {
     retry: Retry,
     sweep_at: Option<Mono>,
     final_turn: bool,
-    /// The link is being closed because all is captured, not because something failed.
-    letting_go: bool,
     drained: bool,
+    /// The link is let go of because of a failure: closing it is no end of a final turn.
+    failed: bool,
 }
 
 impl Source {
@@ -194,8 +200,8 @@ impl Source {
             retry: Retry::default(),
             sweep_at: None,
             final_turn: false,
-            letting_go: false,
             drained: false,
+            failed: false,
         }
     }
 
@@ -228,9 +234,19 @@ impl Source {
         self.open
     }
 
-    /// Whether everything that was committed when we were told to finish is captured, or cannot be.
+    /// Whether the final turn has ended: everything committed was captured, or nothing is there.
     pub(super) fn is_drained(&self) -> bool {
-        self.is_detached() && self.drained
+        self.drained && self.is_detached()
+    }
+
+    /// Whether what is committed is known, so that a lag of zero means what it says.
+    pub(super) fn is_following(&self) -> bool {
+        self.open && self.index.is_some() && self.position.is_some()
+    }
+
+    /// Whether it was let go of and nothing has asked for it since.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_detached() && !self.changed_while_cold
     }
 
     pub(super) fn is_detached(&self) -> bool {
@@ -268,7 +284,11 @@ impl Source {
         } else {
             self.changed_while_cold = true;
         }
-        self.retry = Retry::default();
+    }
+
+    /// Whether something asks for attaching.
+    pub(super) fn is_woken(&self) -> bool {
+        self.changed_while_cold
     }
 
     /// Attach as soon as may be.
@@ -319,19 +339,24 @@ impl Replicator {
         if !source.script.is_empty() {
             return None;
         }
+        // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
-            let retry = source.retry.at.filter(|_| source.changed_while_cold || self.base_wanted.is_some());
-            return match retry {
+            let blocked = !self.pending.is_empty() || self.draining_is_over();
+            if blocked || (self.base_wanted.is_some() && !self.upload_is_idle()) {
+                return None;
+            }
+            return match source.retry.at.filter(|_| source.changed_while_cold) {
                 Some(at) => Some((at, Reason::Retry)),
                 None => source.sweep_at.map(|at| (at, Reason::Sweep)),
             };
         }
-        if self.base.is_some() {
+        if self.base.is_some() || self.base_wanted.is_some() {
             return None;
         }
         let look = source.look_at.map(|at| (at, Reason::Look));
         let quiet = source.quiet_at.filter(|_| self.may_let_go()).map(|at| (at, Reason::Quiet));
-        let checkpoint = source.checkpoint_at.filter(|_| self.checkpoint_wanted()).map(|at| (at, Reason::Checkpoint));
+        let checkpoint =
+            source.checkpoint_at.filter(|_| self.checkpoint_wanted()).map(|at| (at, Reason::Checkpoint));
         [look, quiet, checkpoint].into_iter().flatten().min()
     }
 
@@ -363,7 +388,7 @@ impl Replicator {
     fn choose_closed(&mut self, now: Now) -> bool {
         let source = &mut self.source;
         let swept = source.sweep_at.is_some_and(|at| at <= now.mono);
-        let wanted = source.changed_while_cold || swept || self.base_wanted.is_some();
+        let wanted = source.changed_while_cold || swept;
         let ready = self.source.retry.due(now.mono) && self.base_may_begin(now) && self.pending.is_empty();
         if self.draining_is_over() || !wanted || !ready {
             return false;
@@ -395,68 +420,6 @@ impl Replicator {
             return self.begin_letting_go();
         }
         false
-    }
-
-    fn checkpoint_wanted(&self) -> bool {
-        let Some(index) = &self.source.index else { return false };
-        let captured = self.source.pin.is_some() && self.source.position.is_some();
-        let standing = captured && self.source.reserved_bytes == 0 && !self.source.read_only;
-        let due = index.mx_frame >= self.config.min_checkpoint_pages.max(self.source.checkpoint_frames);
-        standing && due && !self.wal_may_restart() && !self.source.final_turn
-    }
-
-    /// Whether the next commit restarts the WAL: all captured, all copied back, our pin on mark zero.
-    fn wal_may_restart(&self) -> bool {
-        let source = &self.source;
-        source.index.as_ref().is_some_and(|index| index.n_backfill == index.mx_frame)
-            && source.pin.is_some_and(|pin| pin.restartable && pin.complete)
-            && source.frames_uncaptured() == 0
-    }
-
-    fn begin_checkpoint(&mut self) -> bool {
-        use Step::{BeginOther, BeginPin, Capture, Checkpoint, EndOther, EndPin, Lock, Unlock, Verify};
-        let frames = self.source.wal_frames();
-        let locked = frames >= self.config.min_checkpoint_pages.saturating_mul(LOCK_FACTOR)
-            && self.source.checkpoint_cost <= SLOW_CHECKPOINT;
-        self.begin_script(&[Verify, BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther]);
-        if locked {
-            self.begin_script(&[Lock, Capture, EndPin, Checkpoint, BeginPin, Capture, Unlock]);
-        }
-        true
-    }
-
-    /// Quiet long enough, everything on the replica.
-    fn may_let_go(&self) -> bool {
-        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.source.frames_uncaptured() == 0;
-        replicated && self.base_wanted.is_none() && self.source.look_at.is_none() && self.source.open
-    }
-
-    fn begin_letting_go(&mut self) -> bool {
-        use Step::{BeginOther, BeginPin, Capture, Checkpoint, Close, EndOther, EndPin, Lock, SealFacts, Unlock, Verify};
-        let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Close]) };
-        self.source.letting_go = self.source.pin.is_some() && self.source.position.is_some();
-        let may_checkpoint = self.source.reserved_bytes == 0 && !self.source.read_only;
-        if self.source.pin.is_none() || !may_checkpoint || (self.source.lock_failed && self.draining()) {
-            return self.begin_script(&[Close]);
-        }
-        if index.n_backfill < index.mx_frame && self.source.let_go_tried != Some(index.mx_frame) {
-            self.source.let_go_tried = Some(index.mx_frame);
-            return self.begin_script(&[Verify, BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther]);
-        }
-        if self.wal_file_is_large() && self.wal_may_restart() && !self.source.truncate_tried {
-            // Nobody else gives the space back: the application's checkpoints only start over.
-            self.source.truncate_tried = true;
-            return self.begin_script(&[Step::Truncate, Verify, Capture]);
-        }
-        self.begin_script(&[Verify, Lock, Capture, SealFacts, Unlock, Close])
-    }
-
-    /// Whether the WAL file has grown past what checkpoints keep it at.
-    fn wal_file_is_large(&self) -> bool {
-        let page_bytes = u64::from(self.source.page_size.map_or(0, PageSize::get));
-        let kept = u64::from(self.config.min_checkpoint_pages) * u64::from(LOCK_FACTOR) * page_bytes;
-        let wal = self.source.facts.as_ref().and_then(|facts| facts.wal);
-        wal.is_some_and(|wal| wal.size > kept)
     }
 
     fn source_submit(&mut self, now: Now, part: Part, request: SourceRequest, out: &mut Actions) {
@@ -542,256 +505,8 @@ impl Replicator {
         self.source.step_again = Some(now.mono.after(wait));
     }
 
-    // Attaching.
-
-    fn wait_for(&mut self, now: Now, why: &str, hint: &str, out: &mut Actions) {
-        self.source.script.clear();
-        self.source.retry = Retry::default();
-        self.source.sweep_at = Some(now.mono.after(SWEEP));
-        self.source.drained = true;
-        let waiting = Waiting { why: why.into(), hint: hint.into() };
-        if self.waiting.as_ref() != Some(&waiting) {
-            out.notify(Severity::Warn, Fact::Waiting { why: why.into(), hint: hint.into() });
-        }
-        self.waiting = Some(waiting);
-    }
-
-    fn admit(&mut self, now: Now, admission: Admission, out: &mut Actions) -> bool {
-        match admission {
-            Admission::Open => true,
-            Admission::Wait { why, hint } => {
-                self.wait_for(now, why, hint, out);
-                false
-            }
-            Admission::Refuse { why, hint } => {
-                self.stop(Exit::Misconfigured { error: why, hint: hint.into() }, out);
-                false
-            }
-        }
-    }
-
-    fn stat_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
-        if facts.is_some() && self.nothing_happened(facts.as_deref()) {
-            self.next_step();
-            self.source.drained = true;
-            return;
-        }
-        if !self.admit(now, plan_admission(facts.as_deref()), out) {
-            return;
-        }
-        self.source.facts = facts;
-        self.next_step();
-        self.begin_script(&[Step::ReadHeader]);
-    }
-
-    /// Whether the files of a source that was let go are as we left them: our own closing makes
-    /// events too.
-    fn nothing_happened(&self, facts: Option<&SourceFacts>) -> bool {
-        if self.base_wanted.is_some() {
-            return false;
-        }
-        let (Some(facts), Some(seal)) = (facts, &self.history.seal) else { return false };
-        let wal_as_left = match (&facts.wal, &self.source.sealed_wal) {
-            (None, _) => true,
-            (Some(wal), _) if wal.size == 0 => true,
-            (Some(wal), Some(Some(left))) => wal == left,
-            _ => false,
-        };
-        *seal == SealRecord::of(facts) && wal_as_left
-    }
-
-    fn header_done(&mut self, now: Now, header: &[u8], out: &mut Actions) {
-        if !self.admit(now, plan_header(header), out) {
-            return;
-        }
-        self.source.page_size = PageSize::from_u16(u16::from_be_bytes([header[16], header[17]]));
-        if self.source.page_size.is_none() {
-            let admission = Admission::Refuse {
-                why: format!("the database header names page size {}", u16::from_be_bytes([header[16], header[17]])),
-                hint: "the file is damaged",
-            };
-            self.admit(now, admission, out);
-            return;
-        }
-        self.source.reserved_bytes = header[20];
-        self.next_step();
-        self.begin_script(&[Step::Open, Step::BeginFirst, Step::BeginOther, Step::HandOver, Step::Prove]);
-    }
-
-    /// The WAL header, the frame at our position and the files' facts have been read under a pin.
-    fn prove_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
-        let same = facts.as_ref().is_some_and(|new| same_file(self.source.facts.as_deref(), new));
-        let (Some(facts), true) = (facts, same) else {
-            return self.detach(now, "the database file changed while it was being opened", out);
-        };
-        let index = self.source.index.clone().expect("a pin stands");
-        let page_size = self.source.page_size.expect("read before opening");
-        let sighting = Sighting { facts: &facts, index: &index, page_size, mark: self.source.mark };
-        if self.waiting.take().is_some() {
-            out.notify(Severity::Info, Fact::Recovered { what: "access to the database".into() });
-        }
-        out.notify(Severity::Info, Fact::Attached);
-        self.source.retry.clear();
-        self.source.last_activity = now.mono;
-        self.set_quiet(now);
-        self.next_step();
-        if self.base_wanted.is_none() {
-            let continuity = match (&self.history.point, &self.history.table) {
-                (Some(point), Some(_)) => plan_continuity(point, self.history.seal.as_ref(), sighting),
-                _ => Continuity::Rebase { why: "the local page table is lost".into() },
-            };
-            match continuity {
-                Continuity::From(position) => {
-                    self.source.position = Some(position);
-                    self.source.facts = Some(facts);
-                    self.after_look(now);
-                    self.begin_script(&[Step::Capture]);
-                    return;
-                }
-                Continuity::WalStart => {
-                    let mut at = WalPosition { salts: index.salts, frame: 0, checksum: Default::default() };
-                    at.salts = index.salts;
-                    self.source.position = Some(at);
-                    self.source.facts = Some(facts);
-                    self.begin_script(&[Step::Capture]);
-                    return;
-                }
-                Continuity::Rebase { why } => {
-                    let known = self.history.table.is_some()
-                        && self.history.point.as_ref().is_some_and(|point| point.page_size == page_size);
-                    self.want_base(why, !known && self.history.table.is_none(), false, false);
-                }
-            }
-        }
-        self.source.facts = Some(facts);
-    }
-
-    // Letting go.
-
-    /// Lets go of a link that is of no use. What was captured stays: its segment leaves before
-    /// the source is opened again.
-    pub(super) fn detach(&mut self, now: Now, why: &str, out: &mut Actions) {
-        if self.source.is_capturing() {
-            self.source.position = None;
-        }
-        out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
-        let draw = self.draw();
-        // What changes while nothing is pinned is not among them, and nothing was sealed.
-        self.dirty = None;
-        self.source.sealed_wal = None;
-        self.source.letting_go = false;
-        let source = &mut self.source;
-        source.forget_scanner();
-        source.locked = false;
-        source.lock_since = None;
-        source.step_again = None;
-        source.step_until = None;
-        source.retry.fail(now.mono, draw);
-        source.changed_while_cold = true;
-        source.script.clear();
-        if source.open {
-            source.script.push_back(Step::Close);
-        }
-    }
-
-    fn close_done(&mut self, now: Now, out: &mut Actions) {
-        let sealed = self.history.seal.is_some();
-        out.notify(Severity::Info, Fact::Detached { sealed });
-        let lost = self.source.position.is_none();
-        let drained = self.draining() && self.source.letting_go;
-        self.dirty = None;
-        self.source.close_state();
-        self.source.drained = drained && !lost;
-        if lost && !self.pending.is_empty() {
-            // What was captured still extends the point; what comes next is proven or surveyed
-            // against it, so it must leave first or be forgotten. Forgetting is always right.
-            let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
-            self.forget_pending(pages);
-        }
-        self.source.sweep_at = Some(now.mono.after(SWEEP));
-        self.source.script.clear();
-    }
-
-    pub(super) fn forget_pending(&mut self, pages: u32) {
-        self.frames_captured -= self.pending.frames.min(self.frames_captured - self.frames_replicated);
-        self.pending.reset(pages);
-    }
-
-    fn verify_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
-        let known = self.source.facts.as_deref();
-        match facts {
-            None => self.detach(now, "the database file is gone", out),
-            Some(facts) if !same_file(known, &facts) => self.detach(now, "the database file was replaced", out),
-            Some(facts) if !same_wal(known, &facts) => self.detach(now, "the -wal file was replaced", out),
-            Some(facts) => {
-                self.source.facts = Some(facts);
-                self.next_step();
-            }
-        }
-    }
-
-    fn seal_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
-        let sealed = self.wal_is_copied() && self.source.frames_uncaptured() == 0;
-        let Some(facts) = facts.filter(|facts| same_file(self.source.facts.as_deref(), facts)) else {
-            return self.detach(now, "the database file was replaced", out);
-        };
-        let age = facts.now_ns - facts.ctime_ns;
-        if !self.pending.is_empty() && !self.draining() {
-            // The application has written meanwhile: it is not quiet after all.
-            self.source.script.clear();
-            self.begin_script(&[Step::Unlock]);
-            self.set_quiet(now);
-            return;
-        }
-        if sealed && age < CTIME_SETTLED_NS {
-            // A write in the same clock tick would leave the same time: come again when it is older.
-            self.source.script.clear();
-            self.begin_script(&[Step::Unlock]);
-            let wait = Duration::from_nanos((CTIME_SETTLED_NS - age.max(0)).max(1_000_000) as u64);
-            self.source.quiet_at = Some(now.mono.after(wait));
-            return;
-        }
-        if sealed && self.pending.is_empty() && self.history.point.is_some() {
-            let seal = SealRecord::of(&facts);
-            let record = Record::Sealed(seal.clone());
-            self.record_moved(out);
-            let bytes = record.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-            self.history.seal = Some(seal);
-            // As with the database, a write in the same clock tick would leave the same time.
-            let settled = facts.wal.is_none_or(|wal| facts.now_ns - wal.mtime_ns >= CTIME_SETTLED_NS);
-            self.source.sealed_wal = Some(facts.wal).filter(|_| settled);
-        }
-        self.source.facts = Some(facts);
-        self.next_step();
-    }
-
-    /// Writes down a WAL position that moved without a change of state.
-    fn record_moved(&mut self, out: &mut Actions) {
-        let file = self.source.file();
-        let Some(wal) = self.source.position else { return };
-        let Some(point) = &mut self.history.point else { return };
-        if point.wal != Some(wal) || point.file != file {
-            point.wal = Some(wal);
-            point.file = file;
-            let bytes = Record::Moved { file, wal }.encode();
-            self.submit(Request::State(StateRequest::Append(bytes)), out);
-        }
-    }
-
-    fn wal_is_copied(&self) -> bool {
-        self.source.index.as_ref().is_some_and(|index| index.n_backfill == index.mx_frame)
-    }
-
-    fn set_quiet(&mut self, now: Now) {
-        let wait = if self.draining() { Duration::ZERO } else { self.config.quiet_after };
-        self.source.quiet_at = Some(now.mono.after(wait));
-    }
-
-    // The open link.
-
     fn link_done(&mut self, now: Now, step: Step, part: Part, reply: &LinkReply, out: &mut Actions) {
-        let before = self.source.index.clone();
+        let before = self.source.index;
         let seen = self.take_index(reply);
         let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
         if seen.is_err() && !judged {
@@ -807,7 +522,9 @@ impl Replicator {
                 self.source.created_wal = self.source.facts.as_ref().is_some_and(|facts| facts.wal.is_none());
                 self.next_step();
             }
-            Step::BeginFirst | Step::BeginOther | Step::BeginPin => self.begun(step, before.as_ref(), seen.is_ok()),
+            Step::BeginFirst | Step::BeginOther | Step::BeginPin => {
+                self.begun(step, before.as_ref(), seen.is_ok())
+            }
             Step::HandOver => {
                 self.source.pin = self.source.other.take();
                 self.source.home = self.source.home.other();
@@ -844,14 +561,6 @@ impl Replicator {
         !matches!(step, Step::Look | Step::Capture | Step::Prove)
     }
 
-    fn look_again(&mut self, now: Now, out: &mut Actions) {
-        let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
-        if until <= now.mono {
-            return self.detach(now, "the wal-index stayed torn for five seconds", out);
-        }
-        self.again_soon(now, Duration::from_millis(1));
-    }
-
     fn begun(&mut self, step: Step, before: Option<&WalIndex>, seen: bool) {
         let class = match (before, &self.source.index) {
             (Some(before), Some(after)) if seen => classify(before, after),
@@ -870,227 +579,6 @@ impl Replicator {
         self.next_step();
         self.after_checkpoint(now, false, out);
     }
-
-    /// New frames were seen, or none.
-    fn looked(&mut self, now: Now) {
-        self.next_step();
-        let frames = self.source.frames_uncaptured();
-        let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
-        if frames > 0 {
-            self.source.last_activity = now.mono;
-            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
-            self.source.let_go_tried = None;
-            self.source.truncate_tried = false;
-            self.set_quiet(now);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-            self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
-        } else {
-            self.after_look(now);
-            if core::mem::take(&mut self.source.changed) {
-                self.begin_script(&[Step::Verify]);
-            }
-        }
-        if self.source.final_turn {
-            self.source.look_at = None;
-            self.set_quiet(now);
-        }
-    }
-
-    /// Nothing new: look less often, and once that is slow enough leave it to events.
-    fn after_look(&mut self, now: Now) {
-        let wait = self.source.look_wait;
-        if wait >= LOOK_MAX || self.source.index.is_none() {
-            self.source.look_at = None;
-            self.source.look_wait = LOOK_FIRST;
-        } else {
-            self.source.look_wait = (wait * 2).min(LOOK_MAX);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-        }
-    }
-
-    /// Whether the host should say when the files change. While looks are planned anyway, it
-    /// need not.
-    pub fn wants_events(&self) -> bool {
-        !self.source.open || self.source.look_at.is_none()
-    }
-
-    // Checkpoints.
-
-    fn checkpointed(&mut self, now: Now) {
-        if !self.source.locked {
-            self.source.checkpoint_cost = now.mono.since(self.source.op_since);
-        }
-        self.next_step();
-    }
-
-    fn after_checkpoint(&mut self, now: Now, locked: bool, out: &mut Actions) {
-        if self.source.script.front() == Some(&Step::Lock) {
-            if self.wal_may_restart() {
-                self.source.script.clear();
-            } else {
-                return;
-            }
-        }
-        let Some(index) = self.source.index.clone() else { return };
-        out.notify(
-            Severity::Debug,
-            Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },
-        );
-        let threshold = self.config.min_checkpoint_pages;
-        if self.wal_may_restart() {
-            self.source.checkpoint_frames = 0;
-        } else {
-            self.source.checkpoint_frames = index.mx_frame.saturating_add(threshold);
-            self.source.checkpoint_at = Some(now.mono.after(LOOK_MIN));
-        }
-        // A slow disk or a long checkpoint makes it so for a moment; a reader keeps it so.
-        if index.mx_frame <= threshold.saturating_mul(ALERT_FACTOR) || self.wal_may_restart() {
-            self.source.over_since = None;
-            self.source.over_said = false;
-            return;
-        }
-        let since = *self.source.over_since.get_or_insert(now.mono);
-        if now.mono.since(since) >= ALERT_AFTER && !core::mem::replace(&mut self.source.over_said, true) {
-            out.notify(Severity::Warn, Fact::WalOverBound { frames: index.mx_frame });
-        }
-    }
-
-    // Capturing.
-
-    /// Whether a restart of the WAL under the pin that stands loses nothing.
-    fn restart_is_harmless(&self) -> bool {
-        self.source.pin.or(self.source.other).is_some_and(|pin| pin.restartable && pin.complete)
-    }
-
-    fn capture_next(&mut self, now: Now, out: &mut Actions) {
-        let Some(mut at) = self.source.position else { return self.next_step() };
-        if self.source.target.is_none() {
-            let index = self.source.index.clone().expect("a link that stands has an index");
-            if index.salts != at.salts {
-                if !self.restart_is_harmless() && !(index.mx_frame == 0 && at.frame == 0) {
-                    return self.lose_position(now, "the WAL was restarted while frames in it had not been captured", out);
-                }
-                at = WalPosition { salts: index.salts, frame: 0, checksum: Default::default() };
-                self.source.position = Some(at);
-                self.source.scanner = None;
-            }
-            if index.mx_frame < at.frame {
-                return self.lose_position(now, "the source rolled back: its WAL ends before what was captured", out);
-            }
-            self.source.target = Some(index);
-        }
-        let target = self.source.target.as_ref().expect("set above");
-        let page_size = self.source.page_size.expect("read before opening");
-        if at.frame == target.mx_frame {
-            return self.capture_ends(now, out);
-        }
-        if self.source.scanner.is_none() && at.frame == 0 {
-            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
-            return self.source_submit(now, Part::WalHeader, request, out);
-        }
-        if self.source.scanner.is_none() {
-            self.source.scanner = Some(Scanner::resume(at, page_size, target.big_endian_checksums));
-        }
-        let frame_bytes = page_size.get() + FRAME_HEADER_BYTES as u32;
-        let frames = (target.mx_frame - at.frame).min((READ_BYTES / frame_bytes).max(1));
-        let request =
-            SourceRequest::ReadWal { offset: frame_offset(page_size, at.frame + 1), len: frames * frame_bytes };
-        self.source_submit(now, Part::Frames, request, out);
-    }
-
-    fn captured(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
-        let bytes = reply.bytes.as_deref().unwrap_or_default();
-        match part {
-            Part::WalHeader => self.capture_header(now, bytes, out),
-            _ => self.capture_frames(now, bytes, out),
-        }
-    }
-
-    fn capture_header(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
-        let salts = self.source.target.as_ref().expect("set when the capture began").salts;
-        match WalHeader::decode(bytes) {
-            Ok(header) if header.salts == salts && Some(header.page_size) == self.source.page_size => {
-                self.source.position = Some(WalPosition { salts, frame: 0, checksum: header.checksum });
-                self.source.scanner = Some(Scanner::from_header(&header));
-            }
-            _ => {
-                // Restarted again between the look and the read, which mark zero allows only while
-                // nothing has been written: look anew.
-                self.source.target = None;
-                self.look_again(now, out);
-            }
-        }
-    }
-
-    fn capture_frames(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
-        let limit = self.source.target.as_ref().expect("set when the capture began").mx_frame;
-        let mut scanner = self.source.scanner.take().expect("set when the capture began");
-        let before = self.source.position.expect("a capture has a position");
-        let pending = &mut self.pending;
-        pending.start.get_or_insert(before);
-        let result = scanner.scan(bytes, limit, &mut |_, frame, data| pending.take(now.mono, frame, data));
-        let after = scanner.position();
-        self.frames_captured += u64::from(after.frame - before.frame);
-        self.source.position = Some(after);
-        self.source.scanner = Some(scanner);
-        match result {
-            Ok(0) => self.lose_position(now, "the WAL is shorter than the wal-index says", out),
-            Ok(_) => {}
-            Err(stop) => self.lose_position(now, &scan_stop_text(&stop), out),
-        }
-    }
-
-    fn capture_ends(&mut self, now: Now, out: &mut Actions) {
-        let target = self.source.target.take().expect("set when the capture began");
-        let at = self.source.position.expect("a capture has a position");
-        if at.frame > 0 && at.checksum != target.frame_checksum {
-            return self.lose_position(now, "the WAL's checksum at its end differs from the wal-index's", out);
-        }
-        for pin in [&mut self.source.pin, &mut self.source.other].into_iter().flatten() {
-            pin.complete = true;
-        }
-        self.next_step();
-    }
-
-    /// What was captured since the point may not be whole: begin again from the point.
-    fn lose_position(&mut self, now: Now, why: &str, out: &mut Actions) {
-        self.source.position = None;
-        self.detach(now, why, out);
-    }
-
-    fn prove_part(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
-        let bytes = reply.bytes.as_deref().unwrap_or_default();
-        if part == Part::Header {
-            if !self.header_still_holds(bytes) {
-                return self.detach(now, "the database changed while it was being opened", out);
-            }
-            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
-            return self.source_submit(now, Part::WalHeader, request, out);
-        }
-        if part == Part::WalHeader {
-            let point = self.history.point.as_ref().and_then(|point| point.wal.map(|wal| (wal, point.page_size)));
-            if let Some((wal, page_size)) = point.filter(|(wal, _)| wal.frame > 0) {
-                let request = SourceRequest::ReadWal {
-                    offset: frame_offset(page_size, wal.frame),
-                    len: FRAME_HEADER_BYTES as u32,
-                };
-                return self.source_submit(now, Part::Mark, request, out);
-            }
-        } else {
-            self.source.mark = bytes.first_chunk().and_then(FrameHeader::decode);
-        }
-        self.source_submit(now, Part::Facts, SourceRequest::Stat, out);
-    }
-
-    /// Whether the header that was read before the link was opened is still the database's: until
-    /// a read transaction stands, the application may leave WAL mode and change the page size.
-    fn header_still_holds(&self, header: &[u8]) -> bool {
-        plan_header(header) == Admission::Open
-            && PageSize::from_u16(u16::from_be_bytes([header[16], header[17]])) == self.source.page_size
-            && header[20] == self.source.reserved_bytes
-    }
-
-    // Failures.
 
     fn step_failed(&mut self, now: Now, step: Step, error: SourceError, out: &mut Actions) {
         if let Some(index) = error.index.as_deref().and_then(|raw| WalIndex::parse(raw).ok()) {
@@ -1121,6 +609,7 @@ impl Replicator {
                 self.source.home = self.source.home.other();
                 self.abandon(now);
             }
+            // Until continuity is proven there is nothing to fall back to: the link is of no use.
             Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {
@@ -1142,7 +631,8 @@ impl Replicator {
         self.source.lock_failed = true;
         let frames = self.source.wal_frames();
         self.source.checkpoint_frames = frames.saturating_add(self.config.min_checkpoint_pages / 4);
-        self.source.quiet_at = Some(now.mono.after(if self.draining() { Duration::ZERO } else { LOOK_FIRST }));
+        self.source.quiet_at =
+            Some(now.mono.after(if self.draining() { Duration::ZERO } else { LOOK_FIRST }));
         self.abandon(now);
     }
 
@@ -1158,62 +648,5 @@ impl Replicator {
         if !self.source.final_turn {
             self.source.look_at.get_or_insert(now.mono.after(LOOK_FIRST));
         }
-    }
-
-    fn attach_failed(&mut self, now: Now, error: &SourceError, out: &mut Actions) {
-        match error.kind {
-            SourceErrorKind::Missing => {
-                let wait = plan_admission(None);
-                self.admit(now, wait, out);
-            }
-            SourceErrorKind::Denied => {
-                let hint = "give the user that runs driftless read and write access to the database, its -wal, its -shm and their directory";
-                self.wait_for(now, &error.text, hint, out);
-            }
-            SourceErrorKind::NotADatabase => {
-                let hint = "name a plain SQLite database; encrypted files are not supported";
-                self.admit(now, Admission::Refuse { why: error.text.clone(), hint }, out);
-            }
-            SourceErrorKind::Busy | SourceErrorKind::Io => {
-                self.source.script.clear();
-                let draw = self.draw();
-                let wait = self.source.retry.fail(now.mono, draw);
-                self.source.changed_while_cold = true;
-                self.last_error = Some(error.text.clone());
-                out.notify(
-                    Severity::Warn,
-                    Fact::Retrying {
-                        what: "opening the database".into(),
-                        error: error.text.clone(),
-                        wait_ms: wait.as_millis() as u64,
-                    },
-                );
-            }
-        }
-    }
-}
-
-/// How long to wait for the next look when `frames` came within `since`: until about as many as
-/// start a checkpoint may have come.
-fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
-    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
-}
-
-fn scan_stop_text(stop: &ScanStop) -> alloc::string::String {
-    format!("the WAL does not hold what the wal-index says: {stop:?}")
-}
-
-fn same_file(known: Option<&SourceFacts>, new: &SourceFacts) -> bool {
-    known.is_some_and(|known| (known.device, known.inode) == (new.device, new.inode))
-}
-
-/// The `-wal` that is open: once there, its inode stays.
-fn same_wal(known: Option<&SourceFacts>, new: &SourceFacts) -> bool {
-    match (known.and_then(|known| known.wal), new.wal) {
-        (Some(WalFacts { inode: known, .. }), Some(WalFacts { inode: new, .. })) => known == new,
-        (Some(_), None) => false,
-        _ => true,
     }
 }

@@ -159,7 +159,9 @@ fn plan_after_litestream(claims: Claims<'_>, head: &Head) -> Standing {
             })
     });
     if same {
-        return Standing::Begin { why: "taking over from Litestream, whose local state ends at the replica's head".into() };
+        return Standing::Begin {
+            why: "taking over from Litestream, whose local state ends at the replica's head".into(),
+        };
     }
     Standing::Fenced(Exit::Fenced {
         error: format!(
@@ -221,7 +223,10 @@ pub fn plan_admission(facts: Option<&SourceFacts>) -> Admission {
         };
     };
     if !facts.regular {
-        return Admission::Refuse { why: "the path is not a regular file".into(), hint: "name the database file itself" };
+        return Admission::Refuse {
+            why: "the path is not a regular file".into(),
+            hint: "name the database file itself",
+        };
     }
     if facts.links > 1 {
         return Admission::Refuse {
@@ -231,7 +236,9 @@ pub fn plan_admission(facts: Option<&SourceFacts>) -> Admission {
     }
     if let Filesystem::Remote(kind) = &facts.filesystem {
         return Admission::Refuse {
-            why: format!("the database lies on {kind}, where SQLite's WAL mode is not safe between processes"),
+            why: format!(
+                "the database lies on {kind}, where SQLite's WAL mode is not safe between processes"
+            ),
             hint: "move the database to a local filesystem",
         };
     }
@@ -342,6 +349,10 @@ pub fn plan_continuity(point: &Point, seal: Option<&SealRecord>, seen: Sighting<
     if seal == Some(&SealRecord::of(seen.facts)) {
         return Continuity::WalStart;
     }
-    let why = if same_file { "the database changed while it was not watched" } else { "the database file was replaced" };
+    let why = if same_file {
+        "the database changed while it was not watched"
+    } else {
+        "the database file was replaced"
+    };
     Continuity::Rebase { why: why.into() }
 }

@@ -10,7 +10,7 @@ use super::upload::Upload;
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// Finding the replica's end.
+    /// Finding the replica's end, or opening the source: what is committed is not known yet.
     Starting,
     /// The source cannot be replicated now; see [`Status::waiting`].
     Waiting,
@@ -84,8 +84,10 @@ impl Replicator {
             Phase::Waiting
         } else if self.base.is_some() || self.base_wanted.is_some() {
             Phase::Base
-        } else if self.source.is_detached() {
+        } else if self.source.is_quiet() {
             Phase::Quiet
+        } else if !self.source.is_following() {
+            Phase::Starting
         } else {
             Phase::Following
         };

@@ -19,8 +19,8 @@ use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, TxidRange, Wall
 use crate::job::{Image, Job, JobOutput};
 use crate::ltx::{Chain, HEADER_FLAG_NO_CHECKSUM, LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Exit, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason, Request,
-    Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, ByteRange, Chunk, Exit, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason,
+    Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 use crate::wal::{FRAME_HEADER_BYTES, Salts, WAL_HEADER_BYTES, WalPosition};
 
@@ -41,17 +41,57 @@ pub(super) struct Segment {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Upload {
     Idle,
-    Encode { op: OpId, draft: Box<Draft> },
-    Intent { op: OpId, segment: Box<Segment> },
-    AwaitRetry { segment: Box<Segment>, read_back: bool },
-    Open { op: OpId, since: Mono, segment: Box<Segment> },
-    Part { op: OpId, since: Mono, put: PutId, sent: usize, segment: Box<Segment> },
-    Commit { op: OpId, since: Mono, segment: Box<Segment> },
-    ReadBack { op: OpId, since: Mono, segment: Box<Segment> },
+    Encode {
+        op: OpId,
+        draft: Box<Draft>,
+    },
+    Intent {
+        op: OpId,
+        segment: Box<Segment>,
+    },
+    AwaitRetry {
+        segment: Box<Segment>,
+        read_back: bool,
+    },
+    Open {
+        op: OpId,
+        since: Mono,
+        segment: Box<Segment>,
+    },
+    Part {
+        op: OpId,
+        since: Mono,
+        put: PutId,
+        sent: usize,
+        segment: Box<Segment>,
+    },
+    Commit {
+        op: OpId,
+        since: Mono,
+        segment: Box<Segment>,
+    },
+    ReadBack {
+        op: OpId,
+        since: Mono,
+        segment: Box<Segment>,
+    },
     /// A streamed put whose fate is unknown: what stands there?
-    Settle { op: Option<OpId>, since: Mono, header: Box<LtxHeader>, object: Object, retry: Retry },
-    Fetch { op: Option<OpId>, since: Mono, ghost: Box<Ghost>, retry: Retry },
-    Done { op: OpId },
+    Settle {
+        op: Option<OpId>,
+        since: Mono,
+        header: Box<LtxHeader>,
+        object: Object,
+        retry: Retry,
+    },
+    Fetch {
+        op: Option<OpId>,
+        since: Mono,
+        ghost: Box<Ghost>,
+        retry: Retry,
+    },
+    Done {
+        op: OpId,
+    },
 }
 
 /// A segment before it is encoded.
@@ -82,7 +122,9 @@ impl WalSpan {
     pub(super) fn between(start: Option<WalPosition>, end: WalPosition, page_size: PageSize) -> WalSpan {
         let frame_bytes = i64::from(page_size.get()) + FRAME_HEADER_BYTES as i64;
         let at = |frame: u32| WAL_HEADER_BYTES as i64 + i64::from(frame) * frame_bytes;
-        let from = start.filter(|start| start.salts == end.salts && start.frame < end.frame).map_or(0, |start| start.frame);
+        let from = start
+            .filter(|start| start.salts == end.salts && start.frame < end.frame)
+            .map_or(0, |start| start.frame);
         WalSpan { offset: at(from), size: at(end.frame) - at(from), salts: end.salts }
     }
 }
@@ -127,7 +169,9 @@ impl Replicator {
         }
         match &self.upload {
             Upload::AwaitRetry { segment, .. } => segment.retry.at.map(|at| (at, Reason::Retry)),
-            Upload::Fetch { op: None, retry, .. } | Upload::Settle { op: None, retry, .. } => retry.at.map(|at| (at, Reason::Retry)),
+            Upload::Fetch { op: None, retry, .. } | Upload::Settle { op: None, retry, .. } => {
+                retry.at.map(|at| (at, Reason::Retry))
+            }
             Upload::Idle if self.may_cut() => self.cut_at().map(|at| (at, Reason::Sync)),
             _ => None,
         }
@@ -172,10 +216,16 @@ impl Replicator {
                 self.cut(now, out)
             }
             Upload::AwaitRetry { segment, .. } if segment.retry.due(now.mono) => {
-                let Upload::AwaitRetry { segment, read_back } = core::mem::replace(&mut self.upload, Upload::Idle) else {
+                let Upload::AwaitRetry { segment, read_back } =
+                    core::mem::replace(&mut self.upload, Upload::Idle)
+                else {
                     unreachable!("matched above");
                 };
-                if read_back { self.read_back(now, segment, out) } else { self.put_open(now, segment, out) }
+                if read_back {
+                    self.read_back(now, segment, out)
+                } else {
+                    self.put_open(now, segment, out)
+                }
                 true
             }
             Upload::Fetch { op: None, retry, .. } if retry.due(now.mono) => {
@@ -224,7 +274,14 @@ impl Replicator {
     }
 
     pub(super) fn draft(&self, header: LtxHeader, full: bool, wal: Option<WalPosition>) -> Draft {
-        Draft { pre: header.chain.pre, header, full, file: self.source.file(), wal, frames: self.frames_captured }
+        Draft {
+            pre: header.chain.pre,
+            header,
+            full,
+            file: self.source.file(),
+            wal,
+            frames: self.frames_captured,
+        }
     }
 
     /// The header of the next segment, its post-state unset.
@@ -252,7 +309,9 @@ impl Replicator {
 
     pub(super) fn upload_completed(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
         match outcome {
-            Outcome::Compute(JobOutput::Segment { bytes, post, sums }) => self.encoded(bytes, post, sums, out),
+            Outcome::Compute(JobOutput::Segment { bytes, post, sums }) => {
+                self.encoded(bytes, post, sums, out)
+            }
             Outcome::Store(Ok(reply)) => self.upload_progress(now, reply, out),
             Outcome::Store(Err(error)) => self.upload_failed(now, error, out),
             Outcome::State(result) => {
@@ -275,7 +334,8 @@ impl Replicator {
         };
         let mut header = draft.header;
         header.chain.post = Some(post);
-        let step = Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
+        let step =
+            Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
         let object = Object { level: Level::CAPTURES, range: header.range };
         let segment = Box::new(Segment {
             step,
@@ -321,7 +381,9 @@ impl Replicator {
     fn upload_progress(&mut self, now: Now, reply: StoreReply, out: &mut Actions) {
         match (core::mem::replace(&mut self.upload, Upload::Idle), reply) {
             (Upload::Open { op, segment, .. }, StoreReply::Done) => self.put_part(now, op, 0, segment, out),
-            (Upload::Part { put, sent, segment, .. }, StoreReply::Done) => self.put_part(now, put, sent, segment, out),
+            (Upload::Part { put, sent, segment, .. }, StoreReply::Done) => {
+                self.put_part(now, put, sent, segment, out)
+            }
             (Upload::Commit { segment, .. }, StoreReply::Done) => self.stored(*segment, out),
             (Upload::ReadBack { segment, .. }, StoreReply::Bytes { bytes, .. }) => {
                 self.judge(now, segment, &bytes, out);
@@ -341,7 +403,10 @@ impl Replicator {
         let found = match super::standing::decode_header(bytes) {
             Ok(header) => header,
             Err(error) => {
-                let error = format!("the object {} that stands where a segment was to go is damaged: {error}", segment.object);
+                let error = format!(
+                    "the object {} that stands where a segment was to go is damaged: {error}",
+                    segment.object
+                );
                 let hint = "run driftless verify on the replica".to_string();
                 return self.stop(Exit::Corrupt { error, hint }, out);
             }
@@ -357,10 +422,13 @@ impl Replicator {
     /// read whole, since its page checksums were not kept.
     fn settled(&mut self, now: Now, ours: &LtxHeader, object: Object, bytes: &[u8], out: &mut Actions) {
         match super::standing::decode_header(bytes) {
-            Ok(found) if judge_header(ours, &self.tried, &found) == Verdict::Foreign => self.fence(object, &found, out),
+            Ok(found) if judge_header(ours, &self.tried, &found) == Verdict::Foreign => {
+                self.fence(object, &found, out)
+            }
             Ok(_) => self.take_over(now, object, out),
             Err(error) => {
-                let error = format!("the object {object} that stands where a segment was to go is damaged: {error}");
+                let error =
+                    format!("the object {object} that stands where a segment was to go is damaged: {error}");
                 let hint = "run driftless verify on the replica".to_string();
                 self.stop(Exit::Corrupt { error, hint }, out);
             }
@@ -380,7 +448,8 @@ impl Replicator {
     }
 
     fn fence(&mut self, object: Object, found: &LtxHeader, out: &mut Actions) {
-        let name = |lineage: Option<crate::ids::Lineage>| lineage.map_or("none".to_string(), |l| l.to_string());
+        let name =
+            |lineage: Option<crate::ids::Lineage>| lineage.map_or("none".to_string(), |l| l.to_string());
         let error = format!(
             "{object} was written by lineage {} incarnation {}, this is lineage {} incarnation {}",
             name(found.lineage),
@@ -501,7 +570,14 @@ impl Replicator {
         self.retry_put(now, segment, read_back, &error, out);
     }
 
-    fn retry_put(&mut self, now: Now, mut segment: Box<Segment>, read_back: bool, error: &StoreError, out: &mut Actions) {
+    fn retry_put(
+        &mut self,
+        now: Now,
+        mut segment: Box<Segment>,
+        read_back: bool,
+        error: &StoreError,
+        out: &mut Actions,
+    ) {
         let at_once = read_back && error.kind == StoreErrorKind::AlreadyExists;
         if at_once {
             return self.read_back(now, segment, out);
@@ -514,10 +590,7 @@ impl Replicator {
 
     pub(super) fn say_retry(&mut self, what: &str, error: &str, wait_ms: u64, out: &mut Actions) {
         self.last_error = Some(String::from(error));
-        out.notify(
-            Severity::Warn,
-            Fact::Retrying { what: what.into(), error: error.into(), wait_ms },
-        );
+        out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: error.into(), wait_ms });
     }
 }
 
@@ -537,7 +610,8 @@ pub(super) fn judge_header(ours: &LtxHeader, tried: &[DbChecksum], found: &LtxHe
     if found.lineage != ours.lineage || found.range != ours.range {
         return Verdict::Foreign;
     }
-    if (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post) && found.chain.post.is_some() {
+    if (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post) && found.chain.post.is_some()
+    {
         return Verdict::Ours;
     }
     let earlier_run = found.chain.incarnation < ours.chain.incarnation;

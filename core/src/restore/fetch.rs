@@ -109,12 +109,20 @@ impl Restorer {
             let body = file.body.clone();
             fetch.lanes.insert(id, lane);
             match body {
-                Some(body) => self.take_run(id, body.slice(run.offset as usize, (run.offset + run.len) as usize), out),
-                None => self.flight.send(now, Key::Run(id), StoreRequest::Get { object: listed.object, range }, out),
+                Some(body) => {
+                    self.take_run(id, body.slice(run.offset as usize, (run.offset + run.len) as usize), out)
+                }
+                None => self.flight.send(
+                    now,
+                    Key::Run(id),
+                    StoreRequest::Get { object: listed.object, range },
+                    out,
+                ),
             }
             return;
         }
-        let reader = Reader::new(listed, Stream::new(Purpose::Write, file.wins.clone(), self.config.pending_byte));
+        let reader =
+            Reader::new(listed, Stream::new(Purpose::Write, file.wins.clone(), self.config.pending_byte));
         lane.reader = Some(match file.body.take() {
             Some(body) => reader.with_body(body),
             None => reader,
@@ -130,7 +138,8 @@ impl Restorer {
             let Some(reader) = &mut lane.reader else { continue };
             while reader.starves() || self.flight.len() < self.config.parallelism {
                 let Some((offset, len)) = reader.next_piece() else { break };
-                let request = StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
+                let request =
+                    StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
                 self.flight.send(now, Key::Piece(id, offset), request, out);
             }
         }
@@ -138,7 +147,9 @@ impl Restorer {
 
     pub(super) fn take_run(&mut self, lane: u64, bytes: Chunk, out: &mut Actions) {
         let Phase::Fetch(fetch) = &self.phase else { return };
-        let Some(Task { file, run: Some(run) }) = fetch.lanes.get(&lane).map(|lane| lane.task) else { return };
+        let Some(Task { file, run: Some(run) }) = fetch.lanes.get(&lane).map(|lane| lane.task) else {
+            return;
+        };
         let file = &self.files[file];
         let page_size = file.header.expect("pages follow their header").page_size;
         let job = RestoreJob::Pages { page_size, wins: file.wins.clone(), run: file.runs[run], bytes };
@@ -175,7 +186,13 @@ impl Restorer {
     }
 
     /// Takes the pages of a run.
-    pub(super) fn decoded(&mut self, now: Now, lane: u64, result: Result<Decoded, LtxError>, out: &mut Actions) {
+    pub(super) fn decoded(
+        &mut self,
+        now: Now,
+        lane: u64,
+        result: Result<Decoded, LtxError>,
+        out: &mut Actions,
+    ) {
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let Some(it) = fetch.lanes.get_mut(&lane) else { return };
         it.ending = true;
@@ -228,7 +245,10 @@ impl Restorer {
         }
         if self.pages_done - self.told >= (total / 64).max(1) {
             self.told = self.pages_done;
-            out.notify(Severity::Info, Fact::Progress { what: "restoring pages", done: self.pages_done, total });
+            out.notify(
+                Severity::Info,
+                Fact::Progress { what: "restoring pages", done: self.pages_done, total },
+            );
         }
         if nothing {
             self.lane_rests(now, lane, out);
@@ -269,7 +289,8 @@ impl Restorer {
     }
 
     fn begin_audit(&mut self, now: Now, out: &mut Actions) {
-        let text = "the restored pages have another checksum than the target promises; reading all files whole";
+        let text =
+            "the restored pages have another checksum than the target promises; reading all files whole";
         out.notify(Severity::Warn, Fact::Remark { text: text.into() });
         let at = self.used_from;
         let (reader, found) = (self.auditor(at), self.xor);
@@ -286,7 +307,8 @@ impl Restorer {
         let Phase::Audit(audit) = &mut self.phase else { return };
         let reader = &mut audit.reader;
         while let Some((offset, len)) = reader.next_piece() {
-            let request = StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
+            let request =
+                StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
             self.flight.send(now, Key::Piece(0, offset), request, out);
         }
         if let Some(job) = reader.next_job() {
@@ -340,7 +362,9 @@ impl Restorer {
             out.notify(Severity::Warn, Fact::Remark { text: text.into() });
             return self.settle(Then::Plan, out);
         }
-        let text = format!("the store gives other bytes for parts than for the whole: expected {state}, found {found} at byte 0");
+        let text = format!(
+            "the store gives other bytes for parts than for the whole: expected {state}, found {found} at byte 0"
+        );
         self.blame_file(self.files.len() - 1, text, out);
     }
 }

@@ -12,8 +12,8 @@ use core::time::Duration;
 
 use crate::ids::{Mono, Now};
 use crate::machine::{
-    Action, Actions, ByteRange, Exit, Fact, OpId, OpIds, Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply,
-    StoreRequest,
+    Action, Actions, ByteRange, Exit, Fact, OpId, OpIds, Reason, Request, Severity, StoreError,
+    StoreErrorKind, StoreReply, StoreRequest,
 };
 
 /// Tries of one request before it is given up: about half a minute of waits.
@@ -52,7 +52,15 @@ pub(crate) struct Flight<K> {
 
 impl<K: Copy> Flight<K> {
     pub(crate) fn new(ids: OpIds, request_deadline: Duration) -> Flight<K> {
-        Flight { ids, request_deadline, entropy: 0, open: BTreeMap::new(), waiting: Vec::new(), requests: 0, bytes: 0 }
+        Flight {
+            ids,
+            request_deadline,
+            entropy: 0,
+            open: BTreeMap::new(),
+            waiting: Vec::new(),
+            requests: 0,
+            bytes: 0,
+        }
     }
 
     pub(crate) fn seed(&mut self, entropy: u64) {
@@ -102,7 +110,8 @@ impl<K: Copy> Flight<K> {
     /// Gives up what has taken too long and tries again what has waited. Returns what failed for
     /// good.
     pub(crate) fn tick(&mut self, now: Now, out: &mut Actions) -> Vec<Landed<K>> {
-        let late: Vec<OpId> = self.open.iter().filter(|(_, it)| it.until <= now.mono).map(|(&op, _)| op).collect();
+        let late: Vec<OpId> =
+            self.open.iter().filter(|(_, it)| it.until <= now.mono).map(|(&op, _)| op).collect();
         let mut failed = Vec::new();
         for op in late {
             let Some(it) = self.open.remove(&op) else { continue };
@@ -111,7 +120,8 @@ impl<K: Copy> Flight<K> {
             let error = StoreError { kind: StoreErrorKind::Ambiguous, text };
             failed.extend(self.again(now, it, error, out));
         }
-        let (due, waiting) = core::mem::take(&mut self.waiting).into_iter().partition(|it| it.until <= now.mono);
+        let (due, waiting) =
+            core::mem::take(&mut self.waiting).into_iter().partition(|it| it.until <= now.mono);
         self.waiting = waiting;
         let due: Vec<Try<K>> = due;
         for it in due {
@@ -141,7 +151,13 @@ impl<K: Copy> Flight<K> {
         self.open.insert(op, it);
     }
 
-    fn again(&mut self, now: Now, mut it: Try<K>, mut error: StoreError, out: &mut Actions) -> Option<Landed<K>> {
+    fn again(
+        &mut self,
+        now: Now,
+        mut it: Try<K>,
+        mut error: StoreError,
+        out: &mut Actions,
+    ) -> Option<Landed<K>> {
         it.failures += 1;
         if it.failures >= ATTEMPTS_MAX {
             error.text = format!("{} (tried {ATTEMPTS_MAX} times)", error.text);
@@ -158,7 +174,8 @@ impl<K: Copy> Flight<K> {
     /// Doubles with each failure; between half and all of that.
     fn wait(&mut self, failures: u32) -> Duration {
         let full = WAIT_MIN.saturating_mul(1 << (failures - 1).min(16)).min(WAIT_MAX);
-        self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.entropy =
+            self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let permille = 500 + (self.entropy >> 33) % 501;
         full * permille as u32 / 1000
     }
@@ -193,7 +210,9 @@ pub(crate) fn name(request: &StoreRequest) -> String {
         StoreRequest::Get { object, range: ByteRange::At { offset, len } } => {
             format!("read {len} bytes at {offset} of {object}")
         }
-        StoreRequest::Get { object, range: ByteRange::Tail(len) } => format!("read the last {len} bytes of {object}"),
+        StoreRequest::Get { object, range: ByteRange::Tail(len) } => {
+            format!("read the last {len} bytes of {object}")
+        }
         _ => "a write".to_string(),
     }
 }
@@ -205,9 +224,10 @@ pub(crate) fn exit_of(what: &str, error: &StoreError) -> Exit {
         StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported => {
             Exit::Misconfigured { error: text, hint: "check the replica's address".into() }
         }
-        StoreErrorKind::Denied => {
-            Exit::Failed { error: text, hint: "check the credentials: listing and reading must be allowed".into() }
-        }
+        StoreErrorKind::Denied => Exit::Failed {
+            error: text,
+            hint: "check the credentials: listing and reading must be allowed".into(),
+        },
         _ => Exit::Failed { error: text, hint: "try again when the store answers".into() },
     }
 }

@@ -13,7 +13,9 @@ use core::fmt;
 
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo, PageSize};
-use crate::ltx::{Decoder, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame, frame_bytes_max};
+use crate::ltx::{
+    Decoder, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame, frame_bytes_max,
+};
 use crate::machine::Chunk;
 
 /// The most bytes of pages that one job hands out, about.
@@ -273,9 +275,12 @@ impl RestoreJob {
                 let result = claim(&mut claims, &header, &tail, file_bytes);
                 RestoreOutput::Claim { claims, result }
             }
-            RestoreJob::Pages { page_size, wins, run, bytes } => {
-                RestoreOutput::Pages(decode_run(page_size, &wins.as_slice()[run.first..run.end], run.offset, &bytes))
-            }
+            RestoreJob::Pages { page_size, wins, run, bytes } => RestoreOutput::Pages(decode_run(
+                page_size,
+                &wins.as_slice()[run.first..run.end],
+                run.offset,
+                &bytes,
+            )),
             RestoreJob::Stream { mut stream, bytes, last } => {
                 let (decoded, next) = stream.advance(bytes.as_deref(), last);
                 RestoreOutput::Stream { stream, decoded, next }
@@ -300,14 +305,24 @@ fn claim(claims: &mut Claims, header: &LtxHeader, tail: &[u8], file_bytes: u64) 
         }
         if entry.size > size_max {
             let expected = Expected::AtMost(size_max);
-            return Err(LtxError::Corrupt { offset: at, what: "frame size in the index", expected, found: entry.size });
+            return Err(LtxError::Corrupt {
+                offset: at,
+                what: "frame size in the index",
+                expected,
+                found: entry.size,
+            });
         }
     }
     let pages = index.entries.len() as u64;
     let all = u64::from(all_pages(header.commit, claims.lock_page));
     if header.range.is_snapshot() && pages != all {
         let expected = Expected::Value(all);
-        return Err(LtxError::Corrupt { offset: at, what: "number of pages in a snapshot", expected, found: pages });
+        return Err(LtxError::Corrupt {
+            offset: at,
+            what: "number of pages in a snapshot",
+            expected,
+            found: pages,
+        });
     }
     claims.limit = claims.limit.min(header.commit);
     let mut wins = Vec::new();
@@ -487,7 +502,8 @@ impl Stream {
         if let Err(error) = self.decoder.clone().finish() {
             return Next::Failed(error);
         }
-        let corrupt = |offset, what, expected| Next::Failed(LtxError::Corrupt { offset, what, expected, found: 0 });
+        let corrupt =
+            |offset, what, expected| Next::Failed(LtxError::Corrupt { offset, what, expected, found: 0 });
         if !last {
             return corrupt(0, "end of the file", Expected::Rule("nothing behind the trailer"));
         }

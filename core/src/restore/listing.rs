@@ -35,7 +35,10 @@ impl Lister {
         for entry in &entries {
             let range = entry.object.range;
             if entry.object.level.get() != self.level || self.after.is_some_and(|after| range <= after) {
-                return Err(format!("the listing of level {} holds {} out of its order", self.level, entry.object));
+                return Err(format!(
+                    "the listing of level {} holds {} out of its order",
+                    self.level, entry.object
+                ));
             }
             self.after = Some(range);
         }

@@ -8,16 +8,16 @@ use alloc::vec::Vec;
 use super::fetch::{Audit, Fetch};
 use super::survey::{Stamps, Survey};
 use super::{
-    Flight, Inventory, Landed, Lister, PlanError, PlannedFile, RestoreConfig, RestoreOutput, RestorePhase, RestoreStatus,
-    RestoreTarget, Run, Target, Wins, exit_of, plan,
+    Flight, Inventory, Landed, Lister, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget,
+    Run, Target, Wins, exit_of, plan,
 };
 use crate::checksum::DbXor;
-use crate::ids::{Mono, Now, Txid, Wall};
+use crate::ids::{Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
 use crate::ltx::LtxHeader;
 use crate::machine::{
-    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError, OutputRequest,
-    Reason, Request, Severity, StoreErrorKind, StoreReply,
+    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
+    OutputRequest, Reason, Request, Severity, StoreErrorKind, StoreReply,
 };
 
 /// How often a restore begins again from a fresh listing before it gives up.
@@ -135,7 +135,8 @@ pub struct Restorer {
     /// In the order in which they apply. Those before `used_from` do not matter.
     pub(super) files: Vec<File>,
     pub(super) used_from: usize,
-    /// Whether the output file exists.
+    /// Whether the output file is being created, and whether it exists.
+    creating: bool,
     created: bool,
     pub(super) pages_done: u64,
     pub(super) told: u64,
@@ -167,6 +168,7 @@ impl Restorer {
             target: None,
             files: Vec::new(),
             used_from: 0,
+            creating: false,
             created: false,
             pages_done: 0,
             told: 0,
@@ -257,7 +259,9 @@ impl Restorer {
 
     fn computed(&mut self, now: Now, work: Work, output: RestoreOutput, out: &mut Actions) {
         match (work, output) {
-            (Work::Claim(at), RestoreOutput::Claim { claims, result }) => self.claimed(now, at, claims, result, out),
+            (Work::Claim(at), RestoreOutput::Claim { claims, result }) => {
+                self.claimed(now, at, claims, result, out)
+            }
             (Work::Pages(lane), RestoreOutput::Pages(result)) => self.decoded(now, lane, result, out),
             (Work::Stream(lane), RestoreOutput::Stream { stream, decoded, next }) => {
                 if matches!(self.phase, Phase::Audit(_)) {
@@ -306,7 +310,8 @@ impl Restorer {
     pub(super) fn relist(&mut self, why: &str, out: &mut Actions) {
         if self.listings > RELISTS_MAX {
             let error = format!("{why}, after {} listings", self.listings);
-            let hint = "something removes objects while they are read: check retention and other programs".into();
+            let hint =
+                "something removes objects while they are read: check retention and other programs".into();
             return self.settle(Then::Exit(Exit::Failed { error, hint }), out);
         }
         let text = format!("{why}; listing the replica again");
@@ -351,7 +356,8 @@ impl Restorer {
 
     /// Names all damage found.
     fn corrupt(&self) -> Exit {
-        let faults: Vec<String> = self.excluded.iter().map(|(object, text)| format!("{object}: {text}")).collect();
+        let faults: Vec<String> =
+            self.excluded.iter().map(|(object, text)| format!("{object}: {text}")).collect();
         Exit::Corrupt {
             error: faults.join("; "),
             hint: "no other files lead to this state; `verify` checks all, -txid restores another".into(),
@@ -375,7 +381,8 @@ impl Restorer {
     pub(super) fn settle(&mut self, then: Then, out: &mut Actions) {
         self.flight.cancel_all(out);
         let written = |work: &Work| matches!(work, Work::Write(_) | Work::Output);
-        let forgotten: Vec<OpId> = self.work.iter().filter(|(_, work)| !written(work)).map(|(&op, _)| op).collect();
+        let forgotten: Vec<OpId> =
+            self.work.iter().filter(|(_, work)| !written(work)).map(|(&op, _)| op).collect();
         for op in forgotten {
             self.work.remove(&op);
             out.push(Action::Cancel { op });
@@ -426,12 +433,15 @@ impl Restorer {
 
     /// Creates the output.
     pub(super) fn create(&mut self, out: &mut Actions) {
-        self.created = true;
+        self.creating = true;
         self.phase = Phase::Create;
         self.output(OutputRequest::Create, out);
     }
 
     fn output_done(&mut self, now: Now, work: Work, result: Result<(), OutputError>, out: &mut Actions) {
+        if core::mem::take(&mut self.creating) {
+            self.created = result.is_ok();
+        }
         if let Phase::Discard(then) = &self.phase {
             let then = then.clone();
             self.created = false;
@@ -505,7 +515,10 @@ impl Restorer {
 fn output_exit(phase: &Phase, error: &OutputError) -> Exit {
     let text = error.text.clone();
     if error.exists {
-        return Exit::Failed { error: text, hint: "the file exists and stays as it is; -force replaces it".into() };
+        return Exit::Failed {
+            error: text,
+            hint: "the file exists and stays as it is; -force replaces it".into(),
+        };
     }
     let what = match phase {
         Phase::Create => "create the file beside the target",
@@ -513,7 +526,10 @@ fn output_exit(phase: &Phase, error: &OutputError) -> Exit {
         Phase::Sync => "make the file durable",
         _ => "write the file beside the target",
     };
-    Exit::Failed { error: format!("{what}: {text}"), hint: "the target is as it was; check space and permissions".into() }
+    Exit::Failed {
+        error: format!("{what}: {text}"),
+        hint: "the target is as it was; check space and permissions".into(),
+    }
 }
 
 impl Machine for Restorer {
@@ -556,53 +572,6 @@ impl Machine for Restorer {
     }
 
     fn status(&self) -> RestoreStatus {
-        let header = self.target_header();
-        RestoreStatus {
-            phase: phase_of(&self.phase),
-            target: self.target,
-            stamp: header.map(|it| -> Wall { it.stamp }),
-            page_size: header.map(|it| it.page_size),
-            pages: header.map_or(0, |it| it.commit),
-            pages_done: self.pages_done,
-            plan: self.files[self.used_from.min(self.files.len())..].iter().map(planned).collect(),
-            bytes_fetched: self.flight.bytes,
-            requests: self.flight.requests,
-            post: header.and_then(|it| it.chain.post),
-            proven: self.proven,
-            listings: self.listings,
-            excluded: self.excluded.keys().copied().collect(),
-        }
-    }
-}
-
-fn planned(file: &File) -> PlannedFile {
-    let pages = file.wins.as_slice().len() as u32;
-    let (fetch_bytes, fetch_requests) = match (&file.body, pages, file.ranged) {
-        (Some(_), ..) | (None, 0, _) => (0, 0),
-        (None, _, true) => (file.runs.iter().map(|run| run.len).sum(), file.runs.len() as u64),
-        (None, _, false) => (file.listed.len, file.listed.len.div_ceil(crate::machine::PART_BYTES_MAX as u64)),
-    };
-    PlannedFile {
-        object: file.listed.object,
-        len: file.listed.len,
-        chained: file.header.map(|_| file.is_chained()),
-        ranged: file.ranged,
-        pages,
-        fetch_bytes,
-        fetch_requests,
-    }
-}
-
-fn phase_of(phase: &Phase) -> RestorePhase {
-    match phase {
-        Phase::Idle => RestorePhase::Idle,
-        Phase::List(_) => RestorePhase::Listing,
-        Phase::Stamps(_) => RestorePhase::Dating,
-        Phase::Survey(_) => RestorePhase::Surveying,
-        Phase::Create | Phase::Fetch(_) => RestorePhase::Fetching,
-        Phase::Audit(_) => RestorePhase::Auditing,
-        Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,
-        Phase::Settle(_) | Phase::Discard(_) => RestorePhase::Settling,
-        Phase::Stopped => RestorePhase::Stopped,
+        self.report()
     }
 }

@@ -58,7 +58,9 @@ impl Inventory {
         let mut have = base?.object.range.max();
         let mut best: Option<&Listed> = None;
         loop {
-            while let Some(it) = candidates.next_if(|it| it.object.range.min().get() <= have.get().saturating_add(1)) {
+            while let Some(it) =
+                candidates.next_if(|it| it.object.range.min().get() <= have.get().saturating_add(1))
+            {
                 best = Some(best.map_or(it, |best| further(best, it)));
             }
             match best {
@@ -78,7 +80,8 @@ impl Inventory {
 
     /// The lowest state above `target` that can be reached.
     fn above(&self, target: Txid) -> Option<Txid> {
-        let mut ends: Vec<Txid> = self.objects.iter().map(|it| it.object.range.max()).filter(|&end| end > target).collect();
+        let mut ends: Vec<Txid> =
+            self.objects.iter().map(|it| it.object.range.max()).filter(|&end| end > target).collect();
         ends.sort_unstable();
         ends.dedup();
         ends.into_iter().find(|&end| self.reaches(end))
@@ -144,7 +147,9 @@ impl PlanError {
     pub fn hint(&self) -> &'static str {
         match self {
             PlanError::Empty => "check the replica's address; `databases` lists what is configured",
-            PlanError::Gap { .. } => "restore one of the states named with -txid; `verify` lists all that is missing",
+            PlanError::Gap { .. } => {
+                "restore one of the states named with -txid; `verify` lists all that is missing"
+            }
             PlanError::NotExact { .. } => "restore one of the states named with -txid; `ltx` lists all files",
         }
     }
@@ -152,8 +157,11 @@ impl PlanError {
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let near = |f: &mut fmt::Formatter<'_>, below: Option<Txid>, above: Option<Txid>| match (below, above) {
-            (Some(below), Some(above)) => write!(f, "; restorable next to it are {below} below and {above} above"),
+        let near = |f: &mut fmt::Formatter<'_>, below: Option<Txid>, above: Option<Txid>| match (below, above)
+        {
+            (Some(below), Some(above)) => {
+                write!(f, "; restorable next to it are {below} below and {above} above")
+            }
             (Some(below), None) => write!(f, "; the nearest restorable below is {below}, and none is above"),
             (None, Some(above)) => write!(f, "; the nearest restorable above is {above}, and none is below"),
             (None, None) => f.write_str("; no state near it can be restored"),
@@ -161,11 +169,17 @@ impl fmt::Display for PlanError {
         match *self {
             PlanError::Empty => f.write_str("the replica holds no segments"),
             PlanError::Gap { target, have: Some(have), missing, next, above } => {
-                write!(f, "transaction {missing} is missing on the way to {target}: files lead up to {have}, the next starts at {next}")?;
+                write!(
+                    f,
+                    "transaction {missing} is missing on the way to {target}: files lead up to {have}, the next starts at {next}"
+                )?;
                 near(f, Some(have), above)
             }
             PlanError::Gap { target, have: None, missing, next, above } => {
-                write!(f, "transaction {missing} is missing on the way to {target}: no file at or below it stands alone, the first starts at {next}")?;
+                write!(
+                    f,
+                    "transaction {missing} is missing on the way to {target}: no file at or below it stands alone, the first starts at {next}"
+                )?;
                 near(f, None, above)
             }
             PlanError::NotExact { target, below, above } => {

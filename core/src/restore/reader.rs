@@ -26,7 +26,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(listed: Listed, stream: Stream) -> Reader {
-        Reader { listed, asked: 0, taken: 0, ready: BTreeMap::new(), stream: Some(Box::new(stream)), more: false }
+        Reader {
+            listed,
+            asked: 0,
+            taken: 0,
+            ready: BTreeMap::new(),
+            stream: Some(Box::new(stream)),
+            more: false,
+        }
     }
 
     /// Goes on from bytes at hand instead of reading.

@@ -16,6 +16,9 @@ const TAIL_BYTES: u64 = 64 << 10;
 /// A file no longer than this is fetched whole at once while there is room.
 const WHOLE_BYTES_MAX: u64 = 1 << 20;
 
+/// No page takes less than this in a segment: a frame header, a compressed page, an index entry.
+const PAGE_BYTES_MIN: u64 = 16;
+
 /// Looking for the highest transaction stamped at or before a time.
 ///
 /// Transactions are tried from the highest down, a few at a time, until one qualifies: stamps
@@ -118,7 +121,8 @@ impl Restorer {
                 self.begin_plan(now, out);
             }
             Verdict::Damaged(error) => {
-                let hint = "its time is unknown, and so is whether it is wanted; name a state with -txid".into();
+                let hint =
+                    "its time is unknown, and so is whether it is wanted; name a state with -txid".into();
                 self.settle(Then::Exit(Exit::Corrupt { error, hint }), out);
             }
             Verdict::Before => {
@@ -140,7 +144,10 @@ impl Restorer {
                     // Of the files that end at one transaction the first decides, unless damaged.
                     let (listed, _) = stamps.candidates[at];
                     let first = |it: &(Listed, Dated)| it.0.object.range.max() != listed.object.range.max();
-                    if at > 0 && !first(&stamps.candidates[at - 1]) && !matches!(stamps.candidates[at - 1].1, Dated::Damaged(_)) {
+                    if at > 0
+                        && !first(&stamps.candidates[at - 1])
+                        && !matches!(stamps.candidates[at - 1].1, Dated::Damaged(_))
+                    {
                         continue;
                     }
                     self.flight.send(now, Key::Stamp(at), head_request(&listed), out);
@@ -229,6 +236,16 @@ impl Restorer {
         }
         let (Some(header), Some(tail)) = (file.header, file.tail.clone()) else { return };
         if !survey.started {
+            // A damaged size must not decide how much memory is asked for.
+            let bytes: u64 = self.files.iter().map(|file| file.listed.len).sum();
+            let pages_max = bytes / PAGE_BYTES_MIN + 1;
+            if u64::from(header.commit) > pages_max {
+                let text = format!(
+                    "commit at byte 12: expected at most {pages_max}, as many as all files can hold, found {}",
+                    header.commit
+                );
+                return self.blame_file(at, text, out);
+            }
             survey.started = true;
             survey.claims = Some(Claims::new(header.page_size, header.commit, self.config.pending_byte));
         }
@@ -236,7 +253,8 @@ impl Restorer {
         let target = self.files.last().and_then(|file| file.header).expect("the newest header comes first");
         if header.page_size != target.page_size {
             let (expected, found) = (target.page_size, header.page_size);
-            let text = format!("page size at byte 8: expected {expected} as in {}, found {found}", target.range);
+            let text =
+                format!("page size at byte 8: expected {expected} as in {}, found {found}", target.range);
             return self.blame_file(at, text, out);
         }
         let job = RestoreJob::Claim { claims, header, tail, file_bytes: file.listed.len };
@@ -288,7 +306,10 @@ impl Restorer {
         if claims.left() > 0 {
             let page = claims.first_left().map_or(0, |page| page.get());
             let at = self.grown_at(page);
-            let text = format!("page {page}, by which the database grew, is in no file ({} pages are missing)", claims.left());
+            let text = format!(
+                "commit at byte 12: expected every page by which the database grew, found {} missing, the first of them {page}",
+                claims.left()
+            );
             return self.blame_file(at, text, out);
         }
         if let Some((at, text)) = self.broken_link() {
@@ -318,7 +339,10 @@ impl Restorer {
             let adjoin = before.range.max().next() == this.range.min();
             let (expected, found) = (before.chain.post?, this.chain.pre?);
             (adjoin && expected != found).then(|| {
-                let text = format!("pre-state at byte 80: expected {expected} as {} left it, found {found}", before.range);
+                let text = format!(
+                    "pre-state at byte 80: expected {expected} as {} left it, found {found}",
+                    before.range
+                );
                 (at, text)
             })
         })
@@ -346,5 +370,6 @@ pub(crate) fn read_header(listed: &Listed, bytes: &[u8]) -> Result<LtxHeader, St
 /// What is wrong if the header tells of other transactions than the name.
 pub(crate) fn check_name(listed: &Listed, header: &LtxHeader) -> Option<String> {
     let (expected, found) = (listed.object.range, header.range);
-    (expected != found).then(|| format!("transactions at byte 16: expected {expected} as in its name, found {found}"))
+    (expected != found)
+        .then(|| format!("transactions at byte 16: expected {expected} as in its name, found {found}"))
 }

@@ -75,7 +75,7 @@ impl World {
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);
-        self.owed = self.truth.len();
+        self.owed = self.truth.owed();
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
     }

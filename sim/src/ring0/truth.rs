@@ -16,6 +16,8 @@ pub struct Truth {
     end: Option<ChainEnd>,
     /// Where the chain ends by a commit that did not count.
     phantom: Option<ChainEnd>,
+    /// States up to here were committed; what follows counts only once somebody recovers it.
+    owed: usize,
     /// Phantoms seen, each the digest of its image.
     phantoms: Vec<u64>,
 }
@@ -34,6 +36,11 @@ impl Truth {
     /// Whether nothing was committed.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
+    }
+
+    /// How many states are committed beyond doubt, to the last of them.
+    pub fn owed(&self) -> usize {
+        self.owed
     }
 
     /// The last committed state.
@@ -64,6 +71,7 @@ impl Truth {
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
         if let Some(reading) = image::read(disk, path, pending_byte) {
             self.admit(reading);
+            self.owed = self.states.len();
         }
     }
 
@@ -75,6 +83,7 @@ impl Truth {
             return; // Nothing was written over the phantom: the transaction was empty.
         }
         self.admit(reading);
+        self.owed = self.states.len();
     }
 
     /// A write of the application failed, or it died in it: what the files say beyond the last

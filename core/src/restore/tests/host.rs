@@ -12,8 +12,8 @@ use core::time::Duration;
 use crate::ids::{Level, Mono, Now, Wall};
 use crate::ltx::parse_file_name;
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
-    OutputRequest, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome,
+    OutputError, OutputRequest, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 use crate::restore::{RestoreConfig, RestoreStatus, Restorer};
 
@@ -34,12 +34,15 @@ pub struct Host {
     /// Which output request fails: the n-th, counted from 1.
     pub output_fails_at: Option<u64>,
     pub outputs: u64,
+    /// After how many events the host is told to stop.
+    pub shutdown_after: Option<usize>,
     pub reads_open_max: usize,
     pub read_bytes: u64,
     pub facts: Vec<Fact>,
     now: Duration,
     held: Vec<(OpId, Request)>,
     lost: BTreeSet<OpId>,
+    cancelled: BTreeSet<OpId>,
 }
 
 impl Host {
@@ -54,12 +57,14 @@ impl Host {
             hook: None,
             output_fails_at: None,
             outputs: 0,
+            shutdown_after: None,
             reads_open_max: 0,
             read_bytes: 0,
             facts: Vec::new(),
             now: Duration::ZERO,
             held: Vec::new(),
             lost: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
         }
     }
 
@@ -93,17 +98,25 @@ impl Host {
         self.held.clear();
         self.lost.clear();
         let mut event = Event::Start { entropy: self.seed };
-        for _ in 0..2_000_000 {
+        for n in 0..2_000_000 {
             let mut out = Actions::new();
             machine.handle(Now { mono: Mono::from_duration(self.now), wall: Wall(0) }, event, &mut out);
             if let Some(exit) = self.take(&mut out) {
-                assert!(self.held.iter().all(|(_, it)| !matches!(it, Request::Output(_))), "no output is left under way");
+                assert!(
+                    self.held.iter().all(|(_, it)| !matches!(it, Request::Output(_))),
+                    "no output is left under way"
+                );
                 return exit;
+            }
+            if self.shutdown_after == Some(n) {
+                event = Event::Shutdown { deadline: Mono::from_duration(self.now + Duration::from_secs(60)) };
+                continue;
             }
             event = match self.next() {
                 Some(event) => event,
                 None => {
-                    let (at, _) = machine.next_deadline().expect("a machine that awaits nothing has a deadline");
+                    let (at, _) =
+                        machine.next_deadline().expect("a machine that awaits nothing has a deadline");
                     self.now = self.now.max(at.as_duration());
                     Event::Tick
                 }
@@ -120,6 +133,7 @@ impl Host {
                 Action::Submit { op, request } => self.held.push((op, request)),
                 Action::Cancel { op } => {
                     self.lost.remove(&op);
+                    self.cancelled.insert(op);
                     // A cancelled request may be answered all the same.
                     if op.seq % 2 == 0 {
                         self.held.retain(|(held, _)| *held != op);
@@ -129,14 +143,16 @@ impl Host {
                 Action::Stopped(found) => exit = Some(found),
             }
         }
-        let reads = self.held.iter().filter(|(_, it)| matches!(it, Request::Store(StoreRequest::Get { .. })));
+        let awaited = self.held.iter().filter(|(op, _)| !self.cancelled.contains(op));
+        let reads = awaited.filter(|(_, it)| matches!(it, Request::Store(StoreRequest::Get { .. })));
         self.reads_open_max = self.reads_open_max.max(reads.count());
         exit
     }
 
     fn next(&mut self) -> Option<Event> {
         loop {
-            let open: Vec<usize> = (0..self.held.len()).filter(|&at| !self.lost.contains(&self.held[at].0)).collect();
+            let open: Vec<usize> =
+                (0..self.held.len()).filter(|&at| !self.lost.contains(&self.held[at].0)).collect();
             if open.is_empty() {
                 return None;
             }
@@ -144,7 +160,10 @@ impl Host {
             let (op, request) = self.held.swap_remove(at);
             let outcome = match request {
                 Request::Store(request) => {
-                    if self.trouble_permille > 0 && self.draw(1000) < self.trouble_permille && self.draw(4) == 0 {
+                    if self.trouble_permille > 0
+                        && self.draw(1000) < self.trouble_permille
+                        && self.draw(4) == 0
+                    {
                         self.lost.insert(op);
                         self.held.push((op, Request::Store(request)));
                         continue;
@@ -186,7 +205,9 @@ impl Host {
                 let Some(bytes) = self.store.get(&object) else { return fail(StoreErrorKind::NotFound) };
                 let whole = bytes.len() as u64;
                 let (start, mut end) = match range {
-                    ByteRange::At { offset, len } => (offset.min(whole), offset.saturating_add(len).min(whole)),
+                    ByteRange::At { offset, len } => {
+                        (offset.min(whole), offset.saturating_add(len).min(whole))
+                    }
                     ByteRange::Tail(len) => (whole.saturating_sub(len), whole),
                 };
                 if trouble {

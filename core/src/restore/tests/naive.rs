@@ -23,7 +23,8 @@ pub fn restore(store: &BTreeMap<Object, Vec<u8>>, target: Txid) -> Option<Vec<u8
 fn steps(store: &BTreeMap<Object, Vec<u8>>, end: Txid) -> Option<Vec<Object>> {
     let mut ways: BTreeMap<u64, Option<Vec<Object>>> = BTreeMap::new();
     ways.insert(0, Some(Vec::new()));
-    let mut ends: Vec<u64> = store.keys().map(|it| it.range.max().get()).filter(|&max| max <= end.get()).collect();
+    let mut ends: Vec<u64> =
+        store.keys().map(|it| it.range.max().get()).filter(|&max| max <= end.get()).collect();
     ends.sort_unstable();
     ends.dedup();
     for max in ends {

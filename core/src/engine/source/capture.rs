@@ -1,0 +1,125 @@
+//! Reading what is committed, from the position up to the wal-index's end.
+
+use super::*;
+
+impl Replicator {
+    /// Whether a restart of the WAL under the pin that stands loses nothing.
+    pub(super) fn restart_is_harmless(&self) -> bool {
+        self.source.pin.or(self.source.other).is_some_and(|pin| pin.restartable && pin.complete)
+    }
+
+    pub(super) fn capture_next(&mut self, now: Now, out: &mut Actions) {
+        let Some(mut at) = self.source.position else { return self.next_step() };
+        if self.source.target.is_none() {
+            let index = self.source.index.expect("a link that stands has an index");
+            if index.salts != at.salts {
+                let nothing_there = index.mx_frame == 0 && at.frame == 0;
+                if !self.restart_is_harmless() && !nothing_there {
+                    return self.lose_position(
+                        now,
+                        "the WAL was restarted while frames in it had not been captured",
+                        out,
+                    );
+                }
+                at = WalPosition { salts: index.salts, frame: 0, checksum: Default::default() };
+                self.source.position = Some(at);
+                self.source.scanner = None;
+            }
+            if index.mx_frame < at.frame {
+                return self.lose_position(
+                    now,
+                    "the source rolled back: its WAL ends before what was captured",
+                    out,
+                );
+            }
+            self.source.target = Some(index);
+        }
+        let target = self.source.target.as_ref().expect("set above");
+        let page_size = self.source.page_size.expect("read before opening");
+        if at.frame == target.mx_frame {
+            return self.capture_ends(now, out);
+        }
+        if self.source.scanner.is_none() && at.frame == 0 {
+            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
+            return self.source_submit(now, Part::WalHeader, request, out);
+        }
+        if self.source.scanner.is_none() {
+            self.source.scanner = Some(Scanner::resume(at, page_size, target.big_endian_checksums));
+        }
+        let frame_bytes = page_size.get() + FRAME_HEADER_BYTES as u32;
+        let frames = (target.mx_frame - at.frame).min((READ_BYTES / frame_bytes).max(1));
+        let request = SourceRequest::ReadWal {
+            offset: frame_offset(page_size, at.frame + 1),
+            len: frames * frame_bytes,
+        };
+        self.source_submit(now, Part::Frames, request, out);
+    }
+
+    pub(super) fn captured(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
+        let bytes = reply.bytes.as_deref().unwrap_or_default();
+        match part {
+            Part::WalHeader => self.capture_header(now, bytes, out),
+            _ => self.capture_frames(now, bytes, out),
+        }
+    }
+
+    pub(super) fn capture_header(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
+        let salts = self.source.target.as_ref().expect("set when the capture began").salts;
+        match WalHeader::decode(bytes) {
+            Ok(header) if header.salts == salts && Some(header.page_size) == self.source.page_size => {
+                self.source.position = Some(WalPosition { salts, frame: 0, checksum: header.checksum });
+                self.source.scanner = Some(Scanner::from_header(&header));
+            }
+            _ => {
+                // Restarted again between the look and the read, which mark zero allows only while
+                // nothing has been written: look anew.
+                self.source.target = None;
+                self.look_again(now, out);
+            }
+        }
+    }
+
+    pub(super) fn capture_frames(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
+        let limit = self.source.target.as_ref().expect("set when the capture began").mx_frame;
+        let mut scanner = self.source.scanner.take().expect("set when the capture began");
+        let before = self.source.position.expect("a capture has a position");
+        let pending = &mut self.pending;
+        pending.start.get_or_insert(before);
+        let result = scanner.scan(bytes, limit, &mut |_, frame, data| pending.take(now.mono, frame, data));
+        let after = scanner.position();
+        self.frames_captured += u64::from(after.frame - before.frame);
+        self.source.position = Some(after);
+        self.source.scanner = Some(scanner);
+        match result {
+            Ok(0) => self.lose_position(now, "the WAL is shorter than the wal-index says", out),
+            Ok(_) => {}
+            Err(stop) => self.lose_position(now, &scan_stop_text(&stop), out),
+        }
+    }
+
+    pub(super) fn capture_ends(&mut self, now: Now, out: &mut Actions) {
+        let target = self.source.target.take().expect("set when the capture began");
+        let at = self.source.position.expect("a capture has a position");
+        if at.frame > 0 && at.checksum != target.frame_checksum {
+            return self.lose_position(
+                now,
+                "the WAL's checksum at its end differs from the wal-index's",
+                out,
+            );
+        }
+        for pin in [&mut self.source.pin, &mut self.source.other].into_iter().flatten() {
+            pin.complete = true;
+        }
+        self.next_step();
+    }
+
+    /// What was captured since the point may not be whole: begin again from the point.
+    pub(super) fn lose_position(&mut self, now: Now, why: &str, out: &mut Actions) {
+        self.source.position = None;
+        self.detach(now, why, out);
+    }
+}
+
+fn scan_stop_text(stop: &ScanStop) -> alloc::string::String {
+    format!("the WAL does not hold what the wal-index says: {stop:?}")
+}

@@ -1,0 +1,367 @@
+//! The commands, their flags and their help: one table, read by the parser and printed by `help`.
+
+/// A flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Its name without dashes.
+    pub name: &'static str,
+    /// What stands for its value in the help; a switch has none.
+    pub value: Option<&'static str>,
+    /// What it does, in lines.
+    pub help: &'static str,
+    /// Set for a flag of Litestream that is refused for now: what to do instead.
+    pub later: Option<&'static str>,
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, value: None, help, later: None }
+}
+
+const fn value(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag { name, value: Some(value), help, later: None }
+}
+
+const fn later(name: &'static str, value: Option<&'static str>, instead: &'static str) -> Flag {
+    Flag { name, value, help: "", later: Some(instead) }
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// One line for the list of commands.
+    pub summary: &'static str,
+    /// What stands after `driftless`, one line a form.
+    pub usage: &'static [&'static str],
+    /// A few sentences.
+    pub about: &'static str,
+    /// Its own flags; [`GLOBAL`] ones are understood as well.
+    pub flags: &'static [Flag],
+    /// How many arguments without a dash it takes.
+    pub positionals_max: usize,
+    /// Comment and command line.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// Which exit codes it uses, from [`EXIT_CODES`].
+    pub exits: &'static [u8],
+}
+
+/// Flags that every command understands.
+pub const GLOBAL: &[Flag] = &[
+    value(
+        "config",
+        "PATH",
+        "The configuration file. Without it: /etc/driftless.yml, then\n/etc/litestream.yml, whichever is there.",
+    ),
+    switch("no-expand-env", "Leave $VAR and ${VAR} in the configuration file as they are."),
+    value("log-level", "LEVEL", "debug, info, warn or error. Without it: the configuration's, else info."),
+    value("log-format", "FORMAT", "text or json. Without it: the configuration's, else text."),
+];
+
+/// What each exit code means.
+pub const EXIT_CODES: [(u8, &str); 7] = [
+    (0, "done"),
+    (1, "failed"),
+    (2, "wrong usage or configuration"),
+    (3, "nothing to restore"),
+    (4, "a damaged object, or a hole in the history"),
+    (5, "the replica belongs to another history"),
+    (6, "stopped with transactions that are not on the replica"),
+];
+
+/// The command of a name.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// All commands, in the order of the help.
+pub const COMMANDS: &[Command] = &[REPLICATE, RESTORE, STATUS, LTX, VERIFY, DATABASES, DEMO, VERSION, HELP];
+
+const REPLICATE: Command = Command {
+    name: "replicate",
+    summary: "keep databases replicated until told to stop",
+    usage: &["replicate [flags] DB REPLICA", "replicate [flags] -config PATH"],
+    about: "Follows one database, or all of the configuration, and keeps each replica up to\n\
+            date while applications go on writing. Nothing is written into the databases.\n\
+            \n\
+            The first SIGTERM or SIGINT replicates what is committed and stops; the second\n\
+            stops at once. A database that does not exist yet is waited for.",
+    flags: &[
+        switch("once", "Replicate what is committed now, then stop."),
+        switch(
+            "adopt",
+            "Take over a replica that belongs to another history. A fresh base is\n\
+             written at the next txid; what is there stays.",
+        ),
+        value(
+            "state-dir",
+            "PATH",
+            "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",
+        ),
+        later("exec", Some("CMD"), "start the application by its own means, before or after driftless"),
+        later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
+        later("enforce-retention", None, "leave it out: this release keeps every segment"),
+        later(
+            "restore-if-db-not-exists",
+            None,
+            "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
+        ),
+    ],
+    positionals_max: 2,
+    examples: &[
+        ("Replicate a database to a directory.", "driftless replicate /srv/app.db file:///backup/app"),
+        ("Replicate everything in the configuration.", "driftless replicate -config /etc/driftless.yml"),
+        ("One last upload before maintenance.", "driftless replicate -once /srv/app.db /backup/app"),
+    ],
+    exits: &[0, 1, 2, 4, 5, 6],
+};
+
+const RESTORE: Command = Command {
+    name: "restore",
+    summary: "rebuild a database from its replica",
+    usage: &["restore [flags] DB", "restore [flags] -o PATH REPLICA"],
+    about: "Rebuilds a database: the newest state, a transaction, or a moment. DB is looked up\n\
+            in the configuration; REPLICA is a URL or a directory. The file is built beside\n\
+            its target, checked, and put in place last, so that a restore that fails leaves\n\
+            what was there.",
+    flags: &[
+        value("o", "PATH", "Where to put the database. Without it: where the configuration has it."),
+        value("txid", "TXID", "Up to and with this transaction, 1 to 16 hexadecimal digits."),
+        value(
+            "timestamp",
+            "TIME",
+            "Up to the last transaction at or before this time, in RFC 3339 with an\n\
+             offset: 2026-01-31T12:00:00Z, 2026-01-31T14:00:00+02:00.",
+        ),
+        switch("if-db-not-exists", "Exit with 0 and change nothing if the target exists."),
+        switch("if-replica-exists", "Exit with 0 if there is nothing to restore from."),
+        switch(
+            "force",
+            "Replace an existing target with its -wal, -shm and -journal; not before\nthe replacement is complete and checked.",
+        ),
+        switch("dry-run", "Say what would be read, and write nothing."),
+        value(
+            "integrity-check",
+            "MODE",
+            "none, quick or full: what SQLite is asked about the result before it is\nput in place. Without it: none, the checksums of the chain suffice.",
+        ),
+        value("parallelism", "N", "Requests under way at a time, 1 to 256. Without it: 8."),
+        switch("json", "Print the outcome (with -dry-run, the plan) as JSON."),
+        later("f", None, "restore again when you need a newer state"),
+        later("follow-interval", Some("DURATION"), "it belongs to -f, which is not in this release"),
+    ],
+    positionals_max: 1,
+    examples: &[
+        ("The newest state, to the place in the configuration.", "driftless restore /srv/app.db"),
+        ("From a directory, to another place.", "driftless restore -o /tmp/app.db /backup/app"),
+        (
+            "The state before an accident.",
+            "driftless restore -timestamp 2026-01-31T11:59:00Z -o /tmp/app.db file:///backup/app",
+        ),
+        (
+            "On a fresh host, before the application starts.",
+            "driftless restore -if-db-not-exists -if-replica-exists /srv/app.db",
+        ),
+    ],
+    exits: &[0, 1, 2, 3, 4],
+};
+
+const STATUS: Command = Command {
+    name: "status",
+    summary: "show how far each database is replicated",
+    usage: &["status [flags] [DB [REPLICA]]"],
+    about: "Asks the running process; where none runs, looks at the files and the replica.\n\
+            Without DB, all databases of the configuration.",
+    flags: &[
+        switch("json", "Print JSON: Litestream's fields and more."),
+        value("state-dir", "PATH", "The -state-dir of the process to ask."),
+    ],
+    positionals_max: 2,
+    examples: &[
+        ("All databases of the configuration.", "driftless status"),
+        ("One, for a script.", "driftless status -json /srv/app.db"),
+        ("One without a configuration.", "driftless status /srv/app.db /backup/app"),
+    ],
+    exits: &[0, 1, 2],
+};
+
+const LTX: Command = Command {
+    name: "ltx",
+    summary: "list the segments of a replica",
+    usage: &["ltx [flags] DB", "ltx [flags] REPLICA"],
+    about: "Lists the files that a replica consists of. Level 0 holds captures, 1 to 8 hold\n\
+            compactions, 9 holds snapshots.",
+    flags: &[
+        value("level", "LEVEL", "0 to 9, or all. Without it: 0."),
+        switch("json", "Print JSON, with Litestream's fields."),
+    ],
+    positionals_max: 1,
+    examples: &[
+        ("What was captured lately.", "driftless ltx /srv/app.db"),
+        ("Everything in a directory.", "driftless ltx -level all /backup/app"),
+    ],
+    exits: &[0, 1, 2],
+};
+
+const VERIFY: Command = Command {
+    name: "verify",
+    summary: "read a whole replica and check every object and link",
+    usage: &["verify [flags] DB", "verify [flags] REPLICA"],
+    about: "Reads every segment: its checksums, its pages, and its link to the one before it.\n\
+            Each fault is named with its object.",
+    flags: &[switch("json", "Print JSON.")],
+    positionals_max: 1,
+    examples: &[("Check a replica.", "driftless verify /backup/app")],
+    exits: &[0, 1, 2, 3, 4],
+};
+
+const DATABASES: Command = Command {
+    name: "databases",
+    summary: "list the databases of the configuration",
+    usage: &["databases [flags]"],
+    about: "Lists the databases of the configuration and the kind of their replicas.",
+    flags: &[switch("json", "Print JSON, with Litestream's fields.")],
+    positionals_max: 0,
+    examples: &[("What would be replicated.", "driftless databases -config ./driftless.yml")],
+    exits: &[0, 2],
+};
+
+const DEMO: Command = Command {
+    name: "demo",
+    summary: "see it work, in about twenty seconds",
+    usage: &["demo [flags]"],
+    about: "Makes a database, writes to it at speed, replicates it to a directory, kills the\n\
+            replicator without warning and starts it again, restores, and compares the result\n\
+            with the source page for page. Everything happens in a temporary directory.",
+    flags: &[
+        value("seconds", "N", "How long to write, 2 to 3600. Without it: 14."),
+        switch("keep", "Keep the directory."),
+    ],
+    positionals_max: 0,
+    examples: &[
+        ("The tour.", "driftless demo"),
+        ("A short one whose files stay.", "driftless demo -seconds 4 -keep"),
+    ],
+    exits: &[0, 1],
+};
+
+const VERSION: Command = Command {
+    name: "version",
+    summary: "print the version",
+    usage: &["version [flags]"],
+    about: "Prints the version.",
+    flags: &[switch("verbose", "Also print the versions of SQLite and of the formats, and the target.")],
+    positionals_max: 0,
+    examples: &[("For a bug report.", "driftless version -verbose")],
+    exits: &[0],
+};
+
+const HELP: Command = Command {
+    name: "help",
+    summary: "explain a command",
+    usage: &["help [COMMAND]"],
+    about: "Explains a command, or lists them all.",
+    flags: &[],
+    positionals_max: 1,
+    examples: &[("All about restoring.", "driftless help restore")],
+    exits: &[0, 2],
+};
+
+/// The list of commands.
+pub fn overview() -> String {
+    let mut text = String::from(
+        "driftless keeps SQLite databases replicated, and restores them to any transaction.\n\n\
+         usage: driftless COMMAND [flags] [arguments]\n\ncommands:\n",
+    );
+    for command in COMMANDS {
+        text.push_str(&format!("  {:<11} {}\n", command.name, command.summary));
+    }
+    text.push_str("\nflags take one dash or two. driftless help COMMAND tells more.\n");
+    text
+}
+
+/// All about a command.
+pub fn help(command: &Command) -> String {
+    let mut text = format!("driftless {}: {}\n\nusage:\n", command.name, command.summary);
+    for usage in command.usage {
+        text.push_str(&format!("  driftless {usage}\n"));
+    }
+    text.push_str(&format!("\n{}\n", command.about));
+    push_flags(&mut text, "flags", command.flags);
+    push_flags(&mut text, "flags of every command", GLOBAL);
+    text.push_str("\nexamples:\n");
+    for (comment, line) in command.examples {
+        text.push_str(&format!("  # {comment}\n  $ {line}\n"));
+    }
+    text.push_str("\nexit codes:\n");
+    for (code, meaning) in EXIT_CODES.iter().filter(|(code, _)| command.exits.contains(code)) {
+        text.push_str(&format!("  {code}  {meaning}\n"));
+    }
+    text
+}
+
+fn push_flags(text: &mut String, heading: &str, flags: &[Flag]) {
+    let mut shown = flags.iter().filter(|flag| flag.later.is_none()).peekable();
+    if shown.peek().is_none() {
+        return;
+    }
+    text.push_str(&format!("\n{heading}:\n"));
+    for flag in shown {
+        let value = flag.value.map_or(String::new(), |value| format!(" {value}"));
+        text.push_str(&format!("  -{}{value}\n", flag.name));
+        for line in flag.help.lines() {
+            text.push_str(&format!("      {line}\n"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_explains_itself() {
+        for command in COMMANDS {
+            let text = help(command);
+            for line in text.lines() {
+                assert!(line.chars().count() <= 110, "{}: {line}", command.name);
+            }
+            assert!(!command.examples.is_empty() && command.exits.contains(&0), "{}", command.name);
+            assert!(overview().contains(command.summary));
+            for flag in command.flags.iter().filter(|flag| flag.later.is_none()) {
+                assert!(text.contains(&format!("\n  -{}", flag.name)), "{}", flag.name);
+            }
+        }
+    }
+
+    #[test]
+    fn litestreams_flags_are_known() {
+        let known = |command: &str, flag: &str| {
+            find(command).unwrap().flags.iter().chain(GLOBAL).any(|known| known.name == flag)
+        };
+        for (command, flags) in [
+            (
+                "replicate",
+                "config exec once force-snapshot enforce-retention log-level no-expand-env restore-if-db-not-exists",
+            ),
+            (
+                "restore",
+                "config no-expand-env txid timestamp o if-db-not-exists if-replica-exists dry-run force json f \
+                 follow-interval parallelism integrity-check",
+            ),
+            ("ltx", "config no-expand-env level json"),
+            ("databases", "config json no-expand-env"),
+            ("status", "config json no-expand-env"),
+            ("version", "verbose"),
+        ] {
+            for flag in flags.split_whitespace() {
+                assert!(known(command, flag), "{command} -{flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_core() {
+        assert!(EXIT_CODES.iter().enumerate().all(|(i, (code, _))| usize::from(*code) == i));
+    }
+}

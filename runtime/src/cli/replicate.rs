@@ -1,0 +1,86 @@
+//! `driftless replicate`.
+
+use driftless_core::engine;
+
+use super::args::Args;
+use super::error::CliError;
+use super::{load_config, logging, need_config, target};
+use crate::config::{Config, Logging};
+use crate::host::{self, ReplicateJob, ReplicateOptions};
+
+/// Replicates until all databases have ended.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let (mut jobs, config) = match args.positionals.as_slice() {
+        [] => {
+            let config = need_config(args)?;
+            (jobs_of(&config)?, Some(config))
+        }
+        [database] => return Err(without_replica(args, database)),
+        [database, replica, ..] => {
+            if args.os_value("config").is_some() {
+                return Err(CliError::usage("both a configuration and a replica were given")
+                    .hint("leave out -config, or leave out the database and its replica"));
+            }
+            let (database, replica) = target::pair(database, replica)?;
+            let replica = replica.directory().to_owned();
+            (vec![ReplicateJob { database, replica, engine: engine::Config::default() }], None)
+        }
+    };
+    logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
+    let config = config.unwrap_or_default();
+    for warning in &config.warnings {
+        tracing::warn!(config = %config.path.display(), "{warning}");
+    }
+    for job in &mut jobs {
+        job.engine.once = args.is_on("once");
+        job.engine.adopt = args.is_on("adopt");
+    }
+    let mut options = ReplicateOptions::default();
+    options.state_dir = args.path("state-dir").or(config.state_dir);
+    options.shutdown_sync_timeout = config.shutdown_sync_timeout.unwrap_or(options.shutdown_sync_timeout);
+    for job in &jobs {
+        tracing::info!(
+            database = %job.database.display(),
+            replica = %job.replica.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "replicating"
+        );
+    }
+    CliError::from_exit(host::replicate(jobs, options))
+}
+
+fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
+    if config.databases.is_empty() {
+        return Err(CliError::usage(format!(
+            "the configuration {} names no database",
+            config.path.display()
+        ))
+        .hint("list at least one under dbs"));
+    }
+    config
+        .databases
+        .iter()
+        .map(|database| {
+            target::check_pair(&database.path, &database.replica)?;
+            Ok(ReplicateJob {
+                database: database.path.clone(),
+                replica: database.replica.directory().to_owned(),
+                engine: database.engine.clone(),
+            })
+        })
+        .collect()
+}
+
+/// One argument is half of a pair; the hint depends on what the configuration knows.
+fn without_replica(args: &Args, database: &std::ffi::OsStr) -> CliError {
+    let known = match load_config(args) {
+        Ok(config) => config.is_some_and(|config| config.database(database.as_ref()).is_some()),
+        Err(error) => return error,
+    };
+    let hint = match known {
+        true => "the configuration knows this database: leave it out to replicate all that are in there"
+            .to_owned(),
+        false => format!("driftless replicate {} file:///path/to/replica", database.display()),
+    };
+    CliError::usage(format!("no replica was given for {}", database.display())).hint(hint)
+}

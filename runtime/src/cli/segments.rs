@@ -1,0 +1,90 @@
+//! The segments of a replica, as a listing shows them.
+//!
+//! Litestream takes a file's modification time for the time of its transactions, which a copy of
+//! the replica loses. Here the stamp comes from the segment's own header wherever that can be
+//! read, with its milliseconds, so that `restore -timestamp` with a time from this list finds the
+//! very transaction.
+
+use driftless_adapters::directory::DirectoryStore;
+use driftless_adapters::fs::RealFs;
+use driftless_adapters::keys::{self, Key, ReplicaLayout};
+use driftless_adapters::store::{ByteRange, StoreError};
+use driftless_core::ids::{Level, TxidRange, Wall};
+use driftless_core::ltx::{LTX_HEADER_BYTES, LtxHeader};
+
+use super::error::CliError;
+use crate::config::Replica;
+
+/// Entries asked for at a time.
+const PAGE: usize = 1000;
+
+/// A segment.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its level.
+    pub level: Level,
+    /// The transactions it holds.
+    pub range: TxidRange,
+    /// Its length in bytes.
+    pub len: u64,
+    /// When the store says it was written.
+    pub modified: Option<Wall>,
+}
+
+/// The replica of a directory, for looking at it.
+pub struct Segments {
+    store: DirectoryStore<RealFs>,
+}
+
+impl Segments {
+    /// Touches nothing yet.
+    pub fn new(replica: &Replica) -> Segments {
+        Segments { store: DirectoryStore::new(RealFs, replica.directory(), std::process::id()) }
+    }
+
+    /// The segments of a level by ascending name; a level that is not there is empty.
+    pub fn list(&self, level: Level) -> Result<Vec<Segment>, CliError> {
+        let prefix = keys::level_prefix(ReplicaLayout::Directory, level);
+        let (mut segments, mut after) = (Vec::new(), None::<Key>);
+        loop {
+            let page =
+                self.store.list(&prefix, after.as_ref(), PAGE).map_err(|error| self.unreadable(&error))?;
+            after = page.entries.last().map(|entry| entry.key.clone());
+            segments.extend(page.entries.into_iter().filter_map(|entry| {
+                let (level, range) = keys::parse_segment_key(ReplicaLayout::Directory, entry.key.as_str())?;
+                Some(Segment { level, range, len: entry.len, modified: entry.modified })
+            }));
+            if !page.more || after.is_none() {
+                return Ok(segments);
+            }
+        }
+    }
+
+    /// The header of a segment, if it can be read at all.
+    pub fn header(&self, level: Level, range: TxidRange) -> Option<LtxHeader> {
+        let key = keys::segment_key(ReplicaLayout::Directory, level, range);
+        let mut get = self.store.get(&key, ByteRange::at(0, LTX_HEADER_BYTES as u64)).ok()?;
+        let mut bytes = Vec::with_capacity(LTX_HEADER_BYTES);
+        while let Ok(Some(chunk)) = self.store.get_next(&mut get) {
+            bytes.extend_from_slice(&chunk);
+        }
+        LtxHeader::decode(bytes.first_chunk()?).ok()
+    }
+
+    /// When a segment's last transaction was captured, as well as that can be known.
+    pub fn stamp(&self, segment: &Segment) -> Option<Wall> {
+        self.header(segment.level, segment.range).map(|header| header.stamp).or(segment.modified)
+    }
+
+    fn unreadable(&self, error: &StoreError) -> CliError {
+        CliError::failed(format!("cannot list the replica {}", self.store.root().display()))
+            .cause(&error.cause)
+            .hint(error.hint.clone().unwrap_or_default())
+    }
+}
+
+/// A time as RFC 3339 in UTC.
+pub fn rfc3339(wall: Option<Wall>) -> String {
+    let time = wall.and_then(|wall| jiff::Timestamp::from_millisecond(wall.0).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.to_string())
+}

@@ -1,0 +1,101 @@
+//! What an argument names: a database of the configuration, or a replica.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::args::Args;
+use super::error::CliError;
+use super::load_config;
+use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url};
+
+/// A replica, and the database that it belongs to if the configuration says so.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The replica.
+    pub replica: Replica,
+    /// The database file.
+    pub database: Option<PathBuf>,
+    /// The configuration, if it was looked at.
+    pub config: Option<Config>,
+}
+
+impl From<ReplicaError> for CliError {
+    fn from(error: ReplicaError) -> CliError {
+        CliError::usage(error.error).hint(error.hint)
+    }
+}
+
+/// Finds out what the only argument names.
+///
+/// A URL is a replica. A path is looked up among the databases of the configuration first; then a
+/// directory is a replica, whether or not there is anything in it yet.
+pub fn resolve(args: &Args, wanted: &str) -> Result<Target, CliError> {
+    let Some(arg) = args.positionals.first() else {
+        return Err(CliError::usage("neither a database nor a replica was given").hint(wanted));
+    };
+    if let Some(text) = arg.to_str().filter(|text| looks_like_url(text)) {
+        return Ok(Target { replica: Replica::parse(text)?, database: None, config: None });
+    }
+    let path = Path::new(arg);
+    let config = load_config(args)?;
+    if let Some(Database { path, replica, .. }) = config.as_ref().and_then(|config| config.database(path)) {
+        return Ok(Target { replica: replica.clone(), database: Some(path.clone()), config });
+    }
+    if path.is_dir() {
+        return Ok(Target { replica: replica_directory(path)?, database: None, config });
+    }
+    let what = path.display();
+    Err(match config {
+        Some(config) => CliError::usage(format!("{what} is not a database of the configuration"))
+            .cause(format!("{} names {}", config.path.display(), names(&config)))
+            .hint("give one of them, or the replica as a url or a directory"),
+        None => CliError::usage(format!("there is no configuration that says where {what} is replicated"))
+            .hint("name it with -config, or give the replica as a url or a directory"),
+    })
+}
+
+/// The database and the replica of a command line that gives both.
+pub fn pair(database: &OsStr, replica: &OsStr) -> Result<(PathBuf, Replica), CliError> {
+    if database.to_str().is_some_and(looks_like_url) {
+        return Err(CliError::usage(format!("{} is a url where the database should be", database.display()))
+            .hint("the database comes first, then its replica"));
+    }
+    let database = absolute(Path::new(database)).map_err(|error| {
+        CliError::usage(format!("cannot tell where {} is", database.display())).cause(error)
+    })?;
+    let replica = match replica.to_str() {
+        Some(text) => Replica::parse(text)?,
+        None => Replica::from_path(Path::new(replica))?,
+    };
+    check_pair(&database, &replica)?;
+    Ok((database, replica))
+}
+
+/// Refuses what can never work: a directory as a database, a file as a replica.
+pub fn check_pair(database: &Path, replica: &Replica) -> Result<(), CliError> {
+    if database.is_dir() {
+        return Err(CliError::usage(format!("{} is a directory, not a database", database.display()))
+            .hint("give the path of the database file"));
+    }
+    if replica.directory().is_file() {
+        return Err(CliError::usage(format!("the replica {} is a file", replica.directory().display()))
+            .hint("give a directory, which is made if it is not there"));
+    }
+    Ok(())
+}
+
+fn replica_directory(path: &Path) -> Result<Replica, CliError> {
+    // `…/ltx` is what people complete to; the replica is its parent.
+    let inside = path.file_name().is_some_and(|name| name == "ltx") && !path.join("ltx").is_dir();
+    match path.parent() {
+        Some(parent) if inside => Ok(Replica::from_path(parent)?),
+        _ => Ok(Replica::from_path(path)?),
+    }
+}
+
+fn names(config: &Config) -> String {
+    match config.databases.as_slice() {
+        [] => "none".to_owned(),
+        all => all.iter().map(|database| database.path.display().to_string()).collect::<Vec<_>>().join(", "),
+    }
+}

@@ -1,0 +1,143 @@
+//! The configuration: which databases, where to, and how.
+//!
+//! A file that Litestream 0.5.17 runs with is read here as well. What differs is what happens to
+//! mistakes: an unknown key is an error with a guess at what was meant and its line, a known key
+//! without effect is a warning, and a key that promises something this release does not keep is
+//! refused ([`keys`]). So is a file in which two databases share a replica, or in which one stands
+//! twice: each is a way to lose one of them.
+
+pub mod duration;
+pub mod expand;
+pub mod keys;
+mod read;
+pub mod replica;
+pub mod yaml;
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use driftless_core::engine;
+
+use expand::Lookup;
+pub use replica::{Replica, ReplicaError, looks_like_url};
+use yaml::LineError;
+
+/// Where the configuration is looked for when nobody says: the first that exists.
+pub const DEFAULT_PATHS: [&str; 2] = ["/etc/driftless.yml", "/etc/litestream.yml"];
+
+/// A configuration that has been read and checked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Config {
+    /// The file that it comes from.
+    pub path: PathBuf,
+    /// The databases, in the order of the file.
+    pub databases: Vec<Database>,
+    /// What to log and where.
+    pub logging: Logging,
+    /// Where local records are kept, if the file says so.
+    pub state_dir: Option<PathBuf>,
+    /// How long the final sync may take.
+    pub shutdown_sync_timeout: Option<Duration>,
+    /// What a person should know about the file.
+    pub warnings: Vec<String>,
+}
+
+/// A database of the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Database {
+    /// The database file, absolute.
+    pub path: PathBuf,
+    /// Where it is replicated.
+    pub replica: Replica,
+    /// Settings of the engine.
+    pub engine: engine::Config,
+}
+
+/// What to log and where; `None` where the file does not say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Logging {
+    /// The level's name, checked later together with the flag.
+    pub level: Option<String>,
+    /// `text` or `json`, checked later together with the flag.
+    pub format: Option<String>,
+    /// Whether to log on standard error; on standard output if it is off.
+    pub stderr: Option<bool>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// None was named, and there is none at the usual places.
+    NoneFound,
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Something in it is wrong.
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        error: LineError,
+    },
+}
+
+impl Config {
+    /// Reads the file at `path`, or at the first usual place where there is one.
+    pub fn load(path: Option<&Path>, expand_env: bool) -> Result<Config, ConfigError> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => match DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists()) {
+                Some(path) => path.to_owned(),
+                None => return Err(ConfigError::NoneFound),
+            },
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => return Err(ConfigError::Unreadable { path, error }),
+        };
+        let lookup = |name: &str| match name {
+            "PID" => Some(std::process::id().to_string()),
+            _ => std::env::var(name).ok(),
+        };
+        let lookup: Option<Lookup<'_>> = if expand_env { Some(&lookup) } else { None };
+        match Config::parse(&text, lookup) {
+            Ok(config) => Ok(Config { path, ..config }),
+            Err(error) => Err(ConfigError::Wrong { path, error }),
+        }
+    }
+
+    /// Reads a configuration from its text, expanding variables by `lookup` if there is one.
+    pub fn parse(text: &str, lookup: Option<Lookup<'_>>) -> Result<Config, LineError> {
+        let mut warnings = Vec::new();
+        let expanded = lookup.map(|lookup| expand::expand(text, lookup, &mut warnings));
+        let node = yaml::parse(expanded.as_deref().unwrap_or(text))?;
+        read::config(&node, warnings)
+    }
+
+    /// The database of a path, which need not be written the same way.
+    pub fn database(&self, path: &Path) -> Option<&Database> {
+        let path = absolute(path).ok()?;
+        let real = path.canonicalize().ok();
+        let same = |database: &&Database| {
+            database.path == path || (real.is_some() && database.path.canonicalize().ok() == real)
+        };
+        self.databases.iter().find(same)
+    }
+}
+
+/// A path from the root, with `~/` replaced and without `.` components and trailing slashes.
+/// Symbolic links and `..` stay, since only the filesystem knows what they mean.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let path = match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_owned(),
+    };
+    let path = std::path::absolute(path)?;
+    Ok(path.components().filter(|part| !matches!(part, Component::CurDir)).collect())
+}

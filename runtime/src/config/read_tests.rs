@@ -1,0 +1,139 @@
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Config;
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+}
+
+fn check_error(text: &str, line: usize, error: &str, hint: &str) {
+    let found = Config::parse(text, None).unwrap_err();
+    let found_hint = found.hint.clone().unwrap_or_default();
+    assert!(
+        found.line == line && found.error.contains(error) && found_hint.contains(hint),
+        "{text}: {found:?}"
+    );
+}
+
+#[test]
+fn the_forms_of_a_replica_mean_the_same() {
+    for replica in [
+        "replica: {type: file, path: /backup/a}",
+        "replica: {path: /backup/a}",
+        "replica: {url: 'file:///backup/a'}",
+        "replica: file:///backup/a",
+        "replicas: [{url: 'file:///backup/a'}]",
+        "replicas: [{type: file, path: /backup/a/, name: old}]",
+        "url: file:///backup/a",
+        "replica:\n      path: /backup/a",
+    ] {
+        let config = parse(&format!("dbs:\n  - path: /srv/a.db\n    {replica}\n"));
+        assert_eq!(config.databases[0].path, Path::new("/srv/a.db"), "{replica}");
+        assert_eq!(config.databases[0].replica.directory(), Path::new("/backup/a"), "{replica}");
+    }
+}
+
+#[test]
+fn settings_are_inherited_and_overridden() {
+    let config = parse(
+        "sync-interval: 5s\nmin-checkpoint-page-count: 50\nshutdown-sync-timeout: 1m\n\
+         logging: {level: debug, type: json, stderr: false}\n\
+         dbs:\n\
+         - {path: /a, replica: /ra}\n\
+         - {path: /b, replica: {path: /rb, sync-interval: 250ms}, min-checkpoint-page-count: 7}\n",
+    );
+    let engines: Vec<_> = config.databases.iter().map(|database| &database.engine).collect();
+    assert_eq!((engines[0].sync_interval, engines[0].min_checkpoint_pages), (Duration::from_secs(5), 50));
+    assert_eq!((engines[1].sync_interval, engines[1].min_checkpoint_pages), (Duration::from_millis(250), 7));
+    assert_eq!(config.shutdown_sync_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(config.logging.level.as_deref(), Some("debug"));
+    assert_eq!(config.logging.format.as_deref(), Some("json"));
+    assert_eq!(config.logging.stderr, Some(false));
+}
+
+#[test]
+fn idle_keys_are_told_and_the_rest_works() {
+    let config = parse(
+        "addr: ':9090'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
+         dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
+    );
+    assert_eq!(config.databases.len(), 1);
+    assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
+    assert_eq!(config.warnings[0], "line 1: addr has no effect in this release");
+    assert_eq!(parse("dbs: []"), Config::default());
+    assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn state_directories_go_by_both_names() {
+    let of = |text: &str| parse(text).state_dir;
+    assert_eq!(of("dbs: [{path: /a, replica: /ra, meta-path: /m}]"), Some("/m".into()));
+    assert_eq!(of("dbs: [{path: /a, replica: /ra, state-dir: /m}]"), Some("/m".into()));
+    let two = parse("state-dir: /s\ndbs: [{path: /a, replica: /ra, meta-path: /m}]");
+    assert_eq!((two.state_dir, two.warnings.len()), (Some("/s".into()), 1));
+}
+
+#[test]
+fn mistakes_are_named_with_their_line() {
+    check_error("dbs:\n- pth: /a\n", 2, "a database has no key \"pth\"", "did you mean \"path\"?");
+    check_error("dsb: []", 1, "the configuration has no key \"dsb\"", "did you mean \"dbs\"?");
+    check_error("dbs:\n- path: /a\n  replica:\n    typ: file\n", 4, "a replica has no key", "type");
+    check_error("logging:\n  levle: x", 2, "logging has no key \"levle\"", "level");
+    check_error("dbs:\n- path: /a\n", 2, "no replica", "url: file:///");
+    check_error("dbs:\n- replica: /a\n", 2, "no path", "path:");
+    check_error("dbs:\n- path: /a\n  replica: {}\n", 3, "neither url nor path", "");
+    check_error("dbs:\n- path: /a\n  replica: {path: /r, url: '/r'}", 3, "both url and path", "");
+    check_error("dbs:\n- path: /a\n  replica: {path: 'file:///r'}", 3, "path is a url", "url: file:///r");
+    check_error("dbs:\n- path: /a\n  replicas: [/r, /s]", 3, "second replica", "one replica");
+    check_error("dbs:\n- {path: /a, replica: /r, url: /r}", 2, "several of", "");
+    check_error("dbs:\n- {path: /a, replica: {type: s3, bucket: b, path: p}}", 2, "not in this release", "");
+    check_error("dbs:\n- {path: /a, replica: 'flie:///r'}", 2, "unknown kind", "file:///r");
+    check_error("dbs:\n- {path: /a, replica: {type: fiel, path: /r}}", 2, "unknown kind", "file://");
+    check_error("dbs: {path: /a}", 1, "dbs takes a list", "dash");
+    check_error("dbs: [{path: [a]}]", 1, "path takes text", "");
+    check_error("sync-interval: 5", 1, "no unit", "");
+    check_error("sync-interval: 1ms", 1, "at least 10ms", "");
+    check_error("min-checkpoint-page-count: 0", 1, "from 1", "");
+    check_error("logging: {stderr: maybe}", 1, "true or false", "");
+    check_error("just text", 1, "takes keys with values", "");
+}
+
+#[test]
+fn two_engines_never_share_a_file() {
+    check_error(
+        "dbs:\n- {path: /a, replica: /r}\n- {path: /b, replica: 'file:///r/'}",
+        3,
+        "has the replica of /a",
+        "its own",
+    );
+    check_error("dbs:\n- {path: /a, replica: /r}\n- {path: /a, replica: /s}", 3, "stands twice", "");
+}
+
+#[test]
+fn promises_that_cannot_be_kept_are_refused() {
+    check_error("exec: app", 1, "exec is not in this release", "by its own means");
+    check_error("dbs:\n- {dir: /d, pattern: '*.db', replica: /r}", 2, "dir is not", "list each database");
+    check_error(
+        "dbs:\n- path: /a\n  replica:\n    path: /r\n    age: {recipients: [x]}",
+        5,
+        "age is not",
+        "encrypted",
+    );
+    check_error(
+        "dbs:\n- path: /a\n  replica: /r\n  restore-if-db-not-exists: true",
+        4,
+        "not in this release",
+        "restore",
+    );
+    parse("exec: ''\ndbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
+}
+
+#[test]
+fn databases_are_found_however_they_are_written() {
+    let config = parse("dbs: [{path: /srv/./a.db, replica: /r}]");
+    for path in ["/srv/a.db", "/srv/./a.db", "/srv//a.db"] {
+        assert!(config.database(Path::new(path)).is_some(), "{path}");
+    }
+    assert!(config.database(Path::new("/srv/b.db")).is_none());
+}

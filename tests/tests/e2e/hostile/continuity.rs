@@ -1,0 +1,160 @@
+//! What the application does between our end and our next start.
+//!
+//! The header's salt and sequence advance by one in each of the first three stories, as if nothing
+//! had been lost, and a row was lost by every rule that trusted them
+//! (`../shared/spikes/continuity_counterexamples.py`).
+
+use std::fs;
+
+use driftless_tests::app::App;
+
+use super::Scene;
+
+/// Runs one story with us stopped, then with us killed, and expects `transactions` at the end.
+fn check(name: &str, transactions: u64, story: impl Fn(&Scene, &mut dyn FnMut())) {
+    for stopped in [true, false] {
+        let scene = Scene::new(name);
+        let mut app = App::start();
+        app.prepare("a", &scene.database);
+        for _ in 0..3 {
+            app.tx("a");
+        }
+        let mut sidecar = Some(scene.sidecar());
+        sidecar.as_ref().expect("just started").caught_up();
+        let mut end = || match sidecar.take() {
+            Some(sidecar) if stopped => sidecar.stop(),
+            Some(sidecar) => drop(sidecar.kill()),
+            None => panic!("a story ends us once"),
+        };
+        // The application's first connection ends with this process, unless a story ends it.
+        let mut holder = Some(app);
+        STORY_APP.with(|cell| cell.replace(holder.take()));
+        story(&scene, &mut end);
+        STORY_APP.with(|cell| cell.replace(None));
+        let seen = scene.ends_equal(scene.sidecar(), u64::MAX);
+        assert_eq!(seen, transactions, "{name}, stopped: {stopped}");
+    }
+}
+
+thread_local! {
+    /// The application of the story that runs on this thread.
+    static STORY_APP: std::cell::RefCell<Option<App>> = const { std::cell::RefCell::new(None) };
+}
+
+fn take_app() -> App {
+    STORY_APP.with(std::cell::RefCell::take).expect("each story takes it once")
+}
+
+#[test]
+fn a_reader_on_a_mark_at_our_seal() {
+    check("ce1", 5, |scene, end| {
+        let (mut a, mut b) = (take_app(), App::start());
+        b.open("b", &scene.database);
+        b.sql("b", "BEGIN");
+        b.sql("b", "SELECT count(*) FROM tx");
+        end();
+        a.tx("a");
+        b.sql("b", "COMMIT");
+        a.sql("a", "PRAGMA wal_checkpoint(PASSIVE)");
+        a.tx("a");
+        a.kill();
+    });
+}
+
+#[test]
+fn a_deferred_transaction_begun_before_our_seal() {
+    check("ce2", 5, |scene, end| {
+        let (mut a, mut b) = (take_app(), App::start());
+        b.open("b", &scene.database);
+        b.sql("b", "BEGIN");
+        b.sql("b", "SELECT count(*) FROM tx");
+        end();
+        b.sql("b", "INSERT INTO tx(n) VALUES(0)");
+        b.sql("b", "COMMIT");
+        a.sql("a", "PRAGMA wal_checkpoint(PASSIVE)");
+        a.tx("a");
+        a.kill();
+    });
+}
+
+#[test]
+fn a_recovery_after_everyone_died() {
+    check("ce3", 5, |scene, end| {
+        end();
+        take_app().kill();
+        let mut a = App::start();
+        a.prepare("a", &scene.database);
+        a.tx("a");
+        a.sql("a", "PRAGMA wal_checkpoint(PASSIVE)");
+        a.tx("a");
+        a.kill();
+    });
+}
+
+#[test]
+fn a_truncate_by_one_process_and_a_commit_by_another() {
+    check("ce4", 6, |scene, end| {
+        let (mut a, mut b) = (take_app(), App::python());
+        b.open("b", &scene.database);
+        b.sql("b", "SELECT count(*) FROM tx");
+        end();
+        a.tx("a");
+        a.sql("a", "PRAGMA wal_checkpoint(TRUNCATE)");
+        b.sql("b", "INSERT INTO tx(n) VALUES(0)");
+        b.sql("b", "PRAGMA wal_checkpoint(TRUNCATE)");
+        a.tx("a");
+        a.kill();
+    });
+}
+
+#[test]
+fn the_wal_restarts_shorter_equal_and_longer_than_it_was() {
+    for more in 1..=6_u64 {
+        check("restart", 3 + more, |_, end| {
+            let mut a = take_app();
+            end();
+            a.sql("a", "PRAGMA wal_checkpoint(TRUNCATE)");
+            for _ in 0..more {
+                a.tx("a");
+            }
+            a.kill();
+        });
+    }
+}
+
+#[test]
+fn a_touch_and_a_copy_over_the_file_in_place() {
+    check("touch", 4, |scene, end| {
+        let mut a = take_app();
+        end();
+        a.close("a");
+        // The same bytes with another time, twice: nothing may be taken for proven by mistake.
+        let bytes = fs::read(&scene.database).expect("it is closed");
+        fs::write(&scene.database, &bytes).expect("it can be written");
+        a.prepare("a", &scene.database);
+        a.tx("a");
+        a.kill();
+    });
+}
+
+#[test]
+fn an_older_copy_in_its_place() {
+    let scene = Scene::new("older-copy");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    app.close("a");
+    let old = fs::read(&scene.database).expect("it is closed");
+    app.prepare("a", &scene.database);
+    let sidecar = scene.sidecar();
+    app.tx("a");
+    app.tx("a");
+    sidecar.caught_up();
+    app.close("a");
+    sidecar.stop();
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", scene.database.display()));
+    }
+    fs::write(&scene.database, &old).expect("it can be written");
+    assert_eq!(scene.ends_equal(scene.sidecar(), u64::MAX), 1);
+}
