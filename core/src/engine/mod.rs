@@ -441,7 +441,8 @@ impl Machine for Replicator {
 
 impl Replicator {
     fn exit_second_signal(&self) -> Exit {
-        if self.frames_behind() == 0 && self.pending.is_empty() && self.base_wanted.is_none() {
+        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.base_wanted.is_none();
+        if self.boot.is_done() && self.source.is_drained() && replicated {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")

@@ -613,14 +613,15 @@ impl Replicator {
                 self.source.home = self.source.home.other();
                 self.abandon(now);
             }
-            Step::BeginOther if busy => self.abandon(now),
-            Step::BeginFirst if busy => {
+            // Until continuity is proven there is nothing to fall back to: the link is of no use.
+            Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {
                     true => self.detach(now, &error.text, out),
                     false => self.again_soon(now, Duration::from_millis(5)),
                 }
             }
+            Step::BeginOther if busy => self.abandon(now),
             Step::Close => self.close_done(now, out),
             _ => self.detach(now, &format!("{step:?} failed: {}", error.text), out),
         }

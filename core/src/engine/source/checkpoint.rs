@@ -5,7 +5,8 @@ use super::*;
 impl Replicator {
     pub(super) fn checkpoint_wanted(&self) -> bool {
         let Some(index) = &self.source.index else { return false };
-        let standing = self.source.pin.is_some() && self.source.reserved_bytes == 0 && !self.source.read_only;
+        let captured = self.source.pin.is_some() && self.source.position.is_some();
+        let standing = captured && self.source.reserved_bytes == 0 && !self.source.read_only;
         let due = index.mx_frame >= self.config.min_checkpoint_pages.max(self.source.checkpoint_frames);
         standing && due && !self.wal_may_restart() && !self.source.final_turn
     }
