@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod db;
 pub mod dir;
 pub mod programs;
+pub mod scene;
 pub mod sidecar;
 pub mod store_faults;
 

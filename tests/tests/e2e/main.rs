@@ -1,5 +1,7 @@
 //! The product as its users meet it. One module for each area; helpers are in `driftless_tests`.
 
+mod bad_input;
+mod commands;
 mod crash;
 mod fixtures;
 mod handover;
