@@ -367,7 +367,17 @@ impl Replicator {
         }
         self.history.lineage = Some(lineage);
         self.history.incarnation = incarnation;
+        if self.is_on_trial() {
+            // A claim to another's history is written down once it is proven: a run that finds it
+            // written, and no table, would take the table for lost and write a base.
+            return self.boot_end();
+        }
         self.finding().step = Find::Identity;
+    }
+
+    /// Whether it is still open that this history is ours.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.base_wanted.as_ref().is_some_and(|wanted| wanted.fence)
     }
 
     fn head_has_post(&self) -> bool {
@@ -477,6 +487,10 @@ impl Replicator {
             return;
         }
         let _ = out;
+        self.boot_end();
+    }
+
+    fn boot_end(&mut self) {
         let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
         self.pending.reset(pages);
         self.boot = Boot::Done;

@@ -295,7 +295,7 @@ impl Replicator {
     /// Whether nothing is under way that writes or depends on the journal.
     fn journal_may_rewrite(&self) -> bool {
         let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.boot.is_done();
-        idle && self.journal.op.is_none() && self.history.lineage.is_some()
+        idle && self.journal.op.is_none() && self.history.lineage.is_some() && !self.is_on_trial()
     }
 
     fn journal_ended(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {

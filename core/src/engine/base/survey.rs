@@ -199,8 +199,10 @@ impl Replicator {
         self.history.table = Some(table);
         out.notify(Severity::Info, Fact::Adopted { txid: head.txid() });
         self.base_finish(out);
-        // Written down whole, since the journal knows nothing of this history.
+        // Written down whole, and before the next put, since the journal knows nothing of this
+        // history.
         self.journal.bytes = u64::MAX / 4;
+        self.journal_pump(now, out);
         self.once_is_done();
     }
 }
