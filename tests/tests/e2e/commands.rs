@@ -201,7 +201,7 @@ fn restore_with_force_keeps_the_old_database_when_the_replica_is_bad() {
     restore(&scene.replica, &target, Some("1"));
     let before = fs::read(&target).unwrap();
     fs::remove_file(scene.level0(1)).unwrap();
-    restore_to(&target, "-force", &scene.replica).expect_code(3);
+    restore_to(&target, "-force", &scene.replica).expect_error(4, &["0000000000000001"]).expect_hint();
     assert_eq!(fs::read(&target).unwrap(), before);
     fs::remove_dir_all(&scene.replica).unwrap();
     fs::create_dir(&scene.replica).unwrap();
