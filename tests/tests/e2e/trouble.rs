@@ -86,13 +86,14 @@ fn a_store_that_answers_late() {
     let faults = FsyncFaults::new(scene.dir.path());
     faults.delay(".tmp", 1_500);
     let mut app = App::start();
-    app.start_writer(&scene.database, json!({ "keep": KEEP }));
+    app.start_writer(&scene.database, json!({ "keep": KEEP, "rate": 1_000 }));
     let sidecar = scene.setup().environment(&faults.variables()).start();
     let mut largest = 0;
     wait_for("five transactions on a slow store", PATIENCE, || {
         largest = largest.max(scene.wal_bytes());
         sidecar.replicated() >= Some(5)
     });
+    println!("WAL at most {largest} bytes beside a late store");
     assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
     app.stop_writer();
     drop(app);
@@ -262,6 +263,7 @@ fn local_state_lost_while_stopped() {
     lose_state(&scene);
     // Nothing happened meanwhile.
     let sidecar = scene.setup().start();
+    sidecar.caught_up();
     app.tx("a");
     sidecar.caught_up();
     let last = sidecar.replicated();
@@ -313,6 +315,7 @@ fn a_replica_of_another_database() {
     let before = snapshot(&scene.replica);
     let other = scene.dir.join("other.db");
     app.prepare("b", &other);
+    app.tx("b");
     app.tx("b");
     let mut second = Sidecar::of(&other, &scene.replica);
     assert_eq!(second.wait(PATIENCE).code(), Some(5), "{:?}", second.lines());
