@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driftless_adapters::battery;
 use driftless_adapters::keys::Key;
 use driftless_adapters::store::{
-    BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition, Store,
-    StoreError, StoreErrorKind as Kind,
+    BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition,
+    Store, StoreError, StoreErrorKind as Kind,
 };
 
 /// One file per object in one directory.
@@ -65,18 +65,32 @@ fn error(key: impl std::fmt::Display, e: io::Error) -> StoreError {
 }
 
 impl Store for FlatStore {
-    fn put<'a>(&'a self, key: &'a Key, how: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        how: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         Box::pin(async move {
             let n = self.unfinished.fetch_add(1, Ordering::Relaxed);
             let temporary = self.dir.join(format!("u.{}-{n}", std::process::id()));
             let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
             let file = file.map_err(|e| error(key, e))?;
-            Ok(Box::new(FlatPut { store: self.clone(), key: key.clone(), how, file, temporary, failed: false })
-                as Box<dyn PutBody>)
+            Ok(Box::new(FlatPut {
+                store: self.clone(),
+                key: key.clone(),
+                how,
+                file,
+                temporary,
+                failed: false,
+            }) as Box<dyn PutBody>)
         })
     }
 
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         Box::pin(async move {
             self.sync_names().map_err(|e| error(key, e))?;
             let file = File::open(self.path(key)).map_err(|e| error(key, e))?;

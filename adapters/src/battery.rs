@@ -225,7 +225,12 @@ impl Ctx<'_> {
     }
 
     /// Begins an object and writes `bytes` into it.
-    async fn begin(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<Box<dyn PutBody>, StoreError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        how: PutCondition,
+        bytes: &[u8],
+    ) -> Result<Box<dyn PutBody>, StoreError> {
         let mut body = self.store.put(key, how).await?;
         for part in bytes.chunks(PART_BYTES_MAX) {
             body.write(part.to_vec()).await?;
@@ -240,7 +245,9 @@ impl Ctx<'_> {
     /// Creates an object that must succeed.
     async fn seed(&self, name: &str, bytes: &[u8]) -> Result<Key, String> {
         let key = self.key(name);
-        self.put(&key, self.create(), bytes).await.map_err(|e| format!("put of {} bytes: {e}", bytes.len()))?;
+        self.put(&key, self.create(), bytes)
+            .await
+            .map_err(|e| format!("put of {} bytes: {e}", bytes.len()))?;
         Ok(key)
     }
 
@@ -250,7 +257,9 @@ impl Ctx<'_> {
         let (object_len, announced) = (body.object_len(), body.remaining());
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await.map_err(|e| format!("reading {range:?}: {e}"))? {
-            ensure((1..=PART_BYTES_MAX).contains(&chunk.len()), || format!("a chunk of {} bytes", chunk.len()))?;
+            ensure((1..=PART_BYTES_MAX).contains(&chunk.len()), || {
+                format!("a chunk of {} bytes", chunk.len())
+            })?;
             bytes.extend_from_slice(&chunk);
             let (left, want) = (body.remaining(), announced.checked_sub(bytes.len() as u64));
             ensure(Some(left) == want, || {
@@ -297,10 +306,14 @@ impl Ctx<'_> {
             let page = self.store.list(&prefix, last.as_ref(), limit).await;
             let page = page.map_err(|e| format!("list after {last:?}: {e}"))?;
             ensure(page.entries.len() <= limit, || format!("{} entries, limit {limit}", page.entries.len()))?;
-            ensure(!page.more || !page.entries.is_empty(), || "an empty page says that more follow".to_owned())?;
+            ensure(!page.more || !page.entries.is_empty(), || {
+                "an empty page says that more follow".to_owned()
+            })?;
             for entry in page.entries {
                 let before = entries.last().map(|e| &e.key);
-                ensure(entry.key.as_str().starts_with(&prefix), || format!("{} lacks prefix {prefix}", entry.key))?;
+                ensure(entry.key.as_str().starts_with(&prefix), || {
+                    format!("{} lacks prefix {prefix}", entry.key)
+                })?;
                 ensure(before < Some(&entry.key), || format!("{} is listed after {before:?}", entry.key))?;
                 entries.push(entry);
             }

@@ -245,7 +245,8 @@ impl<F: Fs> DirectoryStore<F> {
         }
         let want = usize::try_from(get.end - get.at).unwrap_or(usize::MAX).min(PART_BYTES_MAX);
         let mut chunk = vec![0; want];
-        let n = self.shared.fs.read_at(&get.file, &mut chunk, get.at).map_err(|e| store_error(&get.key, e))?;
+        let n =
+            self.shared.fs.read_at(&get.file, &mut chunk, get.at).map_err(|e| store_error(&get.key, e))?;
         if n == 0 {
             let cause = format!("ends at byte {} of the {} it had when opened", get.at, get.object_len);
             return Err(StoreError::new(StoreErrorKind::Corrupt, &get.key, cause));
@@ -262,7 +263,9 @@ impl<F: Fs> DirectoryStore<F> {
             return Ok(());
         }
         match self.shared.fs.remove(&self.path(key.as_str())) {
-            Err(e) if !matches!(e.kind, FsErrorKind::NotFound | FsErrorKind::BadPath) => Err(store_error(key, e)),
+            Err(e) if !matches!(e.kind, FsErrorKind::NotFound | FsErrorKind::BadPath) => {
+                Err(store_error(key, e))
+            }
             _ => Ok(()),
         }
     }
@@ -365,19 +368,27 @@ fn store_error(subject: impl fmt::Display, error: FsError) -> StoreError {
     let (kind, hint) = match error.kind {
         // Objects that are absent are dealt with where they are looked for: here it is a directory
         // or a temporary that someone removed.
-        FsErrorKind::NotFound => (StoreErrorKind::Retry, Some("something removes files from the replica's directory")),
+        FsErrorKind::NotFound => {
+            (StoreErrorKind::Retry, Some("something removes files from the replica's directory"))
+        }
         FsErrorKind::Exists | FsErrorKind::Io => (StoreErrorKind::Retry, None),
-        FsErrorKind::NoSpace => (StoreErrorKind::NoSpace, Some("free some space or quota on the replica's filesystem")),
+        FsErrorKind::NoSpace => {
+            (StoreErrorKind::NoSpace, Some("free some space or quota on the replica's filesystem"))
+        }
         FsErrorKind::PermissionDenied => {
             (StoreErrorKind::Denied, Some("give this user read and write access to the replica's directory"))
         }
-        FsErrorKind::TooManyFiles => (StoreErrorKind::Retry, Some("raise the limit of open files (ulimit -n)")),
-        FsErrorKind::BadPath => {
-            (StoreErrorKind::Misconfigured, Some("a file stands where the replica needs a directory, or the reverse"))
+        FsErrorKind::TooManyFiles => {
+            (StoreErrorKind::Retry, Some("raise the limit of open files (ulimit -n)"))
         }
-        FsErrorKind::Unsupported => {
-            (StoreErrorKind::Unsupported, Some("keep the replica on a filesystem with exclusive renames or hard links"))
-        }
+        FsErrorKind::BadPath => (
+            StoreErrorKind::Misconfigured,
+            Some("a file stands where the replica needs a directory, or the reverse"),
+        ),
+        FsErrorKind::Unsupported => (
+            StoreErrorKind::Unsupported,
+            Some("keep the replica on a filesystem with exclusive renames or hard links"),
+        ),
     };
     let error = StoreError::new(kind, subject, error.to_string());
     match hint {

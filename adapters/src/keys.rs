@@ -243,7 +243,8 @@ mod tests {
         for text in ["a", "a/b", ".hidden", "...", "a b/ü", "a\\b"] {
             assert_eq!(Key::new(text).unwrap().as_str(), text);
         }
-        let check = |text: &str, problem| assert_eq!(Key::new(text).unwrap_err().problem, problem, "{text:?}");
+        let check =
+            |text: &str, problem| assert_eq!(Key::new(text).unwrap_err().problem, problem, "{text:?}");
         for text in ["", "/a", "a/", "a//b"] {
             check(text, KeyProblem::EmptyComponent);
         }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::keys::Key;
 use crate::store::{
-    BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition, Store,
-    StoreError, StoreErrorKind,
+    BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition,
+    Store, StoreError, StoreErrorKind,
 };
 
 /// A store in memory. Clones share the objects; everything is gone with the last of them.
@@ -33,12 +33,20 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn put<'a>(&'a self, key: &'a Key, condition: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        condition: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let put = MemoryPut { store: self.clone(), key: key.clone(), condition, bytes: Vec::new() };
         Box::pin(async move { Ok(Box::new(put) as Box<dyn PutBody>) })
     }
 
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         Box::pin(async move {
             let Some(object) = self.objects().get(key).cloned() else {
                 return Err(StoreError::new(StoreErrorKind::NotFound, key, ""));

@@ -45,12 +45,20 @@ pub trait Store: Send + Sync {
     /// condition; a store may refuse with `AlreadyExists` earlier when it happens to know.
     ///
     /// `Unsupported` for a condition that [`Store::capabilities`] does not claim.
-    fn put<'a>(&'a self, key: &'a Key, condition: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>>;
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        condition: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>>;
 
     /// Opens an object, or a part of it, for reading. `NotFound` is reported here and not by the
     /// body. What of the range lies outside the object is left out: a range past the end or of
     /// length zero yields an empty body, with [`GetBody::object_len`] still told.
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>>;
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>>;
 
     /// Up to `limit` (at least 1) objects whose keys start with `prefix`, which is text and need
     /// not end at a slash, in ascending order of the keys' bytes, from the first key greater than
@@ -289,7 +297,8 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_to_the_object() {
-        let check = |range: ByteRange, object_len, span| assert_eq!(range.within(object_len), span, "{range:?}");
+        let check =
+            |range: ByteRange, object_len, span| assert_eq!(range.within(object_len), span, "{range:?}");
         check(ByteRange::ALL, 10, (0, 10));
         check(ByteRange::at(3, 4), 10, (3, 7));
         check(ByteRange::at(3, 0), 10, (3, 3));

@@ -49,14 +49,19 @@ fn what_is_not_claimed_is_reported_and_not_passed() {
     assert!(report.passed(), "{report}");
     let unclaimed: Vec<_> = report.unclaimed().collect();
     assert_eq!(unclaimed, ["create_is_refused", "decided_at_commit", "one_winner", "list_modified"]);
-    assert!(report.outcomes.iter().any(|o| o.check == "unclaimed_is_refused" && o.verdict == Verdict::Passed));
+    assert!(
+        report.outcomes.iter().any(|o| o.check == "unclaimed_is_refused" && o.verdict == Verdict::Passed)
+    );
 }
 
 #[test]
 fn what_stood_there_before_is_left_alone() {
     let store = MemoryStore::new();
     let key = "driftless-battery/mine".try_into().unwrap();
-    block_on(async { store.put(&key, driftless_adapters::store::PutCondition::Always).await?.commit().await }).unwrap();
+    block_on(async {
+        store.put(&key, driftless_adapters::store::PutCondition::Always).await?.commit().await
+    })
+    .unwrap();
     let report = run(&store);
     assert_eq!(report.failed().collect::<Vec<_>>(), ["starts_empty"]);
     assert_eq!(report.outcomes.len(), 1);

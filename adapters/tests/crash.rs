@@ -125,14 +125,17 @@ fn crash_at(make: impl Fn() -> CrashFs, calls: usize) -> Result<bool, String> {
     let finished = fs.take_calls().len() <= calls;
     for seed in 0..SEEDS {
         let cut = disk.after_power_cut(seed);
-        inspect(&open(&cut), &truth).map_err(|e| format!("power cut after {calls} calls, seed {seed}: {e}"))?;
+        inspect(&open(&cut), &truth)
+            .map_err(|e| format!("power cut after {calls} calls, seed {seed}: {e}"))?;
     }
     // Killed, and the power stays: the successor may rely on what it is shown.
     let shown = inspect(&open(&disk), &truth).map_err(|e| format!("kill after {calls} calls: {e}"))?;
     for seed in 0..SEEDS {
         let again = inspect(&open(&disk.after_power_cut(seed)), &truth)?;
         if again != shown {
-            return Err(format!("kill after {calls} calls: shown to the successor, then lost in a power cut"));
+            return Err(format!(
+                "kill after {calls} calls: shown to the successor, then lost in a power cut"
+            ));
         }
     }
     Ok(finished)

@@ -19,7 +19,12 @@ fn key(name: &str) -> Key {
     Key::new(name).unwrap()
 }
 
-fn put<F: Fs>(store: &DirectoryStore<F>, name: &str, how: PutCondition, bytes: &[u8]) -> Result<(), StoreError> {
+fn put<F: Fs>(
+    store: &DirectoryStore<F>,
+    name: &str,
+    how: PutCondition,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
     let mut put = store.put_begin(&key(name), how)?;
     if let Err(e) = store.put_write(&mut put, bytes) {
         store.put_abort(put)?;
@@ -237,7 +242,8 @@ fn of_four_threads_one_creates() {
             let barrier = &barrier;
             scope.spawn(move || {
                 let race = |n| {
-                    let mut put = store.put_begin(&key(&format!("ltx/0/race-{n}")), PutCondition::IfAbsent).unwrap();
+                    let mut put =
+                        store.put_begin(&key(&format!("ltx/0/race-{n}")), PutCondition::IfAbsent).unwrap();
                     store.put_write(&mut put, b"mine").unwrap();
                     barrier.wait();
                     match store.put_commit(put) {

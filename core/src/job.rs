@@ -52,6 +52,10 @@ pub enum Job {
 }
 
 /// What came out.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum JobOutput {
     /// Of [`Job::Checksums`], in order.

@@ -51,6 +51,10 @@ impl fmt::Debug for OpId {
 }
 
 /// What a host tells a machine.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
     /// The first event, once. `entropy` is random; all that a machine draws derives from it.
@@ -80,6 +84,10 @@ pub enum Event {
 }
 
 /// How a request ended, by its kind.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
     /// Of a [`Request::Source`].
@@ -95,6 +103,10 @@ pub enum Outcome {
 }
 
 /// What a machine asks of its host.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
     /// Carry this out and bring the outcome back under `op`.
@@ -117,6 +129,10 @@ pub enum Action {
 }
 
 /// One leaf action.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Request {
     /// Of the database that is replicated.

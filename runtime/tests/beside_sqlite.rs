@@ -41,7 +41,7 @@ fn opening_and_reading_change_no_byte() {
     let before = (place.bytes(""), place.bytes("-wal"));
     let mut link = place.link();
     assert_eq!(link.read_index().expect("no error"), IndexRead::Absent, "nothing was read yet");
-    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::new());
+    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::<u8>::new());
     link.begin_read(Slot::A).expect("begin");
     assert_eq!(link.in_transaction(Slot::A), TxnState::Read);
     link.end_read(Slot::A).expect("end");
@@ -183,8 +183,8 @@ fn reads_are_what_another_process_reads() {
     assert_eq!(probe::read_wal_frame(&place.db, 32, 24).expect("a frame"), wal[32..56]);
     let past = link.read_wal(wal.len() as u64 - 10, 100).expect("a short read");
     assert_eq!(past, wal[wal.len() - 10..]);
-    assert_eq!(link.read_pages(db.len() as u64 + 1, 100).expect("nothing there"), Vec::new());
-    assert_eq!(link.read_wal(0, 0).expect("nothing asked"), Vec::new());
+    assert_eq!(link.read_pages(db.len() as u64 + 1, 100).expect("nothing there"), Vec::<u8>::new());
+    assert_eq!(link.read_wal(0, 0).expect("nothing asked"), Vec::<u8>::new());
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn rollback_mode_has_no_index_and_gets_none() {
     link.begin_read(Slot::A).expect("a reader of a rollback-mode database");
     assert_eq!(link.read_index().expect("no error"), IndexRead::Absent);
     assert!(!probe::companion(&place.db, "-shm").exists(), "asking must not create it");
-    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::new());
+    assert_eq!(link.read_wal(0, 32).expect("no error"), Vec::<u8>::new());
     link.end_read(Slot::A).expect("end");
     assert_eq!(link.end_read(Slot::A).expect_err("no transaction").primary, Primary::Other(1));
 }

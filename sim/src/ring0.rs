@@ -1,4 +1,30 @@
 //! Ring 0: the replicator in a bare loop over a simulated machine, with real SQLite.
+//!
+//! One thread takes what happens next off a heap. The world ([`world`]) holds a simulated disk, an
+//! application with real SQLite in a process of its own ([`app`]), an object store ([`store`]), the
+//! local records ([`state`]) and the replicator under a host that carries out its actions through
+//! the production port and link. Every decision is a hash of the seed and of what is decided
+//! ([`dice`]), so that a seed repeats to the last byte.
+//!
+//! # What can go wrong here
+//! The application is killed, dies or gets an error in the sync of a commit, checkpoints in every
+//! mode, holds snapshots, leaves WAL mode and comes back, changes the page size, deletes, replaces
+//! and restores the database. Our process is killed between any two actions, and in the middle of
+//! an operation of SQLite, whose calls fail by dice; its local records are cut or lost, or cannot
+//! be written. The store refuses, loses answers, lets puts land late or after their sender's death,
+//! and is away for a while. Power fails. The wall clock is set. Events are lost until the sweep.
+//!
+//! # What must hold
+//! [`truth`] records every committed state outside of the engine, from the files. [`restore`]
+//! applies each segment and asks that it leads to a committed state, page for page, never an older
+//! one, never a phantom, under a chain that holds; [`store`] that level 0 has no gap; [`purity`]
+//! that a replicator is a function of its events; [`app`] that no commit of the application goes
+//! missing and that nothing of ours stands in its database; [`world`] that reports are true, that
+//! writers are not kept waiting, that once faults end everything is on the replica within a bound,
+//! and that an idle database costs nothing.
+//!
+//! `cargo run -p driftless-sim --bin sim -- --seeds 0..1000` looks for more, `-- replay SEED -v`
+//! tells a run. A seed that found something stays in `sim/seeds.txt` with its story.
 
 pub mod app;
 pub mod dice;
@@ -6,6 +32,7 @@ pub mod files;
 mod host;
 pub mod image;
 pub mod plan;
+pub mod purity;
 pub mod queue;
 pub mod restore;
 mod run;

@@ -14,7 +14,8 @@ pub(super) const CHECKS: &[Check] = &[
 async fn seed_all(ctx: &Ctx<'_>, names: &[String]) -> Result<(), String> {
     let numbered: Vec<_> = names.iter().enumerate().collect();
     for some in numbered.chunks(32) {
-        let seeds = some.iter().map(|(n, name)| async move { ctx.seed(name, &pattern(*n as u64, n % 7)).await });
+        let seeds =
+            some.iter().map(|(n, name)| async move { ctx.seed(name, &pattern(*n as u64, n % 7)).await });
         for seeded in join_all(seeds).await {
             seeded?;
         }
@@ -31,9 +32,13 @@ async fn list_pages(ctx: &Ctx<'_>) -> Result<(), String> {
     seed_all(ctx, &names).await?;
     for limit in [usize::MAX, 1000, 97] {
         let listed = ctx.list_all("", limit).await.map_err(|e| format!("by {limit}: {e}"))?;
-        ensure(listed.len() == names.len(), || format!("by {limit}: {} of {} keys", listed.len(), names.len()))?;
+        ensure(listed.len() == names.len(), || {
+            format!("by {limit}: {} of {} keys", listed.len(), names.len())
+        })?;
         for (n, (entry, name)) in listed.iter().zip(&names).enumerate() {
-            ensure(ctx.name_of(&entry.key) == *name, || format!("by {limit}: {} in place of {name}", entry.key))?;
+            ensure(ctx.name_of(&entry.key) == *name, || {
+                format!("by {limit}: {} in place of {name}", entry.key)
+            })?;
             ensure(entry.len == n as u64 % 7, || {
                 format!("by {limit}: {} is listed with {} bytes, has {}", entry.key, entry.len, n % 7)
             })?;

@@ -12,13 +12,19 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: "empty_object", needs: Needs::Nothing, run: |ctx| Box::pin(empty_object(ctx)) },
     Check { name: "large_object", needs: Needs::Nothing, run: |ctx| Box::pin(large_object(ctx)) },
     Check { name: "uneven_parts", needs: Needs::Nothing, run: |ctx| Box::pin(uneven_parts(ctx)) },
-    Check { name: "absent_is_not_found", needs: Needs::Nothing, run: |ctx| Box::pin(absent_is_not_found(ctx)) },
+    Check {
+        name: "absent_is_not_found",
+        needs: Needs::Nothing,
+        run: |ctx| Box::pin(absent_is_not_found(ctx)),
+    },
     Check { name: "body_ends_once", needs: Needs::Nothing, run: |ctx| Box::pin(body_ends_once(ctx)) },
 ];
 
 async fn put_then_get(ctx: &Ctx<'_>) -> Result<(), String> {
     // As long as the names of segments, with what else people put into paths.
-    for name in ["a", "ltx/0/0000000000000001-0000000000000001.ltx", "with space/über+plus%2F&=?#.x", "a-b/c_d/.e"] {
+    for name in
+        ["a", "ltx/0/0000000000000001-0000000000000001.ltx", "with space/über+plus%2F&=?#.x", "a-b/c_d/.e"]
+    {
         let bytes = pattern(1, 1000 + name.len());
         let key = ctx.seed(name, &bytes).await.map_err(|e| format!("{name:?}: {e}"))?;
         ctx.expect(&key, ByteRange::ALL, &bytes).await.map_err(|e| format!("{name:?}: {e}"))?;
@@ -125,6 +131,7 @@ async fn body_ends_once(ctx: &Ctx<'_>) -> Result<(), String> {
         }
         Ok((body.next().await?.is_none(), body.remaining()))
     };
-    let (stays, remaining) = read.await.map_err(|e: crate::store::StoreError| format!("reading past the end: {e}"))?;
+    let (stays, remaining) =
+        read.await.map_err(|e: crate::store::StoreError| format!("reading past the end: {e}"))?;
     ensure(stays && remaining == 0, || format!("after the end came more, or {remaining} bytes remain"))
 }

@@ -8,13 +8,33 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: "create_is_refused", needs: Needs::Create, run: |ctx| Box::pin(create_is_refused(ctx)) },
     Check { name: "decided_at_commit", needs: Needs::Create, run: |ctx| Box::pin(decided_at_commit(ctx)) },
     Check { name: "one_winner", needs: Needs::Create, run: |ctx| Box::pin(one_winner(ctx)) },
-    Check { name: "unclaimed_is_refused", needs: Needs::NoCreate, run: |ctx| Box::pin(unclaimed_is_refused(ctx)) },
+    Check {
+        name: "unclaimed_is_refused",
+        needs: Needs::NoCreate,
+        run: |ctx| Box::pin(unclaimed_is_refused(ctx)),
+    },
     Check { name: "always_replaces", needs: Needs::Nothing, run: |ctx| Box::pin(always_replaces(ctx)) },
-    Check { name: "hidden_until_commit", needs: Needs::Nothing, run: |ctx| Box::pin(hidden_until_commit(ctx)) },
-    Check { name: "abort_leaves_nothing", needs: Needs::Nothing, run: |ctx| Box::pin(abort_leaves_nothing(ctx)) },
-    Check { name: "drop_leaves_nothing", needs: Needs::Nothing, run: |ctx| Box::pin(drop_leaves_nothing(ctx)) },
+    Check {
+        name: "hidden_until_commit",
+        needs: Needs::Nothing,
+        run: |ctx| Box::pin(hidden_until_commit(ctx)),
+    },
+    Check {
+        name: "abort_leaves_nothing",
+        needs: Needs::Nothing,
+        run: |ctx| Box::pin(abort_leaves_nothing(ctx)),
+    },
+    Check {
+        name: "drop_leaves_nothing",
+        needs: Needs::Nothing,
+        run: |ctx| Box::pin(drop_leaves_nothing(ctx)),
+    },
     Check { name: "concurrent_puts", needs: Needs::Nothing, run: |ctx| Box::pin(concurrent_puts(ctx)) },
-    Check { name: "delete_then_recreate", needs: Needs::Nothing, run: |ctx| Box::pin(delete_then_recreate(ctx)) },
+    Check {
+        name: "delete_then_recreate",
+        needs: Needs::Nothing,
+        run: |ctx| Box::pin(delete_then_recreate(ctx)),
+    },
     Check { name: "delete_is_exact", needs: Needs::Nothing, run: |ctx| Box::pin(delete_is_exact(ctx)) },
     Check { name: "delete_of_nothing", needs: Needs::Nothing, run: |ctx| Box::pin(delete_of_nothing(ctx)) },
 ];
@@ -26,7 +46,9 @@ async fn create_is_refused(ctx: &Ctx<'_>) -> Result<(), String> {
     for bytes in [pattern(11, 900), Vec::new(), original.clone()] {
         let again = ctx.put(&key, PutCondition::IfAbsent, &bytes).await;
         expect_kind(again, &[StoreErrorKind::AlreadyExists], || "a second create".to_owned())?;
-        ctx.expect(&key, ByteRange::ALL, &original).await.map_err(|e| format!("the original after that: {e}"))?;
+        ctx.expect(&key, ByteRange::ALL, &original)
+            .await
+            .map_err(|e| format!("the original after that: {e}"))?;
     }
     Ok(())
 }
@@ -54,7 +76,8 @@ async fn one_winner(ctx: &Ctx<'_>) -> Result<(), String> {
         // All begin before any commits, so that those who look first all see the key free.
         let begun = join_all(bodies.iter().map(|bytes| ctx.begin(&key, PutCondition::IfAbsent, bytes))).await;
         let begun = begun.into_iter().collect::<Result<Vec<_>, _>>();
-        let commits = begun.map_err(|e| format!("race {race}: beginning: {e}"))?.into_iter().map(|body| body.commit());
+        let commits =
+            begun.map_err(|e| format!("race {race}: beginning: {e}"))?.into_iter().map(|body| body.commit());
         let mut winner = None;
         for (n, outcome) in join_all(commits).await.into_iter().enumerate() {
             match outcome {

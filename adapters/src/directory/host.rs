@@ -8,7 +8,8 @@ use crate::fs::Fs;
 use crate::keys::Key;
 use crate::pool;
 use crate::store::{
-    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError, StoreErrorKind,
+    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError,
+    StoreErrorKind,
 };
 
 use super::{DirectoryGet, DirectoryPut, DirectoryStore};
@@ -18,7 +19,11 @@ where
     F: Fs + Send + Sync + 'static,
     F::File: Send + 'static,
 {
-    fn put<'a>(&'a self, key: &'a Key, condition: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        condition: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
             let begun = pool::unblock(move || {
@@ -30,12 +35,17 @@ where
         })
     }
 
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
             let get = pool::unblock(move || store.get(&owned, range)).await?;
             let (object_len, remaining) = (get.object_len(), get.remaining());
-            let body = HostGet { store: self.clone(), key: key.clone(), get: Some(get), object_len, remaining };
+            let body =
+                HostGet { store: self.clone(), key: key.clone(), get: Some(get), object_len, remaining };
             Ok(Box::new(body) as Box<dyn GetBody>)
         })
     }

@@ -38,7 +38,12 @@ impl Walk<'_> {
 impl<F: Fs> DirectoryStore<F> {
     /// Up to `limit` (at least 1) objects; see [`Store::list`](crate::store::Store::list). Each
     /// directory on the way is read whole, and synced the first time that an object in it is shown.
-    pub fn list(&self, prefix: &str, start_after: Option<&Key>, limit: usize) -> Result<ListPage, StoreError> {
+    pub fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&Key>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
         let start_after = start_after.map_or("", Key::as_str);
         let mut walk = Walk { prefix, start_after, limit: limit.max(1), page: ListPage::default() };
         // The deepest directory that every match lies in; a prefix that is no path matches nothing.
@@ -57,7 +62,12 @@ impl<F: Fs> DirectoryStore<F> {
     /// Whether a writer is dead cannot be told from here (it may be on another host), so `older_than`
     /// is how long a live one may pause between two parts. `now` should come from the clock of the
     /// host that keeps the files.
-    pub fn sweep_temporaries(&self, prefix: &str, now: Wall, older_than: Duration) -> Result<u64, StoreError> {
+    pub fn sweep_temporaries(
+        &self,
+        prefix: &str,
+        now: Wall,
+        older_than: Duration,
+    ) -> Result<u64, StoreError> {
         let age_ms = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let before = Wall(now.0.saturating_sub(age_ms));
         self.sweep(prefix, before).map_err(|e| store_error(self.path(prefix).display(), e))
@@ -134,7 +144,9 @@ impl<F: Fs> DirectoryStore<F> {
     /// there is no such directory.
     fn names(&self, directory: &str) -> Result<Vec<(String, FileKind)>, FsError> {
         match self.shared.fs.list_dir(&self.path(directory)) {
-            Ok(entries) => Ok(entries.into_iter().filter_map(|e| Some((e.name.into_string().ok()?, e.kind))).collect()),
+            Ok(entries) => {
+                Ok(entries.into_iter().filter_map(|e| Some((e.name.into_string().ok()?, e.kind))).collect())
+            }
             Err(e) if matches!(e.kind, FsErrorKind::NotFound | FsErrorKind::BadPath) => Ok(Vec::new()),
             Err(e) => Err(e),
         }
@@ -159,7 +171,9 @@ mod tests {
     fn only_our_own_temporaries_are_swept() {
         assert!(is_own_temporary(".0000000000000001-0000000000000001.ltx.12-0.tmp"));
         assert!(is_own_temporary(".a.1-18446744073709551615.tmp"));
-        for name in ["a.ltx.tmp", ".a.tmp", ".a.1-2", ".a.x-2.tmp", "a.1-2.tmp", ".a.1-2.tmp.bak", "..1-2.tmp"] {
+        for name in
+            ["a.ltx.tmp", ".a.tmp", ".a.1-2", ".a.x-2.tmp", "a.1-2.tmp", ".a.1-2.tmp.bak", "..1-2.tmp"]
+        {
             assert!(!is_own_temporary(name), "{name}");
         }
     }

@@ -128,7 +128,9 @@ impl Fs for RealFs {
     fn hard_link(&self, existing: &Path, new: &Path) -> Result<(), FsError> {
         fs::hard_link(existing, new).map_err(|e| match Errno::from_io_error(&e) {
             // FAT and its like answer "not permitted"; the file is our own, so it means "cannot".
-            Some(Errno::PERM) => FsError::new(FsErrorKind::Unsupported, new, "no hard links on this filesystem"),
+            Some(Errno::PERM) => {
+                FsError::new(FsErrorKind::Unsupported, new, "no hard links on this filesystem")
+            }
             _ => FsError::from_io(new, &e),
         })
     }
@@ -254,7 +256,8 @@ mod tests {
             let e = got.unwrap_err();
             assert_eq!(e.kind, kind, "{e}");
             let message = e.to_string();
-            let words = message.strip_prefix(&format!("{}: ", e.path.display())).expect("the path comes first");
+            let words =
+                message.strip_prefix(&format!("{}: ", e.path.display())).expect("the path comes first");
             assert_eq!(words, words.to_lowercase());
         };
         check(RealFs.open_read(&dir.join("absent")).map(drop), FsErrorKind::NotFound);
@@ -289,7 +292,10 @@ mod tests {
         RealFs.create_dir_all(&dir.join("a/b/c")).unwrap();
         RealFs.create_dir_all(&dir.join("a/b/c")).unwrap();
         let kinds: Vec<_> = RealFs.list_dir(&dir).unwrap().into_iter().map(|e| (e.name, e.kind)).collect();
-        assert!(kinds.contains(&("a".into(), FileKind::Dir)) && kinds.contains(&("journal".into(), FileKind::File)));
+        assert!(
+            kinds.contains(&("a".into(), FileKind::Dir))
+                && kinds.contains(&("journal".into(), FileKind::File))
+        );
         fs::remove_dir_all(dir).unwrap();
     }
 

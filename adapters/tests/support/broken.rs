@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use driftless_adapters::keys::Key;
 use driftless_adapters::memory::MemoryStore;
 use driftless_adapters::store::{
-    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PART_BYTES_MAX, PutBody, PutCondition, Store, StoreError,
-    StoreErrorKind,
+    BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PART_BYTES_MAX, PutBody, PutCondition, Store,
+    StoreError, StoreErrorKind,
 };
 use futures_lite::future::yield_now;
 
@@ -111,7 +111,9 @@ impl Broken {
                 ByteRange::at(offset, len.saturating_add(1))
             }
             (D::TailFromStart, ByteRange::Tail(n)) => ByteRange::at(0, n),
-            (D::ZeroLengthMeansAll, ByteRange::From { offset, len: Some(0) }) => ByteRange::From { offset, len: None },
+            (D::ZeroLengthMeansAll, ByteRange::From { offset, len: Some(0) }) => {
+                ByteRange::From { offset, len: None }
+            }
             (D::ZeroLengthMeansAll, ByteRange::Tail(0)) => ByteRange::ALL,
             (_, range) => range,
         }
@@ -119,7 +121,11 @@ impl Broken {
 }
 
 impl Store for Broken {
-    fn put<'a>(&'a self, key: &'a Key, how: PutCondition) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        how: PutCondition,
+    ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         Box::pin(async move {
             let mut how = how;
             if how == PutCondition::IfAbsent && !self.claims.create_if_absent {
@@ -138,12 +144,17 @@ impl Store for Broken {
                 self.store(key, PutCondition::Always, b"").await?;
                 how = PutCondition::Always;
             }
-            let body = BrokenPut { store: self.clone(), key: key.clone(), how, parts: Vec::new(), ended: false };
+            let body =
+                BrokenPut { store: self.clone(), key: key.clone(), how, parts: Vec::new(), ended: false };
             Ok(Box::new(body) as Box<dyn PutBody>)
         })
     }
 
-    fn get<'a>(&'a self, key: &'a Key, range: ByteRange) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        range: ByteRange,
+    ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         Box::pin(async move {
             let (mut object_len, mut bytes) = match self.read(key, self.distort_range(range)).await {
                 Err(_) if self.defect == D::AbsentIsEmpty => (0, Vec::new()),

@@ -151,7 +151,9 @@ impl Disk {
     }
 
     fn change(&mut self, parent: usize, change: Vec<(String, Option<usize>)>) {
-        let Inode::Dir { now, pending, .. } = &mut self.inodes[parent] else { panic!("changes happen in directories") };
+        let Inode::Dir { now, pending, .. } = &mut self.inodes[parent] else {
+            panic!("changes happen in directories")
+        };
         apply(now, &change);
         pending.push(change);
     }
@@ -202,7 +204,9 @@ impl Fs for CrashFs {
 
     fn write_at(&self, file: &usize, data: &[u8], offset: u64) -> Result<(), FsError> {
         let mut disk = self.disk();
-        let Inode::File { now, pending, .. } = &mut disk.inodes[*file] else { panic!("a directory is not written to") };
+        let Inode::File { now, pending, .. } = &mut disk.inodes[*file] else {
+            panic!("a directory is not written to")
+        };
         put_bytes(now, offset as usize, data);
         pending.push((offset as usize, data.to_vec()));
         Ok(())

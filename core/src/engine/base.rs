@@ -378,7 +378,7 @@ impl Replicator {
     }
 
     fn base_link(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
-        let before = self.source.index.clone();
+        let before = self.source.index;
         let seen = self.take_index(reply).is_ok();
         let step = self.base_ref().step;
         if !seen && matches!(step, BaseStep::Look) {
@@ -420,7 +420,7 @@ impl Replicator {
             (Some(before), Some(after)) if seen => classify(before, after),
             _ => PinClass::Unproven,
         };
-        let index = self.source.index.clone();
+        let index = self.source.index;
         self.source.other =
             Some(Pin { restartable: class != PinClass::Mark, complete: class == PinClass::Frozen });
         let base = self.base_ref();
@@ -448,7 +448,7 @@ impl Replicator {
     fn base_overlay_or_survey(&mut self, now: Now, out: &mut Actions) {
         let head = self.head.clone();
         let base = self.base_ref();
-        let index = base.index.clone().expect("taken with the transaction");
+        let index = base.index.expect("taken with the transaction");
         if base.wanted.prove
             && let Some(head) = head
         {

@@ -65,7 +65,7 @@ impl Ghost {
                     self.sums.push((page, sum));
                 }
                 Ok(Item::End(_)) => {
-                    let header = self.header.clone().expect("a segment begins with its header");
+                    let header = self.header.expect("a segment begins with its header");
                     return GhostStep::Whole(header, core::mem::take(&mut self.sums));
                 }
                 Ok(Item::NeedMore) if self.offset >= object_len || bytes.is_empty() => {

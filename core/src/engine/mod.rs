@@ -237,11 +237,29 @@ impl Replicator {
                 || self.base_pump(now, out)
                 || self.source_pump(now, out)
                 || self.journal_pump(now, out);
-            if !more {
+            if !more && self.once_finds_nothing() {
+                self.once_is_done();
+            } else if !more {
                 break;
             }
         }
         self.check_drained(now, out);
+    }
+
+    /// With `-once`: whether the replica already has what is committed, so that no upload will come
+    /// whose end could be the end.
+    fn once_finds_nothing(&self) -> bool {
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.journal.op.is_none();
+        let as_we_left_it = self.source.is_drained();
+        let captured = self.source.is_following() && self.source.is_idle() && self.frames_behind() == 0;
+        self.config.once
+            && !self.draining()
+            && self.boot.is_done()
+            && idle
+            && self.history.point.is_some()
+            && self.base_wanted.is_none()
+            && self.pending.is_empty()
+            && (as_we_left_it || captured)
     }
 
     /// Appends a record that the caller waits for.
@@ -423,7 +441,8 @@ impl Machine for Replicator {
 
 impl Replicator {
     fn exit_second_signal(&self) -> Exit {
-        if self.frames_behind() == 0 && self.pending.is_empty() && self.base_wanted.is_none() {
+        let replicated = self.pending.is_empty() && self.upload_is_idle() && self.base_wanted.is_none();
+        if self.boot.is_done() && self.source.is_drained() && replicated {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")

@@ -19,6 +19,7 @@ mod attach;
 mod capture;
 mod checkpoint;
 mod let_go;
+mod look;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -27,8 +28,8 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX,
-    LOOK_MIN, READ_BYTES, SLOW_CHECKPOINT, SWEEP,
+    ALERT_AFTER, ALERT_FACTOR, COMMIT_WAIT_MAX, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG,
+    LOCK_REST_SHORT, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, PASSES_MAX, READ_BYTES, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -140,7 +141,10 @@ pub(super) struct Source {
     checkpoint_at: Option<Mono>,
     /// Frames in the WAL from which the next checkpoint is tried.
     checkpoint_frames: u32,
-    checkpoint_cost: Duration,
+    /// Passes without the lock that may still precede the lock.
+    passes_left: u8,
+    /// Until when the lock is not taken for a checkpoint.
+    lock_rest_until: Option<Mono>,
     /// Letting go has tried to copy back a WAL of this many frames.
     let_go_tried: Option<u32>,
     truncate_tried: bool,
@@ -190,7 +194,8 @@ impl Source {
             quiet_at: None,
             checkpoint_at: None,
             checkpoint_frames: 0,
-            checkpoint_cost: Duration::ZERO,
+            passes_left: 0,
+            lock_rest_until: None,
             let_go_tried: None,
             truncate_tried: false,
             lock_failed: false,
@@ -413,7 +418,7 @@ impl Replicator {
             return self.begin_script(&[Step::Look]);
         }
         if self.checkpoint_wanted() && source.checkpoint_at.is_none_or(|at| at <= now.mono) {
-            return self.begin_checkpoint();
+            return self.begin_checkpoint(now);
         }
         if self.may_let_go() && source.quiet_at.is_some_and(|at| at <= now.mono) {
             return self.begin_letting_go();
@@ -505,7 +510,7 @@ impl Replicator {
     }
 
     fn link_done(&mut self, now: Now, step: Step, part: Part, reply: &LinkReply, out: &mut Actions) {
-        let before = self.source.index.clone();
+        let before = self.source.index;
         let seen = self.take_index(reply);
         let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
         if seen.is_err() && !judged {
@@ -542,12 +547,12 @@ impl Replicator {
             }
             Step::Unlock => {
                 self.source.locked = false;
-                self.source.lock_since = None;
+                self.rest_lock(now);
                 self.next_step();
                 self.after_checkpoint(now, true, out);
             }
             Step::Truncate => self.next_step(),
-            Step::Checkpoint => self.checkpointed(now),
+            Step::Checkpoint => self.next_step(),
             Step::Look => self.looked(now),
             Step::Capture => self.captured(now, part, reply, out),
             Step::Prove => self.prove_part(now, part, reply, out),
@@ -558,14 +563,6 @@ impl Replicator {
     /// Steps whose effect stands even when the index that came along was torn.
     fn step_took_effect(&self, step: Step) -> bool {
         !matches!(step, Step::Look | Step::Capture | Step::Prove)
-    }
-
-    fn look_again(&mut self, now: Now, out: &mut Actions) {
-        let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
-        if until <= now.mono {
-            return self.detach(now, "the wal-index stayed torn for five seconds", out);
-        }
-        self.again_soon(now, Duration::from_millis(1));
     }
 
     fn begun(&mut self, step: Step, before: Option<&WalIndex>, seen: bool) {
@@ -585,49 +582,6 @@ impl Replicator {
         self.source.other = None;
         self.next_step();
         self.after_checkpoint(now, false, out);
-    }
-
-    /// New frames were seen, or none.
-    fn looked(&mut self, now: Now) {
-        self.next_step();
-        let frames = self.source.frames_uncaptured();
-        let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
-        if frames > 0 {
-            self.source.last_activity = now.mono;
-            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
-            self.source.let_go_tried = None;
-            self.source.truncate_tried = false;
-            self.set_quiet(now);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-            self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
-        } else {
-            self.after_look(now);
-            if core::mem::take(&mut self.source.changed) {
-                self.begin_script(&[Step::Verify]);
-            }
-        }
-        if self.source.final_turn {
-            self.source.look_at = None;
-            self.set_quiet(now);
-        }
-    }
-
-    /// Nothing new: look less often, and once that is slow enough leave it to events.
-    fn after_look(&mut self, now: Now) {
-        let wait = self.source.look_wait;
-        if wait >= LOOK_MAX || self.source.index.is_none() {
-            self.source.look_at = None;
-            self.source.look_wait = LOOK_FIRST;
-        } else {
-            self.source.look_wait = (wait * 2).min(LOOK_MAX);
-            self.source.look_at = Some(now.mono.after(self.source.look_wait));
-        }
-    }
-
-    /// Whether the host should say when the files change. While looks are planned anyway, it
-    /// need not.
-    pub fn wants_events(&self) -> bool {
-        !self.source.open || self.source.look_at.is_none()
     }
 
     fn step_failed(&mut self, now: Now, step: Step, error: SourceError, out: &mut Actions) {
@@ -659,14 +613,15 @@ impl Replicator {
                 self.source.home = self.source.home.other();
                 self.abandon(now);
             }
-            Step::BeginOther if busy => self.abandon(now),
-            Step::BeginFirst if busy => {
+            // Until continuity is proven there is nothing to fall back to: the link is of no use.
+            Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {
                     true => self.detach(now, &error.text, out),
                     false => self.again_soon(now, Duration::from_millis(5)),
                 }
             }
+            Step::BeginOther if busy => self.abandon(now),
             Step::Close => self.close_done(now, out),
             _ => self.detach(now, &format!("{step:?} failed: {}", error.text), out),
         }
@@ -687,6 +642,7 @@ impl Replicator {
 
     /// Gives up the script; what stands stays.
     fn abandon(&mut self, now: Now) {
+        self.source.passes_left = 0;
         self.source.script.clear();
         self.source.step_until = None;
         self.source.target = None;
@@ -698,12 +654,4 @@ impl Replicator {
             self.source.look_at.get_or_insert(now.mono.after(LOOK_FIRST));
         }
     }
-}
-
-/// How long to wait for the next look when `frames` came within `since`: until about as many as
-/// start a checkpoint may have come.
-fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
-    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
 }

@@ -30,12 +30,23 @@ pub const PROCESS: &str = "app";
 /// What a transaction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
-    /// Adds `rows` of `bytes` each.
-    Insert { rows: u32, bytes: u32 },
-    /// Rewrites one row in `of`.
-    Update { of: u32 },
-    /// Deletes one row in `of`.
-    Delete { of: u32 },
+    /// Adds rows.
+    Insert {
+        /// How many.
+        rows: u32,
+        /// Bytes in each.
+        bytes: u32,
+    },
+    /// Rewrites rows.
+    Update {
+        /// One out of so many.
+        of: u32,
+    },
+    /// Deletes rows.
+    Delete {
+        /// One out of so many.
+        of: u32,
+    },
     /// Begins and commits without a change.
     Nothing,
 }
@@ -46,7 +57,10 @@ pub enum AppOp {
     /// Does nothing, so that time passes.
     Rest,
     /// Opens the database, creating it with this page size if it is not there.
-    Open { page_bytes: u32 },
+    Open {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Closes every connection in order.
     Close,
     /// A whole transaction.
@@ -78,9 +92,15 @@ pub enum AppOp {
     /// A page size by `VACUUM` in rollback mode; refused while others are attached.
     PageSize(u32),
     /// Deletes the database and makes a new one.
-    Recreate { page_bytes: u32 },
+    Recreate {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Puts another database in its place by rename.
-    RenameOver { page_bytes: u32 },
+    RenameOver {
+        /// The page size of a new database.
+        page_bytes: u32,
+    },
     /// Keeps a copy of the database.
     Backup,
     /// Puts the copy in its place.
@@ -110,8 +130,10 @@ pub struct App {
     autocheckpoint: u32,
     /// The number of the last commit.
     acknowledged: i64,
-    /// A number that may have been committed instead.
-    in_doubt: Option<i64>,
+    /// Numbers that may have been committed instead.
+    in_doubt: Vec<i64>,
+    /// What was acknowledged before a commit that recovery brought to light.
+    unsynced: Option<i64>,
     kept: Option<i64>,
     /// What was found missing.
     missing: Option<String>,
@@ -185,7 +207,8 @@ impl App {
             in_transaction: false,
             autocheckpoint: 1_000,
             acknowledged: 0,
-            in_doubt: None,
+            in_doubt: Vec::new(),
+            unsynced: None,
             kept: None,
             missing: None,
             fault,
@@ -200,6 +223,7 @@ impl App {
     pub fn power_lost(&mut self) {
         self.forget_connections();
         self.anything_goes = !self.durable;
+        self.in_doubt.extend(self.unsynced.take());
     }
 
     /// Whether a snapshot is being held.
@@ -319,7 +343,7 @@ impl App {
         let writer = sqlite.open(PROCESS, PATH)?;
         writer.busy_timeout(std::time::Duration::ZERO)?;
         if fresh {
-            (self.acknowledged, self.in_doubt) = (0, None);
+            (self.acknowledged, self.in_doubt) = (0, Vec::new());
         }
         prepare(&writer, page_bytes, self.durable)?;
         self.writer = Some(writer);
@@ -371,9 +395,9 @@ impl App {
         let writer = self.writer.as_ref().expect("a transaction is open");
         let found: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
         if core::mem::take(&mut self.anything_goes) && found <= self.acknowledged {
-            (self.acknowledged, self.in_doubt) = (found, None);
+            (self.acknowledged, self.in_doubt) = (found, Vec::new());
         }
-        if found != self.acknowledged && self.in_doubt != Some(found) {
+        if found != self.acknowledged && !self.in_doubt.contains(&found) {
             let text = format!(
                 "the database is at commit {found}, {} was acknowledged and {:?} in doubt",
                 self.acknowledged, self.in_doubt
@@ -382,7 +406,9 @@ impl App {
             return Err(rusqlite::Error::QueryReturnedNoRows);
         }
         if found != self.acknowledged {
-            (self.acknowledged, self.in_doubt) = (found, None);
+            // It was never synced: power loss may still take it.
+            self.unsynced.get_or_insert(self.acknowledged);
+            (self.acknowledged, self.in_doubt) = (found, Vec::new());
         }
         Ok(())
     }
@@ -412,7 +438,7 @@ impl App {
         let writer = self.writer.as_ref().expect("a transaction is open");
         let next: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
         if next != self.acknowledged {
-            self.in_doubt = Some(next);
+            self.in_doubt = vec![next];
         }
         writer.execute_batch("COMMIT")?;
         self.in_transaction = false;
@@ -420,7 +446,7 @@ impl App {
             return Ok(AppEnd::Done);
         }
         // Only a commit that wrote has put its frames where a phantom's may have been.
-        (self.acknowledged, self.in_doubt) = (next, None);
+        (self.acknowledged, self.in_doubt, self.unsynced) = (next, Vec::new(), None);
         Ok(AppEnd::Committed)
     }
 
@@ -490,7 +516,7 @@ impl App {
         other.close().map_err(|(_, error)| error)?;
         App::delete_files(disk);
         disk.rename(OTHER, PATH).and_then(|()| disk.sync_dir("/")).expect("the disk has no faults here");
-        (self.acknowledged, self.in_doubt) = (1_000_000, None);
+        (self.acknowledged, self.in_doubt) = (1_000_000, Vec::new());
         self.open(sqlite, page_bytes)
     }
 
@@ -498,7 +524,7 @@ impl App {
         let _ = sqlite.disk().unlink(BACKUP);
         self.opened(sqlite)?.execute_batch(&format!("VACUUM INTO '{BACKUP}'"))?;
         self.kept = Some(self.acknowledged);
-        if self.in_doubt.is_some() {
+        if !self.in_doubt.is_empty() {
             self.kept = None;
         }
         Ok(AppEnd::Done)
@@ -511,7 +537,7 @@ impl App {
         let disk = sqlite.disk();
         let synced = disk.open(BACKUP).and_then(|file| file.sync());
         synced.and_then(|()| disk.rename(BACKUP, PATH)).and_then(|()| disk.sync_dir("/")).expect("no faults here");
-        (self.acknowledged, self.in_doubt) = (kept, None);
+        (self.acknowledged, self.in_doubt) = (kept, Vec::new());
         self.open(sqlite, 1_024)
     }
 

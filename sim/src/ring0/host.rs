@@ -8,13 +8,14 @@ use std::time::Duration;
 use driftless::port::source::SourcePort;
 use driftless::sqlite::LinkOptions;
 use driftless_core::engine::Replicator;
-use driftless_core::ids::{Mono, Now};
+use driftless_core::ids::Mono;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StateRequest, StoreRequest,
 };
 
 use super::app::PATH;
 use super::files::SimFiles;
+use super::purity::Tape;
 use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
@@ -32,7 +33,7 @@ pub(super) struct Running {
     /// When it starts again, once it was told to stop.
     pub(super) stopping: Option<Duration>,
     first: Replicator,
-    tape: Vec<(Now, Event, Actions)>,
+    tape: Tape,
 }
 
 impl World {
@@ -54,7 +55,7 @@ impl World {
             run,
             wake: 0,
             stopping: None,
-            tape: Vec::new(),
+            tape: Tape::default(),
         });
         let entropy = self.dice.draw("entropy", "", self.runs);
         self.handle(Event::Start { entropy })
@@ -64,7 +65,7 @@ impl World {
     pub(super) fn kill(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
         if let Some(running) = self.running.take() {
-            self.replay(&running).expect("a replicator is a function of its events");
+            running.tape.check(&running.first).expect("a replicator is a function of its events");
         }
         self.look_for_cold();
         self.note_changes(false);
@@ -74,6 +75,7 @@ impl World {
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);
+        self.owed = self.truth.owed();
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
     }
@@ -86,7 +88,7 @@ impl World {
         let mut actions = Actions::new();
         let text = if self.verbose { format!("{event:?}") } else { String::new() };
         running.engine.handle(now, event.clone(), &mut actions);
-        running.tape.push((now, event, actions.clone()));
+        running.tape.record(now, event, &actions);
         if self.verbose && !text.contains("Tick") {
             let mut text = text;
             text.truncate(180);
@@ -127,7 +129,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
+    pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
         self.say(|| {
             let mut text = format!("{action:?}");
             text.truncate(220);
@@ -151,6 +153,8 @@ impl World {
             }
             Request::State(request) => {
                 let fails = request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                // Without a record of who we are, the state counts as lost.
+                self.state_lost |= fails && (request == StateRequest::Sync || self.state.len().0 == 0);
                 let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
                 let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
@@ -284,6 +288,11 @@ impl World {
         if !expected {
             return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
         }
+        self.restore_all()?;
+        if exit == Exit::Done && self.restored.truth_at + 1 < self.owed {
+            let text = format!("state {} is on the replica, {} was committed before", self.restored.truth_at, self.owed - 1);
+            return Err(Violation::new("exit", format!("{exit:?}: {text}")));
+        }
         self.kill();
         if fenced {
             self.summary.fenced += 1;
@@ -293,21 +302,7 @@ impl World {
         Ok(())
     }
 
-    /// Gives a fresh replicator the same events: it must do the same.
-    fn replay(&self, running: &Running) -> Result<(), Violation> {
-        let mut engine = running.first.clone();
-        for (n, (now, event, expected)) in running.tape.iter().enumerate() {
-            let mut actions = Actions::new();
-            engine.handle(*now, event.clone(), &mut actions);
-            if actions != *expected {
-                let text = format!("event {n}, {event:?}, gave {expected:?} and now {actions:?}");
-                return Err(Violation::new("purity", text));
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn check_purity(&self) -> Result<(), Violation> {
-        self.running.as_ref().map_or(Ok(()), |running| self.replay(running))
+        self.running.as_ref().map_or(Ok(()), |running| running.tape.check(&running.first))
     }
 }

@@ -33,7 +33,7 @@ impl std::fmt::Debug for Image {
 impl Image {
     /// Pages in the database.
     pub fn pages(&self) -> usize {
-        if self.page_bytes == 0 { 0 } else { self.bytes.len() / self.page_bytes }
+        self.bytes.len().checked_div(self.page_bytes).unwrap_or(0)
     }
 
     /// A page, counted from 1.

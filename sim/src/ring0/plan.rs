@@ -230,7 +230,7 @@ fn app_op(dice: &Dice, n: u64, wild: bool) -> AppOp {
         62 => AppOp::Vacuum,
         63..=72 => {
             let modes = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"];
-            AppOp::Checkpoint(*dice.pick::<&'static str>("op", "mode", n, &modes))
+            AppOp::Checkpoint(modes[(dice.draw("op", "mode", n) % 4) as usize])
         }
         73..=74 => AppOp::Autocheckpoint(*dice.pick("op", "auto", n, &[0, 10, 1_000])),
         75..=78 => AppOp::ReaderBegin,

@@ -27,8 +27,6 @@ pub struct Restored {
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
-    /// Whether each state is compared with the truth.
-    pub blind: bool,
 }
 
 impl Restored {
@@ -59,9 +57,6 @@ impl Restored {
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
-        if self.blind {
-            return Ok(());
-        }
         self.judge(truth).map_err(&fail)
     }
 
@@ -120,5 +115,76 @@ fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
             Item::End(_) => return Ok((header.ok_or("it has no header")?, pages)),
             Item::NeedMore => return Err("it ends early".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_core::ids::{PageNo, PageSize, TxidRange, Wall};
+    use driftless_core::ltx::Encoder;
+
+    use super::*;
+
+    const PENDING: u64 = 0x4000_0000;
+
+    fn image(fills: &[u8]) -> Image {
+        Image { page_bytes: 512, bytes: fills.iter().flat_map(|fill| [*fill; 512]).collect() }
+    }
+
+    fn segment(txid: u64, pages: &[(u32, u8)], commit: u32, pre: Option<&Image>, post: &Image) -> Vec<u8> {
+        let range = TxidRange::single(Txid::new(txid).unwrap());
+        let mut header = LtxHeader::new(PageSize::new(512).unwrap(), commit, range, Wall(0));
+        header.chain.pre = pre.map(|pre| pre.checksum(PENDING));
+        header.chain.post = Some(post.checksum(PENDING));
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(&header, &mut bytes);
+        for (no, fill) in pages {
+            encoder.page(PageNo::new(*no).unwrap(), &[*fill; 512], &mut bytes);
+        }
+        encoder.finish(0, &mut bytes);
+        bytes
+    }
+
+    /// Restored to `[1, 2]` of a truth `[1, 2]`, `[1, 3]`, `[1, 2, 4]`, with `[9, 9]` a phantom.
+    fn at_first() -> (Restored, Truth) {
+        let mut truth = Truth::new();
+        for fills in [&[1, 2][..], &[1, 3], &[1, 2, 4]] {
+            truth.pretend(image(fills), true);
+        }
+        truth.pretend(image(&[9, 9]), false);
+        let mut restored = Restored::default();
+        let first = segment(1, &[(1, 1), (2, 2)], 2, None, &image(&[1, 2]));
+        restored.apply(&first, &truth, PENDING).unwrap();
+        (restored, truth)
+    }
+
+    fn check(pages: &[(u32, u8)], commit: u32, pre: &[u8], post: &[u8], says: &str) {
+        let (mut restored, truth) = at_first();
+        let next = segment(2, pages, commit, Some(&image(pre)), &image(post));
+        match restored.apply(&next, &truth, PENDING) {
+            Ok(()) => assert_eq!(says, "ok"),
+            Err(violation) => assert!(violation.text.contains(says), "{violation} does not say {says:?}"),
+        }
+    }
+
+    #[test]
+    fn each_lie_of_a_segment_is_found() {
+        check(&[(2, 3)], 2, &[1, 2], &[1, 3], "ok");
+        check(&[(3, 4)], 3, &[1, 2], &[1, 2, 4], "ok");
+        check(&[(2, 3)], 2, &[1, 7], &[1, 3], "its predecessor ends at");
+        check(&[(2, 3)], 2, &[1, 2], &[1, 4], "its post-state is");
+        check(&[(2, 3)], 3, &[1, 2], &[1, 3, 0], "page 3 is new and not in it");
+        check(&[(2, 8)], 2, &[1, 2], &[1, 8], "no committed state");
+        check(&[(1, 9), (2, 9)], 2, &[1, 2], &[9, 9], "a phantom commit");
+    }
+
+    #[test]
+    fn going_back_is_found() {
+        let (mut restored, truth) = at_first();
+        let next = segment(2, &[(2, 3)], 2, Some(&image(&[1, 2])), &image(&[1, 3]));
+        restored.apply(&next, &truth, PENDING).unwrap();
+        let back = segment(3, &[(2, 2)], 2, Some(&image(&[1, 3])), &image(&[1, 2]));
+        let violation = restored.apply(&back, &truth, PENDING).unwrap_err();
+        assert!(violation.text.contains("older than state 1"), "{violation}");
     }
 }

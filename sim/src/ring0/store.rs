@@ -170,3 +170,40 @@ impl SimStore {
         Ok(expected - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use driftless_core::ids::{Level, Txid, TxidRange};
+    use driftless_core::machine::ReplicaId;
+
+    use super::*;
+
+    fn put(store: &mut SimStore, txid: u64, seq: u64, fate: Fate) -> Result<StoreReply, StoreError> {
+        let range = TxidRange::single(Txid::new(txid).unwrap());
+        let open = OpId { replica: ReplicaId(0), run: 1, seq };
+        store.perform(open, &StoreRequest::PutOpen { object: Object { level: Level::CAPTURES, range } }, Fate::Works)?;
+        let bytes = Chunk::from(seq.to_be_bytes().to_vec());
+        store.perform(open, &StoreRequest::PutPart { put: open, bytes }, Fate::Works)?;
+        store.perform(OpId { seq: seq + 1, ..open }, &StoreRequest::PutCommit { put: open }, fate)
+    }
+
+    #[test]
+    fn an_object_is_created_once() {
+        let mut store = SimStore::new(10);
+        assert_eq!(put(&mut store, 1, 10, Fate::Lost).unwrap_err().kind, StoreErrorKind::Ambiguous);
+        assert_eq!(put(&mut store, 1, 20, Fate::Works).unwrap_err().kind, StoreErrorKind::AlreadyExists);
+        let (_, body) = store.objects().next().unwrap();
+        assert_eq!(**body, 10_u64.to_be_bytes());
+        assert_eq!(put(&mut store, 2, 30, Fate::Unclear).unwrap_err().kind, StoreErrorKind::Ambiguous);
+        assert_eq!(store.check_contiguous(), Ok(1));
+    }
+
+    #[test]
+    fn a_gap_is_found() {
+        let mut store = SimStore::new(10);
+        for txid in [1, 2, 4] {
+            put(&mut store, txid, txid * 10, Fate::Works).unwrap();
+        }
+        assert_eq!(store.check_contiguous().unwrap_err().oracle, "contiguity");
+    }
+}

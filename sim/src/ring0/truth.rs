@@ -16,6 +16,8 @@ pub struct Truth {
     end: Option<ChainEnd>,
     /// Where the chain ends by a commit that did not count.
     phantom: Option<ChainEnd>,
+    /// States up to here were committed; what follows counts only once somebody recovers it.
+    owed: usize,
     /// Phantoms seen, each the digest of its image.
     phantoms: Vec<u64>,
 }
@@ -34,6 +36,11 @@ impl Truth {
     /// Whether nothing was committed.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
+    }
+
+    /// How many states are committed beyond doubt, to the last of them.
+    pub fn owed(&self) -> usize {
+        self.owed
     }
 
     /// The last committed state.
@@ -64,6 +71,7 @@ impl Truth {
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
         if let Some(reading) = image::read(disk, path, pending_byte) {
             self.admit(reading);
+            self.owed = self.states.len();
         }
     }
 
@@ -75,6 +83,7 @@ impl Truth {
             return; // Nothing was written over the phantom: the transaction was empty.
         }
         self.admit(reading);
+        self.owed = self.states.len();
     }
 
     /// A write of the application failed, or it died in it: what the files say beyond the last
@@ -97,11 +106,68 @@ impl Truth {
         }
     }
 
+    /// Takes a state for committed, or for one that a phantom would have made.
+    #[cfg(test)]
+    pub(super) fn pretend(&mut self, image: Image, committed: bool) {
+        if committed {
+            self.states.push((image.digest(), image));
+        } else {
+            self.phantoms.push(image.digest());
+        }
+    }
+
     fn admit(&mut self, reading: Reading) {
         self.phantom = None;
         self.end = Some(reading.end);
         if self.last() != Some(&reading.image) {
             self.states.push((reading.image.digest(), reading.image));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disk::{DiskConfig, SimClock};
+    use crate::ring0::app::{App, AppEnd, AppOp, Misfortune, PATH, Work};
+    use crate::ring0::dice::Dice;
+    use crate::vfs::{SimHost, SimSqlite, Turn};
+
+    use super::*;
+
+    const PENDING: u64 = 0x4000_0000;
+
+    /// A phantom does not count while a wal-index lives, and counts once none does.
+    #[test]
+    fn a_phantom_counts_only_after_a_recovery() {
+        let _turn = Turn::take(9);
+        let clock = SimClock::new(1_800_000_000_000_000_000);
+        let disk = Disk::new(DiskConfig::default(), clock.clone());
+        let host = std::sync::Arc::new(SimHost::new(clock, 9));
+        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0));
+        let sqlite = SimSqlite::new(disk.clone(), host);
+        let mut truth = Truth::new();
+        app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
+        let work = Work::Insert { rows: 3, bytes: 200 };
+        assert_eq!(app.perform(&sqlite, AppOp::Write(work)).unwrap(), AppEnd::Committed);
+        truth.committed(&disk, PATH, PENDING);
+        let committed = truth.last().unwrap().clone();
+        let witness = sqlite.open("witness", PATH).unwrap();
+        let rows = |db: &rusqlite::Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows(&witness).unwrap(), 3);
+
+        assert!(matches!(app.perform(&sqlite, AppOp::DieInCommit(work)).unwrap(), AppEnd::Failed(_)));
+        assert!(sqlite.wal_index_lives(PATH));
+        truth.failed(&disk, PATH, PENDING);
+        truth.perhaps(&disk, PATH, PENDING);
+        assert_eq!((truth.last(), truth.phantoms()), (Some(&committed), 1));
+        let phantom = image::read(&disk, PATH, PENDING).unwrap().image;
+        assert!(phantom != committed && truth.is_phantom(&phantom));
+        assert_eq!(rows(&witness).unwrap(), 3);
+
+        drop(witness);
+        sqlite.kill_process("witness");
+        // The witness was the last and checkpointed what counts.
+        truth.cold(&disk, PATH, PENDING);
+        assert_eq!(truth.last(), Some(&committed));
     }
 }

@@ -72,6 +72,10 @@ pub struct Summary {
     pub bases: (u64, u64),
     /// Sealed and unsealed detachments.
     pub detached: (u64, u64),
+    /// Bytes of the longest `-wal` that the application saw.
+    pub wal_bytes_max: u64,
+    /// Microseconds for which the application could not write at the most.
+    pub blocked_us_max: u64,
     /// Milliseconds that were simulated.
     pub simulated_ms: u64,
     /// Microseconds from the end of faults to quiet.
@@ -103,6 +107,10 @@ pub struct World {
     pub(super) crash_at: Option<u64>,
     script: VecDeque<(Duration, AppOp)>,
     tries: u32,
+    /// Since when the application tries in vain to write.
+    blocked_since: Option<u64>,
+    /// What must be restorable if the process stops and says that all is done.
+    pub(super) owed: usize,
     pub(super) ended: bool,
     pub(super) healed_at: Option<u64>,
     pub(super) changed_waits: bool,
@@ -160,6 +168,8 @@ impl World {
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,
+            blocked_since: None,
+            owed: 0,
             ended: false,
             healed_at: None,
             changed_waits: false,
@@ -202,8 +212,6 @@ impl World {
     fn heal(&mut self) {
         self.healed_at = Some(self.now_ns());
         self.say(|| "--- all faults end".into());
-        self.changed_waits = false;
-        self.event_lost |= false;
     }
 
     /// Until everything is on the replica and quiet, within the bound.
@@ -371,6 +379,9 @@ impl World {
         }
         self.look_for_cold();
         self.note_changes(true);
+        self.note_blocked(op, &end)?;
+        let wal = self.sqlite.disk().stat(&format!("{PATH}-wal")).map_or(0, |wal| wal.size);
+        self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
         self.clock.advance_ns(self.dice.range("app", "takes", self.app_steps, 1_000, 200_000));
         if end == AppEnd::Busy && self.tries < 2_000 {
             self.tries += 1;
@@ -381,6 +392,24 @@ impl World {
         self.script.pop_front();
         let wait = self.script.front().map_or(Duration::ZERO, |(wait, _)| *wait);
         self.later(wait, Entry::App);
+        Ok(())
+    }
+
+    /// Nobody but us stands in the way of the application's writes, and we may for 100 ms and as
+    /// long as the requests take that are made under the lock.
+    fn note_blocked(&mut self, op: AppOp, end: &AppEnd) -> Result<(), Violation> {
+        let writes = matches!(op, AppOp::Write(_) | AppOp::Begin(_) | AppOp::DieInCommit(_) | AppOp::FailCommit(_));
+        if !writes || *end != AppEnd::Busy {
+            self.blocked_since = None;
+            return Ok(());
+        }
+        let now = self.now_ns();
+        let blocked = Duration::from_nanos(now - *self.blocked_since.get_or_insert(now));
+        self.summary.blocked_us_max = self.summary.blocked_us_max.max(blocked.as_micros() as u64);
+        let bound = Duration::from_millis(100) + 24 * self.plan.source_latency;
+        if blocked > bound {
+            return Err(Violation::new("source unharmed", format!("no write for {blocked:?}, {bound:?} is allowed")));
+        }
         Ok(())
     }
 
@@ -482,3 +511,6 @@ pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
         range: driftless_core::ids::TxidRange::single(txid),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,7 @@ impl Replicator {
         let base = self.base_ref();
         let end_holds = base.frozen || copied <= base.end.frame;
         let head = self.head.clone().expect("there is a head to prove against");
-        let header = head.header.clone();
+        let header = head.header;
         let base = self.base_ref();
         let proven = end_holds
             && header.chain.post == Some(post)

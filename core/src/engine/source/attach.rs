@@ -89,7 +89,7 @@ impl Replicator {
         let (Some(facts), true) = (facts, same) else {
             return self.detach(now, "the database file changed while it was being opened", out);
         };
-        let index = self.source.index.clone().expect("a pin stands");
+        let index = self.source.index.expect("a pin stands");
         let page_size = self.source.page_size.expect("read before opening");
         let sighting = Sighting { facts: &facts, index: &index, page_size, mark: self.source.mark };
         if self.waiting.take().is_some() {

@@ -11,9 +11,10 @@ impl Replicator {
     pub(super) fn capture_next(&mut self, now: Now, out: &mut Actions) {
         let Some(mut at) = self.source.position else { return self.next_step() };
         if self.source.target.is_none() {
-            let index = self.source.index.clone().expect("a link that stands has an index");
+            let index = self.source.index.expect("a link that stands has an index");
             if index.salts != at.salts {
-                if !self.restart_is_harmless() && !(index.mx_frame == 0 && at.frame == 0) {
+                let nothing_there = index.mx_frame == 0 && at.frame == 0;
+                if !self.restart_is_harmless() && !nothing_there {
                     return self.lose_position(
                         now,
                         "the WAL was restarted while frames in it had not been captured",

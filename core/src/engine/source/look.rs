@@ -1,0 +1,64 @@
+//! When to look at the wal-index, and when to leave it to events.
+
+use super::*;
+
+impl Replicator {
+    /// New frames were seen, or none.
+    pub(super) fn looked(&mut self, now: Now) {
+        self.next_step();
+        let frames = self.source.frames_uncaptured();
+        let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
+        if frames > 0 {
+            self.source.last_activity = now.mono;
+            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
+            self.source.let_go_tried = None;
+            self.source.truncate_tried = false;
+            self.set_quiet(now);
+            self.source.look_at = Some(now.mono.after(self.source.look_wait));
+            self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
+        } else {
+            self.after_look(now);
+            if core::mem::take(&mut self.source.changed) {
+                self.begin_script(&[Step::Verify]);
+            }
+        }
+        if self.source.final_turn {
+            self.source.look_at = None;
+            self.set_quiet(now);
+        }
+    }
+
+    /// Nothing new: look less often, and once that is slow enough leave it to events.
+    pub(super) fn after_look(&mut self, now: Now) {
+        let wait = self.source.look_wait;
+        if wait >= LOOK_MAX || self.source.index.is_none() {
+            self.source.look_at = None;
+            self.source.look_wait = LOOK_FIRST;
+        } else {
+            self.source.look_wait = (wait * 2).min(LOOK_MAX);
+            self.source.look_at = Some(now.mono.after(self.source.look_wait));
+        }
+    }
+
+    /// Whether the host should say when the files change. While looks are planned anyway, it
+    /// need not.
+    pub fn wants_events(&self) -> bool {
+        !self.source.open || self.source.look_at.is_none()
+    }
+
+    pub(super) fn look_again(&mut self, now: Now, out: &mut Actions) {
+        let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
+        if until <= now.mono {
+            return self.detach(now, "the wal-index stayed torn for five seconds", out);
+        }
+        self.again_soon(now, Duration::from_millis(1));
+    }
+}
+
+/// How long to wait for the next look when `frames` came within `since`: until about as many as
+/// start a checkpoint may have come.
+fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
+    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
+    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
+    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
+}
