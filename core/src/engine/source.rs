@@ -248,6 +248,11 @@ impl Source {
         self.open && self.index.is_some() && self.position.is_some()
     }
 
+    /// When new frames were last looked for.
+    pub(super) fn looked_at(&self) -> Option<Mono> {
+        self.looked_at
+    }
+
     /// Whether it was let go of and nothing has asked for it since.
     pub(super) fn is_quiet(&self) -> bool {
         self.is_detached() && !self.changed_while_cold
