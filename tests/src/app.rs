@@ -56,7 +56,9 @@ impl App {
     /// The Rust application as another user and group.
     pub fn as_user(id: u32) -> App {
         let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()]).arg(binary());
+        command
+            .args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()])
+            .arg(binary());
         App::spawn(&mut command)
     }
 
@@ -223,7 +225,9 @@ pub struct Seen {
 pub fn check_copy(path: &Path, keep: u64) -> Result<Seen, String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| error.to_string())?;
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|e| format!("{sql}: {e}"));
+    let number = |sql: &str| {
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|e| format!("{sql}: {e}"))
+    };
     let integrity: String = connection
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .map_err(|error| error.to_string())?;
@@ -245,7 +249,9 @@ pub fn check_copy(path: &Path, keep: u64) -> Result<Seen, String> {
         let money = number("SELECT coalesce(sum(balance), 64000) FROM acct")?;
         let strangers = number(&format!("SELECT count(*) FROM p WHERE i > {last} OR i <= {kept}"))?;
         if torn != 0 || money != 64_000 || strangers != 0 {
-            return Err(format!("{torn} torn transactions, {strangers} rows of no transaction, balance {money}"));
+            return Err(format!(
+                "{torn} torn transactions, {strangers} rows of no transaction, balance {money}"
+            ));
         }
     }
     Ok(Seen { transactions: last as u64 })

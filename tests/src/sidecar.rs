@@ -112,7 +112,10 @@ impl Sidecar {
 
     fn start(mut setup: Setup) -> Sidecar {
         let name = setup.database.file_name().expect("a file").to_string_lossy().into_owned();
-        let state = setup.state.clone().unwrap_or_else(|| setup.database.with_file_name(format!(".{name}-driftless")));
+        let state = setup
+            .state
+            .clone()
+            .unwrap_or_else(|| setup.database.with_file_name(format!(".{name}-driftless")));
         let mut command = Command::new(driftless());
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
@@ -141,7 +144,8 @@ impl Sidecar {
         let shared = Arc::clone(&log);
         let mut hook = setup.on_replicated.take();
         let log_path = setup.database.with_extension("driftless.log");
-        let mut kept = fs::File::options().create(true).append(true).open(log_path).expect("the test's directory");
+        let mut kept =
+            fs::File::options().create(true).append(true).open(log_path).expect("the test's directory");
         let reader = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 if let (Some(hook), Some(txid)) = (&mut hook, reported(&line)) {
@@ -326,8 +330,9 @@ pub fn restore_checked(replica: &Path, txid: Option<u64>, output: &Path, keep: u
 /// or closed; what stands in its WAL is copied back first.
 pub fn assert_equal_to_source(database: &Path, replica: &Path) {
     let connection = rusqlite::Connection::open(database).expect("the source opens");
-    let busy: i64 =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("a checkpoint runs");
+    let busy: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .expect("a checkpoint runs");
     assert_eq!(busy, 0, "someone still reads the source");
     drop(connection);
     let copy = database.with_extension("restored");

@@ -125,7 +125,9 @@ impl FsyncFaults {
     fn set(&self, text: &str) {
         // In one step: the process may read it at any moment.
         let beside = self.control.with_extension("new");
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &self.control)).expect("the test's directory");
+        fs::write(&beside, text)
+            .and_then(|()| fs::rename(&beside, &self.control))
+            .expect("the test's directory");
     }
 }
 

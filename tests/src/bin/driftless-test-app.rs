@@ -94,7 +94,9 @@ fn run(
     match command["op"].as_str().unwrap_or_default() {
         "open" => {
             let connection = Connection::open(command["path"].as_str().expect("a path")).map_err(text)?;
-            connection.busy_timeout(Duration::from_millis(command["busy_ms"].as_u64().unwrap_or(0))).map_err(text)?;
+            connection
+                .busy_timeout(Duration::from_millis(command["busy_ms"].as_u64().unwrap_or(0)))
+                .map_err(text)?;
             connections.insert(name, connection);
             Ok(Value::Null)
         }
@@ -116,7 +118,10 @@ fn run(
         "tx" => {
             let connection = connections.get(&name).ok_or("no such connection")?;
             let mut seed = command["seed"].as_u64().unwrap_or(1) | 1;
-            Statements::new(connection).transact(&Shape::of(command), &mut seed).map(Value::from).map_err(text)
+            Statements::new(connection)
+                .transact(&Shape::of(command), &mut seed)
+                .map(Value::from)
+                .map_err(text)
         }
         "start" => {
             *writer = Some(start(command)?);
@@ -158,7 +163,8 @@ fn query(connection: &Connection, text: &str) -> rusqlite::Result<Value> {
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
-        let values: rusqlite::Result<Vec<Value>> = (0..columns).map(|at| row.get::<_, Sql>(at).map(plain)).collect();
+        let values: rusqlite::Result<Vec<Value>> =
+            (0..columns).map(|at| row.get::<_, Sql>(at).map(plain)).collect();
         all.push(Value::from(values?));
     }
     Ok(Value::from(all))
@@ -216,7 +222,9 @@ impl<'c> Statements<'c> {
         for j in 0..shape.rows {
             let key = format!("k{:016x}", random(seed));
             let mut bytes = vec![0_u8; shape.bytes];
-            bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random(seed).to_le_bytes()[..chunk.len()]));
+            bytes
+                .chunks_mut(8)
+                .for_each(|chunk| chunk.copy_from_slice(&random(seed).to_le_bytes()[..chunk.len()]));
             self.run("INSERT INTO p(i, j, k, body) VALUES(?1, ?2, ?3, ?4)", params![i, j, key, bytes])?;
         }
         let amount = (random(seed) % 10) as i64;

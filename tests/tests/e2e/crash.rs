@@ -92,7 +92,9 @@ fn fifty_kills_lose_nothing_that_was_reported() {
         if kill % 10 == 0 {
             // Each restart goes on: now and then one lives until it has shown that.
             let goal = snapshots.lock().expect("no holder panics").len() + 1;
-            wait_for("another transaction", PATIENCE, || snapshots.lock().expect("no holder panics").len() >= goal);
+            wait_for("another transaction", PATIENCE, || {
+                snapshots.lock().expect("no holder panics").len() >= goal
+            });
         }
         std::thread::sleep(Duration::from_millis(random(&mut seed) % 1_400));
         let pid = sidecar.pid();
@@ -102,7 +104,10 @@ fn fifty_kills_lose_nothing_that_was_reported() {
         assert!(reported >= reported_before);
         reported_before = reported;
     }
-    println!("{KILLS} kills in {:?}, {in_put} with a put outstanding, {reported_before} reported", begun.elapsed());
+    println!(
+        "{KILLS} kills in {:?}, {in_put} with a put outstanding, {reported_before} reported",
+        begun.elapsed()
+    );
     assert!(in_put >= KILLS_IN_PUT, "only {in_put} kills met a put");
     let last = start();
     let counts = app.stop_writer();
@@ -115,7 +120,8 @@ fn fifty_kills_lose_nothing_that_was_reported() {
     let snapshots = snapshots.lock().expect("no holder panics");
     for (txid, directory) in snapshots.iter() {
         let copy = directory.join("copy.db");
-        let seen = restore_checked(directory, Some(*txid), &copy, KEEP).expect("it was reported as replicated");
+        let seen =
+            restore_checked(directory, Some(*txid), &copy, KEEP).expect("it was reported as replicated");
         assert!(seen.transactions >= transactions, "txid {txid} went back");
         transactions = seen.transactions;
         fs::remove_file(copy).expect("just restored");

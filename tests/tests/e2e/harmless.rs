@@ -46,7 +46,9 @@ fn finish(mut app: App, database: &Path) {
 
 fn schema(database: &Path) -> Vec<String> {
     let connection = Connection::open(database).expect("it opens");
-    let mut statement = connection.prepare("SELECT name || ': ' || sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY 1").expect("a query");
+    let mut statement = connection
+        .prepare("SELECT name || ': ' || sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY 1")
+        .expect("a query");
     let rows = statement.query_map([], |row| row.get(0)).expect("rows");
     rows.map(|row| row.expect("text")).collect()
 }

@@ -180,8 +180,8 @@ fn the_last_connection_comes_and_goes() {
 
 #[test]
 fn starting_on_a_wal_that_is_copied_back_and_truncated_meanwhile() {
-    let mut seed = 52;
-    for round in 0..12 {
+    let check = |round: u64| {
+        let mut seed = 52 + round;
         let scene = Scene::new("backfilled");
         let mut app = App::start();
         app.prepare("a", &scene.database);
@@ -195,7 +195,12 @@ fn starting_on_a_wal_that_is_copied_back_and_truncated_meanwhile() {
         app.tx("a");
         drop(app);
         assert_eq!(scene.ends_equal(sidecar, u64::MAX), 3, "round {round}");
-    }
+    };
+    std::thread::scope(|scope| {
+        for first in 0..4 {
+            scope.spawn(move || (first * 3..first * 3 + 3).for_each(check));
+        }
+    });
 }
 
 /// Whether a file lies beside the database.

@@ -66,7 +66,9 @@ fn lag_agrees_with_the_harness_through_load_outage_and_quiet() {
     assert!((seconds - since.elapsed().as_secs_f64()).abs() < (PROMISE + SLACK).as_secs_f64(), "{status}");
     let frames = status["lag_frames"].as_u64().expect("a number");
     // A paused application: the lag stands still.
-    wait_for("two looks alike", PATIENCE, || sidecar.status().is_some_and(|again| again["lag_frames"] == frames));
+    wait_for("two looks alike", PATIENCE, || {
+        sidecar.status().is_some_and(|again| again["lag_frames"] == frames)
+    });
     let by_command = daemon::status(&database);
     assert_eq!(by_command["lag_frames"], frames, "{by_command}");
     away.bring_back();

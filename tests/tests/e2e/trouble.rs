@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
 use driftless_tests::daemon::{level0, ltx_files};
-use driftless_tests::sidecar::{Setup, Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked};
+use driftless_tests::sidecar::{
+    Setup, Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked,
+};
 use driftless_tests::store_faults::{Away, FsyncFaults, Tmpfs, Volume};
 use driftless_tests::{PATIENCE, TempDir, wait_for};
 use serde_json::{Value, json};
@@ -325,7 +327,9 @@ fn a_replica_of_another_database() {
 
 /// Names and sizes of the objects of level 0.
 fn snapshot(replica: &Path) -> Vec<(u64, u64)> {
-    let size = |txid| fs::metadata(replica.join(format!("ltx/0/{txid:016x}-{txid:016x}.ltx"))).map_or(0, |f| f.len());
+    let size = |txid| {
+        fs::metadata(replica.join(format!("ltx/0/{txid:016x}-{txid:016x}.ltx"))).map_or(0, |f| f.len())
+    };
     level0(replica).into_iter().map(|txid| (txid, size(txid))).collect()
 }
 

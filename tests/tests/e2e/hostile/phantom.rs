@@ -47,22 +47,19 @@ fn check(die: bool, round: u64) {
         let _ = std::fs::remove_file(&copy);
         restore(&scene.replica, Some(txid), &copy).expect("it is on the replica");
         let connection = Connection::open(&copy).expect("a database");
-        let phantoms: i64 =
-            connection.query_row("SELECT count(*) FROM acct WHERE id = 666", [], |row| row.get(0)).expect("a count");
+        let phantoms: i64 = connection
+            .query_row("SELECT count(*) FROM acct WHERE id = 666", [], |row| row.get(0))
+            .expect("a count");
         assert_eq!(phantoms, 0, "txid {txid} shows a commit that never was");
     }
 }
 
 #[test]
 fn killed_in_its_commits_fsync() {
-    for round in 0..3 {
-        check(true, round);
-    }
+    std::thread::scope(|scope| (0..3).for_each(|round| drop(scope.spawn(move || check(true, round)))));
 }
 
 #[test]
 fn told_eio_by_its_commits_fsync() {
-    for round in 0..3 {
-        check(false, round);
-    }
+    std::thread::scope(|scope| (0..3).for_each(|round| drop(scope.spawn(move || check(false, round)))));
 }
