@@ -348,10 +348,11 @@ impl Replicator {
     /// Stopping while the source cannot be replicated: whether that leaves something behind.
     fn exit_waiting(&self) -> Exit {
         let waiting = self.waiting.clone().expect("checked by the caller");
-        match (&self.history.point, self.config.once) {
-            (None, true) | (Some(_), true) => Exit::Failed { error: waiting.why, hint: waiting.hint },
-            _ => Exit::Done,
+        if !waiting.unseen {
+            return Exit::Done;
         }
+        // Not counted, since nothing could be read: the transactions are there or they are not.
+        Exit::Unreplicated { from: self.next_txid(), frames: 0, error: waiting.why }
     }
 
     fn exit_unreplicated(&self, why: &str) -> Exit {
