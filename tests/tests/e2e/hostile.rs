@@ -91,7 +91,7 @@ fn checkpoints_of_the_application_at_any_moment() {
             std::thread::sleep(Duration::from_millis(random(&mut seed) % 30));
         });
         let counts = app.stop_writer();
-        println!("autocheckpoint {autocheckpoint}: {counts}");
+        eprintln!("autocheckpoint {autocheckpoint}: {counts}");
         drop(app);
         let seen = scene.ends_equal(sidecar, KEEP);
         assert!(seen >= counts["committed"].as_u64().expect("a count"));
@@ -132,7 +132,7 @@ fn overlapping_readers_and_three_writers_of_an_older_sqlite() {
             }
         }
     });
-    println!("{committed} committed, {busy} refused");
+    eprintln!("{committed} committed, {busy} refused");
     drop((writers, readers, setup));
     assert_eq!(scene.ends_equal(sidecar, 0), committed);
 }

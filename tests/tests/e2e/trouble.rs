@@ -95,7 +95,7 @@ fn a_store_that_answers_late() {
         largest = largest.max(scene.wal_bytes());
         sidecar.replicated() >= Some(5)
     });
-    println!("WAL at most {largest} bytes beside a late store");
+    eprintln!("WAL at most {largest} bytes beside a late store");
     assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
     app.stop_writer();
     drop(app);
@@ -147,7 +147,7 @@ fn a_store_that_is_away_for_a_minute() {
     assert!(told["lag_seconds"].as_f64().is_some_and(|lag| lag > 55.0), "{told}");
     assert!(told["lag_frames"].as_u64().is_some_and(|frames| frames > 10_000), "{told}");
     assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
-    println!("WAL at most {largest} bytes while the store was away; {told}");
+    eprintln!("WAL at most {largest} bytes while the store was away; {told}");
     away.bring_back();
     wait_for("replication to go on", PATIENCE, || sidecar.replicated() > held);
     app.stop_writer();
