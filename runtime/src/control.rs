@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use async_io::Async;
 use driftless_adapters::fs::{Fs as _, RealFs};
-use driftless_core::engine::Status;
+use driftless_core::engine::{Phase, Status};
+use driftless_core::ids::Mono;
 use driftless_core::machine::Exit;
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use rustix::fs::{FlockOperation, flock};
@@ -92,15 +93,32 @@ async fn answer(mut stream: Async<UnixStream>, shared: &Shared) -> io::Result<()
     };
     let request = futures_lite::future::or(asked, timeout).await?;
     let reply = if request.starts_with(b"status") {
-        // Look first, so that the answer is of now; a look takes well under a millisecond.
+        let asked = clock::mono();
         ask_all(shared);
         async_io::Timer::after(Duration::from_millis(20)).await;
+        // The answer is of now: one that is a look old would say "all replicated" of a commit that
+        // whoever asks has just made. A database that is followed is looked at four times a second.
+        for _ in 0..50 {
+            if all_looked_since(shared, asked) {
+                break;
+            }
+            async_io::Timer::after(Duration::from_millis(10)).await;
+        }
         status(shared)
     } else {
         json!({ "error": "unknown request" })
     };
     stream.write_all(reply.to_string().as_bytes()).await?;
     stream.flush().await
+}
+
+/// Whether each database that is followed has been looked at since then.
+fn all_looked_since(shared: &Shared, asked: Mono) -> bool {
+    shared.borrow().iter().filter(|running| !running.ended).all(|running| {
+        running.status.as_ref().is_none_or(|status| {
+            status.phase != Phase::Following || status.looked_at.is_some_and(|at| at >= asked)
+        })
+    })
 }
 
 fn status(shared: &Shared) -> Value {

@@ -99,10 +99,7 @@ impl Disk {
         let mut tree = lock(&self.0.tree);
         let mut after = tree.after_power_loss(|change| {
             let path = &change.sets[0].0;
-            survives(&Unsynced::Name {
-                path,
-                rename: change.sets.len() > 1,
-            })
+            survives(&Unsynced::Name { path, rename: change.sets.len() > 1 })
         });
         let mut files: BTreeMap<u64, (&Arc<FileNode>, &str, u32)> = BTreeMap::new();
         for (path, node) in after.durable() {
@@ -161,10 +158,7 @@ impl Disk {
         }
         self.require_parent(&tree, &path)?;
         let node = FileNode::new(&self.0.numbers, self.stamp_ns());
-        self.set_names(
-            &mut tree,
-            vec![(path.clone(), Some(Node::File(Arc::clone(&node))))],
-        );
+        self.set_names(&mut tree, vec![(path.clone(), Some(Node::File(Arc::clone(&node))))]);
         Ok(DiskFile::new(self, node, &path))
     }
 
@@ -193,11 +187,7 @@ impl Disk {
         let path = normalize(path);
         self.fault(DiskOp::CreateDir, &path)?;
         let mut tree = lock(&self.0.tree);
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .skip(1)
-            .chain([path.len()]);
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
         for end in ends {
             let dir = &path[..end];
             if tree.is_dir(dir) {
@@ -327,13 +317,7 @@ impl Disk {
             return Err(missing(&tree, &path));
         }
         let direct = tree.below(&path).filter(|(name, _)| parent(name) == path);
-        Ok(direct
-            .map(|(name, _)| {
-                name[parent(name).len()..]
-                    .trim_start_matches('/')
-                    .to_owned()
-            })
-            .collect())
+        Ok(direct.map(|(name, _)| name[parent(name).len()..].trim_start_matches('/').to_owned()).collect())
     }
 
     /// What `stat` tells of a path.
@@ -343,15 +327,7 @@ impl Disk {
         let tree = lock(&self.0.tree);
         if tree.is_dir(&path) {
             let dev = self.0.config.dev;
-            let dir = Stat {
-                dev,
-                ino: 2,
-                size: 0,
-                ctime_ns: 0,
-                mtime_ns: 0,
-                nlink: 2,
-                is_dir: true,
-            };
+            let dir = Stat { dev, ino: 2, size: 0, ctime_ns: 0, mtime_ns: 0, nlink: 2, is_dir: true };
             return Ok(dir);
         }
         match tree.get(&path) {
@@ -446,11 +422,7 @@ impl Disk {
 
     fn require_parent(&self, tree: &Tree, path: &str) -> io::Result<()> {
         let dir = parent(path);
-        if tree.is_dir(dir) {
-            Ok(())
-        } else {
-            Err(missing(tree, dir))
-        }
+        if tree.is_dir(dir) { Ok(()) } else { Err(missing(tree, dir)) }
     }
 
     /// Apply a change of names and keep link counts and change times right.
@@ -504,7 +476,5 @@ pub(crate) fn os(code: i32) -> io::Error {
 
 /// Lock, whether or not another test panicked while holding it.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -215,7 +215,7 @@ impl Sidecar {
     pub fn caught_up(&self) -> Value {
         let begun = Instant::now();
         let mut last = Value::Null;
-        while begun.elapsed() < PATIENCE * 3 {
+        while begun.elapsed() < PATIENCE * 3 && self.count("stopped: ") == 0 {
             if let Some(status) = self.status() {
                 if is_caught_up(&status) {
                     return status;

@@ -238,21 +238,6 @@ impl Source {
         self.open
     }
 
-    /// Whether the final turn has ended: everything committed was captured, or nothing is there.
-    pub(super) fn is_drained(&self) -> bool {
-        self.drained && self.is_detached()
-    }
-
-    /// Whether what is committed is known, so that a lag of zero means what it says.
-    pub(super) fn is_following(&self) -> bool {
-        self.open && self.index.is_some() && self.position.is_some()
-    }
-
-    /// Whether it was let go of and nothing has asked for it since.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.is_detached() && !self.changed_while_cold
-    }
-
     pub(super) fn is_detached(&self) -> bool {
         !self.open && self.is_idle()
     }

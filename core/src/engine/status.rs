@@ -66,6 +66,8 @@ pub struct Status {
     pub behind_since: Option<Mono>,
     /// Frames in the WAL at the last look.
     pub wal_frames: u32,
+    /// When that look was.
+    pub looked_at: Option<Mono>,
     /// Distinct pages captured that wait for their segment.
     pub pages_waiting: u64,
     /// Why the source cannot be replicated now.
@@ -101,6 +103,7 @@ impl Replicator {
             frames_behind: self.frames_behind(),
             behind_since: self.behind_since,
             wal_frames: self.source.wal_frames(),
+            looked_at: self.source.looked_at(),
             pages_waiting: self.pending.len() as u64,
             waiting: self.waiting.clone(),
             last_error: self.last_error.clone(),

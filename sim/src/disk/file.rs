@@ -22,10 +22,7 @@ pub(super) struct InodeNumbers {
 
 impl InodeNumbers {
     pub(super) fn new(reuse: bool) -> Self {
-        Self {
-            reuse,
-            ..Self::default()
-        }
+        Self { reuse, ..Self::default() }
     }
 
     pub(super) fn take(&self) -> u64 {
@@ -54,12 +51,7 @@ pub(super) struct FileNode {
 
 impl FileNode {
     pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
-        let inode = Inode {
-            image: Image::default(),
-            nlink: 0,
-            ctime_ns: now_ns,
-            mtime_ns: now_ns,
-        };
+        let inode = Inode { image: Image::default(), nlink: 0, ctime_ns: now_ns, mtime_ns: now_ns };
         Arc::new(Self {
             ino: numbers.take(),
             numbers: Arc::clone(numbers),
@@ -72,12 +64,7 @@ impl FileNode {
     pub(super) fn reborn(&self, image: Image, nlink: u32) -> Arc<Self> {
         self.owns_number.store(false, Ordering::SeqCst);
         let old = self.inode();
-        let inode = Inode {
-            image,
-            nlink,
-            ctime_ns: old.ctime_ns,
-            mtime_ns: old.mtime_ns,
-        };
+        let inode = Inode { image, nlink, ctime_ns: old.ctime_ns, mtime_ns: old.mtime_ns };
         Arc::new(Self {
             ino: self.ino,
             numbers: Arc::clone(&self.numbers),
@@ -110,22 +97,13 @@ pub struct DiskFile {
 
 impl std::fmt::Debug for DiskFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "DiskFile({} ino {} boot {})",
-            self.path, self.node.ino, self.boot
-        )
+        write!(f, "DiskFile({} ino {} boot {})", self.path, self.node.ino, self.boot)
     }
 }
 
 impl DiskFile {
     pub(super) fn new(disk: &Disk, node: Arc<FileNode>, path: &str) -> Self {
-        Self {
-            disk: disk.clone(),
-            node,
-            path: path.into(),
-            boot: disk.boot(),
-        }
+        Self { disk: disk.clone(), node, path: path.into(), boot: disk.boot() }
     }
 
     /// The path it was opened by; the file may be elsewhere now.
@@ -160,9 +138,7 @@ impl DiskFile {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let (count, offset) = match self.enter(DiskOp::Write)? {
             Some(DiskFault::ShortWrite) => (bytes.len() / 2, offset),
-            Some(DiskFault::Misdirect { delta }) => {
-                (bytes.len(), offset.saturating_add_signed(delta))
-            }
+            Some(DiskFault::Misdirect { delta }) => (bytes.len(), offset.saturating_add_signed(delta)),
             _ => (bytes.len(), offset),
         };
         self.node.inode().image.write_at(&bytes[..count], offset);
@@ -236,11 +212,7 @@ impl DiskFile {
     }
 
     fn alive(&self) -> io::Result<()> {
-        if self.disk.boot() == self.boot {
-            Ok(())
-        } else {
-            Err(os(EIO))
-        }
+        if self.disk.boot() == self.boot { Ok(()) } else { Err(os(EIO)) }
     }
 
     /// Refuse a ghost, then ask the fault hook; what it answers and this layer does not

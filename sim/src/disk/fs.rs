@@ -59,10 +59,7 @@ impl SimFs {
         mode: Mode,
         call: impl FnOnce(&str) -> io::Result<DiskFile>,
     ) -> Result<SimFile, FsError> {
-        Ok(SimFile {
-            file: self.at(path, call)?,
-            mode,
-        })
+        Ok(SimFile { file: self.at(path, call)?, mode })
     }
 }
 
@@ -77,11 +74,7 @@ impl SimFile {
     }
 
     fn writable(&self) -> Result<(), FsError> {
-        self.sorted(if self.mode == Mode::Read {
-            Err(os(EBADF))
-        } else {
-            Ok(())
-        })
+        self.sorted(if self.mode == Mode::Read { Err(os(EBADF)) } else { Ok(()) })
     }
 }
 
@@ -109,19 +102,13 @@ impl Fs for SimFs {
     }
 
     fn write_at(&self, file: &SimFile, data: &[u8], offset: u64) -> Result<(), FsError> {
-        assert!(
-            file.mode != Mode::Append,
-            "a file opened for appending takes no writes at offsets"
-        );
+        assert!(file.mode != Mode::Append, "a file opened for appending takes no writes at offsets");
         file.writable()?;
         file.sorted(file.file.write_all_at(data, offset))
     }
 
     fn append(&self, file: &SimFile, data: &[u8]) -> Result<(), FsError> {
-        assert!(
-            file.mode == Mode::Append,
-            "only a file opened for appending can be appended to"
-        );
+        assert!(file.mode == Mode::Append, "only a file opened for appending can be appended to");
         let end = file.sorted(file.file.len())?;
         file.sorted(file.file.write_all_at(data, end))
     }
@@ -170,10 +157,7 @@ impl Fs for SimFs {
         self.at(dir, |dir| {
             let entry = |name: String| {
                 let is_dir = self.disk.is_dir(&format!("{dir}/{name}"));
-                DirEntry {
-                    kind: kind(is_dir),
-                    name: name.into(),
-                }
+                DirEntry { kind: kind(is_dir), name: name.into() }
             };
             Ok(self.disk.list(dir)?.into_iter().map(entry).collect())
         })
@@ -192,9 +176,5 @@ impl Fs for SimFs {
 }
 
 fn kind(is_dir: bool) -> FileKind {
-    if is_dir {
-        FileKind::Dir
-    } else {
-        FileKind::File
-    }
+    if is_dir { FileKind::Dir } else { FileKind::File }
 }

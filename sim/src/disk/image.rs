@@ -81,10 +81,7 @@ impl Image {
             return;
         }
         put(&mut self.current, offset, bytes);
-        self.remember(Change::Write {
-            offset,
-            bytes: bytes.into(),
-        });
+        self.remember(Change::Write { offset, bytes: bytes.into() });
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
@@ -134,11 +131,7 @@ impl Image {
                 }
             }
         }
-        Image {
-            current: survived.clone(),
-            durable: survived,
-            ..Image::default()
-        }
+        Image { current: survived.clone(), durable: survived, ..Image::default() }
     }
 
     fn remember(&mut self, change: Change) {
@@ -148,10 +141,7 @@ impl Image {
             return;
         }
         while self.unsynced_bytes > UNSYNCED_BYTES_MAX / 2 {
-            let oldest = self
-                .unsynced
-                .pop_front()
-                .expect("counted bytes belong to a change");
+            let oldest = self.unsynced.pop_front().expect("counted bytes belong to a change");
             self.unsynced_bytes -= oldest.cost();
             oldest.play(&mut self.durable);
         }
@@ -176,9 +166,7 @@ fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 fn copy_out(from: &[u8], buf: &mut [u8], offset: u64) -> usize {
-    let start = usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(from.len());
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(from.len());
     let count = buf.len().min(from.len() - start);
     buf[..count].copy_from_slice(&from[start..start + count]);
     count

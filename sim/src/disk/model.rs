@@ -13,11 +13,7 @@ pub struct DiskConfig {
 
 impl Default for DiskConfig {
     fn default() -> Self {
-        Self {
-            dev: 0x801,
-            ctime_granularity_ns: 4_000_000,
-            reuse_inodes: true,
-        }
+        Self { dev: 0x801, ctime_granularity_ns: 4_000_000, reuse_inodes: true }
     }
 }
 

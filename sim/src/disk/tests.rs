@@ -7,9 +7,7 @@ fn disk() -> Disk {
 }
 
 fn raw(error: io::Error) -> i32 {
-    error
-        .raw_os_error()
-        .expect("errors carry the system's number")
+    error.raw_os_error().expect("errors carry the system's number")
 }
 
 /// Write `bytes` to a durable file `/f`, run `change`, lose power keeping what `survives`
@@ -27,11 +25,7 @@ fn check_content(change: impl Fn(&DiskFile), survives: impl Fn(u64) -> bool, exp
         Unsynced::Name { .. } => false,
     });
     assert_eq!(disk.contents("/f").unwrap(), expected);
-    assert_eq!(
-        raw(file.len().unwrap_err()),
-        EIO,
-        "handles die with the machine"
-    );
+    assert_eq!(raw(file.len().unwrap_err()), EIO, "handles die with the machine");
 }
 
 #[test]

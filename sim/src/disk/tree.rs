@@ -53,14 +53,8 @@ impl Tree {
 
     /// Every name below a directory, at any depth.
     pub(super) fn below<'a>(&'a self, dir: &str) -> impl Iterator<Item = (&'a String, &'a Node)> {
-        let prefix = if dir == "/" {
-            "/".to_owned()
-        } else {
-            format!("{dir}/")
-        };
-        self.current
-            .range(prefix.clone()..)
-            .take_while(move |(path, _)| path.starts_with(&prefix))
+        let prefix = if dir == "/" { "/".to_owned() } else { format!("{dir}/") };
+        self.current.range(prefix.clone()..).take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
     pub(super) fn change(&mut self, sets: Vec<(String, Option<Node>)>) {
@@ -77,8 +71,7 @@ impl Tree {
         let mut names = BTreeSet::new();
         let mut chosen = vec![false; self.unsynced.len()];
         for (index, change) in self.unsynced.iter().enumerate().rev() {
-            let touches =
-                |(path, _): &(String, Option<Node>)| parent(path) == dir || names.contains(path);
+            let touches = |(path, _): &(String, Option<Node>)| parent(path) == dir || names.contains(path);
             if change.sets.iter().any(touches) {
                 chosen[index] = true;
                 names.extend(change.sets.iter().map(|(path, _)| path.clone()));
@@ -111,19 +104,12 @@ impl Tree {
                 kept.insert(path, node);
             }
         }
-        Tree {
-            current: kept.clone(),
-            durable: kept,
-            unsynced: Vec::new(),
-        }
+        Tree { current: kept.clone(), durable: kept, unsynced: Vec::new() }
     }
 
     /// Replace each file node, in both maps.
     pub(super) fn map_files(&mut self, mut new: impl FnMut(&Arc<FileNode>) -> Arc<FileNode>) {
-        assert!(
-            self.unsynced.is_empty(),
-            "files are replaced only at a reboot"
-        );
+        assert!(self.unsynced.is_empty(), "files are replaced only at a reboot");
         for node in self.current.values_mut() {
             if let Node::File(file) = node {
                 *file = new(file);

@@ -44,18 +44,10 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(
-        world: &Arc<World>,
-        process: &Arc<Process>,
-        file: DiskFile,
-        usage: Usage,
-    ) -> Self {
+    pub(super) fn new(world: &Arc<World>, process: &Arc<Process>, file: DiskFile, usage: Usage) -> Self {
         process.open_files.fetch_add(1, Ordering::SeqCst);
         Self {
-            owner: Owner {
-                process: process.id,
-                handle: world.next_id(),
-            },
+            owner: Owner { process: process.id, handle: world.next_id() },
             locks: usage.lockable.then(|| world.locks_of(&file)),
             world: Arc::clone(world),
             process: Arc::clone(process),
@@ -95,9 +87,7 @@ impl OpenFile {
     pub(super) fn truncate(&self, len: u64) -> Result<(), Code> {
         self.enter(VfsOp::Truncate)?;
         self.writable()?;
-        self.file
-            .set_len(len)
-            .map_err(|_| ffi::SQLITE_IOERR_TRUNCATE)
+        self.file.set_len(len).map_err(|_| ffi::SQLITE_IOERR_TRUNCATE)
     }
 
     pub(super) fn sync(&self) -> Result<(), Code> {
@@ -123,11 +113,7 @@ impl OpenFile {
         };
         let mut locks = lock(locks);
         self.alive(ffi::SQLITE_IOERR_LOCK)?;
-        if locks.acquire(self.owner, want) {
-            Ok(())
-        } else {
-            Err(ffi::SQLITE_BUSY)
-        }
+        if locks.acquire(self.owner, want) { Ok(()) } else { Err(ffi::SQLITE_BUSY) }
     }
 
     pub(super) fn unlock(&self, to: Level) -> Result<(), Code> {
@@ -140,10 +126,7 @@ impl OpenFile {
 
     pub(super) fn is_reserved(&self) -> Result<bool, Code> {
         self.alive(ffi::SQLITE_IOERR_CHECKRESERVEDLOCK)?;
-        Ok(self
-            .locks
-            .as_ref()
-            .is_some_and(|locks| lock(locks).is_reserved()))
+        Ok(self.locks.as_ref().is_some_and(|locks| lock(locks).is_reserved()))
     }
 
     pub(super) fn level(&self) -> Level {
@@ -176,10 +159,7 @@ impl OpenFile {
         region_bytes: usize,
         extend: bool,
     ) -> Result<Option<NonNull<std::ffi::c_void>>, Code> {
-        assert_eq!(
-            region_bytes, REGION_BYTES,
-            "SQLite knows one size of region"
-        );
+        assert_eq!(region_bytes, REGION_BYTES, "SQLite knows one size of region");
         self.enter(VfsOp::ShmMap)?;
         let mut shm = lock(&self.shm);
         if shm.is_none() {
@@ -189,8 +169,7 @@ impl OpenFile {
         let join = shm.as_ref().expect("joined above");
         let mut node = lock(&join.node);
         self.alive(ffi::SQLITE_IOERR_SHMMAP)?;
-        node.region(&join.map, region, extend)
-            .map_err(|_| ffi::SQLITE_IOERR_SHMMAP)
+        node.region(&join.map, region, extend).map_err(|_| ffi::SQLITE_IOERR_SHMMAP)
     }
 
     pub(super) fn shm_lock(&self, mask: u8, exclusive: bool) -> Result<(), Code> {
@@ -199,11 +178,7 @@ impl OpenFile {
         let join = join.as_ref().ok_or(ffi::SQLITE_IOERR_SHMLOCK)?;
         let mut node = lock(&join.node);
         self.alive(ffi::SQLITE_IOERR_SHMLOCK)?;
-        if node.locks.acquire(self.owner, mask, exclusive) {
-            Ok(())
-        } else {
-            Err(ffi::SQLITE_BUSY)
-        }
+        if node.locks.acquire(self.owner, mask, exclusive) { Ok(()) } else { Err(ffi::SQLITE_BUSY) }
     }
 
     pub(super) fn shm_unlock(&self, mask: u8) -> Result<(), Code> {
@@ -228,19 +203,11 @@ impl OpenFile {
     }
 
     fn writable(&self) -> Result<(), Code> {
-        if self.read_only {
-            Err(ffi::SQLITE_READONLY)
-        } else {
-            Ok(())
-        }
+        if self.read_only { Err(ffi::SQLITE_READONLY) } else { Ok(()) }
     }
 
     fn alive(&self, otherwise: Code) -> Result<(), Code> {
-        if self.process.is_alive() {
-            Ok(())
-        } else {
-            Err(otherwise)
-        }
+        if self.process.is_alive() { Ok(()) } else { Err(otherwise) }
     }
 
     fn enter(&self, op: VfsOp) -> Result<(), Code> {
@@ -285,9 +252,5 @@ pub(super) fn code_of_fault(fault: VfsFault, op: VfsOp) -> Code {
 
 /// A full disk has a code of its own; everything else is the I/O error of the operation.
 fn code_of(error: &io::Error, otherwise: Code) -> Code {
-    if error.raw_os_error() == Some(ENOSPC) {
-        ffi::SQLITE_FULL
-    } else {
-        otherwise
-    }
+    if error.raw_os_error() == Some(ENOSPC) { ffi::SQLITE_FULL } else { otherwise }
 }

@@ -69,11 +69,7 @@ pub struct SimHost {
 impl SimHost {
     /// A host on `clock` whose randomness follows from `seed`.
     pub fn new(clock: SimClock, seed: u64) -> Self {
-        Self {
-            clock,
-            random: Mutex::new(seed),
-            hook: Mutex::default(),
-        }
+        Self { clock, random: Mutex::new(seed), hook: Mutex::default() }
     }
 
     /// Consult `hook` before each operation from now on.

@@ -75,11 +75,7 @@ pub(super) unsafe extern "C" fn x_open(
         let Some(tenant) = tenant(vfs) else {
             return ffi::SQLITE_CANTOPEN;
         };
-        let name = if name.is_null() {
-            None
-        } else {
-            Some(text(name))
-        };
+        let name = if name.is_null() { None } else { Some(text(name)) };
         match open(&tenant, name.as_deref(), flags) {
             Err(code) => code,
             Ok((open, flags)) => {
@@ -139,12 +135,8 @@ unsafe extern "C" fn x_read(
     offset: i64,
 ) -> c_int {
     // SAFETY: SQLite passes an open file and `count` writable bytes.
-    let (file, buf) = unsafe {
-        (
-            open_file(file),
-            slice::from_raw_parts_mut(out.cast::<u8>(), count as usize),
-        )
-    };
+    let (file, buf) =
+        unsafe { (open_file(file), slice::from_raw_parts_mut(out.cast::<u8>(), count as usize)) };
     code(file.read(buf, offset as u64))
 }
 
@@ -155,12 +147,8 @@ unsafe extern "C" fn x_write(
     offset: i64,
 ) -> c_int {
     // SAFETY: SQLite passes an open file and `count` readable bytes.
-    let (file, bytes) = unsafe {
-        (
-            open_file(file),
-            slice::from_raw_parts(bytes.cast::<u8>(), count as usize),
-        )
-    };
+    let (file, bytes) =
+        unsafe { (open_file(file), slice::from_raw_parts(bytes.cast::<u8>(), count as usize)) };
     code(file.write(bytes, offset as u64))
 }
 
@@ -199,25 +187,12 @@ unsafe extern "C" fn x_unlock(file: *mut ffi::sqlite3_file, to: c_int) -> c_int 
     code(unsafe { open_file(file) }.unlock(level(to)))
 }
 
-unsafe extern "C" fn x_check_reserved_lock(
-    file: *mut ffi::sqlite3_file,
-    reserved: *mut c_int,
-) -> c_int {
+unsafe extern "C" fn x_check_reserved_lock(file: *mut ffi::sqlite3_file, reserved: *mut c_int) -> c_int {
     // SAFETY: SQLite passes an open file and a place for the answer.
-    unsafe {
-        code(
-            open_file(file)
-                .is_reserved()
-                .map(|yes| *reserved = c_int::from(yes)),
-        )
-    }
+    unsafe { code(open_file(file).is_reserved().map(|yes| *reserved = c_int::from(yes))) }
 }
 
-unsafe extern "C" fn x_file_control(
-    file: *mut ffi::sqlite3_file,
-    op: c_int,
-    arg: *mut c_void,
-) -> c_int {
+unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
     // SAFETY: SQLite passes an open file, and for each of these operations an int to read or
     // to write; VFSNAME, which passes a pointer to a pointer, is not among them.
     let (file, arg) = unsafe { (open_file(file), arg.cast::<c_int>()) };
@@ -259,14 +234,8 @@ unsafe extern "C" fn x_sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
 
 unsafe extern "C" fn x_device_characteristics(file: *mut ffi::sqlite3_file) -> c_int {
     // SAFETY: SQLite passes an open file.
-    let powersafe = unsafe { open_file(file) }
-        .powersafe()
-        .load(Ordering::SeqCst);
-    let overwrite = if powersafe {
-        ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
-    } else {
-        0
-    };
+    let powersafe = unsafe { open_file(file) }.powersafe().load(Ordering::SeqCst);
+    let overwrite = if powersafe { ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE } else { 0 };
     overwrite | ffi::SQLITE_IOCAP_SUBPAGE_READ
 }
 
@@ -293,10 +262,7 @@ unsafe extern "C" fn x_shm_lock(
 ) -> c_int {
     // SAFETY: SQLite passes an open file.
     let file = unsafe { open_file(file) };
-    assert!(
-        first >= 0 && count > 0 && first + count <= ffi::SQLITE_SHM_NLOCK,
-        "eight slots"
-    );
+    assert!(first >= 0 && count > 0 && first + count <= ffi::SQLITE_SHM_NLOCK, "eight slots");
     let mask = (((1_u16 << count) - 1) << first) as u8;
     code(if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
         file.shm_unlock(mask)

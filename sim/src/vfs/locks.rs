@@ -29,10 +29,7 @@ pub(super) struct FileLocks {
 
 impl FileLocks {
     pub(super) fn level(&self, owner: Owner) -> Level {
-        self.held
-            .iter()
-            .find(|(who, _)| *who == owner)
-            .map_or(Level::None, |(_, level)| *level)
+        self.held.iter().find(|(who, _)| *who == owner).map_or(Level::None, |(_, level)| *level)
     }
 
     /// Whether any connection intends to write.
@@ -105,11 +102,7 @@ impl ShmLocks {
     /// in its own way, too: there is no going from shared to exclusive or back.
     pub(super) fn acquire(&mut self, owner: Owner, mask: u8, exclusive: bool) -> bool {
         let in_the_way = self.held.iter().any(|slots| {
-            let blocking = if exclusive {
-                slots.exclusive | slots.shared
-            } else {
-                slots.exclusive
-            };
+            let blocking = if exclusive { slots.exclusive | slots.shared } else { slots.exclusive };
             blocking & mask != 0
         });
         if in_the_way {
@@ -118,11 +111,7 @@ impl ShmLocks {
         let index = match self.held.iter().position(|slots| slots.owner == owner) {
             Some(index) => index,
             None => {
-                self.held.push(Slots {
-                    owner,
-                    shared: 0,
-                    exclusive: 0,
-                });
+                self.held.push(Slots { owner, shared: 0, exclusive: 0 });
                 self.held.len() - 1
             }
         };
@@ -153,9 +142,9 @@ impl ShmLocks {
 
     /// Whether another process holds a read mark.
     pub(super) fn has_external_reader(&self, process: u64) -> bool {
-        self.held.iter().any(|slots| {
-            slots.owner.process != process && (slots.shared | slots.exclusive) & READ_SLOTS != 0
-        })
+        self.held
+            .iter()
+            .any(|slots| slots.owner.process != process && (slots.shared | slots.exclusive) & READ_SLOTS != 0)
     }
 }
 
@@ -164,10 +153,7 @@ mod tests {
     use super::*;
 
     fn owner(handle: u64) -> Owner {
-        Owner {
-            process: handle,
-            handle,
-        }
+        Owner { process: handle, handle }
     }
 
     #[test]
@@ -180,10 +166,7 @@ mod tests {
         assert!(!locks.acquire(reader, Level::Reserved));
         assert!(!locks.acquire(writer, Level::Exclusive));
         assert_eq!(locks.level(writer), Level::Pending);
-        assert!(
-            !locks.acquire(late, Level::Shared),
-            "pending keeps new readers out"
-        );
+        assert!(!locks.acquire(late, Level::Shared), "pending keeps new readers out");
         locks.release(reader, Level::None);
         assert!(locks.acquire(writer, Level::Exclusive));
         locks.drop_process(writer.process);
@@ -205,10 +188,7 @@ mod tests {
         assert!(locks.acquire(owner(1), 0b1000, false));
         assert!(locks.acquire(owner(2), 0b1000, false));
         assert!(!locks.acquire(owner(3), 0b11000, true));
-        assert!(
-            locks.acquire(owner(3), 0b10000, true),
-            "a refused lock took nothing"
-        );
+        assert!(locks.acquire(owner(3), 0b10000, true), "a refused lock took nothing");
         assert!(locks.has_external_reader(3));
         assert!(!locks.acquire(owner(1), 0b1000, true), "not even its own");
         locks.release(owner(1), 0b1000);

@@ -77,10 +77,7 @@ pub struct SimSqlite {
 impl SimSqlite {
     /// SQLite on `disk`, asking `host` for everything else.
     pub fn new(disk: Disk, host: Arc<dyn Host>) -> Self {
-        Self {
-            world: Arc::new(World::new(disk, host)),
-            processes: Mutex::default(),
-        }
+        Self { world: Arc::new(World::new(disk, host)), processes: Mutex::default() }
     }
 
     /// The disk of this machine.
@@ -114,13 +111,9 @@ impl SimSqlite {
         if let Some((_, lease)) = processes.iter().find(alive) {
             return lease.name().to_owned();
         }
-        processes
-            .retain(|(known, _)| known.is_alive() || known.open_files.load(Ordering::SeqCst) > 0);
+        processes.retain(|(known, _)| known.is_alive() || known.open_files.load(Ordering::SeqCst) > 0);
         let started = self.world.start(process);
-        let tenant = Tenant {
-            world: Arc::clone(&self.world),
-            process: Arc::clone(&started),
-        };
+        let tenant = Tenant { world: Arc::clone(&self.world), process: Arc::clone(&started) };
         let lease = Lease::take(tenant);
         let name = lease.name().to_owned();
         processes.push((started, lease));
@@ -129,9 +122,7 @@ impl SimSqlite {
 
     /// Whether the process has started and not died. A fault may have killed it.
     pub fn is_alive(&self, process: &str) -> bool {
-        lock(&self.processes)
-            .iter()
-            .any(|(known, _)| known.is_alive() && known.name == process)
+        lock(&self.processes).iter().any(|(known, _)| known.is_alive() && known.name == process)
     }
 
     /// Whether any living connection has the wal-index of the database at `path` mapped. While

@@ -41,16 +41,8 @@ impl Mapping {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let offset = (region * REGION_BYTES) as u64;
         // SAFETY: a null hint lets the kernel choose addresses that nothing else uses.
-        let address = unsafe {
-            mmap(
-                ptr::null_mut(),
-                REGION_BYTES,
-                protection,
-                MapFlags::SHARED,
-                memory,
-                offset,
-            )?
-        };
+        let address =
+            unsafe { mmap(ptr::null_mut(), REGION_BYTES, protection, MapFlags::SHARED, memory, offset)? };
         Ok(Self(NonNull::new(address).expect("mmap returns no null")))
     }
 
@@ -59,9 +51,7 @@ impl Mapping {
         let mut copy = vec![0_u8; REGION_BYTES];
         // SAFETY: `self.0` is a mapping of `REGION_BYTES` readable bytes owned by `self`, and
         // `copy` is as long. Other threads may write meanwhile, as they may while SQLite reads.
-        unsafe {
-            ptr::copy_nonoverlapping(self.0.as_ptr().cast(), copy.as_mut_ptr(), REGION_BYTES)
-        };
+        unsafe { ptr::copy_nonoverlapping(self.0.as_ptr().cast(), copy.as_mut_ptr(), REGION_BYTES) };
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: FIXED replaces exactly the range that `self` owns; pointers that SQLite kept
@@ -103,13 +93,7 @@ pub(super) struct ShmNode {
 impl ShmNode {
     pub(super) fn new(file: DiskFile) -> io::Result<Self> {
         let memory = memfd_create("driftless-sim-shm", MemfdFlags::CLOEXEC)?;
-        Ok(Self {
-            _file: file,
-            memory,
-            regions: 0,
-            locks: ShmLocks::default(),
-            maps: BTreeMap::new(),
-        })
+        Ok(Self { _file: file, memory, regions: 0, locks: ShmLocks::default(), maps: BTreeMap::new() })
     }
 
     /// A connection of `process` begins to use the wal-index.

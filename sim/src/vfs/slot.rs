@@ -86,21 +86,13 @@ fn register() -> &'static Slot {
     let number = COUNT.fetch_add(1, Ordering::SeqCst);
     let name = CString::new(format!("driftless-sim-{number}")).expect("no NUL in it");
     let raw = UnsafeCell::new(raw_vfs(name.as_ptr()));
-    let slot: &'static Slot = Box::leak(Box::new(Slot {
-        name,
-        raw,
-        tenant: Mutex::new(None),
-    }));
+    let slot: &'static Slot = Box::leak(Box::new(Slot { name, raw, tenant: Mutex::new(None) }));
     // SAFETY: the slot lives for ever and no one else knows it yet. `raw` is in a cell, so
     // SQLite may write its `pNext` while shared references to the slot exist; the string that
     // `zName` points to is on the heap and did not move with `name`.
     unsafe {
         (*slot.raw.get()).pAppData = ptr::from_ref(slot).cast_mut().cast();
-        assert_eq!(
-            ffi::sqlite3_initialize(),
-            ffi::SQLITE_OK,
-            "sqlite does not start"
-        );
+        assert_eq!(ffi::sqlite3_initialize(), ffi::SQLITE_OK, "sqlite does not start");
         let registered = ffi::sqlite3_vfs_register(slot.raw.get(), 0);
         assert_eq!(registered, ffi::SQLITE_OK, "sqlite refuses the vfs");
     }

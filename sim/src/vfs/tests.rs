@@ -25,11 +25,7 @@ fn machine(seed: u32) -> Machine {
     let clock = SimClock::new(START_NS);
     let disk = Disk::new(DiskConfig::default(), clock.clone());
     let host = Arc::new(SimHost::new(clock, seed.into()));
-    Machine {
-        sqlite: SimSqlite::new(disk, host.clone()),
-        host,
-        _turn: turn,
-    }
+    Machine { sqlite: SimSqlite::new(disk, host.clone()), host, _turn: turn }
 }
 
 impl Machine {
@@ -47,17 +43,15 @@ impl Machine {
     /// Do `fault` once, at the next `op` of `process` on a path that ends in `suffix`.
     fn once(&self, process: &'static str, op: VfsOp, suffix: &'static str, fault: VfsFault) {
         let armed = AtomicBool::new(true);
-        self.host
-            .set_fault_hook(Some(Arc::new(move |who: &str, what, path: &str| {
-                let hit = who == process && what == op && path.ends_with(suffix);
-                (hit && armed.swap(false, Ordering::SeqCst)).then_some(fault)
-            })));
+        self.host.set_fault_hook(Some(Arc::new(move |who: &str, what, path: &str| {
+            let hit = who == process && what == op && path.ends_with(suffix);
+            (hit && armed.swap(false, Ordering::SeqCst)).then_some(fault)
+        })));
     }
 }
 
 fn rows(db: &Connection) -> i64 {
-    db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
-        .unwrap()
+    db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 
 fn insert(db: &Connection) -> rusqlite::Result<usize> {
@@ -65,29 +59,20 @@ fn insert(db: &Connection) -> rusqlite::Result<usize> {
 }
 
 fn assert_sound(db: &Connection) {
-    let answer: String = db
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .unwrap();
+    let answer: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(answer, "ok");
 }
 
 /// busy, frames in the WAL, frames backfilled.
 fn checkpoint(db: &Connection, mode: &str) -> (i64, i64, i64) {
     let pragma = format!("PRAGMA wal_checkpoint({mode})");
-    db.query_row(&pragma, [], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-    })
-    .unwrap()
+    db.query_row(&pragma, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
 }
 
 #[test]
 fn processes_share_a_database() {
     let machine = machine(1);
-    let (a, b, other) = (
-        machine.wal("app"),
-        machine.wal("app"),
-        machine.wal("sidecar"),
-    );
+    let (a, b, other) = (machine.wal("app"), machine.wal("app"), machine.wal("sidecar"));
     insert(&a).unwrap();
     assert_eq!((rows(&b), rows(&other)), (1, 1));
     a.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -127,10 +112,7 @@ fn the_last_close_takes_wal_and_shm_away() {
     let (app, sidecar) = (machine.wal("app"), machine.wal("sidecar"));
     insert(&app).unwrap();
     app.close().unwrap();
-    assert_eq!(
-        machine.sqlite.disk().list("/").unwrap(),
-        ["a.db", "a.db-shm", "a.db-wal"]
-    );
+    assert_eq!(machine.sqlite.disk().list("/").unwrap(), ["a.db", "a.db-shm", "a.db-wal"]);
     sidecar.close().unwrap();
     assert_eq!(machine.sqlite.disk().list("/").unwrap(), ["a.db"]);
 }
@@ -145,10 +127,7 @@ fn a_process_killed_in_a_transaction_leaves_nothing() {
         spill(&app);
         machine.sqlite.kill_process("app");
         assert!(!machine.sqlite.is_alive("app"));
-        assert!(
-            app.execute_batch("COMMIT").is_err(),
-            "a ghost commits nothing"
-        );
+        assert!(app.execute_batch("COMMIT").is_err(), "a ghost commits nothing");
         if let Some(sidecar) = &sidecar {
             insert(sidecar).unwrap();
         }
@@ -163,8 +142,7 @@ fn a_process_killed_in_a_transaction_leaves_nothing() {
 
 /// Begin a transaction so large that its frames are in the WAL and its pages out of the cache.
 fn spill(db: &Connection) {
-    db.execute_batch("PRAGMA cache_size=5; BEGIN IMMEDIATE")
-        .unwrap();
+    db.execute_batch("PRAGMA cache_size=5; BEGIN IMMEDIATE").unwrap();
     for _ in 0..200 {
         insert(db).unwrap();
     }
@@ -204,8 +182,7 @@ fn a_rollback_journal_of_the_dead_is_played_back() {
     let machine = machine(6);
     let open = |process| machine.sqlite.open(process, "/a.db").unwrap();
     let app = open("app");
-    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-        .unwrap();
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
     insert(&app).unwrap();
     // The journal is synced and the database half written when the process dies.
     machine.once("app", VfsOp::Sync, "a.db", VfsFault::Die);
@@ -234,10 +211,7 @@ fn a_phantom_commit_stands_in_the_file() {
     machine.once("app", VfsOp::Sync, "-wal", VfsFault::Die);
     assert!(insert(&app).is_err());
     assert!(!machine.sqlite.is_alive("app"));
-    assert!(
-        frames_in_file(&machine) > frames,
-        "the commit frame is in the file"
-    );
+    assert!(frames_in_file(&machine) > frames, "the commit frame is in the file");
     let phantom = machine.sqlite.disk().contents("/a.db-wal").unwrap();
     assert_eq!(rows(&sidecar), 1);
     insert(&sidecar).unwrap();
@@ -265,12 +239,9 @@ fn errors_come_up_as_the_unix_vfs_gives_them() {
     let app = machine.wal("app");
     app.execute_batch("PRAGMA synchronous=FULL").unwrap();
     let fails_with = |fault: DiskFault, op: DiskOp, code: i32| {
-        machine
-            .sqlite
-            .disk()
-            .set_fault_hook(Some(Arc::new(move |asked, path: &str| {
-                (asked == op && path.ends_with("-wal")).then_some(fault)
-            })));
+        machine.sqlite.disk().set_fault_hook(Some(Arc::new(move |asked, path: &str| {
+            (asked == op && path.ends_with("-wal")).then_some(fault)
+        })));
         let error = insert(&app).unwrap_err();
         assert_eq!(error.sqlite_error().unwrap().extended_code, code);
         machine.sqlite.disk().set_fault_hook(None);
@@ -288,9 +259,7 @@ fn errors_come_up_as_the_unix_vfs_gives_them() {
 fn chance(seed: u64, of: u64) -> impl FnMut() -> bool {
     let mut state = seed;
     move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         of > 0 && (state >> 33).is_multiple_of(of)
     }
 }
@@ -325,9 +294,7 @@ fn outage_on(
     drop(app);
     let app = machine.sqlite.open("app", "/a.db").unwrap();
     assert_sound(&app);
-    let max: Option<i64> = app
-        .query_row("SELECT max(id) FROM t", [], |row| row.get(0))
-        .unwrap();
+    let max: Option<i64> = app.query_row("SELECT max(id) FROM t", [], |row| row.get(0)).unwrap();
     let rows = rows(&app);
     assert_eq!(rows, max.unwrap_or(0), "a prefix of what was committed");
     (acknowledged, rows)
@@ -341,10 +308,7 @@ fn power_loss_spares_what_full_acknowledged() {
             // with FULL a deleted journal may come back and undo the last commit.
             let synchronous = if journal == "WAL" { "FULL" } else { "EXTRA" };
             let (acknowledged, rows) = outage(seed, journal, synchronous, survive_one_in);
-            assert_eq!(
-                rows, acknowledged,
-                "seed {seed} {journal} 1/{survive_one_in}"
-            );
+            assert_eq!(rows, acknowledged, "seed {seed} {journal} 1/{survive_one_in}");
         }
     }
 }
@@ -353,17 +317,11 @@ fn power_loss_spares_what_full_acknowledged() {
 #[test]
 fn power_loss_finds_a_lying_sync() {
     let machine = machine(10);
-    machine
-        .sqlite
-        .disk()
-        .set_fault_hook(Some(Arc::new(|op, path: &str| {
-            (op == DiskOp::Sync && path.ends_with("-wal")).then_some(DiskFault::SyncLies)
-        })));
+    machine.sqlite.disk().set_fault_hook(Some(Arc::new(|op, path: &str| {
+        (op == DiskOp::Sync && path.ends_with("-wal")).then_some(DiskFault::SyncLies)
+    })));
     let (acknowledged, rows) = outage_on(&machine, 10, "WAL", "FULL", 0);
-    assert!(
-        rows < acknowledged,
-        "nothing was stored since the last checkpoint"
-    );
+    assert!(rows < acknowledged, "nothing was stored since the last checkpoint");
 }
 
 #[test]
@@ -372,10 +330,7 @@ fn power_loss_under_normal_takes_a_suffix() {
     for seed in 1..=40 {
         for survive_one_in in [0, 2, 20] {
             let (acknowledged, rows) = outage(seed, "WAL", "NORMAL", survive_one_in);
-            assert!(
-                rows <= acknowledged,
-                "seed {seed}: the open transaction is not there"
-            );
+            assert!(rows <= acknowledged, "seed {seed}: the open transaction is not there");
             lost += acknowledged - rows;
         }
     }
@@ -392,8 +347,7 @@ fn repeatable(seed: u32) -> BTreeMap<String, Vec<u8>> {
             checkpoint(&sidecar, "PASSIVE");
         }
     }
-    app.execute_batch("INSERT INTO t(x) VALUES(datetime('now')), (random())")
-        .unwrap();
+    app.execute_batch("INSERT INTO t(x) VALUES(datetime('now')), (random())").unwrap();
     machine.sqlite.kill_process("app");
     drop(app);
     insert(&sidecar).unwrap();
@@ -455,10 +409,7 @@ fn answers(db: &Connection) -> Vec<String> {
         }
         Ok(text)
     };
-    script
-        .iter()
-        .map(|sql| format!("{sql}: {:?}", answer(sql)))
-        .collect()
+    script.iter().map(|sql| format!("{sql}: {:?}", answer(sql))).collect()
 }
 
 #[test]
@@ -475,10 +426,7 @@ fn answers_and_bytes_are_those_of_the_unix_vfs() {
     simulated.close().unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!(
-        machine.sqlite.disk().contents("/a.db").unwrap() == bytes,
-        "the files differ"
-    );
+    assert!(machine.sqlite.disk().contents("/a.db").unwrap() == bytes, "the files differ");
 }
 
 /// A busy handler sleeps in simulated time, and gives up.
@@ -487,9 +435,7 @@ fn waiting_moves_the_clock() {
     let machine = machine(14);
     let (app, sidecar) = (machine.wal("app"), machine.wal("sidecar"));
     app.execute_batch("BEGIN IMMEDIATE").unwrap();
-    sidecar
-        .busy_timeout(std::time::Duration::from_secs(5))
-        .unwrap();
+    sidecar.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
     let began = std::time::Instant::now();
     assert!(sidecar.execute_batch("BEGIN IMMEDIATE").is_err());
     assert!(machine.sqlite.disk().clock().now_ns() - START_NS >= 5_000_000_000);
@@ -507,10 +453,7 @@ fn the_lock_page_comes_early() {
     checkpoint(&app, "TRUNCATE");
     let bytes = machine.sqlite.disk().contents("/a.db").unwrap();
     assert!(bytes.len() > 20 * 4096);
-    assert!(
-        bytes[16 * 4096..17 * 4096].iter().all(|byte| *byte == 0),
-        "page 17 is not used"
-    );
+    assert!(bytes[16 * 4096..17 * 4096].iter().all(|byte| *byte == 0), "page 17 is not used");
     assert_sound(&app);
 }
 
@@ -518,9 +461,7 @@ fn the_lock_page_comes_early() {
 fn control(db: &Connection, op: i32, arg: i32) -> i32 {
     let mut arg = arg;
     // SAFETY: the handle is valid while `db` is borrowed; both operations used take an int.
-    let code = unsafe {
-        ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, (&raw mut arg).cast())
-    };
+    let code = unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, (&raw mut arg).cast()) };
     assert_eq!(code, ffi::SQLITE_OK);
     arg
 }
@@ -556,9 +497,7 @@ fn speed() {
         let app = machine.wal("app");
         let pragmas = format!("PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=1000");
         app.execute_batch(&pragmas).unwrap();
-        let mut update = app
-            .prepare("REPLACE INTO t(id, x) VALUES(?1, 'value')")
-            .unwrap();
+        let mut update = app.prepare("REPLACE INTO t(id, x) VALUES(?1, 'value')").unwrap();
         let began = std::time::Instant::now();
         for round in 0..rounds {
             update.execute([round % 100]).unwrap();

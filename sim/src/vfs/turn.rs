@@ -26,9 +26,7 @@ pub struct Turn {
 impl Turn {
     /// Wait for the others, then seed SQLite's generator.
     pub fn take(seed: u32) -> Self {
-        let turn = Self {
-            _guard: lock(&TURN),
-        };
+        let turn = Self { _guard: lock(&TURN) };
         turn.seed_prng(seed);
         turn
     }

@@ -123,10 +123,7 @@ pub(super) unsafe extern "C" fn x_sleep(vfs: *mut ffi::sqlite3_vfs, us: c_int) -
     us
 }
 
-pub(super) unsafe extern "C" fn x_current_time(
-    vfs: *mut ffi::sqlite3_vfs,
-    days: *mut f64,
-) -> c_int {
+pub(super) unsafe extern "C" fn x_current_time(vfs: *mut ffi::sqlite3_vfs, days: *mut f64) -> c_int {
     let mut ms = 0;
     // SAFETY: SQLite passes the VFS and a place for the answer.
     unsafe {
@@ -136,10 +133,7 @@ pub(super) unsafe extern "C" fn x_current_time(
     }
 }
 
-pub(super) unsafe extern "C" fn x_current_time_ms(
-    vfs: *mut ffi::sqlite3_vfs,
-    ms: *mut i64,
-) -> c_int {
+pub(super) unsafe extern "C" fn x_current_time_ms(vfs: *mut ffi::sqlite3_vfs, ms: *mut i64) -> c_int {
     // SAFETY: SQLite passes the VFS and a place for the answer.
     unsafe {
         let Some(tenant) = tenant(vfs) else {

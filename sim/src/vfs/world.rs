@@ -64,12 +64,7 @@ pub(super) struct ShmJoin {
 
 impl World {
     pub(super) fn new(disk: Disk, host: Arc<dyn Host>) -> Self {
-        Self {
-            disk,
-            host,
-            last_id: AtomicU64::new(0),
-            tables: Mutex::default(),
-        }
+        Self { disk, host, last_id: AtomicU64::new(0), tables: Mutex::default() }
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -95,11 +90,7 @@ impl World {
             self.kill(process);
         }
         // The hook itself may have killed the process.
-        if process.is_alive() {
-            fault
-        } else {
-            Some(VfsFault::Die)
-        }
+        if process.is_alive() { fault } else { Some(VfsFault::Die) }
     }
 
     pub(super) fn kill(&self, process: &Process) {
@@ -134,11 +125,7 @@ impl World {
     /// Drop the lock table of a file that nobody has open any more.
     pub(super) fn forget_locks(&self, file: &DiskFile) {
         let mut tables = lock(&self.tables);
-        if tables
-            .locks
-            .get(&key(file))
-            .is_some_and(|locks| locks.strong_count() == 0)
-        {
+        if tables.locks.get(&key(file)).is_some_and(|locks| locks.strong_count() == 0) {
             tables.locks.remove(&key(file));
         }
     }
@@ -185,10 +172,7 @@ impl World {
             tables.shm_of.remove(&(process.id, key(file)));
         }
         // A killed connection may come late, when the number belongs to another wal-index.
-        let same = tables
-            .shm
-            .get(&join.shm)
-            .is_some_and(|node| Arc::ptr_eq(node, &join.node));
+        let same = tables.shm.get(&join.shm).is_some_and(|node| Arc::ptr_eq(node, &join.node));
         if same && !mapped {
             tables.shm.remove(&join.shm);
         }

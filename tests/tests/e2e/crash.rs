@@ -104,14 +104,14 @@ fn fifty_kills_lose_nothing_that_was_reported() {
         assert!(reported >= reported_before);
         reported_before = reported;
     }
-    println!(
+    eprintln!(
         "{KILLS} kills in {:?}, {in_put} with a put outstanding, {reported_before} reported",
         begun.elapsed()
     );
     assert!(in_put >= KILLS_IN_PUT, "only {in_put} kills met a put");
     let last = start();
     let counts = app.stop_writer();
-    println!("writer: {counts}");
+    eprintln!("writer: {counts}");
     last.caught_up();
     last.stop();
     drop(app);

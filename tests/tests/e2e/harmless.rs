@@ -142,7 +142,7 @@ fn no_commit_fails_or_waits_because_of_us() {
         let sidecar = with_us.then(|| Sidecar::of(&database, &replica));
         wait_for("a thousand commits", PATIENCE, || app.committed() >= 1_200);
         let counts = app.stop_writer();
-        println!("with us: {with_us}: {counts}");
+        eprintln!("with us: {with_us}: {counts}");
         assert_eq!(counts["busy"], 0, "a commit was refused");
         measured.push(Duration::from_micros(counts["slowest_us"].as_u64().expect("a count")));
         if let Some(sidecar) = sidecar {

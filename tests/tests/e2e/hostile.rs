@@ -91,7 +91,7 @@ fn checkpoints_of_the_application_at_any_moment() {
             std::thread::sleep(Duration::from_millis(random(&mut seed) % 30));
         });
         let counts = app.stop_writer();
-        println!("autocheckpoint {autocheckpoint}: {counts}");
+        eprintln!("autocheckpoint {autocheckpoint}: {counts}");
         drop(app);
         let seen = scene.ends_equal(sidecar, KEEP);
         assert!(seen >= counts["committed"].as_u64().expect("a count"));
@@ -132,7 +132,7 @@ fn overlapping_readers_and_three_writers_of_an_older_sqlite() {
             }
         }
     });
-    println!("{committed} committed, {busy} refused");
+    eprintln!("{committed} committed, {busy} refused");
     drop((writers, readers, setup));
     assert_eq!(scene.ends_equal(sidecar, 0), committed);
 }
@@ -180,8 +180,8 @@ fn the_last_connection_comes_and_goes() {
 
 #[test]
 fn starting_on_a_wal_that_is_copied_back_and_truncated_meanwhile() {
-    let mut seed = 52;
-    for round in 0..12 {
+    let check = |round: u64| {
+        let mut seed = 52 + round;
         let scene = Scene::new("backfilled");
         let mut app = App::start();
         app.prepare("a", &scene.database);
@@ -195,7 +195,12 @@ fn starting_on_a_wal_that_is_copied_back_and_truncated_meanwhile() {
         app.tx("a");
         drop(app);
         assert_eq!(scene.ends_equal(sidecar, u64::MAX), 3, "round {round}");
-    }
+    };
+    std::thread::scope(|scope| {
+        for first in 0..4 {
+            scope.spawn(move || (first * 3..first * 3 + 3).for_each(check));
+        }
+    });
 }
 
 /// Whether a file lies beside the database.

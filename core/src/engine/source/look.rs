@@ -2,6 +2,28 @@
 
 use super::*;
 
+impl Source {
+    /// Whether the final turn has ended: everything committed was captured, or nothing is there.
+    pub(in crate::engine) fn is_drained(&self) -> bool {
+        self.drained && self.is_detached()
+    }
+
+    /// Whether what is committed is known, so that a lag of zero means what it says.
+    pub(in crate::engine) fn is_following(&self) -> bool {
+        self.open && self.index.is_some() && self.position.is_some()
+    }
+
+    /// When new frames were last looked for.
+    pub(in crate::engine) fn looked_at(&self) -> Option<Mono> {
+        self.looked_at
+    }
+
+    /// Whether it was let go of and nothing has asked for it since.
+    pub(in crate::engine) fn is_quiet(&self) -> bool {
+        self.is_detached() && !self.changed_while_cold
+    }
+}
+
 impl Replicator {
     /// New frames were seen, or none.
     pub(super) fn looked(&mut self, now: Now) {

@@ -11,10 +11,7 @@ use super::*;
 use crate::disk::{DiskConfig, DiskFault, SimClock};
 
 fn fs() -> SimFs {
-    SimFs::new(Disk::new(
-        DiskConfig::default(),
-        SimClock::new(1_000_000_000_000),
-    ))
+    SimFs::new(Disk::new(DiskConfig::default(), SimClock::new(1_000_000_000_000)))
 }
 
 fn kind_of<T: std::fmt::Debug>(result: Result<T, FsError>) -> FsErrorKind {
@@ -37,15 +34,10 @@ fn errors_are_sorted_as_the_real_ones() {
     assert_eq!(kind_of(fs.remove(at("/d"))), FsErrorKind::BadPath);
     assert_eq!(kind_of(fs.list_dir(at("/f"))), FsErrorKind::BadPath);
     assert_eq!(kind_of(fs.list_dir(at("/no"))), FsErrorKind::NotFound);
-    assert_eq!(
-        kind_of(fs.rename_noreplace(at("/f"), at("/d"))),
-        FsErrorKind::Exists
-    );
-    fs.disk()
-        .set_fault_hook(Some(Arc::new(|_, _| Some(DiskFault::Enospc))));
+    assert_eq!(kind_of(fs.rename_noreplace(at("/f"), at("/d"))), FsErrorKind::Exists);
+    fs.disk().set_fault_hook(Some(Arc::new(|_, _| Some(DiskFault::Enospc))));
     assert_eq!(kind_of(fs.write_at(&file, b"x", 0)), FsErrorKind::NoSpace);
-    fs.disk()
-        .set_fault_hook(Some(Arc::new(|_, _| Some(DiskFault::Emfile))));
+    fs.disk().set_fault_hook(Some(Arc::new(|_, _| Some(DiskFault::Emfile))));
     assert_eq!(kind_of(fs.open_read(at("/f"))), FsErrorKind::TooManyFiles);
 }
 
@@ -55,10 +47,7 @@ fn a_listing_tells_files_from_directories() {
     fs.create_dir_all(Path::new("/a/b")).unwrap();
     fs.create_new(Path::new("/a/f")).unwrap();
     let listed = fs.list_dir(Path::new("/a/")).unwrap();
-    let kinds: Vec<_> = listed
-        .iter()
-        .map(|entry| (entry.name.to_str().unwrap(), entry.kind))
-        .collect();
+    let kinds: Vec<_> = listed.iter().map(|entry| (entry.name.to_str().unwrap(), entry.kind)).collect();
     assert_eq!(kinds, [("b", FileKind::Dir), ("f", FileKind::File)]);
 }
 
@@ -68,9 +57,7 @@ fn put_until(operations: u32) -> bool {
     let fs = fs();
     let left = AtomicU32::new(operations);
     fs.disk().set_fault_hook(Some(Arc::new(move |_, _| {
-        let run = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        });
+        let run = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         run.is_err().then_some(DiskFault::Eio)
     })));
     let key = Key::new("db/ltx/0/1.ltx").unwrap();
@@ -91,15 +78,9 @@ fn put_until(operations: u32) -> bool {
             while let Some(chunk) = store.get_next(&mut get).unwrap() {
                 found.extend(chunk);
             }
-            assert!(
-                found == body,
-                "operation {operations}: a torn object has the name"
-            );
+            assert!(found == body, "operation {operations}: a torn object has the name");
         }
-        Err(error) => assert!(
-            !done,
-            "operation {operations}: acknowledged, then {error:?}"
-        ),
+        Err(error) => assert!(!done, "operation {operations}: acknowledged, then {error:?}"),
     }
     done
 }
@@ -109,18 +90,12 @@ fn put_all(
     put: &mut driftless_adapters::directory::DirectoryPut<SimFs>,
     body: &[u8],
 ) -> Result<(), driftless_adapters::store::StoreError> {
-    body.chunks(1000)
-        .try_for_each(|chunk| store.put_write(put, chunk))
+    body.chunks(1000).try_for_each(|chunk| store.put_write(put, chunk))
 }
 
 #[test]
 fn what_the_directory_store_acknowledges_survives() {
     assert!(!put_until(0));
-    let needed = (1..200)
-        .find(|operations| put_until(*operations))
-        .expect("it ends");
-    assert!(
-        needed > 10,
-        "directories, temporary, writes, syncs and a link: {needed}"
-    );
+    let needed = (1..200).find(|operations| put_until(*operations)).expect("it ends");
+    assert!(needed > 10, "directories, temporary, writes, syncs and a link: {needed}");
 }

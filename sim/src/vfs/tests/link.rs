@@ -27,25 +27,15 @@ fn a_link_reads_what_the_application_commits() {
     let machine = machine(40);
     let app = machine.wal("app");
     let mut link = link(&machine, "driftless");
-    assert_eq!(
-        link.read_index().unwrap(),
-        IndexRead::Absent,
-        "nothing was read yet"
-    );
+    assert_eq!(link.read_index().unwrap(), IndexRead::Absent, "nothing was read yet");
     link.begin_read(Slot::A).unwrap();
     let (before, salts) = index(&mut link);
     insert(&app).unwrap();
     let (after, same) = index(&mut link);
     assert!(after > before && same == salts);
     let disk = machine.sqlite.disk();
-    assert_eq!(
-        link.read_wal(0, 1 << 20).unwrap(),
-        disk.contents("/a.db-wal").unwrap()
-    );
-    assert_eq!(
-        link.read_pages(0, 100).unwrap(),
-        disk.contents("/a.db").unwrap()[..100]
-    );
+    assert_eq!(link.read_wal(0, 1 << 20).unwrap(), disk.contents("/a.db-wal").unwrap());
+    assert_eq!(link.read_pages(0, 100).unwrap(), disk.contents("/a.db").unwrap()[..100]);
     assert!(!link.has_moved().unwrap());
     link.end_read(Slot::A).unwrap();
     link.close(Close::LeaveWal).unwrap();
@@ -68,10 +58,7 @@ fn a_link_pins_locks_and_checkpoints() {
     assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
     link.end_read(Slot::A).unwrap();
     let counts = link.checkpoint_passive(Slot::A).unwrap();
-    assert_eq!(
-        counts.log, counts.backfilled,
-        "PASSIVE under our write lock finishes"
-    );
+    assert_eq!(counts.log, counts.backfilled, "PASSIVE under our write lock finishes");
     let locked = link.checkpoint_passive(Slot::B).unwrap_err();
     assert_eq!(locked.primary, Primary::Locked);
     link.rollback(Slot::B).unwrap();
@@ -100,11 +87,7 @@ fn a_link_does_not_see_a_phantom_commit() {
     let again = machine.wal("app");
     assert_eq!(rows(&again), 1);
     insert(&again).unwrap();
-    assert_eq!(
-        index(&mut link).1,
-        committed.1,
-        "the same salts over other frames"
-    );
+    assert_eq!(index(&mut link).1, committed.1, "the same salts over other frames");
 }
 
 #[test]
@@ -124,11 +107,7 @@ fn a_link_dies_with_its_process() {
     insert(&app).unwrap();
     let frames = index(&mut new).0;
     assert_ne!(frames, at_death.0);
-    assert_eq!(
-        index(&mut old),
-        at_death,
-        "a ghost sees the memory of its death"
-    );
+    assert_eq!(index(&mut old), at_death, "a ghost sees the memory of its death");
     drop(old);
     assert_eq!(index(&mut new).0, frames);
     machine.sqlite.power_loss(|_| false);

@@ -56,14 +56,10 @@ fn check(die: bool, round: u64) {
 
 #[test]
 fn killed_in_its_commits_fsync() {
-    for round in 0..3 {
-        check(true, round);
-    }
+    std::thread::scope(|scope| (0..3).for_each(|round| drop(scope.spawn(move || check(true, round)))));
 }
 
 #[test]
 fn told_eio_by_its_commits_fsync() {
-    for round in 0..3 {
-        check(false, round);
-    }
+    std::thread::scope(|scope| (0..3).for_each(|round| drop(scope.spawn(move || check(false, round)))));
 }
