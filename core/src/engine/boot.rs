@@ -357,7 +357,11 @@ impl Replicator {
             }
             Standing::CatchUp => return self.boot_catch_up(now),
             Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
-            Standing::Prove => self.want_base("the local state is lost".into(), false, true, true),
+            Standing::Prove => {
+                self.history.table = None;
+                self.history.point = None;
+                self.want_base("the local state is lost, or too old".into(), false, true, true);
+            }
             Standing::Begin { why } => {
                 self.history.table = None;
                 self.history.point = None;

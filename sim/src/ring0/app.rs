@@ -114,7 +114,7 @@ pub enum AppEnd {
     Committed,
     /// It may have written, and if so, that is committed.
     Perhaps,
-    /// Nothing was committed.
+    /// Nothing was committed, but what opening a new database commits.
     Done,
     /// Something may have been written that does not count.
     Failed(String),

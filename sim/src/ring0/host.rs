@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use driftless::port::source::SourcePort;
 use driftless::sqlite::LinkOptions;
-use driftless_core::engine::Replicator;
+use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StateRequest, StoreRequest,
@@ -154,7 +154,11 @@ impl World {
             Request::State(request) => {
                 let fails = request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
                 // Without a record of who we are, the state counts as lost.
-                self.state_lost |= fails && (request == StateRequest::Sync || self.state.len().0 == 0);
+                let names_us = match &request {
+                    StateRequest::Append(record) => matches!(Record::decode(record), Some(Record::Identity { .. })),
+                    request => *request == StateRequest::Sync,
+                };
+                self.state_lost |= fails && names_us;
                 let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
                 let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
