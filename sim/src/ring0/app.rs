@@ -523,10 +523,8 @@ impl App {
     fn backup(&mut self, sqlite: &SimSqlite) -> Sql {
         let _ = sqlite.disk().unlink(BACKUP);
         self.opened(sqlite)?.execute_batch(&format!("VACUUM INTO '{BACKUP}'"))?;
-        self.kept = Some(self.acknowledged);
-        if !self.in_doubt.is_empty() {
-            self.kept = None;
-        }
+        let number = self.opened(sqlite)?.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        self.kept = Some(number).filter(|_| self.in_doubt.is_empty());
         Ok(AppEnd::Done)
     }
 
