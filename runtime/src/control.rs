@@ -132,6 +132,7 @@ pub fn describe(status: &Status) -> Value {
         "pages_waiting": status.pages_waiting,
         "uploading": status.uploading,
         "waiting": status.waiting.as_ref().map(|waiting| waiting.why.clone()),
+        "commits_unseen": status.waiting.as_ref().is_some_and(|waiting| waiting.unseen),
         "hint": status.waiting.as_ref().map(|waiting| waiting.hint.clone()),
         "last_error": status.last_error,
     })

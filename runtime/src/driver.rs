@@ -140,9 +140,7 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             None => Err("there is no local state".into()),
         }),
         Request::Output(request) => Outcome::Output(match ports.output {
-            Some(output) => {
-                unblock(move || output.lock().expect("no holder panics").perform(&request)).await
-            }
+            Some(output) => unblock(move || output.lock().expect("no holder panics").perform(&request)).await,
             None => Err(OutputError { exists: false, text: "there is no output".into() }),
         }),
         Request::Compute(job) => Outcome::Compute(unblock(move || job.run()).await),
@@ -155,9 +153,11 @@ async fn perform_source(
 ) -> Result<driftless_core::machine::SourceReply, SourceError> {
     match ports.source {
         Some(source) => unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
-        None => {
-            Err(SourceError { kind: SourceErrorKind::Missing, text: "there is no source".into(), index: None })
-        }
+        None => Err(SourceError {
+            kind: SourceErrorKind::Missing,
+            text: "there is no source".into(),
+            index: None,
+        }),
     }
 }
 

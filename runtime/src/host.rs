@@ -84,9 +84,16 @@ pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
     smol::block_on(executor.run(run_all(jobs, options, executor.clone())))
 }
 
-async fn run_all(jobs: Vec<ReplicateJob>, options: ReplicateOptions, executor: Rc<LocalExecutor<'_>>) -> Exit {
+async fn run_all(
+    jobs: Vec<ReplicateJob>,
+    options: ReplicateOptions,
+    executor: Rc<LocalExecutor<'_>>,
+) -> Exit {
     let Some(first) = jobs.first() else {
-        return misconfigured("there is no database to replicate", "name one on the command line or in the configuration");
+        return misconfigured(
+            "there is no database to replicate",
+            "name one on the command line or in the configuration",
+        );
     };
     let directory = options.state_dir.clone().unwrap_or_else(|| default_state_dir(&first.database));
     let lock = match control::StateLock::take(&directory) {
@@ -100,7 +107,9 @@ async fn run_all(jobs: Vec<ReplicateJob>, options: ReplicateOptions, executor: R
     .await
     {
         Ok(journal) => Arc::new(Mutex::new(journal)),
-        Err(error) => return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir"),
+        Err(error) => {
+            return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
+        }
     };
     let shared: Shared = Rc::new(RefCell::new(Vec::new()));
     let mut tasks = Vec::new();
@@ -333,4 +342,3 @@ pub(crate) fn ask_all(shared: &Shared) {
 fn tune_allocator() {
     crate::memory::keep_small();
 }
-

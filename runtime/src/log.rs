@@ -39,7 +39,9 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Head { txid: None } => "the replica is empty".into(),
         Fact::Base { full: true, why } => format!("writing the whole database: {why}"),
         Fact::Base { full: false, why } => format!("writing the pages that differ: {why}"),
-        Fact::Replicated { txid, bytes, pages } => format!("replicated txid={txid} pages={pages} bytes={bytes}"),
+        Fact::Replicated { txid, bytes, pages } => {
+            format!("replicated txid={txid} pages={pages} bytes={bytes}")
+        }
         Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
         Fact::Checkpointed { frames, backfilled, locked } => {
             format!("checkpoint frames={frames} backfilled={backfilled} locked={locked}")

@@ -27,6 +27,7 @@ pub struct Setup {
     environment: Vec<(String, PathBuf)>,
     state: Option<PathBuf>,
     user: Option<u32>,
+    settings: Option<String>,
     on_replicated: Option<OnReplicated>,
 }
 
@@ -40,6 +41,7 @@ impl Setup {
             environment: Vec::new(),
             state: None,
             user: None,
+            settings: None,
             on_replicated: None,
         }
     }
@@ -65,6 +67,12 @@ impl Setup {
     /// As another user.
     pub fn user(mut self, id: u32) -> Setup {
         self.user = Some(id);
+        self
+    }
+
+    /// By a configuration file that begins with these lines.
+    pub fn settings(mut self, lines: &str) -> Setup {
+        self.settings = Some(lines.into());
         self
     }
 
@@ -109,7 +117,17 @@ impl Sidecar {
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
         }
-        command.args(["replicate", "-log-level", "debug"]).arg(&setup.database).arg(&setup.replica).args(&setup.arguments);
+        command.args(["replicate", "-log-level", "debug"]).args(&setup.arguments);
+        match &setup.settings {
+            None => command.arg(&setup.database).arg(&setup.replica),
+            Some(lines) => {
+                let path = setup.database.with_extension("driftless.yml");
+                let (database, replica) = (setup.database.display(), setup.replica.display());
+                let text = format!("{lines}\ndbs:\n  - path: {database}\n    replica: {replica}\n");
+                fs::write(&path, text).expect("the test's directory can be written");
+                command.arg("-config").arg(path)
+            }
+        };
         if let Some(directory) = &setup.state {
             command.arg("-state-dir").arg(directory);
         }

@@ -52,8 +52,17 @@ pub const ALERT_AFTER: Duration = Duration::from_secs(5);
 pub const LOCK_TRY: Duration = Duration::from_millis(20);
 /// How long the write lock is held at the most while the application's own checkpoint ends.
 pub const LOCK_HOLD: Duration = Duration::from_millis(40);
-/// A checkpoint this slow without the lock is not run under the lock.
-pub const SLOW_CHECKPOINT: Duration = Duration::from_millis(33);
+/// After the write lock was held for longer than this, a third of what a commit may wait for us,
+/// it rests.
+pub const SLOW_LOCK: Duration = Duration::from_millis(33);
+/// What a commit may wait for us at the most.
+pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(100);
+/// The lock rests for so many times as long as it was held.
+pub const LOCK_REST_SHORT: u32 = 3;
+/// The same when it was held for longer than a commit may wait: the disk is too slow for it.
+pub const LOCK_REST_LONG: u32 = 20;
+/// Passes without the lock before it is taken all the same.
+pub const PASSES_MAX: u8 = 5;
 /// Bytes read from the WAL or the database in one request.
 pub const READ_BYTES: u32 = 1 << 20;
 /// The first and longest wait between looks at a WAL that grows.

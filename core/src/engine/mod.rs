@@ -237,11 +237,29 @@ impl Replicator {
                 || self.base_pump(now, out)
                 || self.source_pump(now, out)
                 || self.journal_pump(now, out);
-            if !more {
+            if !more && self.once_finds_nothing() {
+                self.once_is_done();
+            } else if !more {
                 break;
             }
         }
         self.check_drained(now, out);
+    }
+
+    /// With `-once`: whether the replica already has what is committed, so that no upload will come
+    /// whose end could be the end.
+    fn once_finds_nothing(&self) -> bool {
+        let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.journal.op.is_none();
+        let as_we_left_it = self.source.is_drained();
+        let captured = self.source.is_following() && self.source.is_idle() && self.frames_behind() == 0;
+        self.config.once
+            && !self.draining()
+            && self.boot.is_done()
+            && idle
+            && self.history.point.is_some()
+            && self.base_wanted.is_none()
+            && self.pending.is_empty()
+            && (as_we_left_it || captured)
     }
 
     /// Appends a record that the caller waits for.
@@ -330,10 +348,11 @@ impl Replicator {
     /// Stopping while the source cannot be replicated: whether that leaves something behind.
     fn exit_waiting(&self) -> Exit {
         let waiting = self.waiting.clone().expect("checked by the caller");
-        match (&self.history.point, self.config.once) {
-            (None, true) | (Some(_), true) => Exit::Failed { error: waiting.why, hint: waiting.hint },
-            _ => Exit::Done,
+        if !waiting.unseen {
+            return Exit::Done;
         }
+        // Not counted, since nothing could be read: the transactions are there or they are not.
+        Exit::Unreplicated { from: self.next_txid(), frames: 0, error: waiting.why }
     }
 
     fn exit_unreplicated(&self, why: &str) -> Exit {

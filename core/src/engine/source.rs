@@ -28,8 +28,8 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_AFTER, ALERT_FACTOR, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_TRY, LOOK_FIRST, LOOK_MAX,
-    LOOK_MIN, READ_BYTES, SLOW_CHECKPOINT, SWEEP,
+    ALERT_AFTER, ALERT_FACTOR, COMMIT_WAIT_MAX, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG,
+    LOCK_REST_SHORT, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, PASSES_MAX, READ_BYTES, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -141,7 +141,10 @@ pub(super) struct Source {
     checkpoint_at: Option<Mono>,
     /// Frames in the WAL from which the next checkpoint is tried.
     checkpoint_frames: u32,
-    checkpoint_cost: Duration,
+    /// Passes without the lock that may still precede the lock.
+    passes_left: u8,
+    /// Until when the lock is not taken for a checkpoint.
+    lock_rest_until: Option<Mono>,
     /// Letting go has tried to copy back a WAL of this many frames.
     let_go_tried: Option<u32>,
     truncate_tried: bool,
@@ -191,7 +194,8 @@ impl Source {
             quiet_at: None,
             checkpoint_at: None,
             checkpoint_frames: 0,
-            checkpoint_cost: Duration::ZERO,
+            passes_left: 0,
+            lock_rest_until: None,
             let_go_tried: None,
             truncate_tried: false,
             lock_failed: false,
@@ -414,7 +418,7 @@ impl Replicator {
             return self.begin_script(&[Step::Look]);
         }
         if self.checkpoint_wanted() && source.checkpoint_at.is_none_or(|at| at <= now.mono) {
-            return self.begin_checkpoint();
+            return self.begin_checkpoint(now);
         }
         if self.may_let_go() && source.quiet_at.is_some_and(|at| at <= now.mono) {
             return self.begin_letting_go();
@@ -543,12 +547,12 @@ impl Replicator {
             }
             Step::Unlock => {
                 self.source.locked = false;
-                self.source.lock_since = None;
+                self.rest_lock(now);
                 self.next_step();
                 self.after_checkpoint(now, true, out);
             }
             Step::Truncate => self.next_step(),
-            Step::Checkpoint => self.checkpointed(now),
+            Step::Checkpoint => self.next_step(),
             Step::Look => self.looked(now),
             Step::Capture => self.captured(now, part, reply, out),
             Step::Prove => self.prove_part(now, part, reply, out),
@@ -638,6 +642,7 @@ impl Replicator {
 
     /// Gives up the script; what stands stays.
     fn abandon(&mut self, now: Now) {
+        self.source.passes_left = 0;
         self.source.script.clear();
         self.source.step_until = None;
         self.source.target = None;

@@ -202,6 +202,8 @@ pub enum Admission {
         why: &'static str,
         /// What a person can do.
         hint: &'static str,
+        /// Whether the application may be committing meanwhile.
+        unseen: bool,
     },
     /// Never as it is.
     Refuse {
@@ -219,6 +221,7 @@ pub fn plan_admission(facts: Option<&SourceFacts>) -> Admission {
         return Admission::Wait {
             why: "the database does not exist",
             hint: "replication starts by itself when the application creates it",
+            unseen: false,
         };
     };
     if !facts.regular {
@@ -245,18 +248,21 @@ pub fn plan_admission(facts: Option<&SourceFacts>) -> Admission {
         return Admission::Wait {
             why: "the database is empty",
             hint: "replication starts by itself when the application creates a table",
+            unseen: false,
         };
     }
     if facts.journal.is_some_and(|bytes| bytes > 0) {
         return Admission::Wait {
             why: "a rollback journal stands beside the database",
             hint: "open the database once with the application, so that SQLite rolls the journal back",
+            unseen: true,
         };
     }
     if !facts.owner && (facts.wal.is_none() || !facts.shm) {
         return Admission::Wait {
             why: "the application has the database closed, and opening it as another user would create files that it cannot write",
             hint: "run as the owner of the database, or start the application first",
+            unseen: true,
         };
     }
     Admission::Open
@@ -268,6 +274,7 @@ pub fn plan_header(header: &[u8]) -> Admission {
         return Admission::Wait {
             why: "the database is shorter than its header",
             hint: "replication starts by itself when the application creates a table",
+            unseen: false,
         };
     };
     if &header[..16] != b"SQLite format 3\0" {
@@ -281,6 +288,7 @@ pub fn plan_header(header: &[u8]) -> Admission {
         (1, 1) => Admission::Wait {
             why: "the database is in rollback-journal mode",
             hint: "run: sqlite3 DATABASE 'PRAGMA journal_mode=WAL'",
+            unseen: true,
         },
         (3, _) | (_, 3) => Admission::Refuse {
             why: "the database is in WAL2 mode".into(),

@@ -45,6 +45,8 @@ pub struct Waiting {
     pub why: String,
     /// What a person can do.
     pub hint: String,
+    /// Whether the application may be committing what nobody captures.
+    pub unseen: bool,
 }
 
 /// A look at a replicator.

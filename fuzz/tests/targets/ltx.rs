@@ -79,7 +79,7 @@ fn build(feed: &mut Feed<'_>) -> (LtxHeader, Pages, Vec<u8>) {
     let mut pages = Pages::new();
     for number in 1..=commit {
         let page = PageNo::new(number).unwrap();
-        let wanted = snapshot || (feed.u8() % 16 == 0 && pages.len() < 8);
+        let wanted = snapshot || (feed.u8().is_multiple_of(16) && pages.len() < 8);
         if wanted && page != lock_page {
             pages.insert(page, feed.fill(page_size.bytes()));
         }

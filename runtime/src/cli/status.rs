@@ -130,8 +130,9 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.local_txid = replicated.clone().unwrap_or_else(|| "-".to_owned());
     row.replica = text("replica");
     row.replicated_txid = replicated;
-    row.lag_frames = entry["lag_frames"].as_u64();
-    row.lag_seconds = entry["lag_seconds"].as_f64();
+    let unseen = entry["commits_unseen"].as_bool().unwrap_or(false);
+    row.lag_frames = entry["lag_frames"].as_u64().filter(|_| !unseen);
+    row.lag_seconds = entry["lag_seconds"].as_f64().filter(|_| !unseen);
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
     row

@@ -35,7 +35,9 @@ impl<F: Fs> OutputPort<F> {
     pub fn perform(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
         match request {
             OutputRequest::Create => self.create(),
-            OutputRequest::WriteAt { offset, bytes } => self.with_file(|fs, file| fs.write_at(file, bytes, *offset)),
+            OutputRequest::WriteAt { offset, bytes } => {
+                self.with_file(|fs, file| fs.write_at(file, bytes, *offset))
+            }
             OutputRequest::SetLen(len) => self.with_file(|fs, file| fs.set_len(file, *len)),
             OutputRequest::Sync => self.with_file(|fs, file| fs.sync(file)),
             OutputRequest::Publish { replace } => self.publish(*replace),

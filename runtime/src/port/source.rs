@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use driftless_core::ids::TxidRange;
 use driftless_core::ltx::{LTX_HEADER_BYTES, parse_file_name};
 use driftless_core::machine::{
-    Chunk, Filesystem, LinkReply, LitestreamHead, Slot, SourceError, SourceErrorKind, SourceFacts, SourceReply,
-    SourceRequest, WalFacts,
+    Chunk, Filesystem, LinkReply, LitestreamHead, Slot, SourceError, SourceErrorKind, SourceFacts,
+    SourceReply, SourceRequest, WalFacts,
 };
 
 use crate::sqlite::{self, Close, IndexRead, Link, LinkError, LinkOptions, Primary, SqliteCode, probe};
@@ -94,7 +94,11 @@ impl<F: SourceFiles> SourcePort<F> {
 
     fn on_link(&mut self, request: &SourceRequest) -> Result<SourceReply, SourceError> {
         let Some(link) = self.link.as_mut() else {
-            return Err(SourceError { kind: SourceErrorKind::Io, text: "the link is not open".into(), index: None });
+            return Err(SourceError {
+                kind: SourceErrorKind::Io,
+                text: "the link is not open".into(),
+                index: None,
+            });
         };
         let mut bytes = None;
         let mut moved = false;
@@ -183,7 +187,9 @@ impl RealFiles {
 fn probe_error(error: &probe::ProbeError) -> SourceError {
     match error {
         probe::ProbeError::Io { path, source } => io_error(path, source),
-        probe::ProbeError::Linked(_) => SourceError { kind: SourceErrorKind::Io, text: error.to_string(), index: None },
+        probe::ProbeError::Linked(_) => {
+            SourceError { kind: SourceErrorKind::Io, text: error.to_string(), index: None }
+        }
     }
 }
 
@@ -206,7 +212,9 @@ impl SourceFiles for RealFiles {
             size: file.size,
             ctime_ns: i128::from(file.ctime_ns),
             now_ns: i128::from(crate::clock::wall().0) * 1_000_000,
-            boot_id: facts.boot_id.map_or(String::new(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            boot_id: facts
+                .boot_id
+                .map_or(String::new(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
             owner: facts.euid == 0 || facts.euid == file.uid,
             regular: file.mode & KIND == REGULAR,
             filesystem: match facts.filesystem {
@@ -247,4 +255,3 @@ impl SourceFiles for RealFiles {
         Ok(Some(LitestreamHead { txid: range.max(), header }))
     }
 }
-

@@ -1,8 +1,11 @@
 //! The product as its users meet it. One module for each area; helpers are in `driftless_tests`.
 
 mod crash;
+mod fixtures;
+mod handover;
 mod harmless;
 mod harness;
 mod hostile;
+mod litestream_reads_us;
 mod status;
 mod trouble;

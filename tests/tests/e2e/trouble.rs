@@ -1,1 +1,369 @@
-//! Later.
+//! Stores and disks in trouble: late, failing, full, hanging, away.
+//!
+//! Whatever the trouble, the same holds once it is over: nothing is lost (the last restore is the
+//! source), nothing is doubled (each transaction is reported once and has one object), the WAL
+//! stayed within its bound, the status named the trouble while it lasted, and nobody had to help.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use driftless_tests::app::App;
+use driftless_tests::daemon::{level0, ltx_files};
+use driftless_tests::sidecar::{Setup, Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked};
+use driftless_tests::store_faults::{Away, FsyncFaults, Tmpfs, Volume};
+use driftless_tests::{PATIENCE, TempDir, wait_for};
+use serde_json::{Value, json};
+
+/// The WAL's bound under any load without long readers (DESIGN §12).
+const WAL_BYTES_MAX: u64 = 64 << 20;
+/// Transactions whose payload the writer keeps.
+const KEEP: u64 = 400;
+
+struct Scene {
+    dir: TempDir,
+    database: PathBuf,
+    replica: PathBuf,
+}
+
+impl Scene {
+    fn new(name: &str) -> Scene {
+        let dir = TempDir::new(name);
+        let (database, replica) = (dir.join("app.db"), dir.join("replica"));
+        Scene { dir, database, replica }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup::new(&self.database, &self.replica)
+    }
+
+    fn wal_bytes(&self) -> u64 {
+        fs::metadata(format!("{}-wal", self.database.display())).map_or(0, |facts| facts.len())
+    }
+
+    /// How many transactions the newest state on the replica holds.
+    fn held(&self) -> u64 {
+        let seen = restore_checked(&self.replica, None, &self.dir.join("copy.db"), KEEP);
+        seen.expect("the replica restores").transactions
+    }
+
+    /// The end of each test: the application has ended, the trouble is over.
+    fn ends_well(&self, sidecar: Sidecar) {
+        sidecar.caught_up();
+        let lines = sidecar.lines();
+        sidecar.stop();
+        let mut txids: Vec<u64> = lines.iter().filter_map(|line| reported(line)).collect();
+        let reports = txids.len();
+        txids.dedup();
+        assert_eq!(txids.len(), reports, "a transaction was reported twice");
+        let objects = ltx_files(&self.replica, 0);
+        let expected: Vec<(u64, u64)> = (1..=objects.len() as u64).map(|txid| (txid, txid)).collect();
+        assert_eq!(objects, expected, "a gap or a double in level 0");
+        assert_equal_to_source(&self.database, &self.replica);
+    }
+}
+
+fn status(sidecar: &Sidecar) -> Value {
+    sidecar.status().unwrap_or_default()
+}
+
+/// Waits until the status names a failure and a lag.
+fn trouble_is_told(sidecar: &Sidecar) {
+    wait_for("the trouble in the status", PATIENCE, || {
+        let status = status(sidecar);
+        status["last_error"].is_string() && status["lag_frames"] != 0
+    });
+}
+
+fn recovers(sidecar: &Sidecar) {
+    wait_for("recovery without a human", PATIENCE, || is_caught_up(&status(sidecar)));
+    assert!(status(sidecar)["last_error"].is_null(), "{}", status(sidecar));
+}
+
+#[test]
+fn a_store_that_answers_late() {
+    let scene = Scene::new("late");
+    let faults = FsyncFaults::new(scene.dir.path());
+    faults.delay(".tmp", 1_500);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "keep": KEEP }));
+    let sidecar = scene.setup().environment(&faults.variables()).start();
+    let mut largest = 0;
+    wait_for("five transactions on a slow store", PATIENCE, || {
+        largest = largest.max(scene.wal_bytes());
+        sidecar.replicated() >= Some(5)
+    });
+    assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
+    app.stop_writer();
+    drop(app);
+    scene.ends_well(sidecar);
+}
+
+/// The sync of an object fails before it has its name, then that of its directory after: the
+/// first is a failure, the second an answer that was lost.
+#[test]
+fn a_store_that_fails_and_loses_answers() {
+    let scene = Scene::new("fails");
+    let faults = FsyncFaults::new(scene.dir.path());
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 500, "keep": KEEP }));
+    let mut sidecar = scene.setup().environment(&faults.variables()).start();
+    sidecar.wait_line("replicated txid=");
+    for (suffix, times) in [(".tmp", 1), (".tmp", 4), ("/ltx/0", 1), ("/ltx/0", 3), (".tmp", 2)] {
+        let before = sidecar.replicated();
+        faults.fail(suffix, times);
+        wait_for("the faults to happen", PATIENCE, || faults.used_up());
+        wait_for("replication to go on", PATIENCE, || sidecar.replicated() > before);
+    }
+    assert!(sidecar.count("failed, again in") >= 5);
+    let committed = app.pause_writer();
+    recovers(&sidecar);
+    assert_eq!(scene.held(), committed);
+    app.stop_writer();
+    drop(app);
+    scene.ends_well(sidecar);
+}
+
+/// Full speed and more pages than memory may hold: the WAL keeps its bound all the same.
+#[test]
+fn a_store_that_is_away_for_a_minute() {
+    let scene = Scene::new("away");
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "keep": 20_000, "bytes": 900, "rate": 1_000 }));
+    let mut sidecar = scene.setup().start();
+    sidecar.wait_line("replicated txid=");
+    let (before, held) = (Instant::now(), sidecar.replicated());
+    let away = Away::take(&scene.replica);
+    trouble_is_told(&sidecar);
+    let mut largest = 0;
+    while before.elapsed() < Duration::from_secs(60) {
+        largest = largest.max(scene.wal_bytes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = status(&sidecar);
+    assert!(told["lag_seconds"].as_f64().is_some_and(|lag| lag > 55.0), "{told}");
+    assert!(told["lag_frames"].as_u64().is_some_and(|frames| frames > 10_000), "{told}");
+    assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
+    println!("WAL at most {largest} bytes while the store was away; {told}");
+    away.bring_back();
+    wait_for("replication to go on", PATIENCE, || sidecar.replicated() > held);
+    app.stop_writer();
+    drop(app);
+    recovers(&sidecar);
+    scene.ends_well(sidecar);
+}
+
+/// A write that hangs for longer than a request may take, and lands after all.
+#[test]
+fn a_store_that_hangs_beyond_the_deadline() {
+    let mut scene = Scene::new("hangs");
+    let mount = scene.dir.join("volume");
+    scene.replica = mount.join("replica");
+    let mut volume = Volume::mount(scene.dir.path(), &mount, 64);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 200, "keep": KEEP }));
+    let mut sidecar = scene.setup().start();
+    sidecar.wait_line("replicated txid=");
+    volume.freeze();
+    let frozen = Instant::now();
+    let mut largest = 0;
+    while sidecar.count("no answer from the store") == 0 {
+        largest = largest.max(scene.wal_bytes());
+        assert!(frozen.elapsed() < Duration::from_secs(90), "a hanging put is never given up");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(status(&sidecar)["last_error"].is_string());
+    assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
+    volume.thaw();
+    let committed = app.pause_writer();
+    recovers(&sidecar);
+    assert_eq!(scene.held(), committed);
+    app.stop_writer();
+    drop(app);
+    scene.ends_well(sidecar);
+    drop(volume);
+}
+
+#[test]
+fn a_replica_without_space() {
+    let mut scene = Scene::new("full-replica");
+    let mount = scene.dir.join("volume");
+    scene.replica = mount.join("replica");
+    let volume = Tmpfs::mount(&mount, 24 << 10);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 300, "keep": KEEP }));
+    let mut sidecar = scene.setup().start();
+    sidecar.wait_line("replicated txid=");
+    volume.fill();
+    trouble_is_told(&sidecar);
+    sidecar.wait_nth_line("failed, again in", 4);
+    volume.free();
+    let committed = app.pause_writer();
+    recovers(&sidecar);
+    assert_eq!(scene.held(), committed);
+    app.stop_writer();
+    drop(app);
+    scene.ends_well(sidecar);
+    drop(volume);
+}
+
+/// The local state cannot be written: replication goes on without, and a kill in that time costs
+/// nothing but work.
+#[test]
+fn local_state_without_space() {
+    let scene = Scene::new("full-state");
+    let state = scene.dir.join("state");
+    let volume = Tmpfs::mount(&state, 512);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 300, "keep": KEEP }));
+    let mut sidecar = scene.setup().state_dir(&state).start();
+    sidecar.wait_line("replicated txid=");
+    volume.fill();
+    sidecar.wait_line("local state cannot be written");
+    let before = sidecar.replicated();
+    wait_for("replication to go on without local state", PATIENCE, || {
+        sidecar.replicated().map(|txid| txid - 2) > before
+    });
+    sidecar.kill();
+    let mut sidecar = scene.setup().state_dir(&state).start();
+    sidecar.wait_line("replicated txid=");
+    volume.free();
+    sidecar.wait_line("local state: works again");
+    let committed = app.pause_writer();
+    recovers(&sidecar);
+    assert_eq!(scene.held(), committed);
+    // What was written down since is whole: a third run goes on from it without a survey.
+    sidecar.kill();
+    let sidecar = scene.setup().state_dir(&state).start();
+    app.resume_writer();
+    wait_for("replication to go on", PATIENCE, || sidecar.replicated().is_some());
+    app.stop_writer();
+    drop(app);
+    scene.ends_well(sidecar);
+    drop(volume);
+}
+
+fn lose_state(scene: &Scene) {
+    fs::remove_dir_all(scene.dir.join(".app.db-driftless")).expect("it was there");
+}
+
+/// With the local state lost, the source in the head's state or past it by the WAL's own proof is
+/// enough to go on in the same history.
+#[test]
+fn local_state_lost_while_stopped() {
+    let scene = Scene::new("lost-state");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.sql("a", "PRAGMA wal_autocheckpoint=0");
+    app.tx("a");
+    let sidecar = scene.setup().start();
+    sidecar.caught_up();
+    sidecar.stop();
+    lose_state(&scene);
+    // Nothing happened meanwhile.
+    let sidecar = scene.setup().start();
+    app.tx("a");
+    sidecar.caught_up();
+    let last = sidecar.replicated();
+    sidecar.kill();
+    lose_state(&scene);
+    // One commit more in the same WAL.
+    app.tx("a");
+    let sidecar = scene.setup().start();
+    sidecar.caught_up();
+    assert!(sidecar.replicated() > last);
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), 3);
+}
+
+/// With the local state lost and the WAL restarted since, nothing proves that this database is the
+/// one: exit 5, until a person says so.
+#[test]
+fn local_state_lost_and_nothing_to_prove_it() {
+    let scene = Scene::new("no-proof");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    let sidecar = scene.setup().start();
+    sidecar.caught_up();
+    sidecar.stop();
+    lose_state(&scene);
+    app.tx("a");
+    app.sql("a", "PRAGMA wal_checkpoint(TRUNCATE)");
+    app.tx("a");
+    let mut sidecar = scene.setup().start();
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(5), "{:?}", sidecar.lines());
+    assert!(sidecar.count("-adopt") > 0, "{:?}", sidecar.lines());
+    let sidecar = scene.setup().arguments(&["-adopt"]).start();
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), 3);
+}
+
+#[test]
+fn a_replica_of_another_database() {
+    let scene = Scene::new("foreign");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    let sidecar = scene.setup().start();
+    sidecar.caught_up();
+    sidecar.stop();
+    let before = snapshot(&scene.replica);
+    let other = scene.dir.join("other.db");
+    app.prepare("b", &other);
+    app.tx("b");
+    let mut second = Sidecar::of(&other, &scene.replica);
+    assert_eq!(second.wait(PATIENCE).code(), Some(5), "{:?}", second.lines());
+    assert!(second.count("hint") > 0, "{:?}", second.lines());
+    assert_eq!(snapshot(&scene.replica), before, "nothing may be written there");
+}
+
+/// Names and sizes of the objects of level 0.
+fn snapshot(replica: &Path) -> Vec<(u64, u64)> {
+    let size = |txid| fs::metadata(replica.join(format!("ltx/0/{txid:016x}-{txid:016x}.ltx"))).map_or(0, |f| f.len());
+    level0(replica).into_iter().map(|txid| (txid, size(txid))).collect()
+}
+
+/// What must leave a trace when the final sync is not to be had: exit 6, and the transactions.
+fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
+    let scene = Scene::new("stop-away");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    let settings = format!("shutdown-sync-timeout: {timeout}");
+    let mut sidecar = scene.setup().settings(&settings).start();
+    sidecar.caught_up();
+    let next = sidecar.replicated().expect("caught up") + 1;
+    let away = Away::take(&scene.replica);
+    app.tx("a");
+    trouble_is_told(&sidecar);
+    let asked = Instant::now();
+    for n in 1..=signals {
+        sidecar.ask_to_stop();
+        if n < signals {
+            sidecar.wait_nth_line("stopping", n);
+        }
+    }
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(6), "{:?}", sidecar.lines());
+    assert!(asked.elapsed() < within, "took {:?}", asked.elapsed());
+    let named = format!("{next:016x}");
+    assert!(sidecar.lines().iter().rev().take(6).any(|line| line.contains(&named)), "{:?}", sidecar.lines());
+    away.bring_back();
+    // Nobody has to do anything but start it again.
+    let sidecar = scene.setup().start();
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), 2);
+}
+
+#[test]
+fn a_shutdown_while_the_store_is_away_names_what_is_left() {
+    stopped_while_away(1, "2s", Duration::from_secs(6));
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    stopped_while_away(2, "60s", Duration::from_secs(4));
+}

@@ -13,9 +13,8 @@ const SLACK_LINES: usize = 50;
 
 /// Files over the limit, with their lines.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("core/src/engine/base.rs", 885),
-    ("core/src/engine/source.rs", 1260),
-    ("core/src/engine/upload.rs", 639),
+    ("core/src/engine/source.rs", 651),
+    ("core/src/engine/upload.rs", 638),
 ];
 
 /// Functions over the limit, as `path::name`, with their lines.

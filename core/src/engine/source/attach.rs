@@ -3,17 +3,17 @@
 use super::*;
 
 impl Replicator {
-    pub(super) fn wait_for(&mut self, now: Now, why: &str, hint: &str, out: &mut Actions) {
+    pub(super) fn wait_for(&mut self, now: Now, waiting: Waiting, out: &mut Actions) {
         if self.config.once {
-            return self.stop(Exit::Failed { error: why.into(), hint: hint.into() }, out);
+            return self.stop(Exit::Failed { error: waiting.why, hint: waiting.hint }, out);
         }
         self.source.script.clear();
         self.source.retry = Retry::default();
         self.source.sweep_at = Some(now.mono.after(SWEEP));
         self.source.drained = true;
-        let waiting = Waiting { why: why.into(), hint: hint.into() };
         if self.waiting.as_ref() != Some(&waiting) {
-            out.notify(Severity::Warn, Fact::Waiting { why: why.into(), hint: hint.into() });
+            let fact = Fact::Waiting { why: waiting.why.clone(), hint: waiting.hint.clone() };
+            out.notify(Severity::Warn, fact);
         }
         self.waiting = Some(waiting);
     }
@@ -21,8 +21,8 @@ impl Replicator {
     pub(super) fn admit(&mut self, now: Now, admission: Admission, out: &mut Actions) -> bool {
         match admission {
             Admission::Open => true,
-            Admission::Wait { why, hint } => {
-                self.wait_for(now, why, hint, out);
+            Admission::Wait { why, hint, unseen } => {
+                self.wait_for(now, Waiting { why: why.into(), hint: hint.into(), unseen }, out);
                 false
             }
             Admission::Refuse { why, hint } => {
@@ -172,7 +172,8 @@ impl Replicator {
             }
             SourceErrorKind::Denied => {
                 let hint = "give the user that runs driftless read and write access to the database, its -wal, its -shm and their directory";
-                self.wait_for(now, &error.text, hint, out);
+                let waiting = Waiting { why: error.text.clone(), hint: hint.into(), unseen: true };
+                self.wait_for(now, waiting, out);
             }
             SourceErrorKind::NotADatabase => {
                 let hint = "name a plain SQLite database; encrypted files are not supported";

@@ -19,34 +19,51 @@ impl Replicator {
             && source.frames_uncaptured() == 0
     }
 
-    pub(super) fn begin_checkpoint(&mut self) -> bool {
-        use Step::{BeginOther, BeginPin, Capture, Checkpoint, EndOther, EndPin, Lock, Unlock, Verify};
+    pub(super) fn begin_checkpoint(&mut self, now: Now) -> bool {
+        use Step::Verify;
         let frames = self.source.wal_frames();
-        let locked = frames >= self.config.min_checkpoint_pages.saturating_mul(LOCK_FACTOR)
-            && self.source.checkpoint_cost <= SLOW_CHECKPOINT;
-        self.begin_script(&[Verify, BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther]);
-        if locked {
-            self.begin_script(&[Lock, Capture, EndPin, Checkpoint, BeginPin, Capture, Unlock]);
-        }
-        true
+        let large = frames >= self.config.min_checkpoint_pages.saturating_mul(LOCK_FACTOR);
+        let rested = self.source.lock_rest_until.is_none_or(|until| until <= now.mono);
+        self.source.passes_left = if large && rested { PASSES_MAX } else { 0 };
+        self.begin_script(&[Verify]);
+        self.begin_pass()
     }
 
-    pub(super) fn checkpointed(&mut self, now: Now) {
-        if !self.source.locked {
-            self.source.checkpoint_cost = now.mono.since(self.source.op_since);
+    fn begin_pass(&mut self) -> bool {
+        use Step::{BeginOther, BeginPin, Capture, Checkpoint, EndOther, EndPin};
+        self.begin_script(&[BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther])
+    }
+
+    /// After a pass without the lock over a large WAL: the lock, once what is left to copy is
+    /// little; another pass before that, since everything copied under the lock is time that the
+    /// application waits.
+    fn goes_on_to_lock(&mut self, index: &WalIndex) -> bool {
+        use Step::{BeginPin, Capture, Checkpoint, EndPin, Lock, Unlock};
+        let passes_left = core::mem::take(&mut self.source.passes_left);
+        if passes_left == 0 || self.wal_may_restart() || self.source.pin.is_none() {
+            return false;
         }
-        self.next_step();
+        let tail = index.mx_frame.saturating_sub(index.n_backfill);
+        if tail > self.config.min_checkpoint_pages && passes_left > 1 {
+            self.source.passes_left = passes_left - 1;
+            return self.begin_pass();
+        }
+        self.begin_script(&[Lock, Capture, EndPin, Checkpoint, BeginPin, Capture, Unlock])
+    }
+
+    /// Rests the lock after it was held for long: the disk is slow now, and the application must
+    /// not wait for it over and over.
+    pub(super) fn rest_lock(&mut self, now: Now) {
+        let held = self.source.lock_since.take().map_or(Duration::ZERO, |since| now.mono.since(since));
+        let factor = if held > COMMIT_WAIT_MAX { LOCK_REST_LONG } else { LOCK_REST_SHORT };
+        self.source.lock_rest_until = (held > SLOW_LOCK).then(|| now.mono.after(held * factor));
     }
 
     pub(super) fn after_checkpoint(&mut self, now: Now, locked: bool, out: &mut Actions) {
-        if self.source.script.front() == Some(&Step::Lock) {
-            if self.wal_may_restart() {
-                self.source.script.clear();
-            } else {
-                return;
-            }
-        }
         let Some(index) = self.source.index else { return };
+        if !locked && self.goes_on_to_lock(&index) {
+            return;
+        }
         out.notify(
             Severity::Debug,
             Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },

@@ -23,7 +23,9 @@ pub fn scratch(name: &str) -> PathBuf {
 pub fn main(words: &[&str]) {
     let seconds: f64 = words.first().map_or(15.0, |word| word.parse().expect("seconds"));
     println!("\n## Load: {seconds} s, transactions of five rows, synchronous=NORMAL\n");
-    println!("| writer | beside | tx/s | CPU µs/tx | slowest commit ms | p99.99 ms | WAL MB max | WAL MB end | written MB | replica MB | RSS MB | peak MB |");
+    println!(
+        "| writer | beside | tx/s | CPU µs/tx | slowest commit ms | p99.99 ms | WAL MB max | WAL MB end | written MB | replica MB | RSS MB | peak MB |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for rate in [0.0, 4_000.0, 400.0] {
         row(rate, None, seconds);

@@ -40,8 +40,12 @@ impl Program {
     /// The binary.
     pub fn binary(self) -> PathBuf {
         match self {
-            Program::Driftless => std::env::var_os("DRIFTLESS_BIN").map_or_else(release_binary, PathBuf::from),
-            Program::Litestream => std::env::var_os("LITESTREAM_BIN").map_or_else(driftless_tests::litestream, PathBuf::from),
+            Program::Driftless => {
+                std::env::var_os("DRIFTLESS_BIN").map_or_else(release_binary, PathBuf::from)
+            }
+            Program::Litestream => {
+                std::env::var_os("LITESTREAM_BIN").map_or_else(driftless_tests::litestream, PathBuf::from)
+            }
         }
     }
 }

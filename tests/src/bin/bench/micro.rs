@@ -22,7 +22,9 @@ pub fn main() {
     println!("| work | µs a page | MB/s | allocations a page |");
     println!("|---|---|---|---|");
     report("WAL scan (salts, checksums)", || scan(&wal, size));
-    report("page checksum (CRC-64)", || pages.iter().zip(1..).map(|(page, no)| page_checksum(number(no), page)).fold(0, |a, b| a ^ b));
+    report("page checksum (CRC-64)", || {
+        pages.iter().zip(1..).map(|(page, no)| page_checksum(number(no), page)).fold(0, |a, b| a ^ b)
+    });
     report("LTX encode (LZ4, checksums, index)", || encode(&pages, size, &mut file));
     report("LTX decode, pieces of 64 KiB", || decode(&file));
     report("page iteration (index of the tail)", || {
@@ -40,7 +42,9 @@ fn text_page(no: u32) -> Vec<u8> {
     let mut seed = no.wrapping_mul(2_654_435_761);
     while page.len() < 4_096 {
         seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
-        page.extend_from_slice(format!("event {seed:08x} user {} opened page {}; ", seed % 5_000, seed >> 20).as_bytes());
+        page.extend_from_slice(
+            format!("event {seed:08x} user {} opened page {}; ", seed % 5_000, seed >> 20).as_bytes(),
+        );
     }
     page.truncate(4_096);
     page
@@ -64,7 +68,9 @@ fn scan(wal: &[u8], size: PageSize) -> u64 {
     let header = WalHeader::decode(wal).expect("the header decodes");
     let mut scanner = Scanner::from_header(&header);
     let mut seen = 0_u64;
-    scanner.scan(&wal[32..], PAGES, &mut |_, frame, _| seen += u64::from(frame.page.get())).expect("the frames are in order");
+    scanner
+        .scan(&wal[32..], PAGES, &mut |_, frame, _| seen += u64::from(frame.page.get()))
+        .expect("the frames are in order");
     seen + u64::from(size.get())
 }
 

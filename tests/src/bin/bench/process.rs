@@ -20,11 +20,7 @@ impl Measured {
         let log = fs::File::create(db.with_extension("log")).expect("a log file is made");
         let mut command = Command::new(program.binary());
         command.arg("replicate").arg(db).arg(format!("file://{}", replica.display()));
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the replicator starts");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the replicator starts");
         Measured { program, child }
     }
 

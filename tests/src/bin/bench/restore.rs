@@ -12,7 +12,9 @@ use crate::process::{Measured, tree_bytes};
 /// One replica by each program, restored by each, five times; medians.
 pub fn main() {
     println!("\n## Restore of the same directory replica\n");
-    println!("| replica written by | database MB | replica MB | files | restored by | wall s | user+sys s | peak MB | ratio |");
+    println!(
+        "| replica written by | database MB | replica MB | files | restored by | wall s | user+sys s | peak MB | ratio |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for writer in [Program::Driftless, Program::Litestream] {
         let directory = scratch("restore");
@@ -43,7 +45,8 @@ fn fill(writer: Program, db: &Path, replica: &Path) {
     let exe = std::env::current_exe().expect("own path");
     let run = |seconds: &str, rate: &str| {
         let words = ["writer", db.to_str().expect("a path in UTF-8"), seconds, rate, "5"];
-        let status = Command::new(&exe).args(words).stdout(Stdio::null()).status().expect("the writer starts");
+        let status =
+            Command::new(&exe).args(words).stdout(Stdio::null()).status().expect("the writer starts");
         assert!(status.success(), "the writer writes");
     };
     run("0.1", "0");

@@ -1,0 +1,221 @@
+//! One database, one replica, two replicators in turn.
+//!
+//! The application writes numbered rows all the time, also between the legs. Litestream compacts at
+//! short levels, so that its compaction runs over files of ours, and so that ours goes on behind
+//! files whose chain is erased. What must hold after each leg: the replica holds rows 1 to some n,
+//! each once, for both restorers; after the last one, all of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use driftless_tests::command::{restore, run_litestream};
+use driftless_tests::daemon::ltx_files;
+use driftless_tests::db::{open_to_read, open_wal};
+use driftless_tests::{Daemon, TempDir, dump_digest, integrity_check, wait_for};
+
+/// More than [`driftless_tests::PATIENCE`]: Litestream's own schedules are waited for.
+const LEG: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replicator {
+    Litestream,
+    Driftless,
+}
+
+/// Writes rows 1, 2, 3, … until told to stop, one a transaction, with a running sum beside them.
+struct Application {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Application {
+    fn start(db: &Path) -> Application {
+        let app = open_wal(db);
+        app.execute_batch(
+            "create table if not exists log(n integer primary key, pad blob);
+             create table if not exists total(rows integer, sum integer);
+             insert into total select 0, 0 where not exists (select 1 from total)",
+        )
+        .unwrap();
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop_too, written_too) = (Arc::clone(&stop), Arc::clone(&written));
+        let thread = thread::spawn(move || {
+            for n in 1_i64.. {
+                app.execute_batch(&format!(
+                    "begin immediate;
+                     insert into log values ({n}, randomblob(300));
+                     update total set rows = rows + 1, sum = sum + {n};
+                     commit"
+                ))
+                .expect("the application is never refused");
+                written_too.store(n.cast_unsigned(), Ordering::SeqCst);
+                if stop_too.load(Ordering::SeqCst) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Application { stop, written, thread: Some(thread) }
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    fn wait_for_rows(&self, more: u64) {
+        let goal = self.written() + more;
+        wait_for("the application to write", LEG, || {
+            assert!(!self.thread.as_ref().expect("runs").is_finished(), "the application died");
+            self.written() >= goal
+        });
+    }
+
+    fn stop(mut self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().expect("stopped once").join().expect("the application did not fail");
+        self.written()
+    }
+}
+
+struct Scene {
+    dir: TempDir,
+    db: PathBuf,
+    replica: PathBuf,
+    config: PathBuf,
+}
+
+impl Scene {
+    fn new(name: &str) -> Scene {
+        let dir = TempDir::new(name);
+        let (db, replica, config) = (dir.join("app.db"), dir.join("replica"), dir.join("litestream.yml"));
+        let text = format!(
+            "levels:\n  - interval: 1s\n  - interval: 3s\n  - interval: 9s\n\
+             snapshot:\n  interval: 10s\n  retention: 1h\n\
+             l0-retention: 4s\nl0-retention-check-interval: 1s\n\
+             dbs:\n  - path: {}\n    replica:\n      type: file\n      path: {}\n      sync-interval: 200ms\n",
+            db.display(),
+            replica.display()
+        );
+        fs::write(&config, text).unwrap();
+        Scene { dir, db, replica, config }
+    }
+
+    fn head(&self) -> u64 {
+        (0..=9).flat_map(|level| ltx_files(&self.replica, level)).map(|(_, max)| max).max().unwrap_or(0)
+    }
+
+    fn covered(&self, level: u32) -> u64 {
+        ltx_files(&self.replica, level).into_iter().map(|(_, max)| max).max().unwrap_or(0)
+    }
+
+    /// Lets one replicator run while the application writes: ours for five segments, Litestream until
+    /// it has compacted beyond what it found.
+    fn leg(&self, who: Replicator, app: &Application) {
+        let found = self.head();
+        match who {
+            Replicator::Driftless => {
+                let mut daemon = Daemon::replicate(&self.db, &self.replica);
+                daemon.wait_until("five segments of ours", LEG, || self.covered(0) >= found + 5);
+                app.wait_for_rows(20);
+                let ended = daemon.term().expect_code(0);
+                assert!(!ended.log.contains(" ERROR "), "{}", ended.log);
+            }
+            Replicator::Litestream => {
+                let mut daemon = Daemon::litestream(&self.db, &["-config".as_ref(), self.config.as_os_str()]);
+                daemon.wait_until("Litestream's compaction over all it found", LEG, || {
+                    self.covered(0) >= found + 5 && self.covered(1) > found && self.covered(2) >= found
+                });
+                app.wait_for_rows(20);
+                let ended = daemon.term().expect_code(0);
+                assert!(!ended.log.contains("level=ERROR"), "{}", ended.log);
+            }
+        }
+        assert!(self.head() >= found + 5, "{who:?} has made no progress");
+        app.wait_for_rows(20);
+    }
+
+    /// Restores with both programs and checks that each result has rows 1 to n; returns n.
+    fn check(&self, leg: usize) -> u64 {
+        let (ours, theirs) =
+            (self.dir.join(&format!("ours-{leg}.db")), self.dir.join(&format!("theirs-{leg}.db")));
+        restore(&self.replica, &ours, None);
+        let url = format!("file://{}", self.replica.display());
+        run_litestream(["restore", "-o", &theirs.display().to_string(), &url]).expect_ok();
+        assert_eq!(dump_digest(&ours), dump_digest(&theirs), "after leg {leg} the two restores differ");
+        integrity_check(&ours);
+        rows_without_gap(&ours)
+    }
+}
+
+/// How many rows there are; they are 1 to n, and each was counted once.
+fn rows_without_gap(db: &Path) -> u64 {
+    let (count, max, distinct, rows, sum): (i64, i64, i64, i64, i64) = open_to_read(db)
+        .query_row(
+            "select count(*), max(n), count(distinct n), (select rows from total), (select sum from total) from log",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+        )
+        .unwrap();
+    assert_eq!([max, distinct, rows], [count; 3], "rows are lost or doubled in {}", db.display());
+    assert_eq!(sum, count * (count + 1) / 2, "{}", db.display());
+    count.cast_unsigned()
+}
+
+fn check(name: &str, legs: [Replicator; 4]) {
+    let scene = Scene::new(name);
+    let app = Application::start(&scene.db);
+    app.wait_for_rows(20);
+    let mut replicated = 0;
+    let mut app = Some(app);
+    for (leg, who) in legs.into_iter().enumerate() {
+        let before = app.as_ref().expect("runs until the last leg").written();
+        scene.leg(who, app.as_ref().expect("runs until the last leg"));
+        if leg + 1 == legs.len() {
+            // The last leg comes once more, to take what was written after its end.
+            let written = app.take().expect("the last leg").stop();
+            final_sync(&scene, who);
+            replicated = scene.check(leg);
+            assert_eq!(replicated, written, "the last restore has every row");
+            assert_eq!(dump_digest(&scene.db), dump_digest(&scene.dir.join(&format!("ours-{leg}.db"))));
+        } else {
+            let now = scene.check(leg);
+            assert!(
+                now > replicated && now >= before,
+                "leg {leg}: {now} rows after {replicated}, {before} written"
+            );
+            replicated = now;
+        }
+    }
+}
+
+fn final_sync(scene: &Scene, who: Replicator) {
+    match who {
+        Replicator::Driftless => {
+            let args = ["-once".as_ref(), scene.db.as_os_str(), scene.replica.as_os_str()];
+            Daemon::replicate_with(&scene.db, &args).wait_end(LEG).expect_code(0);
+        }
+        Replicator::Litestream => {
+            let found = scene.head();
+            let mut daemon = Daemon::litestream(&scene.db, &["-config".as_ref(), scene.config.as_os_str()]);
+            daemon.wait_until("Litestream to go on", LEG, || scene.head() > found);
+            daemon.term().expect_code(0);
+        }
+    }
+}
+
+#[test]
+fn four_legs_beginning_with_litestream_lose_and_double_nothing() {
+    use Replicator::{Driftless, Litestream};
+    check("handover-ls", [Litestream, Driftless, Litestream, Driftless]);
+}
+
+#[test]
+fn four_legs_beginning_with_us_lose_and_double_nothing() {
+    use Replicator::{Driftless, Litestream};
+    check("handover-us", [Driftless, Litestream, Driftless, Litestream]);
+}
