@@ -69,6 +69,7 @@ fn the_wal_has_a_bound_under_load() {
         let summary = run_plan(1, plan, false).unwrap_or_else(|failure| panic!("{failure}"));
         let frames = summary.wal_bytes_max / (512 + 24);
         assert!(frames <= 16 * threshold, "{frames} frames with autocheckpoint {autocheckpoint}");
+        assert_eq!(summary.bases, (1, 0), "a checkpoint alone causes no base");
         assert!(summary.blocked_us_max <= 100_000, "blocked for {} us", summary.blocked_us_max);
     }
 }
