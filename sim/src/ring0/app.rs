@@ -133,7 +133,7 @@ pub struct App {
     /// Numbers that may have been committed instead.
     in_doubt: Vec<i64>,
     /// What was acknowledged before a commit that recovery brought to light.
-    unsynced: Option<i64>,
+    unsynced: Vec<i64>,
     kept: Option<i64>,
     /// What was found missing.
     missing: Option<String>,
@@ -208,7 +208,7 @@ impl App {
             autocheckpoint: 1_000,
             acknowledged: 0,
             in_doubt: Vec::new(),
-            unsynced: None,
+            unsynced: Vec::new(),
             kept: None,
             missing: None,
             fault,
@@ -223,7 +223,7 @@ impl App {
     pub fn power_lost(&mut self) {
         self.forget_connections();
         self.anything_goes = !self.durable;
-        self.in_doubt.extend(self.unsynced.take());
+        self.in_doubt.append(&mut self.unsynced);
     }
 
     /// Whether a snapshot is being held.
@@ -407,7 +407,7 @@ impl App {
         }
         if found != self.acknowledged {
             // It was never synced: power loss may still take it.
-            self.unsynced.get_or_insert(self.acknowledged);
+            self.unsynced.push(self.acknowledged);
             (self.acknowledged, self.in_doubt) = (found, Vec::new());
         }
         Ok(())
@@ -446,7 +446,7 @@ impl App {
             return Ok(AppEnd::Done);
         }
         // Only a commit that wrote has put its frames where a phantom's may have been.
-        (self.acknowledged, self.in_doubt, self.unsynced) = (next, Vec::new(), None);
+        (self.acknowledged, self.in_doubt, self.unsynced) = (next, Vec::new(), Vec::new());
         Ok(AppEnd::Committed)
     }
 
