@@ -46,7 +46,10 @@ fn fresh_seeds_stay_quiet_and_do_enough() {
         commits += summary.commits;
         phantoms += summary.phantoms;
     }
-    assert!(restored > 600 && faults > 600 && starts > 100, "{restored} restored, {faults} faults, {starts} starts");
+    assert!(
+        restored > 600 && faults > 600 && starts > 100,
+        "{restored} restored, {faults} faults, {starts} starts"
+    );
     assert!(commits > 2_000 && phantoms > 100, "{commits} commits, {phantoms} phantoms");
 }
 

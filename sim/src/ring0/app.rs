@@ -280,7 +280,9 @@ impl App {
                 self.busy += 1;
                 Ok(AppEnd::Busy)
             }
-            Some(ErrorCode::SystemIoFailure) => Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error()))),
+            Some(ErrorCode::SystemIoFailure) => {
+                Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error())))
+            }
             _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
         }
     }
@@ -288,7 +290,12 @@ impl App {
     fn run(&mut self, sqlite: &SimSqlite, op: AppOp) -> Sql {
         let finishes = matches!(
             op,
-            AppOp::Rest | AppOp::Kill | AppOp::Commit | AppOp::Rollback | AppOp::ReaderBegin | AppOp::ReaderEnd
+            AppOp::Rest
+                | AppOp::Kill
+                | AppOp::Commit
+                | AppOp::Rollback
+                | AppOp::ReaderBegin
+                | AppOp::ReaderEnd
         );
         if self.in_transaction && !finishes {
             self.rollback()?;
@@ -353,7 +360,11 @@ impl App {
 
     fn set_autocheckpoint(&mut self) -> Sql {
         if let Some(writer) = &self.writer {
-            writer.query_row(&format!("PRAGMA wal_autocheckpoint={}", self.autocheckpoint), [], |_| Ok(()))?;
+            writer.query_row(
+                &format!("PRAGMA wal_autocheckpoint={}", self.autocheckpoint),
+                [],
+                |_| Ok(()),
+            )?;
         }
         Ok(AppEnd::Done)
     }
@@ -512,7 +523,9 @@ impl App {
         let _ = disk.unlink(OTHER);
         let other = sqlite.open(PROCESS, OTHER)?;
         prepare(&other, page_bytes, true)?;
-        other.execute_batch("INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n=1000000")?;
+        other.execute_batch(
+            "INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n=1000000",
+        )?;
         other.close().map_err(|(_, error)| error)?;
         App::delete_files(disk);
         disk.rename(OTHER, PATH).and_then(|()| disk.sync_dir("/")).expect("the disk has no faults here");
@@ -534,7 +547,10 @@ impl App {
         App::delete_files(sqlite.disk());
         let disk = sqlite.disk();
         let synced = disk.open(BACKUP).and_then(|file| file.sync());
-        synced.and_then(|()| disk.rename(BACKUP, PATH)).and_then(|()| disk.sync_dir("/")).expect("no faults here");
+        synced
+            .and_then(|()| disk.rename(BACKUP, PATH))
+            .and_then(|()| disk.sync_dir("/"))
+            .expect("no faults here");
         (self.acknowledged, self.in_doubt) = (kept, Vec::new());
         self.open(sqlite, 1_024)
     }
@@ -551,7 +567,8 @@ impl App {
         if answer != "ok" {
             return Err(fail(answer));
         }
-        let query = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litestream%' OR name LIKE '%driftless%'";
+        let query =
+            "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litestream%' OR name LIKE '%driftless%'";
         let traces: i64 = writer.query_row(query, [], |row| row.get(0)).map_err(sql)?;
         if traces > 0 {
             return Err(fail(format!("{traces} objects of ours stand in the schema")));

@@ -70,7 +70,8 @@ mod tests {
     fn decisions_follow_from_their_names_alone() {
         let dice = Dice::new(7);
         assert_eq!(dice.draw("store", "put", 3), Dice::new(7).draw("store", "put", 3));
-        let others = [dice.draw("store", "put", 4), dice.draw("store", "pu", 3), Dice::new(8).draw("store", "put", 3)];
+        let others =
+            [dice.draw("store", "put", 4), dice.draw("store", "pu", 3), Dice::new(8).draw("store", "put", 3)];
         assert!(others.iter().all(|other| *other != dice.draw("store", "put", 3)));
         let hits = (0..10_000).filter(|n| dice.chance("a", "b", *n, 1, 4)).count();
         assert!((2_300..2_700).contains(&hits), "{hits} of 10,000 at one in four");

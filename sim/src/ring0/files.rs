@@ -1,7 +1,9 @@
 //! The files of a database on the simulated disk, as the production port asks for them.
 
 use driftless::port::source::SourceFiles;
-use driftless_core::machine::{Filesystem, LitestreamHead, SourceError, SourceErrorKind, SourceFacts, WalFacts};
+use driftless_core::machine::{
+    Filesystem, LitestreamHead, SourceError, SourceErrorKind, SourceFacts, WalFacts,
+};
 
 use crate::disk::Disk;
 
@@ -22,7 +24,9 @@ impl SimFiles {
         match self.disk.stat(&format!("{}{suffix}", self.path)) {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(SourceError { kind: SourceErrorKind::Io, text: error.to_string(), index: None }),
+            Err(error) => {
+                Err(SourceError { kind: SourceErrorKind::Io, text: error.to_string(), index: None })
+            }
         }
     }
 }
@@ -42,7 +46,11 @@ impl SourceFiles for SimFiles {
             owner: true,
             regular: !file.is_dir,
             filesystem: Filesystem::Local,
-            wal: wal.map(|wal| WalFacts { inode: wal.ino, size: wal.size, mtime_ns: i128::from(wal.mtime_ns) }),
+            wal: wal.map(|wal| WalFacts {
+                inode: wal.ino,
+                size: wal.size,
+                mtime_ns: i128::from(wal.mtime_ns),
+            }),
             shm: self.stat("-shm")?.is_some(),
             journal: self.stat("-journal")?.map(|journal| journal.size),
         }))

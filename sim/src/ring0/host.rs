@@ -10,7 +10,8 @@ use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest, StateRequest, StoreRequest,
+    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest,
+    StateRequest, StoreRequest,
 };
 
 use super::app::PATH;
@@ -152,10 +153,13 @@ impl World {
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
-                let fails = request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                let fails =
+                    request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
                 // Without a record of who we are, the state counts as lost.
                 let names_us = match &request {
-                    StateRequest::Append(record) => matches!(Record::decode(record), Some(Record::Identity { .. })),
+                    StateRequest::Append(record) => {
+                        matches!(Record::decode(record), Some(Record::Identity { .. }))
+                    }
                     request => *request == StateRequest::Sync,
                 };
                 self.state_lost |= fails && names_us;
@@ -226,10 +230,18 @@ impl World {
             return (Fate::Works, wait);
         }
         self.summary.faults += 1;
-        let fates =
-            [Fate::Refused, Fate::Conflict, Fate::Lost, Fate::Lost, Fate::Unclear, Fate::Hangs, Fate::Swallowed];
+        let fates = [
+            Fate::Refused,
+            Fate::Conflict,
+            Fate::Lost,
+            Fate::Lost,
+            Fate::Unclear,
+            Fate::Hangs,
+            Fate::Swallowed,
+        ];
         let fate = *self.dice.pick("store fate", &subject, n, &fates);
-        let wait = if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
+        let wait =
+            if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
     }
 
@@ -267,7 +279,10 @@ impl World {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
                 self.restore_all()?;
                 if self.restored.txid < Some(*txid) {
-                    let text = format!("{txid} is said to be replicated, {} is not there", capture(self.restored.next()));
+                    let text = format!(
+                        "{txid} is said to be replicated, {} is not there",
+                        capture(self.restored.next())
+                    );
                     return Err(Violation::new("replicated", text));
                 }
             }
@@ -295,7 +310,11 @@ impl World {
         self.restore_all()?;
         let same = self.truth.last() == Some(&self.restored.image);
         if exit == Exit::Done && !same && self.restored.truth_at + 1 < self.owed {
-            let text = format!("state {} is on the replica, {} was committed before", self.restored.truth_at, self.owed - 1);
+            let text = format!(
+                "state {} is on the replica, {} was committed before",
+                self.restored.truth_at,
+                self.owed - 1
+            );
             return Err(Violation::new("exit", format!("{exit:?}: {text}")));
         }
         self.kill();

@@ -43,7 +43,8 @@ impl Image {
 
     /// Makes the page that covers `pending_byte` read as zeros.
     pub fn blank_lock_page(&mut self, pending_byte: u64) {
-        let start = (pending_byte as usize).checked_div(self.page_bytes).map_or(0, |page| page * self.page_bytes);
+        let start =
+            (pending_byte as usize).checked_div(self.page_bytes).map_or(0, |page| page * self.page_bytes);
         if self.page_bytes > 0 && start < self.bytes.len() {
             self.bytes[start..start + self.page_bytes].fill(0);
         }

@@ -48,7 +48,10 @@ impl Restored {
             return Err(fail(format!("its header says {}", header.range)));
         }
         if self.post.is_some() && header.chain.pre != self.post {
-            return Err(fail(format!("it begins at {:?}, its predecessor ends at {:?}", header.chain.pre, self.post)));
+            return Err(fail(format!(
+                "it begins at {:?}, its predecessor ends at {:?}",
+                header.chain.pre, self.post
+            )));
         }
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
@@ -60,7 +63,12 @@ impl Restored {
         self.judge(truth).map_err(&fail)
     }
 
-    fn lay(&mut self, header: &LtxHeader, pages: &[(usize, Vec<u8>)], pending_byte: u64) -> Result<(), String> {
+    fn lay(
+        &mut self,
+        header: &LtxHeader,
+        pages: &[(usize, Vec<u8>)],
+        pending_byte: u64,
+    ) -> Result<(), String> {
         let page_bytes = header.page_size.bytes();
         let commit = header.commit as usize;
         let lock_page = header.page_size.lock_page(pending_byte).get() as usize;

@@ -60,7 +60,10 @@ pub fn run_with_every_crash(seed: u64, plan: &Plan, state: StateFate) -> Result<
     for crash_at in 1..=actions {
         let crashing = Plan { crash_at: Some(crash_at), crash_state: state, ..plan.clone() };
         run_plan(seed, crashing, false).map_err(|mut failure| {
-            failure.violation.text = format!("crash after action {crash_at} of {actions}, state {state:?}: {}", failure.violation.text);
+            failure.violation.text = format!(
+                "crash after action {crash_at} of {actions}, state {state:?}: {}",
+                failure.violation.text
+            );
             failure
         })?;
     }

@@ -75,7 +75,12 @@ impl SimStore {
     }
 
     /// What a request of this fate is answered, after its effect.
-    pub fn perform(&mut self, op: OpId, request: &StoreRequest, fate: Fate) -> Result<StoreReply, StoreError> {
+    pub fn perform(
+        &mut self,
+        op: OpId,
+        request: &StoreRequest,
+        fate: Fate,
+    ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
         let result = if fate.has_effect() { self.effect(op, request) } else { Ok(StoreReply::Done) };
         let says = |kind, text: &str| Err(StoreError { kind, text: text.into() });
@@ -96,7 +101,11 @@ impl SimStore {
                     .objects
                     .iter()
                     .filter(|(key, _)| key.0 == level.get() && from.is_none_or(|from| **key > from))
-                    .map(|(_, (object, body))| Listed { object: *object, len: body.len() as u64, modified: None })
+                    .map(|(_, (object, body))| Listed {
+                        object: *object,
+                        len: body.len() as u64,
+                        modified: None,
+                    })
                     .collect();
                 let max = self.page_max.min(*limit as usize);
                 let more = entries.len() > max;
@@ -107,7 +116,9 @@ impl SimStore {
                 let body = self.get(object).ok_or_else(missing)?;
                 let len = body.len() as u64;
                 let (start, end) = match range {
-                    ByteRange::At { offset, len: want } => ((*offset).min(len), offset.saturating_add(*want).min(len)),
+                    ByteRange::At { offset, len: want } => {
+                        ((*offset).min(len), offset.saturating_add(*want).min(len))
+                    }
                     ByteRange::Tail(want) => (len.saturating_sub(*want), len),
                 };
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
@@ -124,7 +135,10 @@ impl SimStore {
             StoreRequest::PutCommit { put } => {
                 let (object, body) = self.bodies.remove(put).ok_or_else(missing)?;
                 if self.objects.contains_key(&key(&object)) {
-                    return Err(StoreError { kind: StoreErrorKind::AlreadyExists, text: "412 precondition failed".into() });
+                    return Err(StoreError {
+                        kind: StoreErrorKind::AlreadyExists,
+                        text: "412 precondition failed".into(),
+                    });
                 }
                 self.objects.insert(key(&object), (object, Chunk::from(body)));
                 Ok(StoreReply::Done)
@@ -181,7 +195,11 @@ mod tests {
     fn put(store: &mut SimStore, txid: u64, seq: u64, fate: Fate) -> Result<StoreReply, StoreError> {
         let range = TxidRange::single(Txid::new(txid).unwrap());
         let open = OpId { replica: ReplicaId(0), run: 1, seq };
-        store.perform(open, &StoreRequest::PutOpen { object: Object { level: Level::CAPTURES, range } }, Fate::Works)?;
+        store.perform(
+            open,
+            &StoreRequest::PutOpen { object: Object { level: Level::CAPTURES, range } },
+            Fate::Works,
+        )?;
         let bytes = Chunk::from(seq.to_be_bytes().to_vec());
         store.perform(open, &StoreRequest::PutPart { put: open, bytes }, Fate::Works)?;
         store.perform(OpId { seq: seq + 1, ..open }, &StoreRequest::PutCommit { put: open }, fate)

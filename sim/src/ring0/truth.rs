@@ -152,7 +152,9 @@ mod tests {
         truth.committed(&disk, PATH, PENDING);
         let committed = truth.last().unwrap().clone();
         let witness = sqlite.open("witness", PATH).unwrap();
-        let rows = |db: &rusqlite::Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        let rows = |db: &rusqlite::Connection| {
+            db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+        };
         assert_eq!(rows(&witness).unwrap(), 3);
 
         assert!(matches!(app.perform(&sqlite, AppOp::DieInCommit(work)).unwrap(), AppEnd::Failed(_)));

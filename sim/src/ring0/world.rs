@@ -41,11 +41,32 @@ pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 pub(super) enum Entry {
     /// The next operation of the script.
     App,
-    Source { run: u64, op: OpId, request: SourceRequest },
-    Compute { run: u64, op: OpId, job: Job },
-    Store { run: u64, op: OpId, request: StoreRequest, fate: Fate, late: bool },
-    Deliver { run: u64, op: OpId, outcome: Outcome },
-    Tick { run: u64, wake: u64 },
+    Source {
+        run: u64,
+        op: OpId,
+        request: SourceRequest,
+    },
+    Compute {
+        run: u64,
+        op: OpId,
+        job: Job,
+    },
+    Store {
+        run: u64,
+        op: OpId,
+        request: StoreRequest,
+        fate: Fate,
+        late: bool,
+    },
+    Deliver {
+        run: u64,
+        op: OpId,
+        outcome: Outcome,
+    },
+    Tick {
+        run: u64,
+        wake: u64,
+    },
     Changed,
     Start,
     Blow(Blow),
@@ -397,7 +418,8 @@ impl World {
     /// Nobody but us stands in the way of the application's writes, and we may for 100 ms and as
     /// long as the requests take that are made under the lock.
     fn note_blocked(&mut self, op: AppOp, end: &AppEnd) -> Result<(), Violation> {
-        let writes = matches!(op, AppOp::Write(_) | AppOp::Begin(_) | AppOp::DieInCommit(_) | AppOp::FailCommit(_));
+        let writes =
+            matches!(op, AppOp::Write(_) | AppOp::Begin(_) | AppOp::DieInCommit(_) | AppOp::FailCommit(_));
         if !writes || *end != AppEnd::Busy {
             self.blocked_since = None;
             return Ok(());
@@ -407,7 +429,10 @@ impl World {
         self.summary.blocked_us_max = self.summary.blocked_us_max.max(blocked.as_micros() as u64);
         let bound = Duration::from_millis(100) + 24 * self.plan.source_latency;
         if blocked > bound {
-            return Err(Violation::new("source unharmed", format!("no write for {blocked:?}, {bound:?} is allowed")));
+            return Err(Violation::new(
+                "source unharmed",
+                format!("no write for {blocked:?}, {bound:?} is allowed"),
+            ));
         }
         Ok(())
     }
@@ -423,7 +448,8 @@ impl World {
     /// Sends an event if the files changed.
     pub(super) fn note_changes(&mut self, by_app: bool) {
         let disk = self.sqlite.disk();
-        let seen: Vec<_> = ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
+        let seen: Vec<_> =
+            ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
         if seen == self.seen_files {
             return;
         }
@@ -433,7 +459,10 @@ impl World {
         }
         self.summary.digest = self.summary.digest.rotate_left(5) ^ self.now_ns();
         let n = self.summary.actions + self.app_steps;
-        if by_app && self.healed_at.is_none() && self.dice.chance("event", "lost", n, self.plan.events_lost, 100) {
+        if by_app
+            && self.healed_at.is_none()
+            && self.dice.chance("event", "lost", n, self.plan.events_lost, 100)
+        {
             self.say(|| "     the event is lost".into());
             self.event_lost = true;
             return;
