@@ -61,3 +61,18 @@ fn a_seed_repeats() {
     let crashed = run_plan(3, plan.clone(), false).expect("it passes");
     assert_eq!(run_plan(3, plan, false).expect("it passes"), crashed);
 }
+
+/// Without long readers the WAL stays within sixteen times the threshold and the largest
+/// transaction, whatever the application does about checkpoints.
+#[test]
+fn the_wal_has_a_bound_under_load() {
+    for autocheckpoint in [0, 1_000] {
+        let plan = scripts::full_speed(4_000, autocheckpoint);
+        let threshold = u64::from(plan.config.min_checkpoint_pages);
+        let summary = run_plan(1, plan, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let frames = summary.wal_bytes_max / (512 + 24);
+        assert!(frames <= 16 * threshold, "{frames} frames with autocheckpoint {autocheckpoint}");
+        assert_eq!(summary.bases, (1, 0), "a checkpoint alone causes no base");
+        assert!(summary.blocked_us_max <= 100_000, "blocked for {} us", summary.blocked_us_max);
+    }
+}

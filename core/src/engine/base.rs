@@ -183,6 +183,13 @@ impl Base {
             self.end.frame = frame;
             self.pages = header.commit;
             self.frozen = false;
+        } else if header.wal_salts != index.salts && index.mx_frame > 0 && index.n_backfill == 0 {
+            // The WAL has begun anew and nothing of it was copied back: the file alone may be the
+            // head's state, and all of this WAL what was committed since.
+            self.end.frame = 0;
+            self.end.checksum = Default::default();
+            self.pages = header.commit;
+            self.frozen = false;
         }
     }
 }
@@ -450,6 +457,7 @@ impl Replicator {
         let base = self.base_ref();
         let index = base.index.expect("taken with the transaction");
         if base.wanted.prove
+            && !base.wanted.at_end
             && let Some(head) = head
         {
             base.end_at_head(&head.header, &index);

@@ -357,7 +357,11 @@ impl Replicator {
             }
             Standing::CatchUp => return self.boot_catch_up(now),
             Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
-            Standing::Prove => self.want_base("the local state is lost".into(), false, true, true),
+            Standing::Prove => {
+                self.history.table = None;
+                self.history.point = None;
+                self.want_base("the local state is lost, or too old".into(), false, true, true);
+            }
             Standing::Begin { why } => {
                 self.history.table = None;
                 self.history.point = None;
@@ -391,7 +395,7 @@ impl Replicator {
         }
         // The base reads all of it anew; what waits here would keep the source from being opened.
         self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
-        self.base_wanted = Some(BaseWanted { why, full, prove, fence });
+        self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
     }
 
     /// Reads the segments of our own earlier run past the point, one by one.

@@ -75,6 +75,8 @@ struct BaseWanted {
     prove: bool,
     /// Whether failing to prove it is the end, or only means a full base.
     fence: bool,
+    /// The proof failed at the place that the head names: try the state as it is now.
+    at_end: bool,
 }
 
 /// Keeps one database on one replica. See the module's documentation and [`Machine`].

@@ -305,7 +305,8 @@ impl Source {
         self.final_turn = old.final_turn;
         self.drained = old.drained;
         self.retry = old.retry;
-        self.changed_while_cold = old.changed_while_cold;
+        // An event that came while the link was being closed was not looked into.
+        self.changed_while_cold = old.changed_while_cold || old.changed;
         self.sealed_wal = old.sealed_wal;
         self.facts = old.facts;
         self.page_size = old.page_size;

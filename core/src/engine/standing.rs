@@ -115,10 +115,9 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
         };
     };
     if head.header.chain.incarnation > claims.local.incarnation && !claims.adopt {
-        return Standing::Fenced(fenced(format!(
-            "segment {} was written by incarnation {} of this history, the local journal knows only {}: another process continues it",
-            head.object, head.header.chain.incarnation.0, claims.local.incarnation.0
-        )));
+        // A run that could not write down its number, or another process. A journal that is too
+        // old says no more than one that is lost.
+        return Standing::Prove;
     }
     let at = head.txid();
     if at == point.txid {

@@ -520,8 +520,14 @@ impl Replicator {
     /// Writes down that the point moved.
     pub(super) fn finish_stored(&mut self, out: &mut Actions) {
         let txid = self.history.point.as_ref().expect("just advanced").txid;
-        let op = self.append(&Record::Done(txid), out);
-        self.upload = Upload::Done { op };
+        if self.journal.broken {
+            // Its intent may be missing, and that of an earlier try stand in its place: only the
+            // rewrite that follows says the truth.
+            self.upload = Upload::Idle;
+        } else {
+            let op = self.append(&Record::Done(txid), out);
+            self.upload = Upload::Done { op };
+        }
         self.once_is_done();
     }
 

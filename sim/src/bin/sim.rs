@@ -1,11 +1,13 @@
-//! `sim --seeds A..B` runs seeds; `sim replay SEED [-v]` runs one and tells what happens.
+//! `sim --seeds A..B` runs seeds; `sim replay SEED [-v]` runs one and tells what happens;
+//! `sim crash SEED` crashes the short scripts after every action, with the dice of that seed.
 
 #![expect(clippy::print_stdout, reason = "it is a command")]
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use driftless_sim::ring0::run_seed;
+use driftless_sim::ring0::plan::StateFate;
+use driftless_sim::ring0::{run_seed, run_with_every_crash, scripts};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -13,12 +15,31 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["--seeds", range] => seeds(range),
         ["replay", seed, rest @ ..] => replay(seed, rest.contains(&"-v")),
+        ["crash", seed] => crash(seed),
         _ => usage(),
     }
 }
 
+fn crash(seed: &str) -> ExitCode {
+    let Ok(seed) = seed.parse() else { return usage() };
+    for (name, plan) in
+        [("daily", scripts::daily()), ("rough", scripts::rough()), ("crowded", scripts::crowded())]
+    {
+        for state in [StateFate::Kept, StateFate::Cut(2), StateFate::Lost] {
+            match run_with_every_crash(seed, &plan, state) {
+                Ok(actions) => println!("{name}, state {state:?}: {actions} crashes"),
+                Err(failure) => {
+                    println!("{name}: {failure}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn usage() -> ExitCode {
-    eprintln!("usage: sim --seeds A..B | sim replay SEED [-v]");
+    eprintln!("usage: sim --seeds A..B | sim replay SEED [-v] | sim crash SEED");
     ExitCode::from(2)
 }
 

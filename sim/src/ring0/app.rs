@@ -114,7 +114,7 @@ pub enum AppEnd {
     Committed,
     /// It may have written, and if so, that is committed.
     Perhaps,
-    /// Nothing was committed.
+    /// Nothing was committed, but what opening a new database commits.
     Done,
     /// Something may have been written that does not count.
     Failed(String),
@@ -133,7 +133,7 @@ pub struct App {
     /// Numbers that may have been committed instead.
     in_doubt: Vec<i64>,
     /// What was acknowledged before a commit that recovery brought to light.
-    unsynced: Option<i64>,
+    unsynced: Vec<i64>,
     kept: Option<i64>,
     /// What was found missing.
     missing: Option<String>,
@@ -208,7 +208,7 @@ impl App {
             autocheckpoint: 1_000,
             acknowledged: 0,
             in_doubt: Vec::new(),
-            unsynced: None,
+            unsynced: Vec::new(),
             kept: None,
             missing: None,
             fault,
@@ -223,7 +223,7 @@ impl App {
     pub fn power_lost(&mut self) {
         self.forget_connections();
         self.anything_goes = !self.durable;
-        self.in_doubt.extend(self.unsynced.take());
+        self.in_doubt.append(&mut self.unsynced);
     }
 
     /// Whether a snapshot is being held.
@@ -418,7 +418,7 @@ impl App {
         }
         if found != self.acknowledged {
             // It was never synced: power loss may still take it.
-            self.unsynced.get_or_insert(self.acknowledged);
+            self.unsynced.push(self.acknowledged);
             (self.acknowledged, self.in_doubt) = (found, Vec::new());
         }
         Ok(())
@@ -457,7 +457,7 @@ impl App {
             return Ok(AppEnd::Done);
         }
         // Only a commit that wrote has put its frames where a phantom's may have been.
-        (self.acknowledged, self.in_doubt, self.unsynced) = (next, Vec::new(), None);
+        (self.acknowledged, self.in_doubt, self.unsynced) = (next, Vec::new(), Vec::new());
         Ok(AppEnd::Committed)
     }
 
@@ -536,10 +536,8 @@ impl App {
     fn backup(&mut self, sqlite: &SimSqlite) -> Sql {
         let _ = sqlite.disk().unlink(BACKUP);
         self.opened(sqlite)?.execute_batch(&format!("VACUUM INTO '{BACKUP}'"))?;
-        self.kept = Some(self.acknowledged);
-        if !self.in_doubt.is_empty() {
-            self.kept = None;
-        }
+        let number = self.opened(sqlite)?.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        self.kept = Some(number).filter(|_| self.in_doubt.is_empty());
         Ok(AppEnd::Done)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use driftless::port::source::SourcePort;
 use driftless::sqlite::LinkOptions;
-use driftless_core::engine::Replicator;
+use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest,
@@ -156,7 +156,13 @@ impl World {
                 let fails =
                     request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
                 // Without a record of who we are, the state counts as lost.
-                self.state_lost |= fails && (request == StateRequest::Sync || self.state.len().0 == 0);
+                let names_us = match &request {
+                    StateRequest::Append(record) => {
+                        matches!(Record::decode(record), Some(Record::Identity { .. }))
+                    }
+                    request => *request == StateRequest::Sync,
+                };
+                self.state_lost |= fails && names_us;
                 let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
                 let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
@@ -302,7 +308,8 @@ impl World {
             return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
         }
         self.restore_all()?;
-        if exit == Exit::Done && self.restored.truth_at + 1 < self.owed {
+        let same = self.truth.last() == Some(&self.restored.image);
+        if exit == Exit::Done && !same && self.restored.truth_at + 1 < self.owed {
             let text = format!(
                 "state {} is on the replica, {} was committed before",
                 self.restored.truth_at,

@@ -82,3 +82,17 @@ pub fn crowded() -> Plan {
     ];
     plan(&ops, config)
 }
+
+/// A writer at full speed that never checkpoints by itself more often than every
+/// `autocheckpoint` pages, and never reads for long.
+pub fn full_speed(transactions: u32, autocheckpoint: u32) -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(200),
+        min_checkpoint_pages: 400,
+        quiet_after: Duration::from_millis(500),
+        ..Config::default()
+    };
+    let mut ops = vec![(0, AppOp::Open { page_bytes: 512 }), (0, AppOp::Autocheckpoint(autocheckpoint))];
+    ops.extend((0..transactions).map(|n| (u64::from(n % 8 == 0), insert(1, 300))));
+    plan(&ops, config)
+}

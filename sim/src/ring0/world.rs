@@ -394,9 +394,8 @@ impl World {
         let disk = self.sqlite.disk().clone();
         match &end {
             AppEnd::Committed => self.truth.committed(&disk, PATH, pending_byte),
-            AppEnd::Perhaps | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
+            AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
             AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
-            AppEnd::Done => {}
         }
         self.look_for_cold();
         self.note_changes(true);

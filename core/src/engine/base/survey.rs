@@ -176,6 +176,14 @@ impl Replicator {
             && header.chain.post == Some(post)
             && header.commit == base.pages
             && header.page_size == base.page_size;
+        let at_head = base.end.frame != base.index.map_or(0, |index| index.mx_frame);
+        if !proven && at_head {
+            // Not in the head's state where the head's header points: it may be in it now.
+            let wanted = BaseWanted { at_end: true, ..base.wanted.clone() };
+            self.base = None;
+            self.base_wanted = Some(wanted);
+            return;
+        }
         if !proven && base.wanted.fence {
             let error = format!(
                 "the replica's head {} is of lineage {} and this database is not in its state",
@@ -189,7 +197,6 @@ impl Replicator {
             wanted.prove = false;
             self.base = None;
             self.base_wanted = Some(wanted);
-            let _ = now;
             return;
         }
         let end = base.end;
