@@ -2,7 +2,7 @@
 //!
 //! [`commands`] is the table of commands, flags and help; [`args`] reads a line by it; one module
 //! a command does the work and says what came of it. Whatever goes wrong is one
-//! [`CliError`](error::CliError): an error, its causes, a hint, an exit code. Results go to
+//! [`CliError`]: an error, its causes, a hint, an exit code. Results go to
 //! standard output ([`output`]), logs, progress and errors to standard error, so that output can
 //! be piped.
 

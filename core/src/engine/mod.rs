@@ -2,11 +2,11 @@
 //!
 //! Three machines share the state here and each has at most one request under way:
 //!
-//! - [`boot`](self) finds the replica's end and decides who we are to it;
+//! - *boot* finds the replica's end and decides who we are to it;
 //! - the *source* side holds the pin, captures, checkpoints, seals and lets go;
 //! - the *upload* side encodes one segment at a time and puts it, strictly in order.
 //!
-//! After each event [`Replicator::pump`] asks each idle side what it should do next. A *base* (a
+//! After each event `Replicator::pump` asks each idle side what it should do next. A *base* (a
 //! survey of the whole database, then a segment with every page or with those that differ) uses
 //! both sides and excludes the others' work while it lasts.
 //!

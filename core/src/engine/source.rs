@@ -95,6 +95,7 @@ enum Part {
     WalHeader,
     Mark,
     Facts,
+    Moved,
     Frames,
 }
 
@@ -123,6 +124,8 @@ pub(super) struct Source {
     pub(super) position: Option<WalPosition>,
     scanner: Option<Scanner>,
     mark: Option<FrameHeader>,
+    /// The files' facts while continuity is being proven.
+    proof_facts: Option<Box<SourceFacts>>,
     /// Retries within a step (a torn index, a busy lock) until this moment.
     step_until: Option<Mono>,
     step_again: Option<Mono>,
@@ -180,6 +183,7 @@ impl Source {
             position: None,
             scanner: None,
             mark: None,
+            proof_facts: None,
             step_until: None,
             step_again: None,
             lock_since: None,
@@ -478,7 +482,12 @@ impl Replicator {
             (Step::ReadHeader, SourceReply::Header(header)) => self.header_done(now, &header, out),
             (Step::Verify, SourceReply::Facts(facts)) => self.verify_done(now, facts, out),
             (Step::SealFacts, SourceReply::Facts(facts)) => self.seal_done(now, facts, out),
-            (Step::Prove, SourceReply::Facts(facts)) => self.prove_done(now, facts, out),
+            (Step::Prove, SourceReply::Facts(facts)) => {
+                // The path can name a third file by now that has the number of the first: only
+                // SQLite knows which one it has open.
+                self.source.proof_facts = facts;
+                self.source_submit(now, Part::Moved, SourceRequest::HasMoved, out);
+            }
             (Step::Close, SourceReply::Closed) => self.close_done(now, out),
             (step, SourceReply::Link(reply)) => self.link_done(now, step, part, &reply, out),
             (step, reply) => unreachable!("{step:?} is not answered by {reply:?}"),

@@ -132,6 +132,10 @@ impl Replicator {
     }
 
     pub(super) fn prove_part(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
+        if part == Part::Moved {
+            let facts = self.source.proof_facts.take().filter(|_| !reply.moved);
+            return self.prove_done(now, facts, out);
+        }
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         if part == Part::Header {
             if !self.header_still_holds(bytes) {
