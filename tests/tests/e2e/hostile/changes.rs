@@ -237,7 +237,9 @@ fn anothers_closed_database_is_not_opened() {
     let mut sidecar = Setup::new(&scene.database, &scene.replica).user(1_000).state_dir(&state).start();
     sidecar.wait_line("another user");
     assert!(!beside(&scene.database, "-wal") && !beside(&scene.database, "-shm"));
-    sidecar.stop();
+    // Nobody has seen what is committed there: the end says so.
+    sidecar.ask_to_stop();
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(6), "{:?}", sidecar.lines());
 }
 
 /// Pages with room for a checksum at their end: a checkpoint of ours would store them without.
