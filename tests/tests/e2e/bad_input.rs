@@ -102,7 +102,11 @@ fn a_database_in_rollback_mode_is_left_alone_until_it_is_switched() {
     assert_eq!(pragma::<String>(&app, "journal_mode"), "delete", "nobody converts it unasked");
     app.execute_batch("insert into t values (2)").unwrap();
     assert_eq!(level0(&replica), [0_u64; 0]);
+    // What it could not see it does not call replicated.
+    daemon.term().expect_code(6);
 
+    let mut daemon = Daemon::replicate(&db, &replica);
+    daemon.wait_for_line("waiting: the database is in rollback-journal mode");
     assert_eq!(pragma::<String>(&app, "journal_mode = wal"), "wal");
     app.execute_batch("insert into t values (3)").unwrap();
     let restored = dir.join("restored.db");
