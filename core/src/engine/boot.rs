@@ -427,12 +427,8 @@ impl Replicator {
                     && step.as_ref().is_some_and(|step| self.follows(step));
                 match step.filter(|_| ours) {
                     Some(step) => self.boot_adopt(txid, &step, out),
-                    None => self.stop(
-                        super::standing::fenced(format!(
-                            "segment {txid} on the replica does not follow from what this database wrote"
-                        )),
-                        out,
-                    ),
+                    // A journal that does not lead there says no more than one that is lost.
+                    None => self.boot_give_up_journal(txid, out),
                 }
             }
         }
@@ -474,6 +470,19 @@ impl Replicator {
         self.finding().step = Find::Identity;
         // The intents on disk do not tell of what was taken over.
         self.journal.bytes = u64::MAX / 4;
+    }
+
+    /// Nothing local counts: the source must be shown to be in the head's state, unless a person
+    /// said that it owns the replica.
+    fn boot_give_up_journal(&mut self, txid: Txid, out: &mut Actions) {
+        self.history.table = None;
+        self.history.point = None;
+        let head = self.head.as_ref();
+        self.history.head = head.map(Head::txid);
+        self.history.head_post = head.and_then(|head| head.header.chain.post);
+        let adopt = self.config.adopt;
+        self.want_base(format!("the local journal does not lead to segment {txid}"), adopt, !adopt, !adopt);
+        self.boot_own(out);
     }
 
     fn boot_give_up_table(&mut self, why: &str, out: &mut Actions) {
