@@ -12,7 +12,7 @@ use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::pool::unblock;
 use driftless_core::engine::{Config, Replicator, Status};
-use driftless_core::machine::{Event, Exit, Machine, Notice, ReplicaId};
+use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
 use futures_lite::StreamExt as _;
 use smol::LocalExecutor;
 use smol::channel::Sender;
@@ -175,7 +175,12 @@ fn start_one<'a>(
         let database = job.database.display().to_string();
         let exit = driver
             .run(|machine, notice| match notice {
-                Some(notice) => log::notice(&database, notice),
+                Some(notice) => {
+                    log::notice(&database, notice);
+                    if matches!(notice.fact, Fact::Detached { .. }) {
+                        crate::memory::give_back();
+                    }
+                }
                 None => {
                     let running = &mut shared.borrow_mut()[index];
                     running.wants_events = machine.wants_events();

@@ -20,6 +20,23 @@ pub fn keep_small() {
     }
 }
 
+/// Returns everything that is free to the system; for moments after which nothing happens for
+/// long.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_back() {
+    unsafe extern "C" {
+        fn malloc_trim(pad: usize) -> core::ffi::c_int;
+    }
+    // SAFETY: malloc_trim takes the allocator's own locks and may be called at any time.
+    unsafe {
+        malloc_trim(0);
+    }
+}
+
 /// Nothing to set here.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_small() {}
+
+/// Nothing to give back here.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back() {}
