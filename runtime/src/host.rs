@@ -125,7 +125,7 @@ async fn run_all(
     let mut worst = Exit::Done;
     for task in tasks {
         let exit = task.await;
-        if exit.code() != 0 && worst.code() == 0 {
+        if exit.code() > worst.code() {
             worst = exit;
         }
     }

@@ -337,8 +337,9 @@ impl Replicator {
         let kept = journal.history.lineage;
         let local = journal.history;
         let theirs = head.as_ref().and_then(|head| head.header.lineage);
-        // A first put of an earlier run may still land: under the same lineage it is our ghost.
-        let unconfirmed = head.is_none() && local.point.is_none();
+        // A first put of an earlier run may still land, on an empty replica or on one that was told
+        // to adopt: under the same lineage it is our ghost.
+        let unconfirmed = local.point.is_none();
         let lineage = match &standing {
             Standing::Begin { .. } if !unconfirmed => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),

@@ -17,10 +17,11 @@ impl Replicator {
             BeginOther, BeginPin, Capture, Checkpoint, Close, EndOther, EndPin, Lock, SealFacts, Unlock,
             Verify,
         };
-        let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Close]) };
+        // Never without a look at the path: another file may stand there by now.
+        let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Verify, Close]) };
         let may_checkpoint = self.source.reserved_bytes == 0 && !self.source.read_only;
         if self.source.pin.is_none() || !may_checkpoint || (self.source.lock_failed && self.draining()) {
-            return self.begin_script(&[Close]);
+            return self.begin_script(&[Verify, Close]);
         }
         if index.n_backfill < index.mx_frame && self.source.let_go_tried != Some(index.mx_frame) {
             self.source.let_go_tried = Some(index.mx_frame);
