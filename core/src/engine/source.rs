@@ -279,11 +279,6 @@ impl Source {
         }
     }
 
-    /// Whether something asks for attaching.
-    pub(super) fn is_woken(&self) -> bool {
-        self.changed_while_cold
-    }
-
     /// Attach as soon as may be.
     pub(super) fn wake(&mut self) {
         self.changed_while_cold = true;
@@ -336,13 +331,15 @@ impl Replicator {
         // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
             let blocked = !self.pending.is_empty() || self.draining_is_over();
-            if blocked || (self.base_wanted.is_some() && !self.upload_is_idle()) {
+            if blocked || (self.base_wanted.is_some() && self.base_is_blocked()) {
                 return None;
             }
-            return match source.retry.at.filter(|_| source.changed_while_cold) {
-                Some(at) => Some((at, Reason::Retry)),
-                None => source.sweep_at.map(|at| (at, Reason::Sweep)),
-            };
+            // With a base wanted, opening waits for that as well.
+            let base = self.base_retry.at.filter(|_| self.base_wanted.is_some());
+            if source.changed_while_cold {
+                return source.retry.at.max(base).map(|at| (at, Reason::Retry));
+            }
+            return source.sweep_at.map(|at| (base.map_or(at, |base| at.max(base)), Reason::Sweep));
         }
         if self.base.is_some() || self.base_wanted.is_some() {
             return None;
