@@ -293,6 +293,11 @@ impl Source {
         self.checkpoint_at = None;
         if self.open {
             self.look_at = Some(now);
+            if self.script.contains(&Step::Close) {
+                // The last capture may lie behind us, and what is committed since is not in it.
+                self.failed = true;
+                self.changed_while_cold = true;
+            }
         } else {
             self.changed_while_cold = true;
         }
