@@ -372,7 +372,7 @@ impl Replicator {
         if self.base.is_some() {
             return false;
         }
-        if self.source.open { self.choose_open(now) } else { self.choose_closed(now) }
+        if self.source.open { self.choose_open(now, out) } else { self.choose_closed(now) }
     }
 
     fn begin_script(&mut self, steps: &[Step]) -> bool {
@@ -399,11 +399,16 @@ impl Replicator {
         self.draining() && self.source.drained
     }
 
-    fn choose_open(&mut self, now: Now) -> bool {
+    fn choose_open(&mut self, now: Now, out: &mut Actions) -> bool {
         let source = &self.source;
         if self.base_wanted.is_some() {
-            // The base begins its own pin; until it may, nothing is worth holding.
-            return false;
+            // The base begins its own pin; until it may, nothing is worth holding. A store that
+            // does not answer must not keep the WAL from being started over.
+            let waits = self.upload.waits_for_store();
+            if waits {
+                self.detach(now, "a base waits for the store", out);
+            }
+            return waits;
         }
         if source.look_at.is_some_and(|at| at <= now.mono) {
             self.source.look_at = None;
