@@ -149,6 +149,12 @@ impl Replicator {
         point.wal = Some(wal);
         point.file = (seal.device, seal.inode);
         self.history.seal = Some(seal.clone());
+        if self.journal.broken || self.journal_busy() {
+            // Behind a hole it would be read as the position of an earlier point, and it must not
+            // overtake a rewrite: the next rewrite says it.
+            self.journal.bytes = u64::MAX / 4;
+            return;
+        }
         let op = self.append(&Record::Sealed { seal, wal }, out);
         self.journal.op = Some(op);
     }
