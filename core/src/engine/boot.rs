@@ -355,6 +355,8 @@ impl Replicator {
             Standing::Confirm(step) => {
                 out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
                 self.history.advance(&step);
+                // No Done stands behind its intent: the next intent would not follow.
+                self.journal.bytes = u64::MAX / 4;
             }
             Standing::CatchUp => return self.boot_catch_up(now),
             Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
