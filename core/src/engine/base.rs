@@ -205,8 +205,7 @@ impl Replicator {
 
     /// Whether a base may begin when one is wanted; true when none is.
     pub(super) fn base_may_begin(&self, now: Now) -> bool {
-        self.base_wanted.is_none()
-            || (!self.base_is_blocked() && self.base_retry.due(now.mono))
+        self.base_wanted.is_none() || (!self.base_is_blocked() && self.base_retry.due(now.mono))
     }
 
     /// Whether a base waits for something whose end is an event.
@@ -263,7 +262,11 @@ impl Replicator {
     }
 
     fn base_begin(&mut self, now: Now, out: &mut Actions) -> bool {
-        if !self.base_has_link() || !self.boot.is_done() || self.base_wanted.is_none() || !self.base_may_begin(now) {
+        if !self.base_has_link()
+            || !self.boot.is_done()
+            || self.base_wanted.is_none()
+            || !self.base_may_begin(now)
+        {
             return false;
         }
         let wanted = self.base_wanted.clone().expect("checked above");

@@ -148,7 +148,9 @@ impl Upload {
     pub(super) fn waits_for_store(&self) -> bool {
         match self {
             Upload::AwaitRetry { .. } => true,
-            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => retry.attempts > 0,
+            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
+                retry.attempts > 0
+            }
             _ => false,
         }
     }

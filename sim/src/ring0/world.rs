@@ -382,9 +382,9 @@ impl World {
         self.handle(Event::Tick)?;
         let Some(running) = &self.running else { return Ok(()) };
         match running.engine.next_deadline() {
-            Some((at, reason)) if at <= self.now().mono && self.summary.actions == actions => {
-                Err(Violation::new("spin", format!("a tick starts nothing, and {reason:?} is due since {at:?}")))
-            }
+            Some((at, reason)) if at <= self.now().mono && self.summary.actions == actions => Err(
+                Violation::new("spin", format!("a tick starts nothing, and {reason:?} is due since {at:?}")),
+            ),
             _ => Ok(()),
         }
     }
