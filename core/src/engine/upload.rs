@@ -145,6 +145,17 @@ impl Upload {
         }
     }
 
+    /// Whether a request failed and is to be tried again, for who knows how long.
+    pub(super) fn waits_for_store(&self) -> bool {
+        match self {
+            Upload::AwaitRetry { .. } => true,
+            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
+                retry.attempts > 0
+            }
+            _ => false,
+        }
+    }
+
     /// When the store request under way began, and its name.
     fn under_way(&self) -> Option<(OpId, Mono)> {
         match self {
