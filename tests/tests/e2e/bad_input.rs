@@ -287,7 +287,9 @@ impl Weak {
         let root = rustix::process::geteuid().is_root();
         // The target directory may lie where nobody gets to.
         let binary = dir.join("driftless");
-        fs::copy(driftless(), &binary).unwrap();
+        // By another process: what other tests fork meanwhile would inherit our descriptor, and the
+        // kernel runs no file that is open for writing.
+        assert!(Command::new("cp").arg(driftless()).arg(&binary).status().unwrap().success());
         Weak { dir, binary, root }
     }
 
