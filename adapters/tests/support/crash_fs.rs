@@ -118,6 +118,14 @@ fn apply(names: &mut Names, change: &[(String, Option<usize>)]) {
     }
 }
 
+fn rename(disk: &mut Disk, from: &Path, to: &Path) -> Result<(), FsError> {
+    let inode = disk.find(from)?;
+    let ((from_dir, from_name), (to_dir, to_name)) = (disk.split(from)?, disk.split(to)?);
+    assert_eq!(from_dir, to_dir, "renames across directories are not modelled");
+    disk.change(to_dir, vec![(from_name, None), (to_name, Some(inode))]);
+    Ok(())
+}
+
 fn error<T>(kind: FsErrorKind, path: &Path) -> Result<T, FsError> {
     Err(FsError::new(kind, path, ""))
 }
@@ -254,16 +262,14 @@ impl Fs for CrashFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FsError> {
-        let mut disk = self.disk();
-        let inode = disk.find(from)?;
-        let ((from_dir, from_name), (to_dir, to_name)) = (disk.split(from)?, disk.split(to)?);
-        assert_eq!(from_dir, to_dir, "renames across directories are not modelled");
-        disk.change(to_dir, vec![(from_name, None), (to_name, Some(inode))]);
-        Ok(())
+        rename(&mut self.disk(), from, to)
     }
 
+    /// Looks and renames under one lock, as the kernel does: looking first and locking anew let two
+    /// racers win.
     fn rename_noreplace(&self, from: &Path, to: &Path) -> Result<(), FsError> {
-        if self.disk().find(to).is_ok() { error(FsErrorKind::Exists, to) } else { self.rename(from, to) }
+        let mut disk = self.disk();
+        if disk.find(to).is_ok() { error(FsErrorKind::Exists, to) } else { rename(&mut disk, from, to) }
     }
 
     fn hard_link(&self, _existing: &Path, new: &Path) -> Result<(), FsError> {
