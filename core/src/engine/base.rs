@@ -205,8 +205,17 @@ impl Replicator {
 
     /// Whether a base may begin when one is wanted; true when none is.
     pub(super) fn base_may_begin(&self, now: Now) -> bool {
-        self.base_wanted.is_none()
-            || (self.upload_is_idle() && self.base_retry.due(now.mono) && !self.journal_busy())
+        self.base_wanted.is_none() || (!self.base_is_blocked() && self.base_retry.due(now.mono))
+    }
+
+    /// Whether a base waits for something whose end is an event.
+    pub(super) fn base_is_blocked(&self) -> bool {
+        !self.upload_is_idle() || self.journal_busy()
+    }
+
+    /// Whether a link stands that a base may use.
+    fn base_has_link(&self) -> bool {
+        self.source.is_open() && self.source.is_idle() && self.source.pin.is_some()
     }
 
     pub(super) fn base_deadline(&self) -> Option<(Mono, Reason)> {
@@ -219,8 +228,9 @@ impl Replicator {
                 _ => None,
             };
         }
-        let possible = self.source.is_open() || self.source.is_woken();
-        if self.base_wanted.is_some() && self.boot.is_done() && self.upload_is_idle() && possible {
+        // Without a link it waits for the source side, which has a deadline of its own.
+        let possible = self.base_has_link() && self.boot.is_done() && !self.base_is_blocked();
+        if self.base_wanted.is_some() && possible {
             return self.base_retry.at.map(|at| (at, Reason::Retry));
         }
         None
@@ -252,8 +262,11 @@ impl Replicator {
     }
 
     fn base_begin(&mut self, now: Now, out: &mut Actions) -> bool {
-        let ready = self.source.is_open() && self.source.is_idle() && self.source.pin.is_some();
-        if !ready || !self.boot.is_done() || self.base_wanted.is_none() || !self.base_may_begin(now) {
+        if !self.base_has_link()
+            || !self.boot.is_done()
+            || self.base_wanted.is_none()
+            || !self.base_may_begin(now)
+        {
             return false;
         }
         let wanted = self.base_wanted.clone().expect("checked above");

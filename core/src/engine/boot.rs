@@ -227,7 +227,10 @@ impl Replicator {
         let vanished = error.kind == StoreErrorKind::NotFound;
         match (error.kind, self.finding().step) {
             // It was listed and is gone: the listing is stale. Begin again.
-            (_, Find::Header(_)) if vanished => self.finding().restart_listing(),
+            (_, Find::Header(_)) if vanished => {
+                self.finding().restart_listing();
+                self.boot_failed(now, &error.text, out);
+            }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
                 self.boot_give_up_table(&why, out);
@@ -255,6 +258,10 @@ impl Replicator {
     }
 
     fn boot_listed(&mut self, now: Now, entries: &[Listed], more: bool, out: &mut Actions) {
+        if more && entries.is_empty() {
+            // There is more, and nothing to ask for it by: not the end.
+            return self.boot_failed(now, "a listing was cut short before its first entry", out);
+        }
         let finding = self.finding();
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
         for entry in entries {
@@ -355,6 +362,8 @@ impl Replicator {
             Standing::Confirm(step) => {
                 out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
                 self.history.advance(&step);
+                // No Done stands behind its intent: the next intent would not follow.
+                self.journal.bytes = u64::MAX / 4;
             }
             Standing::CatchUp => return self.boot_catch_up(now),
             Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),

@@ -26,6 +26,7 @@ mod source;
 mod standing;
 mod status;
 mod upload;
+mod verdict;
 
 pub use config::Config;
 pub use history::{History, Journal, PageTable, Point, Record, Step};
@@ -331,6 +332,7 @@ impl Replicator {
             && idle
             && self.base_wanted.is_none()
             && self.pending.is_empty()
+            && self.waiting.is_none()
             && self.source.is_drained();
         if finished {
             return self.stop(Exit::Done, out);

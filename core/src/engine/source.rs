@@ -279,11 +279,6 @@ impl Source {
         }
     }
 
-    /// Whether something asks for attaching.
-    pub(super) fn is_woken(&self) -> bool {
-        self.changed_while_cold
-    }
-
     /// Attach as soon as may be.
     pub(super) fn wake(&mut self) {
         self.changed_while_cold = true;
@@ -298,6 +293,11 @@ impl Source {
         self.checkpoint_at = None;
         if self.open {
             self.look_at = Some(now);
+            if self.script.contains(&Step::Close) {
+                // The last capture may lie behind us, and what is committed since is not in it.
+                self.failed = true;
+                self.changed_while_cold = true;
+            }
         } else {
             self.changed_while_cold = true;
         }
@@ -336,13 +336,15 @@ impl Replicator {
         // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
             let blocked = !self.pending.is_empty() || self.draining_is_over();
-            if blocked || (self.base_wanted.is_some() && !self.upload_is_idle()) {
+            if blocked || (self.base_wanted.is_some() && self.base_is_blocked()) {
                 return None;
             }
-            return match source.retry.at.filter(|_| source.changed_while_cold) {
-                Some(at) => Some((at, Reason::Retry)),
-                None => source.sweep_at.map(|at| (at, Reason::Sweep)),
-            };
+            // With a base wanted, opening waits for that as well.
+            let base = self.base_retry.at.filter(|_| self.base_wanted.is_some());
+            if source.changed_while_cold {
+                return source.retry.at.max(base).map(|at| (at, Reason::Retry));
+            }
+            return source.sweep_at.map(|at| (base.map_or(at, |base| at.max(base)), Reason::Sweep));
         }
         if self.base.is_some() || self.base_wanted.is_some() {
             return None;
@@ -370,7 +372,7 @@ impl Replicator {
         if self.base.is_some() {
             return false;
         }
-        if self.source.open { self.choose_open(now) } else { self.choose_closed(now) }
+        if self.source.open { self.choose_open(now, out) } else { self.choose_closed(now) }
     }
 
     fn begin_script(&mut self, steps: &[Step]) -> bool {
@@ -397,11 +399,16 @@ impl Replicator {
         self.draining() && self.source.drained
     }
 
-    fn choose_open(&mut self, now: Now) -> bool {
+    fn choose_open(&mut self, now: Now, out: &mut Actions) -> bool {
         let source = &self.source;
         if self.base_wanted.is_some() {
-            // The base begins its own pin; until it may, nothing is worth holding.
-            return false;
+            // The base begins its own pin; until it may, nothing is worth holding. A store that
+            // does not answer must not keep the WAL from being started over.
+            let waits = self.upload.waits_for_store();
+            if waits {
+                self.detach(now, "a base waits for the store", out);
+            }
+            return waits;
         }
         if source.look_at.is_some_and(|at| at <= now.mono) {
             self.source.look_at = None;
@@ -620,19 +627,6 @@ impl Replicator {
             Step::Close => self.close_done(now, out),
             _ => self.detach(now, &format!("{step:?} failed: {}", error.text), out),
         }
-    }
-
-    fn lock_busy(&mut self, now: Now) {
-        let until = self.source.step_until.expect("set when the step began");
-        if now.mono < until {
-            return self.again_soon(now, Duration::from_micros(500));
-        }
-        self.source.lock_failed = true;
-        let frames = self.source.wal_frames();
-        self.source.checkpoint_frames = frames.saturating_add(self.config.min_checkpoint_pages / 4);
-        self.source.quiet_at =
-            Some(now.mono.after(if self.draining() { Duration::ZERO } else { LOOK_FIRST }));
-        self.abandon(now);
     }
 
     /// Gives up the script; what stands stays.

@@ -122,7 +122,14 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
     let at = head.txid();
     if at == point.txid {
         return match head.header.chain.post {
-            Some(post) if post != point.post && !claims.adopt => Standing::Fenced(fenced(format!(
+            // Never by difference from a state that is not the head's.
+            Some(post) if post != point.post && claims.adopt => Standing::Base {
+                why: format!(
+                    "told to adopt a replica whose segment {} another process has written",
+                    head.object
+                ),
+            },
+            Some(post) if post != point.post => Standing::Fenced(fenced(format!(
                 "segment {} leads to state {post}, the local journal says {}: another process has written it",
                 head.object, point.post
             ))),

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 use super::ghost::{Ghost, GhostStep, step_of};
 use super::history::{Point, Record, Step};
+use super::verdict::{Verdict, judge_header};
 use super::{Replicator, Retry};
 use crate::checksum::DbXor;
 use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, TxidRange, Wall};
@@ -141,6 +142,17 @@ impl Upload {
             | Upload::Done { op: awaited } => *awaited == op,
             Upload::Fetch { op: awaited, .. } | Upload::Settle { op: awaited, .. } => *awaited == Some(op),
             Upload::Idle | Upload::AwaitRetry { .. } => false,
+        }
+    }
+
+    /// Whether a request failed and is to be tried again, for who knows how long.
+    pub(super) fn waits_for_store(&self) -> bool {
+        match self {
+            Upload::AwaitRetry { .. } => true,
+            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
+                retry.attempts > 0
+            }
+            _ => false,
         }
     }
 
@@ -598,36 +610,6 @@ impl Replicator {
         self.last_error = Some(String::from(error));
         out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: error.into(), wait_ms });
     }
-}
-
-/// Whose a segment is that stands where ours was to go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
-    /// The same states: our own put, whatever its bytes.
-    Ours,
-    /// From the same state by an earlier run or try of ours: part of the history.
-    Ghost,
-    /// Anything else.
-    Foreign,
-}
-
-/// Decides by the two headers, and the post-states that this run sent under the same name.
-pub(super) fn judge_header(ours: &LtxHeader, tried: &[DbChecksum], found: &LtxHeader) -> Verdict {
-    if found.lineage != ours.lineage || found.range != ours.range {
-        return Verdict::Foreign;
-    }
-    if (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post) && found.chain.post.is_some()
-    {
-        return Verdict::Ours;
-    }
-    let earlier_run = found.chain.incarnation < ours.chain.incarnation;
-    // A clone of this database draws the same incarnation: of our own only what we sent counts.
-    let this_run = found.chain.incarnation == ours.chain.incarnation
-        && found.chain.post.is_some_and(|post| tried.contains(&post));
-    if (earlier_run || this_run) && found.chain.pre == ours.chain.pre && found.chain.post.is_some() {
-        return Verdict::Ghost;
-    }
-    Verdict::Foreign
 }
 
 /// The point that a header describes.

@@ -201,7 +201,10 @@ impl<F: Fs> StateJournal<F> {
     /// The records of the other databases, read again from the file.
     fn other_records(&mut self, database: DatabaseNo) -> Result<Vec<(u32, Vec<u8>)>, FsError> {
         let mut others = Vec::new();
-        let Some(file) = &self.file else { return Ok(others) };
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(self.fs.open_write_or_create(&self.directory.join("journal"))?),
+        };
         let mut bytes = vec![0; self.end as usize];
         let mut read = 0;
         while read < bytes.len() {

@@ -359,7 +359,7 @@ impl World {
                 if wants { self.handle(Event::SourceChanged) } else { Ok(()) }
             }
             Entry::Tick { run, wake } => match &self.running {
-                Some(running) if running.run == run && running.wake == wake => self.handle(Event::Tick),
+                Some(running) if running.run == run && running.wake == wake => self.tick(),
                 _ => Ok(()),
             },
             Entry::Deliver { run, op, outcome } if self.is_running(run) => {
@@ -372,6 +372,20 @@ impl World {
             }
             Entry::Store { run, op, request, fate, late } => self.store_request(run, op, request, fate, late),
             Entry::Deliver { .. } | Entry::Source { .. } | Entry::Compute { .. } => Ok(()),
+        }
+    }
+
+    /// A deadline that has passed must start something, or be named no more: otherwise the host
+    /// would wake without end.
+    fn tick(&mut self) -> Result<(), Violation> {
+        let actions = self.summary.actions;
+        self.handle(Event::Tick)?;
+        let Some(running) = &self.running else { return Ok(()) };
+        match running.engine.next_deadline() {
+            Some((at, reason)) if at <= self.now().mono && self.summary.actions == actions => Err(
+                Violation::new("spin", format!("a tick starts nothing, and {reason:?} is due since {at:?}")),
+            ),
+            _ => Ok(()),
         }
     }
 

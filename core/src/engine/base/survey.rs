@@ -4,11 +4,11 @@ use super::*;
 
 impl Replicator {
     pub(super) fn base_survey(&mut self) {
-        let old = self.history.table.clone();
-        let base = self.base_ref();
-        if base.only.is_some() {
-            base.table = old.unwrap_or_default();
+        if self.base_ref().only.is_some() {
+            let old = self.history.table.clone();
+            self.base_ref().table = old.unwrap_or_default();
         }
+        let base = self.base_ref();
         base.table.resize(base.pages);
         base.chunk = (1, 1);
         self.base_next_chunk(1);
@@ -158,8 +158,11 @@ impl Replicator {
         self.history.seal = None;
         out.notify(Severity::Info, Fact::Remark { text: "the survey found no difference".into() });
         self.base_finish(out);
-        let op = self.append(&Record::Moved { file, wal: end }, out);
-        self.upload = crate::engine::upload::Upload::Done { op };
+        // Behind a hole it would be read as the position of an earlier point.
+        if !self.journal.broken {
+            let op = self.append(&Record::Moved { file, wal: end }, out);
+            self.upload = crate::engine::upload::Upload::Done { op };
+        }
         self.once_is_done();
     }
 

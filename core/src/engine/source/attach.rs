@@ -35,6 +35,7 @@ impl Replicator {
     pub(super) fn stat_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
         if facts.is_some() && self.nothing_happened(facts.as_deref()) {
             self.next_step();
+            self.waiting = None;
             self.source.drained = true;
             return;
         }

@@ -86,4 +86,17 @@ impl Replicator {
             out.notify(Severity::Warn, Fact::WalOverBound { frames: index.mx_frame });
         }
     }
+
+    pub(super) fn lock_busy(&mut self, now: Now) {
+        let until = self.source.step_until.expect("set when the step began");
+        if now.mono < until {
+            return self.again_soon(now, Duration::from_micros(500));
+        }
+        self.source.lock_failed = true;
+        let frames = self.source.wal_frames();
+        self.source.checkpoint_frames = frames.saturating_add(self.config.min_checkpoint_pages / 4);
+        self.source.quiet_at =
+            Some(now.mono.after(if self.draining() { Duration::ZERO } else { LOOK_FIRST }));
+        self.abandon(now);
+    }
 }

@@ -75,10 +75,13 @@ impl Replicator {
         let sealed = self.history.seal.is_some();
         out.notify(Severity::Info, Fact::Detached { sealed });
         let lost = self.source.position.is_none();
-        let finished = self.draining() && !self.source.failed && !lost;
+        // What was captured last may have asked for a base: that needs the link again.
+        let owed = self.base_wanted.is_some();
+        let finished = self.draining() && !self.source.failed && !lost && !owed;
         self.dirty = None;
         self.source.close_state();
         self.source.drained = finished;
+        self.source.changed_while_cold |= owed;
         if lost && !self.pending.is_empty() {
             // What was captured still extends the point; what comes next is proven or surveyed
             // against it, so it must leave first or be forgotten. Forgetting is always right.
@@ -146,6 +149,12 @@ impl Replicator {
         point.wal = Some(wal);
         point.file = (seal.device, seal.inode);
         self.history.seal = Some(seal.clone());
+        if self.journal.broken || self.journal_busy() {
+            // Behind a hole it would be read as the position of an earlier point, and it must not
+            // overtake a rewrite: the next rewrite says it.
+            self.journal.bytes = u64::MAX / 4;
+            return;
+        }
         let op = self.append(&Record::Sealed { seal, wal }, out);
         self.journal.op = Some(op);
     }
