@@ -8,7 +8,7 @@
 use super::{Expected, LtxError};
 use crate::bytes::{be_u32, be_u64};
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageSize, Txid, TxidRange, Wall};
-use crate::wal::Salts;
+use crate::wal::{FRAME_HEADER_BYTES, Salts};
 
 /// Bytes in a segment header.
 pub const LTX_HEADER_BYTES: usize = 100;
@@ -52,7 +52,8 @@ pub struct LtxHeader {
     pub pre_apply: u64,
     /// Where in the WAL the segment's first frame starts, in bytes; 0 if not from one WAL.
     pub wal_offset: i64,
-    /// How many bytes of the WAL it covers; 0 if not from one WAL.
+    /// How many bytes of the WAL it covers, and [`LtxHeader::wal_beyond`] more if Driftless wrote
+    /// it; 0 if not from one WAL. See [`LtxHeader::wal_end`].
     pub wal_size: i64,
     /// The generation of that WAL; zeros if not from one WAL.
     pub wal_salts: Salts,
@@ -79,6 +80,21 @@ impl LtxHeader {
             lineage: None,
             chain: Chain::default(),
         }
+    }
+
+    /// What Driftless adds to the WAL size of a capture: whole frames, more than a WAL can have.
+    ///
+    /// Litestream goes on from where its newest level-0 file says that the WAL was left. If the WAL has
+    /// begun anew since, it takes the new one for all there is, and what was committed to the old one in
+    /// between is missing from the replica (seen with 0.5.17, after runs of its own as well). An end
+    /// past any WAL is one that it cannot go on from: it writes the whole database first.
+    pub fn wal_beyond(page_size: PageSize) -> i64 {
+        (i64::from(page_size.get()) + FRAME_HEADER_BYTES as i64) << 36
+    }
+
+    /// Where in the WAL the segment's last frame ends, in bytes, whoever wrote it.
+    pub fn wal_end(&self) -> i64 {
+        self.wal_offset.saturating_add(self.wal_size) % LtxHeader::wal_beyond(self.page_size)
     }
 
     /// Whether the format's own database checksums are filled.
