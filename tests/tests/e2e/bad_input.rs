@@ -287,7 +287,10 @@ impl Weak {
         let root = rustix::process::geteuid().is_root();
         // The target directory may lie where nobody gets to.
         let binary = dir.join("driftless");
-        fs::copy(driftless(), &binary).unwrap();
+        // By another process: were it written by this one, a child that another test starts just then
+        // would inherit the descriptor, and running the copy would fail with ETXTBSY.
+        let copied = Command::new("cp").arg(driftless()).arg(&binary).status().expect("there is cp");
+        assert!(copied.success());
         Weak { dir, binary, root }
     }
 
