@@ -203,7 +203,10 @@ fn a_file_that_cannot_be_written_is_refused() {
     std::fs::set_permissions(&place.db, read_only).expect("chmod");
     // A copy of this binary where anyone may run it, for a user who owns nothing.
     let exe = place.dir.join("again");
-    std::fs::copy(std::env::current_exe().expect("this binary"), &exe).expect("copy");
+    // By another process: a descriptor of ours would be inherited by whatever other tests fork at
+    // that moment, and the kernel runs no file that is open for writing.
+    let copied = Command::new("cp").arg(std::env::current_exe().expect("this binary")).arg(&exe).status();
+    assert!(copied.expect("cp runs").success());
     let mut again = Command::new(exe);
     again.args(["--exact", "a_file_that_cannot_be_written_is_refused"]).env(PATH, &place.db);
     if rustix::process::geteuid().is_root() {
