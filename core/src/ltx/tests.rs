@@ -595,22 +595,3 @@ proptest! {
         let _ = lz4frame::decode(&bytes, 0, &mut out);
     }
 }
-
-#[test]
-fn a_wal_span_ends_beyond_any_wal_for_litestream_and_where_it_ends_for_us() {
-    let range = TxidRange::single(Txid::FIRST);
-    for size in [512, 4096, 65_536] {
-        let page_size = PageSize::new(size).expect("a page size");
-        let mut header = LtxHeader::new(page_size, 1, range, Wall(0));
-        let frame = i64::from(size) + 24;
-        for (from, frames) in [(0, 1), (7, 5), (0, i64::from(u32::MAX))] {
-            header.wal_offset = 32 + from * frame;
-            header.wal_size = frames * frame;
-            assert_eq!(header.wal_end(), 32 + (from + frames) * frame, "as Litestream writes it");
-            header.wal_size += LtxHeader::wal_beyond(page_size);
-            assert_eq!(header.wal_end(), 32 + (from + frames) * frame, "as we write it");
-            assert!(header.wal_offset + header.wal_size > 32 + i64::from(u32::MAX) * frame);
-            assert_eq!((header.wal_offset + header.wal_size - 32) % frame, 0, "Litestream stalls otherwise");
-        }
-    }
-}
