@@ -174,7 +174,7 @@ impl Base {
     /// that is there still reaches back to that.
     fn end_at_head(&mut self, header: &LtxHeader, index: &WalIndex) {
         let frame_bytes = i64::from(header.page_size.get()) + FRAME_HEADER_BYTES as i64;
-        let bytes = header.wal_offset + header.wal_size - WAL_HEADER_BYTES as i64;
+        let bytes = header.wal_end() - WAL_HEADER_BYTES as i64;
         let frame = u32::try_from(bytes / frame_bytes).unwrap_or(0);
         let same = header.wal_salts == index.salts && header.page_size == self.page_size;
         let reaches =

@@ -298,6 +298,7 @@ impl Replicator {
 
     /// The header of the next segment, its post-state unset.
     pub(super) fn header(&self, page_size: PageSize, pages: u32, span: WalSpan, wall: Wall) -> LtxHeader {
+        let beyond = if span.size == 0 { 0 } else { LtxHeader::wal_beyond(page_size) };
         LtxHeader {
             page_size,
             commit: pages,
@@ -306,7 +307,7 @@ impl Replicator {
             flags: HEADER_FLAG_NO_CHECKSUM,
             pre_apply: 0,
             wal_offset: span.offset,
-            wal_size: span.size,
+            wal_size: span.size + beyond,
             wal_salts: span.salts,
             lineage: self.history.lineage,
             chain: Chain { pre: self.history.head_post, post: None, incarnation: self.history.incarnation },

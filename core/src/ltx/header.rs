@@ -8,7 +8,7 @@
 use super::{Expected, LtxError};
 use crate::bytes::{be_u32, be_u64};
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageSize, Txid, TxidRange, Wall};
-use crate::wal::Salts;
+use crate::wal::{FRAME_HEADER_BYTES, Salts};
 
 /// Bytes in a segment header.
 pub const LTX_HEADER_BYTES: usize = 100;
@@ -52,7 +52,8 @@ pub struct LtxHeader {
     pub pre_apply: u64,
     /// Where in the WAL the segment's first frame starts, in bytes; 0 if not from one WAL.
     pub wal_offset: i64,
-    /// How many bytes of the WAL it covers; 0 if not from one WAL.
+    /// How many bytes of the WAL it covers, and [`LtxHeader::wal_beyond`] more if Driftless wrote
+    /// it; 0 if not from one WAL. See [`LtxHeader::wal_end`].
     pub wal_size: i64,
     /// The generation of that WAL; zeros if not from one WAL.
     pub wal_salts: Salts,
@@ -79,6 +80,21 @@ impl LtxHeader {
             lineage: None,
             chain: Chain::default(),
         }
+    }
+
+    /// What Driftless adds to the WAL size of a capture: whole frames, more than a WAL can have.
+    ///
+    /// Litestream goes on from where its newest level-0 file says that the WAL was left. If the WAL has
+    /// begun anew since, it takes the new one for all there is, and what was committed to the old one in
+    /// between is missing from the replica (seen with 0.5.17, after runs of its own as well). An end
+    /// past any WAL is one that it cannot go on from: it writes the whole database first.
+    pub fn wal_beyond(page_size: PageSize) -> i64 {
+        (i64::from(page_size.get()) + FRAME_HEADER_BYTES as i64) << 36
+    }
+
+    /// Where in the WAL the segment's last frame ends, in bytes, whoever wrote it.
+    pub fn wal_end(&self) -> i64 {
+        self.wal_offset.saturating_add(self.wal_size) % LtxHeader::wal_beyond(self.page_size)
     }
 
     /// Whether the format's own database checksums are filled.
@@ -190,4 +206,32 @@ fn decode_range(bytes: &[u8; LTX_HEADER_BYTES]) -> Result<TxidRange, LtxError> {
 fn decode_wal_bytes(bytes: &[u8; LTX_HEADER_BYTES], at: usize, what: &'static str) -> Result<i64, LtxError> {
     let raw = be_u64(bytes, at);
     i64::try_from(raw).map_err(|_| LtxError::corrupt(at as u64, what, Expected::AtMost(i64::MAX as u64), raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wal_span_ends_beyond_any_wal_for_litestream_and_where_it_ends_for_us() {
+        let range = TxidRange::single(Txid::FIRST);
+        for size in [512, 4096, 65_536] {
+            let page_size = PageSize::new(size).expect("a page size");
+            let mut header = LtxHeader::new(page_size, 1, range, Wall(0));
+            let frame = i64::from(size) + 24;
+            for (from, frames) in [(0, 1), (7, 5), (0, i64::from(u32::MAX))] {
+                header.wal_offset = 32 + from * frame;
+                header.wal_size = frames * frame;
+                assert_eq!(header.wal_end(), 32 + (from + frames) * frame, "as Litestream writes it");
+                header.wal_size += LtxHeader::wal_beyond(page_size);
+                assert_eq!(header.wal_end(), 32 + (from + frames) * frame, "as we write it");
+                assert!(header.wal_offset + header.wal_size > 32 + i64::from(u32::MAX) * frame);
+                assert_eq!(
+                    (header.wal_offset + header.wal_size - 32) % frame,
+                    0,
+                    "Litestream stalls otherwise"
+                );
+            }
+        }
+    }
 }

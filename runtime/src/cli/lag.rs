@@ -26,7 +26,7 @@ pub fn frames_behind(wal: &Path, head: Option<&LtxHeader>) -> Option<u64> {
     if committed.salts != head.wal_salts {
         return None;
     }
-    let end = u64::try_from(head.wal_offset.checked_add(head.wal_size)?).ok()?;
+    let end = u64::try_from(head.wal_end()).ok()?;
     let captured = end.checked_sub(WAL_HEADER_BYTES as u64)? / committed.frame_bytes;
     Some(u64::from(committed.frames).saturating_sub(captured))
 }
