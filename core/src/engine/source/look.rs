@@ -43,11 +43,22 @@ impl Replicator {
             if core::mem::take(&mut self.source.changed) {
                 self.begin_script(&[Step::Verify]);
             }
+            if self.pin_is_in_the_way() {
+                self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
+            }
         }
         if self.source.final_turn {
             self.source.look_at = None;
             self.set_quiet(now);
         }
+    }
+
+    /// Whether everything is captured and copied back, and only our mark keeps the WAL from starting
+    /// over: a checkpoint of the application's that waits for readers (RESTART, TRUNCATE) would wait
+    /// for us until its busy time-out. Taken anew, the pin is on mark zero, which is in nobody's way.
+    fn pin_is_in_the_way(&self) -> bool {
+        let copied = self.source.index.is_some_and(|it| it.mx_frame > 0 && it.n_backfill == it.mx_frame);
+        copied && self.source.pin.is_some_and(|pin| !pin.restartable && pin.complete)
     }
 
     /// Nothing new: look less often, and once that is slow enough leave it to events.
