@@ -1,7 +1,7 @@
 //! A store of one's own: every object is one file in one flat directory.
 //!
 //! `docs/STORAGE.md` explains it, a test runs the battery over it. It blocks the thread it runs
-//! on, which is fine for a tool; a daemon would move each call to a pool (`smol::unblock`).
+//! on, which is fine for a tool; a daemon would move each call to a pool (`adapters::pool`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
