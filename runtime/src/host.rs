@@ -178,6 +178,7 @@ fn start_one<'a>(
                 Some(notice) => {
                     log::notice(&database, notice);
                     if matches!(notice.fact, Fact::Detached { .. }) {
+                        crate::port::buffers::clear();
                         crate::memory::give_back();
                     }
                 }

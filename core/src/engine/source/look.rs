@@ -30,9 +30,14 @@ impl Replicator {
         self.next_step();
         let frames = self.source.frames_uncaptured();
         let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
+        let seen = self.frames_captured + u64::from(frames);
+        let seen_before = core::mem::replace(&mut self.source.frames_seen, seen);
         if frames > 0 {
             self.source.last_activity = now.mono;
-            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
+            // What checkpoints captured meanwhile came as well.
+            let come = seen.saturating_sub(seen_before).max(u64::from(frames));
+            let threshold = self.config.min_checkpoint_pages;
+            self.source.look_wait = look_wait(come, since, self.source.look_wait, threshold);
             self.source.let_go_tried = None;
             self.source.truncate_tried = false;
             self.set_quiet(now);
@@ -66,7 +71,7 @@ impl Replicator {
         let wait = self.source.look_wait;
         if wait >= LOOK_MAX || self.source.index.is_none() {
             self.source.look_at = None;
-            self.source.look_wait = LOOK_FIRST;
+            self.source.look_wait = LOOK_MIN;
         } else {
             self.source.look_wait = (wait * 2).min(LOOK_MAX);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
@@ -90,8 +95,13 @@ impl Replicator {
 
 /// How long to wait for the next look when `frames` came within `since`: until about as many as
 /// start a checkpoint may have come.
-fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
-    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
+///
+/// After a pause nothing is known of the rate, and an application that was held up by its own
+/// checkpoint shows a low one. So the first wait is short and each is at most twice the one
+/// before: what comes in one wait, a checkpoint of the application's copies at once when our pin
+/// has moved past it, and the commit that runs it waits.
+fn look_wait(frames: u64, since: Option<Duration>, last_wait: Duration, threshold: u32) -> Duration {
+    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_MIN };
+    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / frames.max(1);
+    Duration::from_micros(micros).min(last_wait * 2).clamp(LOOK_MIN, LOOK_MAX)
 }
