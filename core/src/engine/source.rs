@@ -140,6 +140,8 @@ pub(super) struct Source {
     looked_at: Option<Mono>,
     /// The replicator's `frames_captured` and what was not captured, at that look.
     frames_seen: u64,
+    /// The highest rate of the last looks at which frames came.
+    frames_per_second: u64,
     /// Whether an event asked for the next look, so that the files' names are checked as well.
     changed: bool,
     /// What a capture reads up to.
@@ -199,6 +201,7 @@ impl Source {
             look_wait: LOOK_MIN,
             looked_at: None,
             frames_seen: 0,
+            frames_per_second: 0,
             changed: false,
             target: None,
             changed_while_cold: false,

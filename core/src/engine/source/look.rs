@@ -36,8 +36,7 @@ impl Replicator {
             self.source.last_activity = now.mono;
             // What checkpoints captured meanwhile came as well.
             let come = seen.saturating_sub(seen_before).max(u64::from(frames));
-            let threshold = self.config.min_checkpoint_pages;
-            self.source.look_wait = look_wait(come, since, self.source.look_wait, threshold);
+            self.source.look_wait = self.next_look_wait(come, since);
             self.source.let_go_tried = None;
             self.source.truncate_tried = false;
             self.set_quiet(now);
@@ -56,6 +55,26 @@ impl Replicator {
             self.source.look_at = None;
             self.set_quiet(now);
         }
+    }
+
+    /// How long to wait for the next look when `frames` came within `since`: until about as many as
+    /// start a checkpoint may have come.
+    ///
+    /// What comes in one wait, a checkpoint of the application's copies at once when our pin has
+    /// moved past it, and the commit that runs it waits. So the first wait after a pause is short,
+    /// each is at most twice the one before, and the rate is the highest of the last looks: an
+    /// application that was held up by its own checkpoint shows a low one.
+    fn next_look_wait(&mut self, frames: u64, since: Option<Duration>) -> Duration {
+        let source = &mut self.source;
+        let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else {
+            source.frames_per_second = 0;
+            return LOOK_MIN;
+        };
+        let rate = frames * 1_000_000 / (since.as_micros() as u64).max(1);
+        source.frames_per_second = rate.max(source.frames_per_second / 4 * 3).max(1);
+        let threshold = u64::from(self.config.min_checkpoint_pages.max(1));
+        let wait = Duration::from_micros(threshold * 1_000_000 / source.frames_per_second);
+        wait.min(source.look_wait * 2).clamp(LOOK_MIN, LOOK_MAX)
     }
 
     /// Whether everything is captured and copied back, and only our mark keeps the WAL from starting
@@ -91,17 +110,4 @@ impl Replicator {
         }
         self.again_soon(now, Duration::from_millis(1));
     }
-}
-
-/// How long to wait for the next look when `frames` came within `since`: until about as many as
-/// start a checkpoint may have come.
-///
-/// After a pause nothing is known of the rate, and an application that was held up by its own
-/// checkpoint shows a low one. So the first wait is short and each is at most twice the one
-/// before: what comes in one wait, a checkpoint of the application's copies at once when our pin
-/// has moved past it, and the commit that runs it waits.
-fn look_wait(frames: u64, since: Option<Duration>, last_wait: Duration, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_MIN };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / frames.max(1);
-    Duration::from_micros(micros).min(last_wait * 2).clamp(LOOK_MIN, LOOK_MAX)
 }
