@@ -69,7 +69,10 @@ pub const LOCK_REST_SHORT: u32 = 3;
 pub const LOCK_REST_LONG: u32 = 20;
 /// Passes without the lock before it is taken all the same.
 pub const PASSES_MAX: u8 = 5;
-/// Bytes read from the WAL or the database in one request.
+/// Bytes of the WAL captured in one step: so few that the engine's thread, which reads and checks
+/// what was written a moment ago in place, serves others within a millisecond.
+pub const CAPTURE_BYTES: u32 = 1 << 18;
+/// Bytes read from the WAL or the database in one request of a base.
 pub const READ_BYTES: u32 = 1 << 20;
 /// When something else is begun after a script was given up.
 pub const SCRIPT_AGAIN: Duration = Duration::from_millis(100);

@@ -28,9 +28,9 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_AFTER, ALERT_FACTOR, CHECKPOINT_AGAIN, CHECKPOINT_WAIT, COMMIT_WAIT_MAX, CTIME_SETTLED_NS,
-    LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG, LOCK_REST_SHORT, LOCK_TRY, LOOK_MAX, LOOK_MIN,
-    PASSES_MAX, READ_BYTES, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
+    ALERT_AFTER, ALERT_FACTOR, CAPTURE_BYTES, CHECKPOINT_AGAIN, CHECKPOINT_WAIT, COMMIT_WAIT_MAX,
+    CTIME_SETTLED_NS, LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG, LOCK_REST_SHORT, LOCK_TRY,
+    LOOK_MAX, LOOK_MIN, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -138,6 +138,8 @@ pub(super) struct Source {
     look_at: Option<Mono>,
     look_wait: Duration,
     looked_at: Option<Mono>,
+    /// The look before that was a moment earlier: what it did not see was written since.
+    recent: bool,
     /// The replicator's `frames_captured` and what was not captured, at that look.
     frames_seen: u64,
     /// The highest rate of the last looks at which frames came.
@@ -200,6 +202,7 @@ impl Source {
             look_at: None,
             look_wait: LOOK_MIN,
             looked_at: None,
+            recent: false,
             frames_seen: 0,
             frames_per_second: 0,
             changed: false,

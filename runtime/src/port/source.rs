@@ -58,6 +58,7 @@ impl<F: SourceFiles> SourcePort<F> {
                 | SourceRequest::BeginImmediate(_)
                 | SourceRequest::Rollback(_)
                 | SourceRequest::HasMoved
+                | SourceRequest::ReadWal { recent: true, .. }
         )
     }
 
@@ -111,7 +112,7 @@ impl<F: SourceFiles> SourcePort<F> {
             SourceRequest::CheckpointPassive(slot) => link.checkpoint_passive(slot_of(*slot)).map(drop),
             SourceRequest::CheckpointTruncate(slot) => link.checkpoint_truncate(slot_of(*slot)).map(drop),
             SourceRequest::Look => Ok(()),
-            SourceRequest::ReadWal { offset, len } => {
+            SourceRequest::ReadWal { offset, len, .. } => {
                 read(*len, |buffer| link.read_wal_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
             SourceRequest::ReadDatabase { offset, len } => {

@@ -30,6 +30,8 @@ impl Replicator {
         self.next_step();
         let frames = self.source.frames_uncaptured();
         let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
+        let since = since.filter(|since| *since < Duration::from_secs(1));
+        self.source.recent = since.is_some();
         let seen = self.frames_captured + u64::from(frames);
         let seen_before = core::mem::replace(&mut self.source.frames_seen, seen);
         if frames > 0 {
@@ -66,7 +68,7 @@ impl Replicator {
     /// application that was held up by its own checkpoint shows a low one.
     fn next_look_wait(&mut self, frames: u64, since: Option<Duration>) -> Duration {
         let source = &mut self.source;
-        let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else {
+        let Some(since) = since else {
             source.frames_per_second = 0;
             return LOOK_MIN;
         };
