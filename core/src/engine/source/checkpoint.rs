@@ -122,5 +122,6 @@ impl Replicator {
         self.source.quiet_at =
             Some(now.mono.after(if self.draining() { Duration::ZERO } else { SCRIPT_AGAIN }));
         self.abandon(now);
+        self.source.checkpoint_at = Some(now.mono.after(LOOK_MIN));
     }
 }
