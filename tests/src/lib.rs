@@ -11,6 +11,7 @@
 //! - [`app`] is a writing application in a process of its own, and what its copies must show;
 //! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
 //! - [`twin`] writes the same into two databases, one beside a replicator and one alone;
+//! - [`proc`] asks the kernel about a process;
 //! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
@@ -20,6 +21,7 @@ pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
+pub mod proc;
 pub mod programs;
 pub mod scene;
 pub mod sidecar;

@@ -7,6 +7,7 @@
 mod changes;
 mod continuity;
 mod phantom;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
