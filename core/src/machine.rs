@@ -24,6 +24,7 @@ pub use store::{
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use crate::ids::{Incarnation, Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
@@ -277,8 +278,11 @@ pub enum Fact {
         frames: u32,
         /// Frames copied into the database so far.
         backfilled: u32,
-        /// Whether the write lock was taken.
-        locked: bool,
+        /// How long the write lock was held; `None` without it. A commit that came meanwhile
+        /// waited for as long at the most.
+        held: Option<Duration>,
+        /// How long copying back and its syncs took.
+        took: Duration,
     },
     /// The WAL has grown past the stated bound although checkpoints are tried.
     WalOverBound {

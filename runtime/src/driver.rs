@@ -13,14 +13,15 @@ use std::time::Duration;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::pool::unblock;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
-    SourceErrorKind, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind,
+    Action, Actions, Chunk, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
+    SourceErrorKind, SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind,
 };
 use futures_lite::FutureExt as _;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 
 use crate::clock;
+use crate::port::buffers;
 use crate::port::output::OutputPort;
 use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::{DatabaseNo, StateJournal};
@@ -71,7 +72,9 @@ impl<'a, M: Machine> Driver<'a, M> {
             if let Event::Completed { op, .. } = &event {
                 self.under_way.remove(op);
             }
+            let read = bytes_read(&event).cloned();
             self.machine.handle(clock::now(), event, &mut actions);
+            read.map(buffers::give);
             let mut ended = None;
             for action in actions.drain() {
                 match action {
@@ -128,6 +131,16 @@ impl<'a, M: Machine> Driver<'a, M> {
     }
 }
 
+/// What was read from the source, whose buffer is used again once the machine has seen it.
+fn bytes_read(event: &Event) -> Option<&Chunk> {
+    match event {
+        Event::Completed { outcome: Outcome::Source(Ok(SourceReply::Link(reply))), .. } => {
+            reply.bytes.as_ref()
+        }
+        _ => None,
+    }
+}
+
 async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
     match request {
         Request::Source(request) => Outcome::Source(perform_source(request, ports).await),
@@ -147,10 +160,7 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
     }
 }
 
-async fn perform_source(
-    request: SourceRequest,
-    ports: Ports,
-) -> Result<driftless_core::machine::SourceReply, SourceError> {
+async fn perform_source(request: SourceRequest, ports: Ports) -> Result<SourceReply, SourceError> {
     match ports.source {
         Some(source) => unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
         None => Err(SourceError {

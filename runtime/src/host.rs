@@ -15,7 +15,7 @@ use driftless_core::engine::{Config, Replicator, Status};
 use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
 use futures_lite::StreamExt as _;
 use smol::LocalExecutor;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 
 use crate::clock;
 use crate::control;
@@ -54,8 +54,9 @@ impl Default for ReplicateOptions {
     }
 }
 
-/// A watched batch is followed by this pause; what happens in it is one more batch.
-const BATCH_PAUSE: Duration = Duration::from_millis(100);
+/// A watched batch is followed by this pause; what happens in it is one more batch. In a pause that
+/// another file's change began, an application can fill the WAL as fast as it likes.
+const BATCH_PAUSE: Duration = Duration::from_millis(25);
 
 /// A database of this process, as others see it.
 pub(crate) struct Running {
@@ -112,13 +113,14 @@ async fn run_all(
         }
     };
     let shared: Shared = Rc::new(RefCell::new(Vec::new()));
+    let (events_wanted, wanted) = smol::channel::bounded(1);
     let mut tasks = Vec::new();
     for (number, job) in jobs.into_iter().enumerate() {
-        let task = start_one(number as u32, job, &journal, &shared, &executor);
+        let task = start_one(number as u32, job, &journal, &shared, events_wanted.clone(), &executor);
         tasks.push(task);
     }
     let helpers = [
-        executor.spawn(watch_all(shared.clone())),
+        executor.spawn(watch_all(shared.clone(), wanted)),
         executor.spawn(signals(shared.clone(), options.shutdown_sync_timeout)),
         executor.spawn(control::serve(shared.clone(), directory)),
     ];
@@ -143,6 +145,7 @@ fn start_one<'a>(
     job: ReplicateJob,
     journal: &Arc<Mutex<StateJournal<RealFs>>>,
     shared: &Shared,
+    events_wanted: Sender<()>,
     executor: &Rc<LocalExecutor<'a>>,
 ) -> smol::Task<Exit> {
     let name = format!("{}\n{}", job.database.display(), job.replica.display());
@@ -178,12 +181,17 @@ fn start_one<'a>(
                 Some(notice) => {
                     log::notice(&database, notice);
                     if matches!(notice.fact, Fact::Detached { .. }) {
+                        crate::port::buffers::clear();
                         crate::memory::give_back();
                     }
                 }
                 None => {
                     let running = &mut shared.borrow_mut()[index];
-                    running.wants_events = machine.wants_events();
+                    let wanted = core::mem::replace(&mut running.wants_events, machine.wants_events());
+                    if running.wants_events && !wanted {
+                        // A full channel says it already.
+                        let _ = events_wanted.try_send(());
+                    }
                     running.status = Some(machine.status());
                 }
             })
@@ -195,7 +203,7 @@ fn start_one<'a>(
 }
 
 /// Tells each database of changes in its directory.
-async fn watch_all(shared: Shared) {
+async fn watch_all(shared: Shared, wanted: Receiver<()>) {
     let mut watcher = Watcher::new();
     let mut polls = PollWatcher::new();
     let databases: Vec<PathBuf> = shared.borrow().iter().map(|running| running.database.clone()).collect();
@@ -214,7 +222,7 @@ async fn watch_all(shared: Shared) {
             }
         }
     }
-    let events = watch_events(&shared, &mut watcher);
+    let events = watch_events(&shared, &mut watcher, &wanted);
     if polls.is_empty() && waiting.is_empty() {
         return events.await;
     }
@@ -237,7 +245,7 @@ async fn watch_all(shared: Shared) {
     futures_lite::future::zip(events, polling).await;
 }
 
-async fn watch_events(shared: &Shared, watcher: &mut Watcher) {
+async fn watch_events(shared: &Shared, watcher: &mut Watcher, wanted: &Receiver<()>) {
     loop {
         match watcher.next().await {
             Ok(events) => events.iter().for_each(|event| dispatch(shared, event)),
@@ -246,7 +254,7 @@ async fn watch_events(shared: &Shared, watcher: &mut Watcher) {
         async_io::Timer::after(BATCH_PAUSE).await;
         // While every database plans its own next look, events would tell nothing.
         while shared.borrow().iter().all(|running| !running.wants_events) {
-            async_io::Timer::after(BATCH_PAUSE).await;
+            wanted.recv().await.expect("the process holds a sender");
         }
     }
 }

@@ -43,8 +43,9 @@ pub fn describe(fact: &Fact) -> String {
             format!("replicated txid={txid} pages={pages} bytes={bytes}")
         }
         Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
-        Fact::Checkpointed { frames, backfilled, locked } => {
-            format!("checkpoint frames={frames} backfilled={backfilled} locked={locked}")
+        Fact::Checkpointed { frames, backfilled, took, held } => {
+            let held = held.map_or(String::new(), |held| format!(" held_us={}", held.as_micros()));
+            format!("checkpoint frames={frames} backfilled={backfilled} took_us={}{held}", took.as_micros())
         }
         Fact::WalOverBound { frames } => {
             format!("the WAL holds {frames} frames and cannot be restarted: an application's reader keeps it")

@@ -5,6 +5,7 @@
 //! plain synchronous calls over seams that the simulator implements too, so that the same code
 //! runs in ring 0; only the store is asynchronous.
 
+pub mod buffers;
 pub mod output;
 pub mod source;
 pub mod state;

@@ -123,7 +123,11 @@ impl Base {
         let at = self.scanner.as_ref().expect("set with the header").position().frame;
         let frame_bytes = self.page_size.get() + FRAME_HEADER_BYTES as u32;
         let frames = (self.end.frame - at).min((READ_BYTES / frame_bytes).max(1));
-        SourceRequest::ReadWal { offset: frame_offset(self.page_size, at + 1), len: frames * frame_bytes }
+        SourceRequest::ReadWal {
+            offset: frame_offset(self.page_size, at + 1),
+            len: frames * frame_bytes,
+            recent: false,
+        }
     }
 
     fn read_request(&self) -> SourceRequest {
@@ -139,6 +143,7 @@ impl Base {
         SourceRequest::ReadWal {
             offset: frame_offset(self.page_size, *frame) + FRAME_HEADER_BYTES as u64,
             len: self.page_size.get(),
+            recent: false,
         }
     }
 
@@ -324,9 +329,11 @@ impl Replicator {
             BaseStep::GiveBack => Request::Source(SourceRequest::EndRead(home.other())),
             BaseStep::HandOver => Request::Source(SourceRequest::EndRead(home)),
             BaseStep::Size => Request::Source(SourceRequest::Stat),
-            BaseStep::WalHeader => {
-                Request::Source(SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 })
-            }
+            BaseStep::WalHeader => Request::Source(SourceRequest::ReadWal {
+                offset: 0,
+                len: WAL_HEADER_BYTES as u32,
+                recent: false,
+            }),
             BaseStep::Overlay => Request::Source(base.overlay_request()),
             BaseStep::Read => Request::Source(base.read_request()),
             BaseStep::Patch => Request::Source(base.patch_request()),

@@ -52,6 +52,12 @@ pub const ALERT_AFTER: Duration = Duration::from_secs(5);
 pub const LOCK_TRY: Duration = Duration::from_millis(20);
 /// How long the write lock is held at the most while the application's own checkpoint ends.
 pub const LOCK_HOLD: Duration = Duration::from_millis(40);
+/// How long a checkpoint without the lock waits for one of the application's to end.
+pub const CHECKPOINT_WAIT: Duration = Duration::from_millis(250);
+/// Whether that has ended is tried so often.
+pub const CHECKPOINT_AGAIN: Duration = Duration::from_millis(2);
+/// The write lock, and what is done under it, is tried again so soon when SQLite says busy.
+pub const LOCK_AGAIN: Duration = Duration::from_micros(500);
 /// After the write lock was held for longer than this, a third of what a commit may wait for us,
 /// it rests.
 pub const SLOW_LOCK: Duration = Duration::from_millis(33);
@@ -63,13 +69,16 @@ pub const LOCK_REST_SHORT: u32 = 3;
 pub const LOCK_REST_LONG: u32 = 20;
 /// Passes without the lock before it is taken all the same.
 pub const PASSES_MAX: u8 = 5;
-/// Bytes read from the WAL or the database in one request.
+/// Bytes of the WAL captured in one step: so few that the engine's thread, which reads and checks
+/// what was written a moment ago in place, serves others within a millisecond.
+pub const CAPTURE_BYTES: u32 = 1 << 18;
+/// Bytes read from the WAL or the database in one request of a base.
 pub const READ_BYTES: u32 = 1 << 20;
-/// The first and longest wait between looks at a WAL that grows.
-pub const LOOK_FIRST: Duration = Duration::from_millis(100);
+/// When something else is begun after a script was given up.
+pub const SCRIPT_AGAIN: Duration = Duration::from_millis(100);
 /// The longest wait between looks at a WAL that may grow.
 pub const LOOK_MAX: Duration = Duration::from_millis(250);
-/// The shortest wait between looks at a WAL that grows fast.
+/// The shortest wait between looks at a WAL that grows fast, and the first.
 pub const LOOK_MIN: Duration = Duration::from_millis(10);
 /// A source that no event speaks of is looked for this often.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);

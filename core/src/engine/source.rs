@@ -28,8 +28,9 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::config::{
-    ALERT_AFTER, ALERT_FACTOR, COMMIT_WAIT_MAX, CTIME_SETTLED_NS, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG,
-    LOCK_REST_SHORT, LOCK_TRY, LOOK_FIRST, LOOK_MAX, LOOK_MIN, PASSES_MAX, READ_BYTES, SLOW_LOCK, SWEEP,
+    ALERT_AFTER, ALERT_FACTOR, CAPTURE_BYTES, CHECKPOINT_AGAIN, CHECKPOINT_WAIT, COMMIT_WAIT_MAX,
+    CTIME_SETTLED_NS, LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG, LOCK_REST_SHORT, LOCK_TRY,
+    LOOK_MAX, LOOK_MIN, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -130,10 +131,19 @@ pub(super) struct Source {
     step_until: Option<Mono>,
     step_again: Option<Mono>,
     lock_since: Option<Mono>,
+    /// When the request under way was made.
     op_since: Mono,
+    /// How long the last checkpoint took, which tells how quick the disk is at the moment.
+    copying_took: Duration,
     look_at: Option<Mono>,
     look_wait: Duration,
     looked_at: Option<Mono>,
+    /// The look before that was a moment earlier: what it did not see was written since.
+    recent: bool,
+    /// The replicator's `frames_captured` and what was not captured, at that look.
+    frames_seen: u64,
+    /// The highest rate of the last looks at which frames came.
+    frames_per_second: u64,
     /// Whether an event asked for the next look, so that the files' names are checked as well.
     changed: bool,
     /// What a capture reads up to.
@@ -188,9 +198,13 @@ impl Source {
             step_again: None,
             lock_since: None,
             op_since: Mono::default(),
+            copying_took: Duration::ZERO,
             look_at: None,
-            look_wait: LOOK_FIRST,
+            look_wait: LOOK_MIN,
             looked_at: None,
+            recent: false,
+            frames_seen: 0,
+            frames_per_second: 0,
             changed: false,
             target: None,
             changed_while_cold: false,
@@ -272,7 +286,7 @@ impl Source {
             // While a look is planned, the event tells nothing new: it is a quarter of a second away
             // at the most.
             self.look_at.get_or_insert(now);
-            self.look_wait = self.look_wait.min(LOOK_FIRST);
+            self.look_wait = self.look_wait.min(LOOK_MIN);
             self.changed = true;
         } else {
             self.changed_while_cold = true;
@@ -549,12 +563,15 @@ impl Replicator {
             }
             Step::Unlock => {
                 self.source.locked = false;
-                self.rest_lock(now);
+                let held = self.rest_lock(now);
                 self.next_step();
-                self.after_checkpoint(now, true, out);
+                self.after_checkpoint(now, Some(held), out);
             }
             Step::Truncate => self.next_step(),
-            Step::Checkpoint => self.next_step(),
+            Step::Checkpoint => {
+                self.source.copying_took = now.mono.since(self.source.op_since);
+                self.next_step();
+            }
             Step::Look => self.looked(now),
             Step::Capture => self.captured(now, part, reply, out),
             Step::Prove => self.prove_part(now, part, reply, out),
@@ -583,7 +600,7 @@ impl Replicator {
     fn end_other(&mut self, now: Now, out: &mut Actions) {
         self.source.other = None;
         self.next_step();
-        self.after_checkpoint(now, false, out);
+        self.after_checkpoint(now, None, out);
     }
 
     fn step_failed(&mut self, now: Now, step: Step, error: SourceError, out: &mut Actions) {
@@ -595,17 +612,11 @@ impl Replicator {
             Step::Stat | Step::ReadHeader | Step::Open => self.attach_failed(now, &error, out),
             Step::Lock if busy => self.lock_busy(now),
             Step::Truncate if busy => self.next_step(),
-            Step::Checkpoint if busy => {
-                let held = self.source.lock_since.map(|at| now.mono.since(at));
-                match held {
-                    Some(held) if held < LOCK_HOLD => self.again_soon(now, Duration::from_micros(500)),
-                    _ => self.next_step(),
-                }
-            }
+            Step::Checkpoint if busy => self.checkpoint_busy(now),
             Step::BeginPin if busy && self.source.locked => {
                 let held = self.source.lock_since.map(|at| now.mono.since(at));
                 match held {
-                    Some(held) if held < LOCK_HOLD => self.again_soon(now, Duration::from_micros(500)),
+                    Some(held) if held < LOCK_HOLD => self.again_soon(now, LOCK_AGAIN),
                     _ => self.detach(now, "no read transaction was to be had under the write lock", out),
                 }
             }
@@ -635,12 +646,12 @@ impl Replicator {
         self.source.script.clear();
         self.source.step_until = None;
         self.source.target = None;
-        self.source.checkpoint_at = Some(now.mono.after(LOOK_FIRST));
+        self.source.checkpoint_at = Some(now.mono.after(SCRIPT_AGAIN));
         if self.source.other.is_some() {
             self.begin_script(&[Step::EndOther]);
         }
         if !self.source.final_turn {
-            self.source.look_at.get_or_insert(now.mono.after(LOOK_FIRST));
+            self.source.look_at.get_or_insert(now.mono.after(SCRIPT_AGAIN));
         }
     }
 }

@@ -20,6 +20,12 @@ impl Chunk {
         assert!(start <= end && end <= self.len(), "a slice lies within its chunk");
         Chunk { data: Arc::clone(&self.data), start: self.start + start, end: self.start + end }
     }
+
+    /// The memory behind the handle, if no other handle shares it: for a host that reads into
+    /// the same buffer again. Its content is what the chunk was cut from.
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        Arc::into_inner(self.data)
+    }
 }
 
 impl From<Vec<u8>> for Chunk {

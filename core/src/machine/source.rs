@@ -71,6 +71,9 @@ pub enum SourceRequest {
         offset: u64,
         /// How many; fewer come where the file ends.
         len: u32,
+        /// Whether the bytes were written a moment ago and so lie in memory: a host may then read
+        /// them in place, since a thread would cost more than the read.
+        recent: bool,
     },
     /// Bytes of the database file.
     ReadDatabase {

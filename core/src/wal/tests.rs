@@ -306,6 +306,20 @@ fn s0_and_s1_are_weighted_with_fibonacci_numbers() {
     assert_eq!(WalChecksum::default().update(&words([0, 0, 0, 1]), true), WalChecksum(0, 1));
 }
 
+/// Long runs are summed in four parts (`checksum.rs`): every length around that, and every page.
+#[test]
+fn the_checksum_is_the_loops_at_every_length() {
+    let bytes: Vec<u8> = (0..65_536_u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    for len in (0..2_048).step_by(8).chain([4_096, 8_192, 32_768, 65_536]) {
+        for start in [(0, 0), (u32::MAX, 1), (0x1234_5678, 0x9abc_def0)] {
+            for big_endian in [false, true] {
+                let WalChecksum(s0, s1) = WalChecksum(start.0, start.1).update(&bytes[..len], big_endian);
+                assert_eq!((s0, s1), sum(start, &bytes[..len], big_endian), "{len} bytes");
+            }
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "whole pairs of words")]
 fn the_checksum_works_only_for_a_multiple_of_eight_bytes() {

@@ -9,6 +9,7 @@ use driftless_core::machine::{
     SourceReply, SourceRequest, WalFacts,
 };
 
+use super::buffers;
 use crate::sqlite::{self, Close, IndexRead, Link, LinkError, LinkOptions, Primary, SqliteCode, probe};
 
 /// What is asked of the files by path, without the link.
@@ -57,6 +58,7 @@ impl<F: SourceFiles> SourcePort<F> {
                 | SourceRequest::BeginImmediate(_)
                 | SourceRequest::Rollback(_)
                 | SourceRequest::HasMoved
+                | SourceRequest::ReadWal { recent: true, .. }
         )
     }
 
@@ -110,11 +112,11 @@ impl<F: SourceFiles> SourcePort<F> {
             SourceRequest::CheckpointPassive(slot) => link.checkpoint_passive(slot_of(*slot)).map(drop),
             SourceRequest::CheckpointTruncate(slot) => link.checkpoint_truncate(slot_of(*slot)).map(drop),
             SourceRequest::Look => Ok(()),
-            SourceRequest::ReadWal { offset, len } => {
-                link.read_wal(*offset, *len as usize).map(|read| bytes = Some(Chunk::from(read)))
+            SourceRequest::ReadWal { offset, len, .. } => {
+                read(*len, |buffer| link.read_wal_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
             SourceRequest::ReadDatabase { offset, len } => {
-                link.read_pages(*offset, *len as usize).map(|read| bytes = Some(Chunk::from(read)))
+                read(*len, |buffer| link.read_pages_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
             SourceRequest::HasMoved => link.has_moved().map(|it| moved = it),
             request => unreachable!("{request:?} needs no link"),
@@ -128,6 +130,14 @@ impl<F: SourceFiles> SourcePort<F> {
             Err(code) => Err(sqlite_error(code, index)),
         }
     }
+}
+
+/// What a read of at most `len` bytes gives, in a buffer that the driver gives back.
+fn read(len: u32, into: impl FnOnce(&mut [u8]) -> Result<usize, SqliteCode>) -> Result<Chunk, SqliteCode> {
+    let mut buffer = buffers::take(len as usize);
+    let there = into(&mut buffer)?;
+    buffer.truncate(there);
+    Ok(Chunk::from(buffer))
 }
 
 fn slot_of(slot: Slot) -> sqlite::Slot {

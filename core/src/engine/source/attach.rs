@@ -148,7 +148,7 @@ impl Replicator {
             if !self.header_still_holds(bytes) {
                 return self.detach(now, "the database changed while it was being opened", out);
             }
-            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
+            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32, recent: false };
             return self.source_submit(now, Part::WalHeader, request, out);
         }
         if part == Part::WalHeader {
@@ -158,6 +158,7 @@ impl Replicator {
                 let request = SourceRequest::ReadWal {
                     offset: frame_offset(page_size, wal.frame),
                     len: FRAME_HEADER_BYTES as u32,
+                    recent: false,
                 };
                 return self.source_submit(now, Part::Mark, request, out);
             }

@@ -40,17 +40,19 @@ impl Replicator {
             return self.capture_ends(now, out);
         }
         if self.source.scanner.is_none() && at.frame == 0 {
-            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32 };
+            let recent = self.source.recent;
+            let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32, recent };
             return self.source_submit(now, Part::WalHeader, request, out);
         }
         if self.source.scanner.is_none() {
             self.source.scanner = Some(Scanner::resume(at, page_size, target.big_endian_checksums));
         }
         let frame_bytes = page_size.get() + FRAME_HEADER_BYTES as u32;
-        let frames = (target.mx_frame - at.frame).min((READ_BYTES / frame_bytes).max(1));
+        let frames = (target.mx_frame - at.frame).min((CAPTURE_BYTES / frame_bytes).max(1));
         let request = SourceRequest::ReadWal {
             offset: frame_offset(page_size, at.frame + 1),
             len: frames * frame_bytes,
+            recent: self.source.recent,
         };
         self.source_submit(now, Part::Frames, request, out);
     }

@@ -53,20 +53,26 @@ impl Replicator {
 
     /// Rests the lock after it was held for long: the disk is slow now, and the application must
     /// not wait for it over and over.
-    pub(super) fn rest_lock(&mut self, now: Now) {
+    pub(super) fn rest_lock(&mut self, now: Now) -> Duration {
         let held = self.source.lock_since.take().map_or(Duration::ZERO, |since| now.mono.since(since));
         let factor = if held > COMMIT_WAIT_MAX { LOCK_REST_LONG } else { LOCK_REST_SHORT };
         self.source.lock_rest_until = (held > SLOW_LOCK).then(|| now.mono.after(held * factor));
+        held
     }
 
-    pub(super) fn after_checkpoint(&mut self, now: Now, locked: bool, out: &mut Actions) {
+    pub(super) fn after_checkpoint(&mut self, now: Now, held: Option<Duration>, out: &mut Actions) {
         let Some(index) = self.source.index else { return };
-        if !locked && self.goes_on_to_lock(&index) {
+        if held.is_none() && self.goes_on_to_lock(&index) {
             return;
         }
         out.notify(
             Severity::Debug,
-            Fact::Checkpointed { frames: index.mx_frame, backfilled: index.n_backfill, locked },
+            Fact::Checkpointed {
+                frames: index.mx_frame,
+                backfilled: index.n_backfill,
+                took: self.source.copying_took,
+                held,
+            },
         );
         let threshold = self.config.min_checkpoint_pages;
         if self.wal_may_restart() {
@@ -87,16 +93,34 @@ impl Replicator {
         }
     }
 
+    /// A checkpoint of the application's is under way. It copies up to our pin, and a commit of the
+    /// application's that runs it waits for it: to take the write lock now would only add to that,
+    /// and to go on would leave the same work for the next attempt. So wait for its end.
+    pub(super) fn checkpoint_busy(&mut self, now: Now) {
+        let (until, again) = match self.source.lock_since {
+            Some(locked) => (locked.after(LOCK_HOLD), LOCK_AGAIN),
+            None => {
+                let until = *self.source.step_until.get_or_insert(now.mono.after(CHECKPOINT_WAIT));
+                (until, CHECKPOINT_AGAIN)
+            }
+        };
+        if now.mono < until {
+            self.again_soon(now, again);
+        } else {
+            self.next_step();
+        }
+    }
+
     pub(super) fn lock_busy(&mut self, now: Now) {
         let until = self.source.step_until.expect("set when the step began");
         if now.mono < until {
-            return self.again_soon(now, Duration::from_micros(500));
+            return self.again_soon(now, LOCK_AGAIN);
         }
         self.source.lock_failed = true;
         let frames = self.source.wal_frames();
         self.source.checkpoint_frames = frames.saturating_add(self.config.min_checkpoint_pages / 4);
         self.source.quiet_at =
-            Some(now.mono.after(if self.draining() { Duration::ZERO } else { LOOK_FIRST }));
+            Some(now.mono.after(if self.draining() { Duration::ZERO } else { SCRIPT_AGAIN }));
         self.abandon(now);
     }
 }

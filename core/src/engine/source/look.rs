@@ -30,9 +30,15 @@ impl Replicator {
         self.next_step();
         let frames = self.source.frames_uncaptured();
         let since = self.source.looked_at.replace(now.mono).map(|at| now.mono.since(at));
+        let since = since.filter(|since| *since < Duration::from_secs(1));
+        self.source.recent = since.is_some();
+        let seen = self.frames_captured + u64::from(frames);
+        let seen_before = core::mem::replace(&mut self.source.frames_seen, seen);
         if frames > 0 {
             self.source.last_activity = now.mono;
-            self.source.look_wait = look_wait(frames, since, self.config.min_checkpoint_pages);
+            // What checkpoints captured meanwhile came as well.
+            let come = seen.saturating_sub(seen_before).max(u64::from(frames));
+            self.source.look_wait = self.next_look_wait(come, since);
             self.source.let_go_tried = None;
             self.source.truncate_tried = false;
             self.set_quiet(now);
@@ -53,6 +59,26 @@ impl Replicator {
         }
     }
 
+    /// How long to wait for the next look when `frames` came within `since`: until about as many as
+    /// start a checkpoint may have come.
+    ///
+    /// What comes in one wait, a checkpoint of the application's copies at once when our pin has
+    /// moved past it, and the commit that runs it waits. So the first wait after a pause is short,
+    /// each is at most twice the one before, and the rate is the highest of the last looks: an
+    /// application that was held up by its own checkpoint shows a low one.
+    fn next_look_wait(&mut self, frames: u64, since: Option<Duration>) -> Duration {
+        let source = &mut self.source;
+        let Some(since) = since else {
+            source.frames_per_second = 0;
+            return LOOK_MIN;
+        };
+        let rate = frames * 1_000_000 / (since.as_micros() as u64).max(1);
+        source.frames_per_second = rate.max(source.frames_per_second / 4 * 3).max(1);
+        let threshold = u64::from(self.config.min_checkpoint_pages.max(1));
+        let wait = Duration::from_micros(threshold * 1_000_000 / source.frames_per_second);
+        wait.min(source.look_wait * 2).clamp(LOOK_MIN, LOOK_MAX)
+    }
+
     /// Whether everything is captured and copied back, and only our mark keeps the WAL from starting
     /// over: a checkpoint of the application's that waits for readers (RESTART, TRUNCATE) would wait
     /// for us until its busy time-out. Taken anew, the pin is on mark zero, which is in nobody's way.
@@ -66,7 +92,7 @@ impl Replicator {
         let wait = self.source.look_wait;
         if wait >= LOOK_MAX || self.source.index.is_none() {
             self.source.look_at = None;
-            self.source.look_wait = LOOK_FIRST;
+            self.source.look_wait = LOOK_MIN;
         } else {
             self.source.look_wait = (wait * 2).min(LOOK_MAX);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
@@ -86,12 +112,4 @@ impl Replicator {
         }
         self.again_soon(now, Duration::from_millis(1));
     }
-}
-
-/// How long to wait for the next look when `frames` came within `since`: until about as many as
-/// start a checkpoint may have come.
-fn look_wait(frames: u32, since: Option<Duration>, threshold: u32) -> Duration {
-    let Some(since) = since.filter(|since| *since < Duration::from_secs(1)) else { return LOOK_FIRST };
-    let micros = since.as_micros() as u64 * u64::from(threshold.max(1)) / u64::from(frames.max(1));
-    Duration::from_micros(micros).clamp(LOOK_MIN, LOOK_MAX)
 }
