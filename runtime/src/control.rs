@@ -153,6 +153,7 @@ pub fn describe(status: &Status) -> Value {
         "commits_unseen": status.waiting.as_ref().is_some_and(|waiting| waiting.unseen),
         "hint": status.waiting.as_ref().map(|waiting| waiting.hint.clone()),
         "last_error": status.last_error,
+        "warning": status.warning,
     })
 }
 

@@ -11,6 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
+use crate::programs::test_app;
+
 /// What the Python application runs.
 const PYTHON: &str = r#"
 import sys, json, sqlite3, os
@@ -43,12 +45,12 @@ pub struct App {
 impl App {
     /// The Rust application.
     pub fn start() -> App {
-        App::spawn(&mut Command::new(binary()))
+        App::spawn(&mut Command::new(test_app()))
     }
 
     /// The Rust application with `library` loaded before its C library, and `variables` set.
     pub fn preloaded(library: &Path, variables: &[(&str, &Path)]) -> App {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(test_app());
         command.env("LD_PRELOAD", library).envs(variables.iter().copied());
         App::spawn(&mut command)
     }
@@ -58,7 +60,7 @@ impl App {
         let mut command = Command::new("setpriv");
         command
             .args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()])
-            .arg(binary());
+            .arg(test_app());
         App::spawn(&mut command)
     }
 
@@ -200,15 +202,6 @@ impl Drop for App {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The application's binary, which Cargo makes beside the tests'.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own name");
-    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/NAME");
-    let path = directory.join("driftless-test-app");
-    assert!(path.exists(), "{} is made by cargo test -p driftless-tests", path.display());
-    path
 }
 
 /// What a copy of the database says of itself.

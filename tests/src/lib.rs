@@ -10,6 +10,8 @@
 //! - [`dir`] is a directory that stays for inspection when its test fails;
 //! - [`app`] is a writing application in a process of its own, and what its copies must show;
 //! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
+//! - [`twin`] writes the same into two databases, one beside a replicator and one alone;
+//! - [`proc`] asks the kernel about a process;
 //! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
@@ -19,10 +21,12 @@ pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
+pub mod proc;
 pub mod programs;
 pub mod scene;
 pub mod sidecar;
 pub mod store_faults;
+pub mod twin;
 
 use std::time::{Duration, Instant};
 
@@ -55,4 +59,12 @@ pub fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Optio
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The next number of a fixed sequence (xorshift). A seed is never 0.
+pub fn random(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
 }

@@ -22,13 +22,25 @@ pub fn driftless() -> PathBuf {
         Some(path) => {
             fs::canonicalize(&path).unwrap_or_else(|error| panic!("DRIFTLESS_BIN {path:?}: {error}"))
         }
-        None => build_driftless(),
+        None => build("driftless"),
     })
     .clone()
 }
 
-fn build_driftless() -> PathBuf {
-    let place = BuildPlace::of_this_test();
+/// The application under test, `driftless-test-app`. Cargo makes it for the tests of this package,
+/// and not for `cargo run` of another of its programs.
+pub fn test_app() -> PathBuf {
+    const NAME: &str = "driftless-test-app";
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let place = BuildPlace::of_this_program();
+        if place.of_a_test { place.binaries.join(NAME) } else { build(NAME) }
+    })
+    .clone()
+}
+
+fn build(name: &str) -> PathBuf {
+    let place = BuildPlace::of_this_program();
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What the outer cargo tells this test about itself is not meant for the inner one.
     for (name, _) in env::vars_os() {
@@ -41,32 +53,38 @@ fn build_driftless() -> PathBuf {
         }
     }
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.current_dir(workspace()).args(["build", "--quiet", "--bin", "driftless"]);
+    cargo.current_dir(workspace()).args(["build", "--quiet", "--bin", name]);
     cargo.arg("--target-dir").arg(&place.target_dir).args(["--profile", &place.profile]);
     if let Some(triple) = &place.triple {
         cargo.args(["--target", triple]);
     }
     let output = cargo.output().unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
-    assert!(output.status.success(), "cannot build driftless:\n{}", String::from_utf8_lossy(&output.stderr));
-    let binary = place.binaries.join("driftless");
+    assert!(output.status.success(), "cannot build {name}:\n{}", String::from_utf8_lossy(&output.stderr));
+    let binary = place.binaries.join(name);
     assert!(binary.is_file(), "cargo did not make {}", binary.display());
     binary
 }
 
-/// Where cargo put the running test, and so where the binary belongs.
+/// Where cargo put the running test or program, and so where the binary belongs.
 struct BuildPlace {
     target_dir: PathBuf,
     triple: Option<String>,
     profile: String,
     binaries: PathBuf,
+    of_a_test: bool,
 }
 
 impl BuildPlace {
-    /// Reads it from `<target>[/<triple>]/<profile>/deps/<test>`; the target directory is the one
-    /// that cargo has tagged.
-    fn of_this_test() -> BuildPlace {
-        let exe = env::current_exe().expect("a running test has a path");
-        let binaries = exe.ancestors().nth(2).expect("a test lies in <profile>/deps").to_path_buf();
+    /// Reads it from `<target>[/<triple>]/<profile>/deps/<test>`, or the same without `deps` for a
+    /// program of this crate; the target directory is the one that cargo has tagged.
+    fn of_this_program() -> BuildPlace {
+        let exe = env::current_exe().expect("a running program has a path");
+        let folder = exe.parent().expect("a program lies in a folder");
+        let of_a_test = folder.ends_with("deps");
+        let binaries = match of_a_test {
+            true => folder.parent().expect("deps lies in <profile>").to_path_buf(),
+            false => folder.to_path_buf(),
+        };
         let folder = binaries.file_name().expect("a profile's folder").to_string_lossy().into_owned();
         let above = binaries.parent().expect("a profile lies in a target directory");
         let (target_dir, triple) = match above.join("CACHEDIR.TAG").exists() || !is_triple(above) {
@@ -77,7 +95,7 @@ impl BuildPlace {
             ),
         };
         let profile = if folder == "debug" { "dev".to_owned() } else { folder };
-        BuildPlace { target_dir, triple, profile, binaries }
+        BuildPlace { target_dir, triple, profile, binaries, of_a_test }
     }
 }
 
@@ -90,7 +108,7 @@ fn is_triple(folder: &Path) -> bool {
 pub fn litestream() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let target = BuildPlace::of_this_test().target_dir;
+        let target = BuildPlace::of_this_program().target_dir;
         let venv = target.join(format!("venv-litestream-{LITESTREAM_VERSION}"));
         let lock = File::create(target.join(".venv-litestream.lock")).expect("the target directory is ours");
         lock.lock().expect("a lock on our own file");

@@ -27,7 +27,9 @@ pub struct Setup {
     environment: Vec<(String, PathBuf)>,
     state: Option<PathBuf>,
     user: Option<u32>,
+    boot_id: Option<PathBuf>,
     settings: Option<String>,
+    log: Option<PathBuf>,
     on_replicated: Option<OnReplicated>,
 }
 
@@ -41,7 +43,9 @@ impl Setup {
             environment: Vec::new(),
             state: None,
             user: None,
+            boot_id: None,
             settings: None,
+            log: None,
             on_replicated: None,
         }
     }
@@ -70,9 +74,21 @@ impl Setup {
         self
     }
 
+    /// As if the machine had started anew: the kernel's name of its run is what `file` says.
+    pub fn boot_id(mut self, file: &Path) -> Setup {
+        self.boot_id = Some(file.into());
+        self
+    }
+
     /// By a configuration file that begins with these lines.
     pub fn settings(mut self, lines: &str) -> Setup {
         self.settings = Some(lines.into());
+        self
+    }
+
+    /// With its log elsewhere than beside the database.
+    pub fn log(mut self, path: &Path) -> Setup {
+        self.log = Some(path.into());
         self
     }
 
@@ -116,7 +132,7 @@ impl Sidecar {
             .state
             .clone()
             .unwrap_or_else(|| setup.database.with_file_name(format!(".{name}-driftless")));
-        let mut command = Command::new(driftless());
+        let mut command = program(setup.boot_id.as_deref());
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
         }
@@ -143,7 +159,7 @@ impl Sidecar {
         let log = Arc::new(Log::default());
         let shared = Arc::clone(&log);
         let mut hook = setup.on_replicated.take();
-        let log_path = setup.database.with_extension("driftless.log");
+        let log_path = setup.log.unwrap_or_else(|| setup.database.with_extension("driftless.log"));
         let mut kept =
             fs::File::options().create(true).append(true).open(log_path).expect("the test's directory");
         let reader = std::thread::spawn(move || {
@@ -281,6 +297,16 @@ impl Drop for Sidecar {
             eprintln!("the replicator's last lines:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
+}
+
+/// Our binary; with `boot_id` in a mount namespace of its own, where that file stands in the place
+/// of the kernel's. Both wrappers become the binary: its process number is the child's.
+fn program(boot_id: Option<&Path>) -> Command {
+    let Some(file) = boot_id else { return Command::new(driftless()) };
+    let script = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(file).arg(driftless());
+    command
 }
 
 /// Whether a status says that nothing is outstanding.

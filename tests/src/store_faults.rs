@@ -2,7 +2,8 @@
 //!
 //! | fault | means |
 //! |---|---|
-//! | no space | a small tmpfs, filled and freed |
+//! | no space, read-only | a small tmpfs, filled and freed, or mounted again |
+//! | two paths | a bind mount |
 //! | hangs | an ext4 image on a loop device, frozen and thawed: each write blocks in the kernel |
 //! | away | the directory renamed aside, a file in its place |
 //! | late, fails, loses an answer | a library before libc that delays or fails `fsync` by suffix |
@@ -166,11 +167,36 @@ impl Tmpfs {
     pub fn free(&self) {
         fs::remove_file(self.path.join("ballast")).expect("filled before");
     }
+
+    /// Takes away, or gives back, the right to write. Nobody may have a file open for writing.
+    pub fn remount(&self, read_only: bool) {
+        let mode = if read_only { "remount,ro" } else { "remount,rw" };
+        run("mount", &["-o", mode, text(&self.path)]);
+    }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         // Lazily: a process under test may still be there when a test panics.
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// A second path to a directory, or to a file.
+pub struct Bind {
+    path: PathBuf,
+}
+
+impl Bind {
+    /// Mounts `from` on `path`, which is there.
+    pub fn mount(from: &Path, path: &Path) -> Bind {
+        run("mount", &["--bind", text(from), text(path)]);
+        Bind { path: path.to_path_buf() }
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }

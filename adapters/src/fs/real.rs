@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,13 @@ pub struct RealFile {
 impl RealFile {
     fn error(&self, error: &io::Error) -> FsError {
         FsError::from_io(&self.path, error)
+    }
+}
+
+/// For what the seam does not have, such as locks.
+impl AsFd for RealFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

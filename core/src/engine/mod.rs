@@ -104,6 +104,8 @@ pub struct Replicator {
     sync_now: bool,
     waiting: Option<Waiting>,
     last_error: Option<String>,
+    /// What a person should know of the application's SQLite.
+    warning: Option<String>,
     /// Frames captured in all, ever growing.
     frames_captured: u64,
     /// How many of those are on the replica.
@@ -179,6 +181,7 @@ impl Replicator {
             sync_now: false,
             waiting: None,
             last_error: None,
+            warning: None,
             frames_captured: 0,
             frames_replicated: 0,
             behind_since: None,

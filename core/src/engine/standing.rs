@@ -308,6 +308,28 @@ pub fn plan_header(header: &[u8]) -> Admission {
     }
 }
 
+/// What a person should know of the SQLite that wrote the database last, by its header: releases
+/// from 3.7.0 to 3.51.2 can lose pages when a second process checkpoints, which we do. Patched ones
+/// of two older branches are sound (<https://sqlite.org/wal.html#walresetbug>).
+pub fn plan_writer(header: &[u8]) -> Option<String> {
+    let version = u32::from_be_bytes(*header.get(96..)?.first_chunk()?);
+    let (major, minor, patch) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    let sound = match (major, minor) {
+        // Nobody has written it down.
+        (0, _) => true,
+        (3, 44) => patch >= 6,
+        (3, 50) => patch >= 7,
+        (3, 51) => patch >= 3,
+        (3, minor) => minor > 51,
+        (major, _) => major > 3,
+    };
+    (!sound).then(|| {
+        format!(
+            "SQLite {major}.{minor}.{patch} has written the database: before 3.51.3 a checkpoint by another process, which driftless runs, can damage it; update the application's SQLite"
+        )
+    })
+}
+
 /// Where capture goes on after attaching.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Continuity {
@@ -369,4 +391,26 @@ pub fn plan_continuity(point: &Point, seal: Option<&SealRecord>, seen: Sighting<
         "the database file was replaced"
     };
     Continuity::Rebase { why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_sqlite_is_known_by_the_header() {
+        let told = |version: u32| {
+            let mut header = [0; 100];
+            header[96..].copy_from_slice(&version.to_be_bytes());
+            plan_writer(&header)
+        };
+        for affected in [3_007_000, 3_040_001, 3_044_005, 3_045_000, 3_050_006, 3_051_002] {
+            assert!(told(affected).is_some(), "{affected}");
+        }
+        for sound in [0, 3_044_006, 3_050_007, 3_051_003, 3_052_000, 3_054_001, 4_000_000] {
+            assert_eq!(told(sound), None, "{sound}");
+        }
+        assert!(told(3_040_001).is_some_and(|text| text.starts_with("SQLite 3.40.1 has")));
+        assert_eq!(plan_writer(&[0; 99]), None, "shorter than a header");
+    }
 }

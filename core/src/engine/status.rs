@@ -74,6 +74,8 @@ pub struct Status {
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
     pub last_error: Option<String>,
+    /// What a person should know, although it stops nothing.
+    pub warning: Option<String>,
     /// Whether a put is under way.
     pub uploading: bool,
 }
@@ -107,6 +109,7 @@ impl Replicator {
             pages_waiting: self.pending.len() as u64,
             waiting: self.waiting.clone(),
             last_error: self.last_error.clone(),
+            warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
         }
     }

@@ -457,6 +457,71 @@ fn equal_copies_must_be_initialised_summed_and_of_the_known_version() {
     assert_eq!(WalIndex::parse(&bytes), Err(WalIndexError::BadVersion { found: 3_007_001 }));
 }
 
+#[test]
+fn a_position_right_behind_the_header_goes_on_with_the_first_frame() {
+    let mut wal = Wal::new(512, false);
+    let mut scanner = wal.scanner();
+    // Nothing there yet: the position stays where it is, and keeps the header's checksum.
+    assert_eq!(check(&mut scanner, wal.frames(), 9), (vec![], Ok(0)));
+    let position = scanner.position();
+    let header = WalHeader::decode(&wal.bytes).unwrap();
+    assert_eq!(position, WalPosition { salts: SALTS, frame: 0, checksum: header.checksum });
+    assert_eq!(frame_offset(header.page_size, position.frame + 1), WAL_HEADER_BYTES as u64);
+
+    wal.frame(1, 1, 5).frame(1, 1, 6);
+    let mut scanner = Scanner::resume(position, header.page_size, header.big_endian_checksums);
+    assert_eq!(check(&mut scanner, wal.frames(), 1), (vec![(1, 1, 1)], Ok(FRAME)));
+    // The same place with another checksum is another WAL.
+    let elsewhere = WalPosition { checksum: WalChecksum(1, 2), ..position };
+    let mut scanner = Scanner::resume(elsewhere, header.page_size, header.big_endian_checksums);
+    assert_eq!(check(&mut scanner, wal.frames(), 2), (vec![], Err(ScanStop::ChecksumMismatch { frame: 1 })));
+}
+
+/// A WAL of which only the end is there, the frames from `first` on: what lies before is told by
+/// the position alone.
+struct WalEnd {
+    frames: Wal,
+    first: u32,
+}
+
+impl WalEnd {
+    /// Reads as from a file.
+    fn read(&self, offset: u64, len: usize) -> &[u8] {
+        let start = 32 + u64::from(self.first - 1) * (24 + u64::from(self.frames.page_size));
+        let from = usize::try_from(offset - start).unwrap();
+        let held = self.frames.frames();
+        &held[from.min(held.len())..(from + len).min(held.len())]
+    }
+}
+
+#[test]
+fn frames_beyond_4_gib_are_found_where_they_are() {
+    // Around the frame that crosses 2^32 bytes, and at the highest numbers that there are.
+    for (page_size, before) in
+        [(65_536, 65_510), (65_536, 65_512), (4_096, 1_042_467), (512, 8_012_998), (512, u32::MAX - 4)]
+    {
+        let mut frames = Wal::new(page_size, false);
+        frames.sums = (0x1234, 0x5678);
+        frames.frame(7, 0, 1).frame(8, 0, 2).frame(9, 9, 3).frame(7, 9, 4);
+        let source = WalEnd { frames, first: before + 1 };
+        let page_size = PageSize::new(page_size).unwrap();
+        let position = WalPosition { salts: SALTS, frame: before, checksum: WalChecksum(0x1234, 0x5678) };
+        let mut scanner = Scanner::resume(position, page_size, false);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            // One frame at a time, each found anew by its number.
+            let offset = frame_offset(page_size, scanner.position().frame + 1);
+            let (more, result) = check(&mut scanner, source.read(offset, frame_bytes(page_size)), before + 4);
+            assert_eq!(result, Ok(frame_bytes(page_size)), "at {offset}");
+            seen.extend(more);
+        }
+        let expected = [(7, 0), (8, 0), (9, 9), (7, 9)];
+        let numbered = (1..).zip(expected).map(|(n, (page, commit))| (before + n, page, commit));
+        assert_eq!(seen, numbered.collect::<Vec<_>>());
+        assert!(frame_offset(page_size, before + 4) + frame_bytes(page_size) as u64 > 1 << 32);
+    }
+}
+
 proptest! {
     #[test]
     fn any_way_of_cutting_the_frames_reads_the_same(

@@ -37,6 +37,7 @@ struct Row {
     waiting: Option<String>,
     hint: Option<String>,
     last_error: Option<String>,
+    warning: Option<String>,
 }
 
 /// A database to look at, and its replica if that is known.
@@ -135,6 +136,7 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.lag_seconds = entry["lag_seconds"].as_f64().filter(|_| !unseen);
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
+    row.warning = text("warning");
     row
 }
 
@@ -224,7 +226,12 @@ fn print(rows: &[Row], out: &mut Out) {
     }
     out.table(&table);
     for row in rows {
-        let facts = [("waiting", &row.waiting), ("last error", &row.last_error), ("hint", &row.hint)];
+        let facts = [
+            ("waiting", &row.waiting),
+            ("last error", &row.last_error),
+            ("hint", &row.hint),
+            ("warning", &row.warning),
+        ];
         let said: Vec<String> =
             facts.iter().filter_map(|(name, fact)| Some(format!("  {name}: {}", fact.as_ref()?))).collect();
         if !said.is_empty() {

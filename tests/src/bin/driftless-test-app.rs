@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use driftless_tests::random;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
 use serde_json::{Value, json};
@@ -178,13 +179,6 @@ fn plain(value: Sql) -> Value {
         Sql::Text(text) => json!(text),
         Sql::Blob(bytes) => json!(bytes.len()),
     }
-}
-
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 /// Statements of a connection, prepared once.

@@ -11,7 +11,7 @@ use driftless_tests::command::{error_text, finish, restore};
 use driftless_tests::daemon::{level0, status};
 use driftless_tests::db::{content_lines, open_wal, pragma};
 use driftless_tests::scene::{Scene, flip, names};
-use driftless_tests::{Daemon, PATIENCE, Ran, TempDir, driftless, dump_digest, python, run};
+use driftless_tests::{Daemon, PATIENCE, Ran, TempDir, driftless, dump_digest, pages, python, run};
 use rusqlite::Connection;
 
 /// Runs `driftless replicate -once DB REPLICA`.
@@ -70,6 +70,42 @@ fn a_missing_database_is_waited_for_and_then_replicated() {
     let restored = dir.join("restored.db");
     restore(&replica, &restored, None);
     assert_eq!(dump_digest(&restored), dump_digest(&db));
+}
+
+/// Zero bytes, or fewer than a header: an application that has not begun. And one page, which is
+/// what it is after it chose WAL mode and nothing else.
+#[test]
+fn a_database_of_no_page_is_waited_for_and_one_of_one_page_replicated() {
+    for (bytes, why) in [(0, "the database is empty"), (99, "shorter than its header")] {
+        let dir = TempDir::new("no-page");
+        let (db, replica) = (dir.join("app.db"), dir.join("replica"));
+        fs::write(&db, vec![0; bytes]).unwrap();
+        once(&db, &replica).expect_error(1, &[why]).expect_hint();
+        let mut daemon = Daemon::replicate(&db, &replica);
+        daemon.wait_for_line(why);
+        let told = status(&db);
+        assert!(told["waiting"].as_str().expect("waiting").contains(why), "{told}");
+        assert_eq!(fs::metadata(&db).unwrap().len(), bytes as u64, "waiting must not write");
+        assert!(!dir.join("app.db-wal").exists() && !dir.join("app.db-shm").exists());
+        daemon.term().expect_code(0);
+
+        let mut daemon = Daemon::replicate(&db, &replica);
+        daemon.wait_for_line(why);
+        // SQLite takes less than a header for nothing only if it is nothing.
+        fs::write(&db, b"").unwrap();
+        let app = open_wal(&db);
+        assert_eq!(pragma::<i64>(&app, "page_count"), 1);
+        daemon.wait_until("the first segment", PATIENCE, || !level0(&replica).is_empty());
+        let restored = dir.join("restored.db");
+        restore(&replica, &restored, None);
+        assert_eq!(pages(&restored), 1);
+        app.execute_batch("create table t(x); insert into t values ('at last')").unwrap();
+        drop(app);
+        daemon.term().expect_code(0);
+        fs::remove_file(&restored).unwrap();
+        restore(&replica, &restored, None);
+        assert_eq!(dump_digest(&restored), dump_digest(&db));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use driftless_tests::app::App;
 use driftless_tests::sidecar::{OnReplicated, Setup, Sidecar, assert_equal_to_source, restore_checked};
 use driftless_tests::store_faults::FsyncFaults;
-use driftless_tests::{PATIENCE, TempDir, wait_for};
+use driftless_tests::{PATIENCE, TempDir, random, wait_for};
 use serde_json::json;
 
 /// Kills in all.
@@ -58,14 +58,6 @@ fn unfinished(replica: &Path, pid: u32) -> usize {
     let mark = format!(".{pid}-");
     let names = names.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
     names.filter(|name| name.ends_with(".tmp") && name.contains(&mark)).count()
-}
-
-/// The next number of a fixed sequence (xorshift).
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 #[test]

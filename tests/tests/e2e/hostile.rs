@@ -7,6 +7,7 @@
 mod changes;
 mod continuity;
 mod phantom;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use driftless_tests::app::App;
 use driftless_tests::daemon::level0;
 use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, restore_checked};
-use driftless_tests::{PATIENCE, TempDir};
+use driftless_tests::{PATIENCE, TempDir, random};
 use serde_json::json;
 
 /// A database, its replica, and the directory of both.
@@ -52,14 +53,6 @@ impl Scene {
         assert_equal_to_source(&self.database, &self.replica);
         self.check_replica(keep)
     }
-}
-
-/// The next number of a fixed sequence (xorshift).
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 /// Runs `step` again and again for this long: load lasts, it is no wait for anything.

@@ -9,5 +9,6 @@ mod harmless;
 mod harness;
 mod hostile;
 mod litestream_reads_us;
+mod rivals;
 mod status;
 mod trouble;

@@ -2,15 +2,19 @@
 //!
 //! The harness knows how many transactions were committed; the replica itself says how many of
 //! them it holds, by a restore. Within two seconds of a change the status must agree: behind when
-//! something is missing there, and never "all replicated" while it is.
+//! something is missing there, and never "all replicated" while it is. What else a person should
+//! know stands there too.
 
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
 use driftless_tests::daemon;
 use driftless_tests::sidecar::{Sidecar, is_caught_up, restore_checked};
 use driftless_tests::store_faults::Away;
-use driftless_tests::{PATIENCE, TempDir, wait_for};
+use driftless_tests::{PATIENCE, TempDir, run, wait_for};
 use serde_json::json;
 
 /// How fast the status must follow the truth.
@@ -85,5 +89,43 @@ fn lag_agrees_with_the_harness_through_load_outage_and_quiet() {
     let counts = app.stop_writer();
     promptly("no lag at the end", || sidecar.status().is_some_and(|status| is_caught_up(&status)));
     assert_eq!(held(), counts["committed"].as_u64().expect("a count"));
+    sidecar.stop();
+}
+
+/// The header says which SQLite changed page 1 last, at 96.
+fn write_version(database: &Path, version: u32) {
+    let file = fs::File::options().write(true).open(database).expect("its application has closed it");
+    file.write_all_at(&version.to_be_bytes(), 96).expect("it can be written");
+}
+
+#[test]
+fn an_old_sqlite_of_the_application_is_told_of() {
+    const WARNING: &str = "SQLite 3.40.1 has written the database";
+    let dir = TempDir::new("old-sqlite");
+    let (database, replica) = (dir.join("app.db"), dir.join("replica"));
+    let mut app = App::start();
+    app.prepare("a", &database);
+    app.tx("a");
+    app.close("a");
+    write_version(&database, 3_040_001);
+    let sidecar = Sidecar::of(&database, &replica);
+    sidecar.caught_up();
+    assert_eq!(sidecar.count(WARNING), 1, "{:?}", sidecar.lines());
+    let told = daemon::status(&database);
+    assert!(told["warning"].as_str().is_some_and(|text| text.contains(WARNING)), "{told}");
+    assert_eq!((&told["status"], &told["last_error"]), (&json!("ok"), &json!(null)), "{told}");
+    let printed = run(["status".as_ref(), database.as_os_str()]).expect_ok();
+    assert!(printed.out.contains(WARNING), "{}", printed.out);
+
+    // A newer one changes page 1, and it is seen at the next start.
+    app.prepare("a", &database);
+    app.sql("a", "CREATE TABLE newer(x)");
+    sidecar.caught_up();
+    app.close("a");
+    sidecar.stop();
+    let sidecar = Sidecar::of(&database, &replica);
+    sidecar.caught_up();
+    assert_eq!(sidecar.count("has written the database"), 0, "{:?}", sidecar.lines());
+    assert_eq!(daemon::status(&database)["warning"], json!(null));
     sidecar.stop();
 }

@@ -1,6 +1,7 @@
 //! From a path to a proven position: the files' facts, the header, the first pin, continuity.
 
 use super::*;
+use crate::engine::standing::plan_writer;
 
 impl Replicator {
     pub(super) fn wait_for(&mut self, now: Now, waiting: Waiting, out: &mut Actions) {
@@ -80,6 +81,11 @@ impl Replicator {
             return;
         }
         self.source.reserved_bytes = header[20];
+        let warning = plan_writer(header);
+        if let Some(text) = warning.clone().filter(|_| warning != self.warning) {
+            out.notify(Severity::Warn, Fact::Remark { text });
+        }
+        self.warning = warning;
         self.next_step();
         self.begin_script(&[Step::Open, Step::BeginFirst, Step::BeginOther, Step::HandOver, Step::Prove]);
     }

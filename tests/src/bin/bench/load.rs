@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use driftless_tests::dir::tree_bytes;
+
 use crate::Program;
-use crate::process::{Measured, tree_bytes};
+use crate::process::Measured;
 
 /// A fresh directory for one run.
 pub fn scratch(name: &str) -> PathBuf {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use driftless_tests::proc::status_kib;
+
 use crate::Program;
 
 /// A replicator under measurement.
@@ -36,20 +38,14 @@ impl Measured {
         Duration::from_millis(ticks * 10)
     }
 
-    fn status_kb(&self, name: &str) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
-    }
-
     /// Resident memory now, MiB.
     pub fn rss_mb(&self) -> f64 {
-        self.status_kb("VmRSS") as f64 / 1024.0
+        status_kib(self.child.id(), "VmRSS") as f64 / 1024.0
     }
 
     /// The most that was resident, MiB.
     pub fn peak_mb(&self) -> f64 {
-        self.status_kb("VmHWM") as f64 / 1024.0
+        status_kib(self.child.id(), "VmHWM") as f64 / 1024.0
     }
 
     /// Bytes given to write calls.
@@ -88,16 +84,4 @@ impl Measured {
         }
         begun.elapsed()
     }
-}
-
-/// Bytes below a directory.
-pub fn tree_bytes(directory: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => tree_bytes(&entry.path()),
-            _ => entry.metadata().map_or(0, |meta| meta.len()),
-        })
-        .sum()
 }

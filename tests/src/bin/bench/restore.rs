@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use driftless_tests::dir::tree_bytes;
+
 use crate::Program;
 use crate::load::scratch;
-use crate::process::{Measured, tree_bytes};
+use crate::process::Measured;
 
 /// One replica by each program, restored by each, five times; medians.
 pub fn main() {

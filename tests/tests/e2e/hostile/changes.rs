@@ -39,6 +39,74 @@ fn vacuum_growth_and_shrinking() {
     assert_eq!(scene.ends_equal(sidecar, u64::MAX), 66);
 }
 
+/// The database grows, a checkpoint copies the new pages back and the WAL begins anew, all between
+/// two of our looks: the WAL that we find says how long the database is, and holds none of its new
+/// pages. Each state in which it could end is checked, for a page that is missing shows in the
+/// length or in the content.
+fn growth_is_hidden(name: &str, mut unseen: impl FnMut(&mut Option<Sidecar>, &Scene, &mut dyn FnMut())) {
+    let scene = Scene::new(name);
+    let mut app = App::start();
+    app.open("v", &scene.database);
+    app.sql("v", "PRAGMA auto_vacuum=INCREMENTAL");
+    app.close("v");
+    app.prepare("a", &scene.database);
+    app.open_patient("b", &scene.database, 0);
+    let mut sidecar = Some(scene.sidecar());
+    for round in 0..3 {
+        sidecar.as_ref().expect("it runs").caught_up();
+        unseen(&mut sidecar, &scene, &mut || {
+            app.try_tx("a", 200 + 100 * round, 900).expect("nothing else writes");
+            // Where we still read, it copies all and does not restart.
+            app.sql("b", "PRAGMA wal_checkpoint(TRUNCATE)");
+            app.sql("a", "CREATE TABLE gone AS SELECT * FROM p");
+            app.sql("b", "PRAGMA wal_checkpoint(RESTART)");
+            app.sql("a", "DROP TABLE gone");
+            app.sql("a", "PRAGMA incremental_vacuum");
+            app.sql("b", "PRAGMA wal_checkpoint(TRUNCATE)");
+            // Few pages, none of them new.
+            app.sql("a", "UPDATE acct SET balance = balance");
+            app.tx("a");
+        });
+    }
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar.take().expect("it runs"), u64::MAX), 6);
+}
+
+#[test]
+fn growth_hidden_by_a_checkpoint_while_we_stand_still() {
+    growth_is_hidden("hidden-frozen", |sidecar, _, write| {
+        let sidecar = sidecar.as_ref().expect("it runs");
+        sidecar.signal("STOP");
+        write();
+        sidecar.signal("CONT");
+    });
+}
+
+#[test]
+fn growth_hidden_by_a_checkpoint_while_we_are_dead() {
+    growth_is_hidden("hidden-dead", |sidecar, scene, write| {
+        sidecar.take().expect("it runs").kill();
+        write();
+        *sidecar = Some(scene.sidecar());
+    });
+}
+
+/// With nothing open, no reader of ours keeps the WAL.
+#[test]
+fn growth_hidden_by_a_checkpoint_after_we_let_go() {
+    let mut rounds = 0;
+    growth_is_hidden("hidden-quiet", |sidecar, _, write| {
+        rounds += 1;
+        let sidecar = sidecar.as_mut().expect("it runs");
+        if rounds == 1 {
+            sidecar.wait_line("the database is quiet");
+            sidecar.signal("STOP");
+        }
+        write();
+        sidecar.signal("CONT");
+    });
+}
+
 #[test]
 fn the_page_size_changes_while_we_are_stopped() {
     let scene = Scene::new("page-size");

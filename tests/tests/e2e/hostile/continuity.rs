@@ -5,10 +5,13 @@
 //! (`../shared/spikes/continuity_counterexamples.py`).
 
 use std::fs;
+use std::path::Path;
 
 use driftless_tests::app::App;
+use driftless_tests::daemon::level0;
+use driftless_tests::sidecar::Setup;
 
-use super::Scene;
+use super::{Scene, beside};
 
 /// Runs one story with us stopped and with us killed, and expects `transactions` at the end.
 fn check(name: &str, transactions: u64, story: impl Fn(&Scene, App, &mut dyn FnMut()) + Sync) {
@@ -147,4 +150,57 @@ fn an_older_copy_in_its_place() {
     }
     fs::write(&scene.database, &old).expect("it can be written");
     assert_eq!(scene.ends_equal(scene.sidecar(), u64::MAX), 1);
+}
+
+/// Sealed and let go; the application comes and goes without a write, which takes the `-wal` away.
+/// Then we start, in the same boot of the machine or in another. Whether the database was compared
+/// with what had been replicated.
+fn started_after_a_seal(reboot: bool, writes: u64) -> bool {
+    let scene = Scene::new("boot");
+    let boots = ["one", "two"].map(|name| scene.dir.join(name));
+    fs::write(&boots[0], "11111111-1111-4111-8111-111111111111\n").expect("ours");
+    fs::write(&boots[1], "22222222-2222-4222-8222-222222222222\n").expect("ours");
+    let start = |boot: &Path| Setup::new(&scene.database, &scene.replica).boot_id(boot).start();
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    for _ in 0..3 {
+        app.tx("a");
+    }
+    let mut sidecar = start(&boots[0]);
+    sidecar.caught_up();
+    sidecar.wait_line("position sealed");
+    sidecar.kill();
+    app.close("a");
+    assert!(!beside(&scene.database, "-wal"), "its last close takes it away");
+    let before = level0(&scene.replica);
+    app.prepare("a", &scene.database);
+    for _ in 0..writes {
+        app.tx("a");
+    }
+    app.close("a");
+    let sidecar = start(&boots[usize::from(reboot)]);
+    sidecar.caught_up();
+    let compared = sidecar.count(NOT_WATCHED) > 0;
+    if writes == 0 {
+        assert_eq!(level0(&scene.replica), before, "nothing was written, reboot: {reboot}");
+    }
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar, u64::MAX), 3 + writes, "reboot: {reboot}");
+    compared
+}
+
+/// Why a source is compared with what was replicated of it.
+const NOT_WATCHED: &str = "the database changed while it was not watched";
+
+/// A seal is a set of facts that one run of the kernel vouches for: times may go back over a
+/// reboot, and then a file that has changed can look as it did.
+#[test]
+fn a_seal_is_worth_nothing_after_a_reboot() {
+    std::thread::scope(|scope| {
+        let rebooted = scope.spawn(|| started_after_a_seal(true, 0));
+        let written = scope.spawn(|| started_after_a_seal(true, 2));
+        assert!(!started_after_a_seal(false, 0), "the seal holds, in the same boot");
+        assert!(rebooted.join().expect("told above"), "the seal was believed after a reboot");
+        assert!(written.join().expect("told above"));
+    });
 }
