@@ -75,6 +75,8 @@ pub enum JobOutput {
         encoder: Option<Encoder>,
         /// What to append to the file.
         bytes: Chunk,
+        /// The checksum of each page, in order.
+        sums: Vec<(PageNo, u64)>,
     },
     /// Of [`Job::Restore`].
     Restore(RestoreOutput),
@@ -99,7 +101,7 @@ fn checksums(first: PageNo, page_size: PageSize, bytes: &[u8]) -> JobOutput {
 }
 
 fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte: u64) -> JobOutput {
-    let sums: Vec<(PageNo, u64)> = images.iter().map(|(no, page)| (*no, page_checksum(*no, page))).collect();
+    let sums = sums_of(images);
     for (_, sum) in &sums {
         xor.toggle(*sum);
     }
@@ -116,8 +118,13 @@ fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte
     JobOutput::Segment { bytes: Chunk::from(bytes), post, sums }
 }
 
+fn sums_of(images: &[Image]) -> Vec<(PageNo, u64)> {
+    images.iter().map(|(no, page)| (*no, page_checksum(*no, page))).collect()
+}
+
 fn pages(mut encoder: Encoder, images: &[Image], finish: bool) -> JobOutput {
     let mut bytes = Vec::new();
+    let sums = sums_of(images);
     for (no, page) in images {
         encoder.page(*no, page, &mut bytes);
     }
@@ -127,5 +134,5 @@ fn pages(mut encoder: Encoder, images: &[Image], finish: bool) -> JobOutput {
     } else {
         Some(encoder)
     };
-    JobOutput::Pages { encoder, bytes: Chunk::from(bytes) }
+    JobOutput::Pages { encoder, bytes: Chunk::from(bytes), sums }
 }

@@ -97,6 +97,8 @@ pub enum Outcome {
     Store(Result<StoreReply, StoreError>),
     /// Of a [`Request::State`]; a failure is text for people, since the state may be lost.
     State(Result<StateReply, String>),
+    /// Of a [`Request::Scratch`]: what was read, or nothing; a failure is text for people.
+    Scratch(Result<Chunk, String>),
     /// Of a [`Request::Output`].
     Output(Result<(), OutputError>),
     /// Of a [`Request::Compute`].
@@ -142,6 +144,8 @@ pub enum Request {
     Store(StoreRequest),
     /// Of the process's own records on this host.
     State(StateRequest),
+    /// Of bytes that are put aside for a while.
+    Scratch(ScratchRequest),
     /// Of the file that a restore writes.
     Output(OutputRequest),
     /// Processor work with no effect but its result.
@@ -169,6 +173,35 @@ pub enum StateReply {
     Records(Vec<Chunk>),
     /// To the others.
     Done,
+}
+
+/// Bytes put aside on the host's disk, in a file without a name. Nothing of it outlives the
+/// process, and nothing of it is synced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ScratchRequest {
+    /// Write `bytes` at `offset`. The first write makes the file.
+    Write {
+        /// Which file; a machine never uses a number again.
+        file: u64,
+        /// From its start.
+        offset: u64,
+        /// What to write.
+        bytes: Chunk,
+    },
+    /// Read what was written. All of it comes, or an error.
+    Read {
+        /// Which file.
+        file: u64,
+        /// From its start.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Forget the file; its space is free again.
+    Drop {
+        /// Which file.
+        file: u64,
+    },
 }
 
 /// The file that a restore builds beside its target. One output a machine.

@@ -23,6 +23,7 @@ use smol::channel::{Receiver, Sender};
 use crate::clock;
 use crate::port::buffers;
 use crate::port::output::OutputPort;
+use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::{DatabaseNo, StateJournal};
 use crate::port::store::StorePort;
@@ -36,6 +37,8 @@ pub struct Ports {
     pub store: Option<Arc<StorePort>>,
     /// The local journal, and this machine's number in it.
     pub state: Option<(Arc<Mutex<StateJournal<RealFs>>>, DatabaseNo)>,
+    /// What is put aside for a while.
+    pub scratch: Option<Arc<Mutex<Scratch<RealFs>>>>,
     /// The file that a restore builds.
     pub output: Option<Arc<Mutex<OutputPort<RealFs>>>>,
 }
@@ -151,6 +154,13 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
         Request::State(request) => Outcome::State(match ports.state {
             Some((journal, database)) => unblock(move || perform_state(&request, &journal, database)).await,
             None => Err("there is no local state".into()),
+        }),
+        Request::Scratch(request) => Outcome::Scratch(match ports.scratch {
+            Some(scratch) => {
+                let perform = move || scratch.lock().expect("no holder panics").perform(&request);
+                unblock(perform).await.map_err(|error| error.to_string())
+            }
+            None => Err("there is no room to put anything aside".into()),
         }),
         Request::Output(request) => Outcome::Output(match ports.output {
             Some(output) => unblock(move || output.lock().expect("no holder panics").perform(&request)).await,

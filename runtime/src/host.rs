@@ -22,6 +22,7 @@ use crate::control;
 use crate::driver::{self, Driver, POLL_INTERVAL, Ports};
 use crate::log;
 use crate::port::output::{Check, OutputPort};
+use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
@@ -153,6 +154,7 @@ fn start_one<'a>(
     if let Err(error) = written {
         tracing::warn!(database = %job.database.display(), %error, "local state cannot be written");
     }
+    let scratch = journal.lock().expect("no holder panics").directory().join(format!("scratch-{number}"));
     let files = RealFiles::new(job.database.clone());
     let source = SourcePort::new(job.database.clone(), files, LinkOptions::default());
     let store = DirectoryStore::new(RealFs, &job.replica, std::process::id());
@@ -160,6 +162,7 @@ fn start_one<'a>(
         source: Some(Arc::new(Mutex::new(source))),
         store: Some(Arc::new(StorePort::new(Arc::new(store), ReplicaLayout::Directory))),
         state: Some((Arc::clone(journal), number_in_journal)),
+        scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
     };
     let machine = Replicator::new(ReplicaId(number), driver::entropy(), job.engine.clone());
@@ -324,6 +327,7 @@ pub fn run_machine<M: Machine>(
         source: None,
         store: Some(Arc::new(StorePort::new(Arc::new(store), ReplicaLayout::Directory))),
         state: None,
+        scratch: None,
         output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
     };
     let mut driver = Driver::new(machine, ports, executor.clone());

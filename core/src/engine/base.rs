@@ -3,7 +3,9 @@
 //! A survey reads every page of one pinned state and computes its checksum. Compared with the
 //! page table it names the pages that differ; without a table every page is sent. What differs
 //! goes out as one segment: from memory where it fits the budget, otherwise streamed in a second
-//! pass over the same pinned state, in constant memory.
+//! pass over the same state, in constant memory. Capture and checkpoints go on beside the second
+//! pass, since it takes as long as the store does: `aside.rs` keeps what they would overwrite.
+//! Each page of the second pass must have the checksum that the survey found.
 //!
 //! Which state the pin gives is decided by what the wal-index showed around its BEGIN: on a mark
 //! above zero, the database file overlaid by the WAL's frames up to the index seen after the
@@ -11,6 +13,7 @@
 //! at or past the snapshot reads the same); on a frozen database the file alone. An unproven pin
 //! is given back and taken again.
 
+mod aside;
 mod stream;
 mod survey;
 
@@ -21,6 +24,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use self::aside::Aside;
 use super::config::READ_BYTES;
 use super::history::{PageTable, Record, Step};
 use super::pin::{Pin, PinClass, classify};
@@ -54,6 +58,8 @@ enum BaseStep {
     Overlay,
     /// Pages of the database file.
     Read,
+    /// Images of pages in the chunk that were put aside.
+    Aside,
     /// Newer images of pages in the chunk, from the WAL.
     Patch,
     Sum,
@@ -90,6 +96,10 @@ pub(super) struct Base {
     chunk: (u32, u32),
     buffer: Vec<u8>,
     patches: Vec<(u32, u32)>,
+    /// What of the chunk was put aside: first page, first place, number.
+    aside_runs: Vec<(u32, u32, u32)>,
+    /// What the application has changed meanwhile; `None` while the pin stays.
+    aside: Option<Aside>,
     table: PageTable,
     differ: BTreeSet<u32>,
     /// The chunk whose checksums are being computed.
@@ -110,6 +120,8 @@ struct Stream {
     out: Vec<Chunk>,
     finished: bool,
     bytes: u64,
+    /// `frames_captured` in the state that it holds.
+    frames: u64,
     record: Option<Step>,
 }
 
@@ -135,6 +147,7 @@ impl Base {
         SourceRequest::ReadDatabase {
             offset: u64::from(self.chunk.0 - 1) * page_bytes,
             len: (self.chunk.1 - self.chunk.0) * self.page_size.get(),
+            recent: false,
         }
     }
 
@@ -148,7 +161,9 @@ impl Base {
     }
 
     fn after_patches(&self) -> BaseStep {
-        if !self.patches.is_empty() {
+        if !self.aside_runs.is_empty() {
+            BaseStep::Aside
+        } else if !self.patches.is_empty() {
             BaseStep::Patch
         } else if self.second_pass {
             BaseStep::Encode
@@ -261,6 +276,10 @@ impl Replicator {
         if base.op.is_some() || base.again_at.is_some_and(|at| at > now.mono) {
             return false;
         }
+        let reads = matches!(base.step, BaseStep::Read | BaseStep::Aside | BaseStep::Patch);
+        if base.is_followed() && reads && !self.source.is_idle() {
+            return false;
+        }
         base.again_at = None;
         self.base_submit(now, out);
         true
@@ -282,7 +301,10 @@ impl Replicator {
         if !wanted.prove && !known {
             self.history.table = None;
         }
-        let only = self.dirty.take().filter(|_| known);
+        // What was captured since it was wanted has changed as well, and need not stand in the WAL
+        // any more.
+        let since = self.pending.page_numbers().map(PageNo::get);
+        let only = self.dirty.take().filter(|_| known).map(|only| only.into_iter().chain(since).collect());
         let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
         self.forget_pending(pages);
         self.base = Some(Base {
@@ -305,6 +327,8 @@ impl Replicator {
             chunk: (1, 1),
             buffer: Vec::new(),
             patches: Vec::new(),
+            aside_runs: Vec::new(),
+            aside: None,
             table: PageTable::new(),
             differ: BTreeSet::new(),
             summed_chunk: None,
@@ -336,6 +360,11 @@ impl Replicator {
             }),
             BaseStep::Overlay => Request::Source(base.overlay_request()),
             BaseStep::Read => Request::Source(base.read_request()),
+            BaseStep::Aside => {
+                let (_, place, pages) = *base.aside_runs.last().expect("the step is left when they are done");
+                let aside = base.aside.as_ref().expect("there is something aside");
+                Request::Scratch(aside.read(place, pages, base.page_size))
+            }
             BaseStep::Patch => Request::Source(base.patch_request()),
             BaseStep::Sum => {
                 let bytes = Chunk::from(core::mem::take(&mut base.buffer));
@@ -390,13 +419,20 @@ impl Replicator {
             Outcome::Source(Ok(other)) => unreachable!("a base is not answered by {other:?}"),
             Outcome::Source(Err(error)) => self.base_source_error(now, error, out),
             Outcome::Compute(JobOutput::Checksums(sums)) => self.base_summed(now, &sums, out),
-            Outcome::Compute(JobOutput::Pages { encoder, bytes }) => self.base_encoded(encoder, bytes),
+            Outcome::Compute(JobOutput::Pages { encoder, bytes, sums }) => {
+                self.base_encoded(now, encoder, bytes, &sums, out)
+            }
             Outcome::Compute(other) => unreachable!("a base computes no {other:?}"),
             Outcome::State(result) => {
                 if let Err(error) = result {
                     self.journal_failed(error, out);
                 }
                 self.base_ref().step = BaseStep::Commit;
+            }
+            Outcome::Scratch(Ok(bytes)) => self.base_ref().took_aside(&bytes),
+            Outcome::Scratch(Err(error)) => {
+                self.base_stays = true;
+                self.base_source_failed(now, &format!("what was put aside cannot be read: {error}"), out);
             }
             Outcome::Store(Ok(_)) => self.base_stored(op, out),
             Outcome::Store(Err(error)) => self.base_store_failed(now, error, out),
@@ -556,17 +592,30 @@ impl Replicator {
         }
     }
 
-    /// The end of a base: capture goes on from its state.
-    fn base_finish(&mut self, _out: &mut Actions) {
-        let base = self.base.take().expect("only called while a base is under way");
-        self.base_wanted = None;
+    /// Capture goes on from the base's state.
+    fn base_hand_over(&mut self) {
+        let base = self.base.as_ref().expect("only called while a base is under way");
         self.source.position = Some(base.end);
         self.source.forget_scanner();
         self.pending.reset(base.pages);
-        self.source.look_now();
         if let Some(pin) = &mut self.source.pin {
             pin.complete |= base.frozen;
         }
+        self.source.look_now();
+    }
+
+    /// The end of a base.
+    fn base_finish(&mut self, out: &mut Actions) {
+        if self.base_is_followed() {
+            // Capture has gone on already.
+            self.source.look_now();
+        } else {
+            self.base_hand_over();
+        }
+        let base = self.base.take().expect("only called while a base is under way");
+        self.drop_aside(&base, out);
+        self.base_wanted = None;
+        self.base_stays = false;
     }
 
     fn base_source_error(&mut self, now: Now, error: SourceError, out: &mut Actions) {
@@ -580,12 +629,15 @@ impl Replicator {
 
     fn base_source_failed(&mut self, now: Now, why: &str, out: &mut Actions) {
         let base = self.base.take().expect("only called while a base is under way");
-        if let Some(put) = base.stream.as_ref().and_then(|stream| stream.put) {
-            self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
-        }
+        self.base_dropped(&base, out);
         self.base_wanted = Some(base.wanted);
         let draw = self.draw();
         self.base_retry.fail(now.mono, draw);
-        self.detach(now, why, out);
+        if self.source.is_idle() {
+            self.detach(now, why, out);
+        } else {
+            // It was not the link that failed, and a script is using it.
+            out.notify(Severity::Warn, Fact::Remark { text: why.to_string() });
+        }
     }
 }

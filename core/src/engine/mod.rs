@@ -94,6 +94,10 @@ pub struct Replicator {
     base: Option<Base>,
     base_wanted: Option<BaseWanted>,
     base_retry: Retry,
+    /// The next base keeps its pin to its end: nothing could be put aside beside the last.
+    base_stays: bool,
+    /// Scratch files that have been used.
+    scratch_files: u64,
     /// Post-states of streamed bases that were sent as the next transaction and may yet land.
     tried: Vec<DbChecksum>,
     /// Pages whose images were given up; all that a base wanted for them need read.
@@ -173,6 +177,8 @@ impl Replicator {
             base: None,
             base_wanted: None,
             base_retry: Retry::default(),
+            base_stays: false,
+            scratch_files: 0,
             tried: Vec::new(),
             dirty: None,
             history: History::default(),

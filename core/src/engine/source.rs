@@ -37,8 +37,8 @@ use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_cont
 use super::{Record, Replicator, Retry, Waiting};
 use crate::ids::{Mono, Now, PageSize};
 use crate::machine::{
-    Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, SealRecord, Severity, Slot, SourceError,
-    SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
+    Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, ScratchRequest, SealRecord, Severity,
+    Slot, SourceError, SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition,
@@ -98,6 +98,7 @@ enum Part {
     Facts,
     Moved,
     Frames,
+    Aside,
 }
 
 /// The source side's state.
@@ -349,7 +350,7 @@ impl Replicator {
         }
         // Whatever cannot be begun yet is begun by the event that makes it possible.
         if !source.open {
-            let blocked = !self.pending.is_empty() || self.draining_is_over();
+            let blocked = !self.pending.is_empty() || self.base.is_some() || self.draining_is_over();
             if blocked || (self.base_wanted.is_some() && self.base_is_blocked()) {
                 return None;
             }
@@ -360,7 +361,7 @@ impl Replicator {
             }
             return source.sweep_at.map(|at| (base.map_or(at, |base| at.max(base)), Reason::Sweep));
         }
-        if self.base.is_some() || self.base_wanted.is_some() {
+        if self.base_uses_link() || (self.base_wanted.is_some() && !self.base_is_followed()) {
             return None;
         }
         let look = source.look_at.map(|at| (at, Reason::Look));
@@ -383,7 +384,7 @@ impl Replicator {
             self.start_step(now, step, out);
             return true;
         }
-        if self.base.is_some() {
+        if self.base_uses_link() {
             return false;
         }
         if self.source.open { self.choose_open(now, out) } else { self.choose_closed(now) }
@@ -399,7 +400,9 @@ impl Replicator {
         let source = &mut self.source;
         let swept = source.sweep_at.is_some_and(|at| at <= now.mono);
         let wanted = source.changed_while_cold || swept;
-        let ready = self.source.retry.due(now.mono) && self.base_may_begin(now) && self.pending.is_empty();
+        // What a base or a segment holds extends the point: it leaves before the source is proven anew.
+        let leaving = self.base.is_some() || !self.pending.is_empty();
+        let ready = self.source.retry.due(now.mono) && self.base_may_begin(now) && !leaving;
         if self.draining_is_over() || !wanted || !ready {
             return false;
         }
@@ -415,10 +418,10 @@ impl Replicator {
 
     fn choose_open(&mut self, now: Now, out: &mut Actions) -> bool {
         let source = &self.source;
-        if self.base_wanted.is_some() {
+        if self.base_wanted.is_some() && !self.base_is_followed() {
             // The base begins its own pin; until it may, nothing is worth holding. A store that
             // does not answer must not keep the WAL from being started over.
-            let waits = self.upload.waits_for_store();
+            let waits = self.upload.waits_for_store() || !self.base_retry.due(now.mono);
             if waits {
                 self.detach(now, "a base waits for the store", out);
             }
@@ -466,7 +469,7 @@ impl Replicator {
             Step::Close => SourceRequest::Close { leave_wal: !self.source.created_wal },
             Step::Capture => return self.capture_next(now, out),
             Step::Prove => {
-                let request = SourceRequest::ReadDatabase { offset: 0, len: 100 };
+                let request = SourceRequest::ReadDatabase { offset: 0, len: 100, recent: false };
                 return self.source_submit(now, Part::Header, request, out);
             }
         };
@@ -480,6 +483,9 @@ impl Replicator {
         };
         match outcome {
             Outcome::Source(Ok(reply)) => self.step_done(now, step, part, reply, out),
+            // The capture goes on.
+            Outcome::Scratch(Ok(_)) => {}
+            Outcome::Scratch(Err(error)) => self.aside_failed(now, &error, out),
             Outcome::Source(Err(error)) => self.step_failed(now, step, error, out),
             other => unreachable!("the source answers with its own outcomes, not {other:?}"),
         }

@@ -81,6 +81,9 @@ pub enum SourceRequest {
         offset: u64,
         /// How many; fewer come where the file ends.
         len: u32,
+        /// As for `ReadWal`: whether they are in memory, since the application used them a moment
+        /// ago.
+        recent: bool,
     },
     /// Whether the path still names the file that is open.
     HasMoved,

@@ -59,6 +59,7 @@ impl<F: SourceFiles> SourcePort<F> {
                 | SourceRequest::Rollback(_)
                 | SourceRequest::HasMoved
                 | SourceRequest::ReadWal { recent: true, .. }
+                | SourceRequest::ReadDatabase { recent: true, .. }
         )
     }
 
@@ -115,7 +116,7 @@ impl<F: SourceFiles> SourcePort<F> {
             SourceRequest::ReadWal { offset, len, .. } => {
                 read(*len, |buffer| link.read_wal_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
-            SourceRequest::ReadDatabase { offset, len } => {
+            SourceRequest::ReadDatabase { offset, len, .. } => {
                 read(*len, |buffer| link.read_pages_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
             SourceRequest::HasMoved => link.has_moved().map(|it| moved = it),

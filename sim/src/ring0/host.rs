@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use driftless::port::scratch::Scratch;
 use driftless::port::source::SourcePort;
 use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
@@ -20,6 +21,7 @@ use super::purity::Tape;
 use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
+use crate::disk::SimFs;
 
 /// The replicator's process.
 pub const DRIFTLESS: &str = "driftless";
@@ -28,6 +30,7 @@ pub const DRIFTLESS: &str = "driftless";
 pub(super) struct Running {
     pub(super) engine: Replicator,
     pub(super) port: SourcePort<SimFiles>,
+    scratch: Scratch<SimFs>,
     pub(super) run: u64,
     /// Counts what the tick under way is for.
     pub(super) wake: u64,
@@ -47,12 +50,14 @@ impl World {
         let run = self.dice.draw("run", "", self.runs);
         let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
         let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
+        let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
         self.say(|| format!("---  start {} of the process, run {run:x}", self.runs));
         self.running = Some(Running {
             first: engine.clone(),
             engine,
             port: SourcePort::new(PathBuf::from(PATH), files, LinkOptions { vfs: Some(vfs) }),
+            scratch,
             run,
             wake: 0,
             stopping: None,
@@ -175,6 +180,16 @@ impl World {
             Request::Store(request) => {
                 let (fate, wait) = self.fate(&request);
                 self.later(wait, Entry::Store { run, op, request, fate, late: false });
+            }
+            Request::Scratch(request) => {
+                let fails = self.fails("scratch", n, self.plan.state_faults, 1_000);
+                let running = self.running.as_mut().expect("it has just asked");
+                let outcome = Outcome::Scratch(match fails {
+                    true => Err("no room".into()),
+                    false => running.scratch.perform(&request).map_err(|error| error.to_string()),
+                });
+                let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
+                self.later(wait, Entry::Deliver { run, op, outcome });
             }
             Request::Output(request) => {
                 return Err(Violation::new("contract", format!("a replicator asks for {request:?}")));

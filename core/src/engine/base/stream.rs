@@ -3,7 +3,7 @@
 use super::*;
 
 impl Replicator {
-    pub(super) fn base_stream(&mut self, draft: crate::engine::upload::Draft, _out: &mut Actions) {
+    pub(super) fn base_stream(&mut self, draft: crate::engine::upload::Draft) {
         let mut header = draft.header;
         let pending_byte = self.config.pending_byte;
         let base = self.base_ref();
@@ -28,13 +28,36 @@ impl Replicator {
             out: alloc::vec![Chunk::from(first)],
             finished: false,
             bytes: 0,
+            frames: draft.frames,
             record: Some(record),
         }));
         base.second_pass = true;
         base.step = BaseStep::Open;
+        // None of it has been read in this pass.
+        base.chunk = (1, 1);
+        if !self.base_stays {
+            self.scratch_files += 1;
+            let aside = Aside::new(self.scratch_files);
+            self.base_ref().aside = Some(aside);
+            self.base_hand_over();
+        }
     }
 
-    pub(super) fn base_encoded(&mut self, encoder: Option<Encoder>, bytes: Chunk) {
+    pub(super) fn base_encoded(
+        &mut self,
+        now: Now,
+        encoder: Option<Encoder>,
+        bytes: Chunk,
+        sums: &[(PageNo, u64)],
+        out: &mut Actions,
+    ) {
+        let table = &self.base_ref().table;
+        let other = sums.iter().find(|(page, sum)| table.get(*page) != Some(*sum));
+        if let Some((page, _)) = other {
+            let why = format!("page {page} is not as it was surveyed: something else writes to the file");
+            self.base_stays = true;
+            return self.base_source_failed(now, &why, out);
+        }
         let base = self.base_ref();
         let stream = base.stream.as_mut().expect("only a stream encodes");
         stream.finished = encoder.is_none();
@@ -66,7 +89,6 @@ impl Replicator {
         match base.step {
             BaseStep::Open => {
                 base.stream.as_mut().expect("set with the step").put = Some(op);
-                base.chunk = (1, 1);
                 self.base_send_or_read();
             }
             BaseStep::Part => {
@@ -81,9 +103,8 @@ impl Replicator {
             BaseStep::Commit => {
                 let stream = base.stream.take().expect("set with the step");
                 let step = stream.record.expect("set with the step");
-                let frames = self.frames_captured;
                 self.history.advance(&step);
-                self.frames_replicated = frames;
+                self.frames_replicated = stream.frames;
                 self.last_error = None;
                 self.base_retry.clear();
                 self.tried.clear();
@@ -106,6 +127,7 @@ impl Replicator {
     /// put whose fate is unknown, or that found its name taken, is read back first.
     pub(super) fn base_store_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
         let base = self.base.take().expect("only called while a base is under way");
+        self.drop_aside(&base, out);
         let stream = base.stream.expect("only a stream asks the store");
         if let Some(put) = stream.put.filter(|_| base.step == BaseStep::Part) {
             self.submit(Request::Store(StoreRequest::PutAbort { put }), out);

@@ -17,8 +17,9 @@ impl Replicator {
     /// The next chunk from page `from` on, or the end of the pass.
     pub(super) fn base_next_chunk(&mut self, from: u32) {
         let old_pages = self.history.table.as_ref().map_or(0, PageTable::pages);
+        let bytes_max = u32::try_from(self.config.pending_bytes_max).unwrap_or(u32::MAX).min(READ_BYTES);
         let base = self.base_ref();
-        let per_chunk = (READ_BYTES / base.page_size.get()).max(1);
+        let per_chunk = (bytes_max / base.page_size.get()).max(1);
         let start = if base.second_pass {
             base.differ.range(from..).next().copied()
         } else if let Some(only) = &base.only {
@@ -47,6 +48,7 @@ impl Replicator {
     }
 
     pub(super) fn base_read(&mut self, reply: &LinkReply) {
+        let index = self.source.index;
         let base = self.base_ref();
         let pages = (base.chunk.1 - base.chunk.0) as usize;
         let mut buffer = reply.bytes.as_deref().unwrap_or_default().to_vec();
@@ -58,11 +60,23 @@ impl Replicator {
             let differ = &base.differ;
             base.patches.retain(|(page, _)| differ.contains(page));
         }
+        if let (Some(aside), Some(index)) = (&base.aside, index) {
+            base.aside_runs = aside.runs(base.chunk.0..base.chunk.1);
+            let mut patches = core::mem::take(&mut base.patches);
+            patches.retain(|(page, frame)| base.is_in_wal(*frame, &index) && !aside.holds(*page));
+            base.patches = patches;
+        }
         base.step = base.after_patches();
     }
 
     pub(super) fn base_patched(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
+        let salts = self.source.index.as_ref().map(|index| index.salts);
         let base = self.base_ref();
+        if base.is_followed() && salts != Some(base.end.salts) {
+            // The WAL was started over meanwhile: all that was in it stands in the file now.
+            base.step = BaseStep::Read;
+            return;
+        }
         let (page, _) = base.patches.pop().expect("set with the step");
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         let at = (page - base.chunk.0) as usize * base.page_size.bytes();
@@ -144,7 +158,7 @@ impl Replicator {
                 self.base_finish(out);
                 self.start_encoding(draft, xor, images, out);
             }
-            None => self.base_stream(draft, out),
+            None => self.base_stream(draft),
         }
     }
 

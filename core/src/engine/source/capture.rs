@@ -61,6 +61,7 @@ impl Replicator {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         match part {
             Part::WalHeader => self.capture_header(now, bytes, out),
+            Part::Aside => self.aside_read(bytes),
             _ => self.capture_frames(now, bytes, out),
         }
     }
@@ -85,9 +86,14 @@ impl Replicator {
         let limit = self.source.target.as_ref().expect("set when the capture began").mx_frame;
         let mut scanner = self.source.scanner.take().expect("set when the capture began");
         let before = self.source.position.expect("a capture has a position");
-        let pending = &mut self.pending;
+        let (pending, base) = (&mut self.pending, &mut self.base);
         pending.start.get_or_insert(before);
-        let result = scanner.scan(bytes, limit, &mut |_, frame, data| pending.take(now.mono, frame, data));
+        let result = scanner.scan(bytes, limit, &mut |_, frame, data| {
+            pending.take(now.mono, frame, data);
+            if let Some(base) = base {
+                base.note_captured(frame);
+            }
+        });
         let after = scanner.position();
         self.frames_captured += u64::from(after.frame - before.frame);
         self.source.position = Some(after);
@@ -100,7 +106,7 @@ impl Replicator {
     }
 
     pub(super) fn capture_ends(&mut self, now: Now, out: &mut Actions) {
-        let target = self.source.target.take().expect("set when the capture began");
+        let target = self.source.target.as_ref().expect("set when the capture began");
         let at = self.source.position.expect("a capture has a position");
         if at.frame > 0 && at.checksum != target.frame_checksum {
             return self.lose_position(
@@ -109,10 +115,31 @@ impl Replicator {
                 out,
             );
         }
+        // The pin may move past what was captured only behind this.
+        if self.put_aside_next(now, out) {
+            return;
+        }
+        self.source.target = None;
         for pin in [&mut self.source.pin, &mut self.source.other].into_iter().flatten() {
             pin.complete = true;
         }
         self.next_step();
+    }
+
+    /// Asks for an image that a base wants put aside.
+    pub(in crate::engine) fn source_read_aside(
+        &mut self,
+        now: Now,
+        request: SourceRequest,
+        out: &mut Actions,
+    ) {
+        self.source_submit(now, Part::Aside, request, out);
+    }
+
+    /// Writes images that a base wants put aside.
+    pub(in crate::engine) fn source_write_aside(&mut self, request: ScratchRequest, out: &mut Actions) {
+        let op = self.submit(Request::Scratch(request), out);
+        self.source.op = Some((op, Part::Aside));
     }
 
     /// What was captured since the point may not be whole: begin again from the point.

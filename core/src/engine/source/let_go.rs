@@ -51,6 +51,7 @@ impl Replicator {
         if self.source.is_capturing() {
             self.source.position = None;
         }
+        self.base_lost_link(now, out);
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
         // What changes while nothing is pinned is not among them, and nothing was sealed.
@@ -82,9 +83,10 @@ impl Replicator {
         self.source.close_state();
         self.source.drained = finished;
         self.source.changed_while_cold |= owed;
-        if lost && !self.pending.is_empty() {
+        if (lost || owed) && !self.pending.is_empty() {
             // What was captured still extends the point; what comes next is proven or surveyed
-            // against it, so it must leave first or be forgotten. Forgetting is always right.
+            // against it, so it must leave first or be forgotten. Forgetting is always right, and
+            // where a base is owed it cannot leave.
             let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
             self.forget_pending(pages);
         }
