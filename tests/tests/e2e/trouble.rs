@@ -4,6 +4,8 @@
 //! source), nothing is doubled (each transaction is reported once and has one object), the WAL
 //! stayed within its bound, the status named the trouble while it lasted, and nobody had to help.
 
+mod full_speed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
