@@ -91,6 +91,26 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     assert_eq!(scene.ends_equal(sidecar, u64::MAX), 5);
 }
 
+/// No event comes, neither while the application writes nor once we have let go.
+#[test]
+fn without_watches_changes_are_found_by_polling() {
+    let scene = Scene::new("no-watches");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    let mut sidecar = Setup::new(&scene.database, &scene.replica).without_watches().start();
+    sidecar.wait_line("changes are found by polling every second");
+    // Asking for the status would make it look: only its log is followed here.
+    sidecar.wait_line("replicated txid=0000000000000001");
+    app.tx("a");
+    sidecar.wait_line("replicated txid=0000000000000002");
+    sidecar.wait_line("the database is quiet");
+    app.tx("a");
+    sidecar.wait_line("replicated txid=0000000000000003");
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar, u64::MAX), 3);
+}
+
 /// Anonymous memory of a replicator that follows this database, in KiB.
 fn memory_beside(scene: &Scene, app: &mut App) -> u64 {
     // The base is behind it: a second run begins where the first one ended.
