@@ -187,6 +187,30 @@ fn a_bind_mount_of_the_directory_is_the_same_database() {
     drop(bind);
 }
 
+/// The file alone, as people give one to a container: each name has a `-wal` of its own, and what the
+/// application commits by the one is not seen by the other.
+#[test]
+fn a_database_file_that_is_a_mount_point_is_refused() {
+    let mut scene = Scene::new("bind-file");
+    let original = scene.dir.join("original.db");
+    fs::write(&scene.database, "").expect("ours");
+    let mut app = App::start();
+    app.prepare("a", &original);
+    let bind = Bind::mount(&original, &scene.database);
+    app.tx("a");
+    let mut sidecar = scene.sidecar();
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(2), "{:?}", sidecar.lines());
+    assert!(sidecar.count("is itself a mount point") > 0, "{:?}", sidecar.lines());
+    assert!(sidecar.count("hint: ") > 0, "{:?}", sidecar.lines());
+    assert!(!beside(&scene.database, "-wal") && !scene.replica.exists());
+    drop(bind);
+    scene.database = original;
+    let sidecar = scene.sidecar();
+    sidecar.caught_up();
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar, u64::MAX), 1);
+}
+
 /// Puts another database in the place of one whose application died with everything in its WAL.
 fn leave_a_foreign_wal(scene: &Scene, other: &Path) {
     let mut app = App::start();
