@@ -74,10 +74,16 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     app.sql("a", "PRAGMA locking_mode=EXCLUSIVE");
     app.tx("a");
     assert!(!beside(&scene.database, "-shm"), "it is not exclusive");
+    let mut once = Command::new(driftless());
+    once.args(["replicate", "-once"]).args([&scene.database, &scene.replica]);
+    finish(&mut once).expect_error(1, &["nobody but the application"]).expect_hint();
     let start = || Setup::new(&scene.database, &scene.replica).settings("shutdown-sync-timeout: 3s").start();
     let mut sidecar = start();
-    sidecar.wait_line("database is locked");
+    sidecar.wait_line("waiting: nobody but the application may read the database");
     app.tx("a");
+    let status = sidecar.status().expect("it runs");
+    assert_eq!((&status["phase"], &status["commits_unseen"]), (&json!("waiting"), &json!(true)), "{status}");
+    assert!(status["hint"].as_str().is_some_and(|hint| hint.contains("locking_mode")), "{status}");
     stops_with_commits_unseen(sidecar);
 
     let mut sidecar = start();
@@ -86,6 +92,7 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     app.close("a");
     app.open("a", &scene.database);
     app.tx("a");
+    sidecar.wait_line("access to the database: works again");
     sidecar.wait_line("replicated txid=");
     drop(app);
     assert_eq!(scene.ends_equal(sidecar, u64::MAX), 5);
