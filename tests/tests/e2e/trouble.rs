@@ -367,6 +367,26 @@ fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
     assert_eq!(scene.held(), 2);
 }
 
+/// Everything is on the replica, and a commit is so fresh that the seal would have to wait for the
+/// clock: that is no reason to say that something is left.
+#[test]
+fn a_stop_with_little_time_and_nothing_left_to_do() {
+    let scene = Scene::new("little-time");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    let start = || scene.setup().settings("shutdown-sync-timeout: 500ms").start();
+    for _ in 0..3 {
+        let sidecar = start();
+        app.tx("a");
+        sidecar.caught_up();
+        sidecar.stop();
+    }
+    let sidecar = start();
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), 3);
+}
+
 #[test]
 fn a_shutdown_while_the_store_is_away_names_what_is_left() {
     stopped_while_away(1, "2s", Duration::from_secs(6));
