@@ -27,7 +27,7 @@ pub struct Setup {
     environment: Vec<(String, PathBuf)>,
     state: Option<PathBuf>,
     user: Option<u32>,
-    boot_id: Option<PathBuf>,
+    world: World,
     settings: Option<String>,
     log: Option<PathBuf>,
     on_replicated: Option<OnReplicated>,
@@ -43,7 +43,7 @@ impl Setup {
             environment: Vec::new(),
             state: None,
             user: None,
-            boot_id: None,
+            world: World::Ours,
             settings: None,
             log: None,
             on_replicated: None,
@@ -76,7 +76,13 @@ impl Setup {
 
     /// As if the machine had started anew: the kernel's name of its run is what `file` says.
     pub fn boot_id(mut self, file: &Path) -> Setup {
-        self.boot_id = Some(file.into());
+        self.world = World::Rebooted(file.into());
+        self
+    }
+
+    /// As if other programs had used up the watches that the kernel gives to a user.
+    pub fn without_watches(mut self) -> Setup {
+        self.world = World::WithoutWatches;
         self
     }
 
@@ -132,7 +138,7 @@ impl Sidecar {
             .state
             .clone()
             .unwrap_or_else(|| setup.database.with_file_name(format!(".{name}-driftless")));
-        let mut command = program(setup.boot_id.as_deref());
+        let mut command = program(&setup.world);
         if let Some(id) = setup.user {
             command.uid(id).gid(id);
         }
@@ -299,13 +305,29 @@ impl Drop for Sidecar {
     }
 }
 
-/// Our binary; with `boot_id` in a mount namespace of its own, where that file stands in the place
-/// of the kernel's. Both wrappers become the binary: its process number is the child's.
-fn program(boot_id: Option<&Path>) -> Command {
-    let Some(file) = boot_id else { return Command::new(driftless()) };
-    let script = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
+/// What a replicator finds around it.
+enum World {
+    /// The same as the test.
+    Ours,
+    /// This file in the place of the kernel's boot id.
+    Rebooted(PathBuf),
+    /// No watch of inotify is left.
+    WithoutWatches,
+}
+
+/// Our binary, in namespaces of its own where its world is another. All wrappers become the binary:
+/// its process number is the child's.
+fn program(world: &World) -> Command {
+    let (kind, script, argument) = match world {
+        World::Ours => return Command::new(driftless()),
+        World::Rebooted(file) => {
+            ("-m", "mount --bind \"$1\" /proc/sys/kernel/random/boot_id", file.as_path())
+        }
+        World::WithoutWatches => ("-Ur", "echo 0 > \"$1\"", Path::new("/proc/sys/user/max_inotify_watches")),
+    };
+    let script = format!("{script} && shift && exec \"$@\"");
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(file).arg(driftless());
+    command.args([kind, "sh", "-c", &script, "sh"]).arg(argument).arg(driftless());
     command
 }
 

@@ -334,6 +334,11 @@ impl Replicator {
         self.journal.op.is_some()
     }
 
+    /// Whether the time for the final sync is over by then.
+    fn stops_before(&self, at: Mono) -> bool {
+        matches!(self.life, Life::Draining { deadline: Some(deadline) } if deadline <= at)
+    }
+
     fn check_drained(&mut self, now: Now, out: &mut Actions) {
         let Life::Draining { deadline } = self.life else { return };
         let idle = matches!(self.upload, Upload::Idle) && self.base.is_none() && self.journal.op.is_none();

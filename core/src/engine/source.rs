@@ -636,7 +636,7 @@ impl Replicator {
             Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {
-                    true => self.detach(now, &error.text, out),
+                    true => self.locked_out(now, &error.text, out),
                     false => self.again_soon(now, Duration::from_millis(5)),
                 }
             }

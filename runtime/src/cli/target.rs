@@ -7,6 +7,7 @@ use super::args::Args;
 use super::error::CliError;
 use super::load_config;
 use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url};
+use crate::sqlite::probe::is_mount_point;
 
 /// A replica, and the database that it belongs to if the configuration says so.
 #[derive(Clone, Debug)]
@@ -76,6 +77,12 @@ pub fn check_pair(database: &Path, replica: &Replica) -> Result<(), CliError> {
     if database.is_dir() {
         return Err(CliError::usage(format!("{} is a directory, not a database", database.display()))
             .hint("give the path of the database file"));
+    }
+    // As with hard links, two names make two databases of one file: the application's commits stand
+    // in a -wal beside the other name.
+    if is_mount_point(database) {
+        return Err(CliError::usage(format!("{} is itself a mount point", database.display()))
+            .hint("SQLite keeps -wal and -shm beside the database: mount its directory, not the file"));
     }
     if replica.directory().is_file() {
         return Err(CliError::usage(format!("the replica {} is a file", replica.directory().display()))

@@ -314,6 +314,21 @@ fn file_facts(stat: &fs::Stat) -> FileFacts {
     }
 }
 
+/// Whether a file, and not a directory above it, is where something is mounted: a single file given
+/// to a container. `false` where the kernel does not say.
+#[cfg(target_os = "linux")]
+pub fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags};
+    fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Whether a file, and not a directory above it, is where something is mounted.
+#[cfg(not(target_os = "linux"))]
+pub fn is_mount_point(_path: &Path) -> bool {
+    false
+}
+
 /// What `statfs` says lies below `path`.
 #[cfg(target_os = "linux")]
 pub fn filesystem(path: &Path) -> Filesystem {

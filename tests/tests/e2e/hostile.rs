@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use driftless_tests::app::App;
 use driftless_tests::daemon::level0;
 use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, restore_checked};
-use driftless_tests::{PATIENCE, TempDir, random};
+use driftless_tests::{PATIENCE, TempDir, random, wait_for};
 use serde_json::json;
 
 /// A database, its replica, and the directory of both.
@@ -130,6 +130,32 @@ fn overlapping_readers_and_three_writers_of_an_older_sqlite() {
     assert_eq!(scene.ends_equal(sidecar, 0), committed);
 }
 
+/// A reader keeps the WAL past what was promised of it: a person is told, once, and the writer goes
+/// on. When he ends, so does the growth.
+#[test]
+fn a_reader_that_keeps_the_wal_is_told_of() {
+    const TOLD: &str = "cannot be restarted: an application's reader keeps it";
+    let scene = Scene::new("kept-wal");
+    let mut app = App::start();
+    app.prepare("r", &scene.database);
+    app.tx("r");
+    let mut sidecar = scene.sidecar();
+    sidecar.caught_up();
+    app.sql("r", "BEGIN");
+    app.sql("r", "SELECT count(*) FROM tx");
+    app.start_writer(&scene.database, json!({ "keep": KEEP, "rate": 500 }));
+    sidecar.wait_line(TOLD);
+    let before = app.committed();
+    wait_for("commits behind the reader", PATIENCE, || app.committed() > before + 200);
+    assert_eq!(sidecar.count(TOLD), 1);
+    app.sql("r", "COMMIT");
+    let frames = |app: &mut App| app.sql("r", "PRAGMA wal_checkpoint(NOOP)")[0][1].as_u64();
+    wait_for("the WAL to start over", PATIENCE, || frames(&mut app).is_some_and(|frames| frames < 5_000));
+    app.stop_writer();
+    drop(app);
+    scene.ends_equal(sidecar, KEEP);
+}
+
 #[test]
 fn a_reader_that_stays_for_long_loses_nothing() {
     let scene = Scene::new("long-reader");
@@ -142,7 +168,7 @@ fn a_reader_that_stays_for_long_loses_nothing() {
         reader.sql("r", "BEGIN");
         let seen = reader.number("r", "SELECT count(*) FROM tx");
         let before = app.committed();
-        driftless_tests::wait_for("commits beside the reader", PATIENCE, || app.committed() > before + 1_500);
+        wait_for("commits beside the reader", PATIENCE, || app.committed() > before + 1_500);
         assert_eq!(reader.number("r", "SELECT count(*) FROM tx"), seen, "round {round}");
         reader.sql("r", "COMMIT");
     }

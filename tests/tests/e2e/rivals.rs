@@ -8,6 +8,7 @@ use std::time::Duration;
 use driftless_tests::app::App;
 use driftless_tests::command::{exit_code, finish};
 use driftless_tests::daemon::ltx_files;
+use driftless_tests::dir::copy_dir;
 use driftless_tests::scene::{Scene, names};
 use driftless_tests::sidecar::{Setup, Sidecar, assert_equal_to_source, is_caught_up, restore_checked};
 use driftless_tests::store_faults::FsyncFaults;
@@ -89,6 +90,43 @@ fn of_two_databases_that_begin_one_replica_one_is_fenced() {
     left.caught_up();
     left.stop();
     assert_equal_to_source(owner, &replica);
+}
+
+/// A copy of the host with its local state, started when the original has gone on: what the copy
+/// knows is the replica's past.
+#[test]
+fn a_clone_of_the_host_is_fenced() {
+    let dir = TempDir::new("clone");
+    let (home, clone, replica) = (dir.join("home"), dir.join("clone"), dir.join("replica"));
+    fs::create_dir(&home).expect("ours");
+    let database = home.join("app.db");
+    let mut app = App::start();
+    app.prepare("a", &database);
+    app.tx("a");
+    let sidecar = Sidecar::of(&database, &replica);
+    sidecar.caught_up();
+    sidecar.stop();
+    app.close("a");
+    // A copy of a host has no sockets.
+    fs::remove_file(home.join(".app.db-driftless/socket")).expect("its process has ended");
+    copy_dir(&home, &clone);
+
+    let original = Sidecar::of(&database, &replica);
+    app.prepare("a", &database);
+    app.tx("a");
+    original.caught_up();
+    let before = ltx_files(&replica, 0);
+    app.prepare("clone", &clone.join("app.db"));
+    app.try_tx("clone", 9, 300).expect("nothing else writes");
+    let mut copy = Sidecar::of(&clone.join("app.db"), &replica);
+    assert_eq!(copy.wait(PATIENCE).code(), Some(5), "{:?}", copy.lines());
+    assert!(copy.count("-adopt") > 0, "no hint: {:?}", copy.lines());
+    assert_eq!(ltx_files(&replica, 0), before, "the clone has written");
+    app.tx("a");
+    original.caught_up();
+    original.stop();
+    drop(app);
+    assert_equal_to_source(&database, &replica);
 }
 
 /// Starts a restore that takes its time before the file is put in place.

@@ -4,6 +4,8 @@
 //! source), nothing is doubled (each transaction is reported once and has one object), the WAL
 //! stayed within its bound, the status named the trouble while it lasted, and nobody had to help.
 
+mod full_speed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -363,6 +365,26 @@ fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
     drop(app);
     scene.ends_well(sidecar);
     assert_eq!(scene.held(), 2);
+}
+
+/// Everything is on the replica, and a commit is so fresh that the seal would have to wait for the
+/// clock: that is no reason to say that something is left.
+#[test]
+fn a_stop_with_little_time_and_nothing_left_to_do() {
+    let scene = Scene::new("little-time");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    let start = || scene.setup().settings("shutdown-sync-timeout: 500ms").start();
+    for _ in 0..3 {
+        let sidecar = start();
+        app.tx("a");
+        sidecar.caught_up();
+        sidecar.stop();
+    }
+    let sidecar = start();
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), 3);
 }
 
 #[test]

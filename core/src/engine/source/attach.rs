@@ -19,6 +19,24 @@ impl Replicator {
         self.waiting = Some(waiting);
     }
 
+    /// No read transaction is to be had: whoever holds the lock may be committing. It is tried again.
+    pub(super) fn locked_out(&mut self, now: Now, error: &str, out: &mut Actions) {
+        let waiting = Waiting {
+            why: format!("nobody but the application may read the database ({error})"),
+            hint: "an application with PRAGMA locking_mode=EXCLUSIVE shares no memory with others: run it with NORMAL".into(),
+            unseen: true,
+        };
+        if self.config.once {
+            return self.stop(Exit::Failed { error: waiting.why, hint: waiting.hint }, out);
+        }
+        if self.waiting.as_ref() != Some(&waiting) {
+            let fact = Fact::Waiting { why: waiting.why.clone(), hint: waiting.hint.clone() };
+            out.notify(Severity::Warn, fact);
+        }
+        self.waiting = Some(waiting);
+        self.detach(now, error, out);
+    }
+
     pub(super) fn admit(&mut self, now: Now, admission: Admission, out: &mut Actions) -> bool {
         match admission {
             Admission::Open => true,

@@ -127,15 +127,18 @@ impl Replicator {
             self.set_quiet(now);
             return;
         }
-        if sealed && age < CTIME_SETTLED_NS {
+        let settled = age >= CTIME_SETTLED_NS;
+        let wait = Duration::from_nanos((CTIME_SETTLED_NS - age.max(0)).max(1_000_000) as u64);
+        // Where stopping leaves no time for that, we go without a seal: the next start has to prove
+        // where it is, and nothing is lost.
+        if sealed && !settled && !self.stops_before(now.mono.after(wait)) {
             // A write in the same clock tick would leave the same time: come again when it is older.
             self.source.script.clear();
             self.begin_script(&[Step::Unlock]);
-            let wait = Duration::from_nanos((CTIME_SETTLED_NS - age.max(0)).max(1_000_000) as u64);
             self.source.quiet_at = Some(now.mono.after(wait));
             return;
         }
-        if sealed && self.pending.is_empty() {
+        if sealed && settled && self.pending.is_empty() {
             self.note_seal(SealRecord::of(&facts), out);
             // As with the database, a write in the same clock tick would leave the same time.
             let settled = facts.wal.is_none_or(|wal| facts.now_ns - wal.mtime_ns >= CTIME_SETTLED_NS);

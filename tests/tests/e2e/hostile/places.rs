@@ -74,10 +74,16 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     app.sql("a", "PRAGMA locking_mode=EXCLUSIVE");
     app.tx("a");
     assert!(!beside(&scene.database, "-shm"), "it is not exclusive");
+    let mut once = Command::new(driftless());
+    once.args(["replicate", "-once"]).args([&scene.database, &scene.replica]);
+    finish(&mut once).expect_error(1, &["nobody but the application"]).expect_hint();
     let start = || Setup::new(&scene.database, &scene.replica).settings("shutdown-sync-timeout: 3s").start();
     let mut sidecar = start();
-    sidecar.wait_line("database is locked");
+    sidecar.wait_line("waiting: nobody but the application may read the database");
     app.tx("a");
+    let status = sidecar.status().expect("it runs");
+    assert_eq!((&status["phase"], &status["commits_unseen"]), (&json!("waiting"), &json!(true)), "{status}");
+    assert!(status["hint"].as_str().is_some_and(|hint| hint.contains("locking_mode")), "{status}");
     stops_with_commits_unseen(sidecar);
 
     let mut sidecar = start();
@@ -86,9 +92,30 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     app.close("a");
     app.open("a", &scene.database);
     app.tx("a");
+    sidecar.wait_line("access to the database: works again");
     sidecar.wait_line("replicated txid=");
     drop(app);
     assert_eq!(scene.ends_equal(sidecar, u64::MAX), 5);
+}
+
+/// No event comes, neither while the application writes nor once we have let go.
+#[test]
+fn without_watches_changes_are_found_by_polling() {
+    let scene = Scene::new("no-watches");
+    let mut app = App::start();
+    app.prepare("a", &scene.database);
+    app.tx("a");
+    let mut sidecar = Setup::new(&scene.database, &scene.replica).without_watches().start();
+    sidecar.wait_line("changes are found by polling every second");
+    // Asking for the status would make it look: only its log is followed here.
+    sidecar.wait_line("replicated txid=0000000000000001");
+    app.tx("a");
+    sidecar.wait_line("replicated txid=0000000000000002");
+    sidecar.wait_line("the database is quiet");
+    app.tx("a");
+    sidecar.wait_line("replicated txid=0000000000000003");
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar, u64::MAX), 3);
 }
 
 /// Anonymous memory of a replicator that follows this database, in KiB.
@@ -165,6 +192,30 @@ fn a_bind_mount_of_the_directory_is_the_same_database() {
     drop(app);
     assert_eq!(scene.ends_equal(sidecar, u64::MAX), 2);
     drop(bind);
+}
+
+/// The file alone, as people give one to a container: each name has a `-wal` of its own, and what the
+/// application commits by the one is not seen by the other.
+#[test]
+fn a_database_file_that_is_a_mount_point_is_refused() {
+    let mut scene = Scene::new("bind-file");
+    let original = scene.dir.join("original.db");
+    fs::write(&scene.database, "").expect("ours");
+    let mut app = App::start();
+    app.prepare("a", &original);
+    let bind = Bind::mount(&original, &scene.database);
+    app.tx("a");
+    let mut sidecar = scene.sidecar();
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(2), "{:?}", sidecar.lines());
+    assert!(sidecar.count("is itself a mount point") > 0, "{:?}", sidecar.lines());
+    assert!(sidecar.count("hint: ") > 0, "{:?}", sidecar.lines());
+    assert!(!beside(&scene.database, "-wal") && !scene.replica.exists());
+    drop(bind);
+    scene.database = original;
+    let sidecar = scene.sidecar();
+    sidecar.caught_up();
+    drop(app);
+    assert_eq!(scene.ends_equal(sidecar, u64::MAX), 1);
 }
 
 /// Puts another database in the place of one whose application died with everything in its WAL.
