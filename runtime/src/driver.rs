@@ -77,7 +77,9 @@ impl<'a, M: Machine> Driver<'a, M> {
             }
             let read = bytes_read(&event).cloned();
             self.machine.handle(clock::now(), event, &mut actions);
-            read.map(buffers::give);
+            if let Some(read) = read {
+                buffers::give(read);
+            }
             let mut ended = None;
             for action in actions.drain() {
                 match action {

@@ -91,7 +91,7 @@ impl Zeros {
         for bit in (0..u32::BITS - (2 * pairs).leading_zeros()).rev() {
             let twice = at.wrapping_mul(next.wrapping_mul(2).wrapping_sub(at));
             let after = at.wrapping_mul(at).wrapping_add(next.wrapping_mul(next));
-            (at, next) = match 2 * pairs >> bit & 1 {
+            (at, next) = match ((2 * pairs) >> bit) & 1 {
                 0 => (twice, after),
                 _ => (after, twice.wrapping_add(after)),
             };
