@@ -96,3 +96,29 @@ pub fn full_speed(transactions: u32, autocheckpoint: u32) -> Plan {
     ops.extend((0..transactions).map(|n| (u64::from(n % 8 == 0), insert(1, 300))));
     plan(&ops, config)
 }
+
+/// A writer beside a store that is so slow that the first base takes far longer than the WAL takes
+/// to reach its bound many times over. The base is streamed a few pages at a time.
+pub fn long_base(transactions: u32) -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(200),
+        min_checkpoint_pages: 100,
+        quiet_after: Duration::from_millis(500),
+        pending_bytes_max: 8_192,
+        ..Config::default()
+    };
+    let mut ops = vec![(0, AppOp::Open { page_bytes: 512 }), (0, insert(400, 300))];
+    ops.extend((0..transactions).map(|n| {
+        // Old pages change as well as new ones come, and now and then the database shrinks.
+        let op = match n % 40 {
+            7 => AppOp::Write(Work::Update { of: 5 }),
+            23 => AppOp::Write(Work::Delete { of: 9 }),
+            39 => AppOp::Vacuum,
+            _ => insert(1, 300),
+        };
+        (4, op)
+    }));
+    let mut plan = plan(&ops, config);
+    plan.store.latency = Duration::from_millis(400);
+    plan
+}

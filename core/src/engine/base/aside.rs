@@ -7,11 +7,14 @@
 //! A capture puts aside what it endangers before it ends ([`Replicator::put_aside_next`]), and a
 //! pin never ends but behind a capture; so no script can forget it.
 //!
-//! Where a page stands in the base's state, until it is changed: in the WAL frame that the overlay
-//! names, as long as that has not been copied back; afterwards, and without such a frame, in the
-//! database file. Copied back it stays, since nobody writes the page there before the pin has
-//! moved past its change. Whether the WAL has been started over is seen in the index that comes
-//! with each answer: its salts change before its first frame does.
+//! Where a page stands in the base's state, until it is put aside: in the WAL frame that the
+//! overlay names, until the WAL is started over; afterwards, and without such a frame, in the
+//! database file. That the wal-index counts a frame as copied back says nothing before that: a
+//! checkpoint passes over a page that a later frame holds, one that it may not copy yet. (The
+//! simulator found that, by the checksums.) The WAL is started over only once all of it is copied
+//! back, and nobody copies back a change of the page before the pin has moved past it. Whether it
+//! was started over is seen in the index that comes with each answer: its salts change before its
+//! first frame does.
 //!
 //! What is put aside goes to a scratch file, which dies with the process. Where that cannot be
 //! written, the base begins again with a pin that stays.
@@ -101,7 +104,7 @@ impl Base {
     fn aside_request(&self, page: u32, index: &WalIndex) -> (SourceRequest, bool) {
         let page_bytes = self.page_size.get();
         match self.overlay.get(&page) {
-            Some(frame) if self.is_in_wal(*frame, index) => {
+            Some(frame) if self.is_in_wal(index) => {
                 let offset = frame_offset(self.page_size, *frame) + FRAME_HEADER_BYTES as u64;
                 (SourceRequest::ReadWal { offset, len: page_bytes, recent: true }, true)
             }
@@ -120,9 +123,9 @@ impl Base {
         self.step = self.after_patches();
     }
 
-    /// Whether a frame of the base's own WAL has not been copied back.
-    pub(super) fn is_in_wal(&self, frame: u32, index: &WalIndex) -> bool {
-        index.salts == self.end.salts && index.n_backfill < frame
+    /// Whether the frames of the overlay still stand in the WAL.
+    pub(super) fn is_in_wal(&self, index: &WalIndex) -> bool {
+        index.salts == self.end.salts
     }
 }
 

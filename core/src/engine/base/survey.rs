@@ -63,7 +63,7 @@ impl Replicator {
         if let (Some(aside), Some(index)) = (&base.aside, index) {
             base.aside_runs = aside.runs(base.chunk.0..base.chunk.1);
             let mut patches = core::mem::take(&mut base.patches);
-            patches.retain(|(page, frame)| base.is_in_wal(*frame, &index) && !aside.holds(*page));
+            patches.retain(|(page, _)| base.is_in_wal(&index) && !aside.holds(*page));
             base.patches = patches;
         }
         base.step = base.after_patches();
