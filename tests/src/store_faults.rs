@@ -6,7 +6,7 @@
 //! | two paths | a bind mount |
 //! | hangs | an ext4 image on a loop device, frozen and thawed: each write blocks in the kernel |
 //! | away | the directory renamed aside, a file in its place |
-//! | late, fails, loses an answer | a library before libc that delays or fails `fsync` by suffix |
+//! | late, slow, fails, loses an answer | a library before libc that delays or fails `fsync`, and delays `pwrite`, by suffix |
 //!
 //! Mounts need root, which CI has; where they are refused the test fails and says why.
 
@@ -16,8 +16,9 @@ use std::process::Command;
 
 use crate::app::compile_shim;
 
-/// Delays or fails `fsync` of files whose path ends as the control file says: lines of a suffix,
-/// an action (`exit`, `eio`, `late`) and a number (how often; for `late`, milliseconds).
+/// Delays or fails `fsync`, or delays `pwrite`, of files whose path ends as the control file says:
+/// lines of a suffix, an action (`exit`, `eio`, `late`, or `slow` for `pwrite`) and a number (how
+/// often; for `late` and `slow`, milliseconds).
 const FSYNC_SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,11 +27,12 @@ const FSYNC_SHIM: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-static int fault(int fd) {
+static __thread char suffix[256], action[16];
+static __thread long number;
+static int find(int fd) {
     const char *control = getenv("FSYNC_FAULTS");
-    char link[64], path[1024], suffix[256], action[16];
+    char link[64], path[1024];
     int n, end, hit = 0, saved = errno;
-    long number;
     FILE *f;
     if (!control || !(f = fopen(control, "r"))) { errno = saved; return 0; }
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -44,13 +46,24 @@ static int fault(int fd) {
     }
     fclose(f);
     errno = saved;
-    if (!hit) return 0;
+    return hit;
+}
+static int fault(int fd) {
+    const char *control = getenv("FSYNC_FAULTS");
+    FILE *f;
+    if (!find(fd) || !strcmp(action, "slow")) return 0;
     if (!strcmp(action, "late")) { usleep(number * 1000); return 0; }
     if (number <= 1) unlink(control);
     else if ((f = fopen(control, "w"))) { fprintf(f, "%s %s %ld\n", suffix, action, number - 1); fclose(f); }
     if (!strcmp(action, "exit")) _exit(9);
     errno = EIO;
     return -1;
+}
+ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (find(fd) && !strcmp(action, "slow")) usleep(number * 1000);
+    if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
+    return real(fd, bytes, len, at);
 }
 int fsync(int fd) {
     static int (*real)(int);
@@ -110,6 +123,11 @@ impl FsyncFaults {
     /// Each sync of a path that ends in `suffix` takes this much longer.
     pub fn delay(&self, suffix: &str, ms: u32) {
         self.set(&format!("{suffix} late {ms}\n"));
+    }
+
+    /// Each write to a path that ends in `suffix` takes this much longer.
+    pub fn slow(&self, suffix: &str, ms: u32) {
+        self.set(&format!("{suffix} slow {ms}\n"));
     }
 
     /// Nothing fails any more.

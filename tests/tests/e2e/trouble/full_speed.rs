@@ -198,3 +198,44 @@ fn the_wal_keeps_its_bound_at_full_speed_while_the_store_is_late_and_then_away()
     assert_eq!(bases, 1, "a base held the WAL while it was measured");
     assert!(largest as f64 <= terms.bound(), "the WAL grew to {largest} frames; {terms}");
 }
+
+/// Scenario 55: the first base takes ten seconds to send, in which the application writes more than
+/// the WAL may hold many times over.
+#[test]
+fn the_wal_keeps_its_bound_while_a_base_takes_long() {
+    let scene = Scene::new("long-base");
+    let faults = FsyncFaults::new(scene.dir.path());
+    let mut app = App::start();
+    app.prepare("look", &scene.database);
+    for _ in 0..40 {
+        app.try_tx("look", 1_000, 900).expect("nothing else writes");
+    }
+    app.sql("look", "PRAGMA wal_checkpoint(TRUNCATE)");
+    faults.slow(".tmp", 250);
+    let sidecar = scene.setup().environment(&faults.variables()).start();
+    app.start_writer(&scene.database, json!({ "keep": 2_000 }));
+    let mut watch = Watch::new();
+    let begun = Instant::now();
+    wait_for("the base", PATIENCE, || {
+        watch.look(&mut app);
+        sidecar.replicated() >= Some(1)
+    });
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(8), "the base took {took:?} only");
+    let counts = app.counts();
+    faults.heal();
+    app.stop_writer();
+    recovers(&sidecar);
+    let mut terms = Terms { r: watch.fastest(), s: largest_transaction(&mut app), ..Terms::default() };
+    measure_checkpoints(&mut terms, &sidecar);
+    drop(app);
+    let again = sidecar.count("writing the whole database");
+    scene.ends_well(sidecar);
+
+    let largest = watch.largest();
+    let written = watch.samples.last().map_or(0, |(_, _, written)| *written);
+    eprintln!("{counts}; {terms} frames, largest WAL {largest} of {written} frames in {took:?}");
+    assert_eq!(again, 1, "the base was begun again");
+    assert!(written as f64 > 3.0 * terms.bound(), "{written} frames would fit a pinned WAL: {terms}");
+    assert!(largest as f64 <= terms.bound(), "the WAL grew to {largest} frames; {terms}");
+}
