@@ -160,6 +160,8 @@ pub(super) struct Source {
     passes_left: u8,
     /// Until when the lock is not taken for a checkpoint.
     lock_rest_until: Option<Mono>,
+    /// How many times in a row the lock was held for long.
+    slow_locks: u8,
     /// Letting go has tried to copy back a WAL of this many frames.
     let_go_tried: Option<u32>,
     truncate_tried: bool,
@@ -216,6 +218,7 @@ impl Source {
             checkpoint_frames: 0,
             passes_left: 0,
             lock_rest_until: None,
+            slow_locks: 0,
             let_go_tried: None,
             truncate_tried: false,
             lock_failed: false,

@@ -23,8 +23,13 @@ impl Replicator {
         use Step::Verify;
         let frames = self.source.wal_frames();
         let large = frames >= self.config.min_checkpoint_pages.saturating_mul(LOCK_FACTOR);
-        let rested = self.source.lock_rest_until.is_none_or(|until| until <= now.mono);
-        self.source.passes_left = if large && rested { PASSES_MAX } else { 0 };
+        let rests = self.source.lock_rest_until.is_some_and(|until| until > now.mono);
+        // What made one attempt slow can be over with the next pass; what made two slow is not.
+        self.source.passes_left = match (large, rests) {
+            (true, false) => PASSES_MAX,
+            (true, true) if self.source.slow_locks < 2 => PASSES_MAX,
+            _ => 0,
+        };
         self.begin_script(&[Verify]);
         self.begin_pass()
     }
@@ -37,10 +42,14 @@ impl Replicator {
     /// After a pass without the lock over a large WAL: the lock, once what is left to copy is
     /// little; another pass before that, since everything copied under the lock is time that the
     /// application waits.
-    fn goes_on_to_lock(&mut self, index: &WalIndex) -> bool {
+    fn goes_on_to_lock(&mut self, now: Now, index: &WalIndex) -> bool {
         use Step::{BeginPin, Capture, Checkpoint, EndPin, Lock, Unlock};
         let passes_left = core::mem::take(&mut self.source.passes_left);
         if passes_left == 0 || self.wal_may_restart() || self.source.pin.is_none() {
+            return false;
+        }
+        let rests = self.source.lock_rest_until.is_some_and(|until| until > now.mono);
+        if rests && self.source.copying_took > SLOW_LOCK {
             return false;
         }
         let tail = index.mx_frame.saturating_sub(index.n_backfill);
@@ -52,17 +61,19 @@ impl Replicator {
     }
 
     /// Rests the lock after it was held for long: the disk is slow now, and the application must
-    /// not wait for it over and over.
+    /// not wait for it over and over. The rest after a single slow attempt ends with the first
+    /// pass that shows that the disk is quick again. Returns how long the lock was held.
     pub(super) fn rest_lock(&mut self, now: Now) -> Duration {
         let held = self.source.lock_since.take().map_or(Duration::ZERO, |since| now.mono.since(since));
         let factor = if held > COMMIT_WAIT_MAX { LOCK_REST_LONG } else { LOCK_REST_SHORT };
+        self.source.slow_locks = if held > SLOW_LOCK { self.source.slow_locks.saturating_add(1) } else { 0 };
         self.source.lock_rest_until = (held > SLOW_LOCK).then(|| now.mono.after(held * factor));
         held
     }
 
     pub(super) fn after_checkpoint(&mut self, now: Now, held: Option<Duration>, out: &mut Actions) {
         let Some(index) = self.source.index else { return };
-        if held.is_none() && self.goes_on_to_lock(&index) {
+        if held.is_none() && self.goes_on_to_lock(now, &index) {
             return;
         }
         out.notify(

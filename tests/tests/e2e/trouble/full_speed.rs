@@ -49,7 +49,7 @@ impl Terms {
     fn bound(&self) -> f64 {
         let Terms { r, s, c, p, d, b } = self;
         let l = LOOK_MAX.as_secs_f64();
-        (5.0 * T).max(T + r * d) + s + r * (l + c + p) + b * ((T / 4.0).max(r * 0.1) + r * (l + p))
+        (5.0 * T).max(T + r * d) + s + r * (l + c + p) + b * ((T / 4.0).max(r * 0.01) + r * (l + p))
     }
 }
 
