@@ -27,11 +27,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use driftless_core::ids::Wall;
+pub use driftless_core::machine::{PART_BYTES_MAX, StoreErrorKind};
 
 use crate::keys::Key;
-
-/// The most bytes that one [`PutBody::write`] takes and one [`GetBody::next`] yields: 1 MiB.
-pub const PART_BYTES_MAX: usize = 1 << 20;
 
 /// A future that may move between threads, as methods of an `Arc<dyn Store>` return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -187,70 +185,6 @@ pub struct Capabilities {
     pub swap: bool,
     /// [`ListEntry::modified`] is filled.
     pub modified: bool,
-}
-
-/// What a failure means, by what the core does next.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum StoreErrorKind {
-    /// There is no such object. The core re-plans.
-    NotFound,
-    /// The key is taken (412, `EEXIST`), and this put did not take it. The core reads what is
-    /// there and decides whose it is.
-    AlreadyExists,
-    /// A concurrent operation on the key got in the way (409); nothing happened. The core tries
-    /// again.
-    Conflict,
-    /// It did not happen and may succeed later: throttling, 5xx and resets before any effect, no
-    /// descriptors, a device error before the commit. The core tries again, slower each time.
-    Retry,
-    /// The fate of a put is unknown: the answer was lost, or the name is there and may not be
-    /// durable. The core reads back before it does anything else.
-    Ambiguous,
-    /// Credentials are missing, expired or insufficient. The core says so loudly and keeps trying.
-    Denied,
-    /// The store is full or over quota. The core waits for room.
-    NoSpace,
-    /// The settings cannot work: no such bucket, a file where a directory should be. A person must
-    /// act.
-    Misconfigured,
-    /// The store cannot do this at all. The core does without or refuses to start.
-    Unsupported,
-    /// The store broke its own word: a body shorter than announced, a listing out of order. The
-    /// core does not use it.
-    Corrupt,
-}
-
-impl StoreErrorKind {
-    /// All kinds.
-    pub const ALL: [StoreErrorKind; 10] = [
-        StoreErrorKind::NotFound,
-        StoreErrorKind::AlreadyExists,
-        StoreErrorKind::Conflict,
-        StoreErrorKind::Retry,
-        StoreErrorKind::Ambiguous,
-        StoreErrorKind::Denied,
-        StoreErrorKind::NoSpace,
-        StoreErrorKind::Misconfigured,
-        StoreErrorKind::Unsupported,
-        StoreErrorKind::Corrupt,
-    ];
-}
-
-impl fmt::Display for StoreErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StoreErrorKind::NotFound => "not found",
-            StoreErrorKind::AlreadyExists => "exists already",
-            StoreErrorKind::Conflict => "conflicting operation",
-            StoreErrorKind::Retry => "failed for now",
-            StoreErrorKind::Ambiguous => "outcome unknown",
-            StoreErrorKind::Denied => "access denied",
-            StoreErrorKind::NoSpace => "no space left",
-            StoreErrorKind::Misconfigured => "misconfigured",
-            StoreErrorKind::Unsupported => "not supported",
-            StoreErrorKind::Corrupt => "inconsistent answer",
-        })
-    }
 }
 
 /// A failed operation of a store.

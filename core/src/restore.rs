@@ -15,9 +15,7 @@
 //! the one asked for.
 
 mod fetch;
-mod flight;
 mod jobs;
-mod listing;
 mod machine;
 mod plan;
 mod reader;
@@ -33,8 +31,6 @@ pub use jobs::{
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};
 
-pub(crate) use flight::{Flight, Landed, exit_of};
-pub(crate) use listing::Lister;
 pub(crate) use reader::Reader;
 pub(crate) use survey::check_name;
 

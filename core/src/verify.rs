@@ -21,14 +21,11 @@ use crate::ids::{Mono, Now, PENDING_BYTE};
 use crate::job::{Job, JobOutput};
 use crate::ltx::{LtxError, LtxHeader};
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome,
-    Reason, Request, Severity, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, Reason,
+    Request, Severity, StoreErrorKind, StoreReply,
 };
-use crate::restore::{Decoded, Flight, Landed, Lister, Next, Purpose, Reader, RestoreOutput, Stream, Wins};
-use crate::restore::{check_name, exit_of};
-
-/// How often the replica is listed again because objects went while they were read.
-const RELISTS_MAX: u32 = 5;
+use crate::reading::{Flight, Landed, Listings, exit_of};
+use crate::restore::{Decoded, Next, Purpose, Reader, RestoreOutput, Stream, Wins, check_name};
 
 /// How to verify.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,7 +87,7 @@ struct Lane {
 #[derive(Clone, PartialEq, Debug)]
 enum Phase {
     Idle,
-    List(Lister),
+    List,
     Read,
     Stopped,
 }
@@ -109,7 +106,7 @@ pub struct Verifier {
     damaged: BTreeMap<Object, Vec<String>>,
     /// Whether an object went while it was to be read.
     gone: Option<Object>,
-    listings: u32,
+    listings: Listings,
     told: u64,
     faults: Vec<String>,
 }
@@ -133,19 +130,16 @@ impl Verifier {
             sound: BTreeMap::new(),
             damaged: BTreeMap::new(),
             gone: None,
-            listings: 0,
+            listings: Listings::default(),
             told: 0,
             faults: Vec::new(),
         }
     }
 
     fn list(&mut self, now: Now, out: &mut Actions) {
-        self.listings += 1;
         self.gone = None;
-        let lister = Lister::default();
-        let request = lister.request().expect("there is a first level");
-        self.phase = Phase::List(lister);
-        self.flight.send(now, Key::List, request, out);
+        self.phase = Phase::List;
+        self.listings.begin(now, Key::List, &mut self.flight, out);
     }
 
     fn landed(&mut self, now: Now, (key, result): Landed<Key>, out: &mut Actions) {
@@ -154,9 +148,6 @@ impl Verifier {
         }
         let reply = match (key, result) {
             (_, Ok(reply)) => reply,
-            (Key::List, Err(error)) if error.kind == StoreErrorKind::NotFound => {
-                StoreReply::Listing { entries: Vec::new(), more: false }
-            }
             (Key::Piece(object, _), Err(error)) if error.kind == StoreErrorKind::NotFound => {
                 self.lanes.remove(&object);
                 self.gone = Some(object);
@@ -168,7 +159,9 @@ impl Verifier {
             }
         };
         match (key, reply) {
-            (Key::List, StoreReply::Listing { entries, more }) => self.take_listing(now, entries, more, out),
+            (Key::List, StoreReply::Listing { entries, more }) => {
+                self.take_listing(now, (entries, more), out)
+            }
             (Key::Piece(object, offset), StoreReply::Bytes { bytes, object_len }) => {
                 self.take_piece(now, object, offset, bytes, object_len, out);
             }
@@ -176,16 +169,15 @@ impl Verifier {
         }
     }
 
-    fn take_listing(&mut self, now: Now, entries: Vec<Listed>, more: bool, out: &mut Actions) {
-        let Phase::List(lister) = &mut self.phase else { return };
-        if let Err(error) = lister.take(entries, more) {
-            let hint = "the store does not list names in order; see docs/STORAGE".into();
-            return self.stop(Exit::Failed { error, hint }, out);
+    fn take_listing(&mut self, now: Now, page: (Vec<Listed>, bool), out: &mut Actions) {
+        if self.phase != Phase::List {
+            return;
         }
-        if let Some(request) = lister.request() {
-            return self.flight.send(now, Key::List, request, out);
-        }
-        self.objects = core::mem::take(lister).into_found();
+        self.objects = match self.listings.take(now, Key::List, page, &mut self.flight, out) {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(exit) => return self.stop(exit, out),
+        };
         if self.objects.is_empty() {
             let error = "the replica holds no segments".into();
             return self
@@ -234,11 +226,8 @@ impl Verifier {
             self.lanes.insert(listed.object, Lane { reader: Reader::new(listed, stream), xor: DbXor::new() });
         }
         for (&object, lane) in &mut self.lanes {
-            while lane.reader.starves() || self.flight.len() < self.config.parallelism {
-                let Some((offset, len)) = lane.reader.next_piece() else { break };
-                let request = StoreRequest::Get { object, range: ByteRange::At { offset, len } };
-                self.flight.send(now, Key::Piece(object, offset), request, out);
-            }
+            let key = |offset| Key::Piece(object, offset);
+            lane.reader.read_ahead(now, &mut self.flight, self.config.parallelism, key, out);
             if let Some(job) = lane.reader.next_job() {
                 let op = self.flight.submit(Request::Compute(Job::Restore(job)), out);
                 self.work.insert(op, object);
@@ -304,15 +293,11 @@ impl Verifier {
     /// Everything has been read: do the objects agree with each other?
     fn read(&mut self, now: Now, out: &mut Actions) {
         if let Some(object) = self.gone {
-            if self.listings <= RELISTS_MAX {
-                let text = format!("{object} has gone since it was listed; listing the replica again");
-                out.notify(Severity::Info, Fact::Remark { text });
-                return self.list(now, out);
-            }
-            let error = format!("{object} has gone since it was listed, after {} listings", self.listings);
-            let hint =
-                "something removes objects while they are read: check retention and other programs".into();
-            return self.stop(Exit::Failed { error, hint }, out);
+            let why = format!("{object} has gone since it was listed");
+            return match self.listings.again(&why, out) {
+                Ok(()) => self.list(now, out),
+                Err(exit) => self.stop(exit, out),
+            };
         }
         let there = |object: &Object| self.objects.iter().any(|it| it.object == *object);
         self.sound.retain(|object, _| there(object));

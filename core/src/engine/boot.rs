@@ -184,8 +184,8 @@ impl Replicator {
             Outcome::Store(Ok(StoreReply::Bytes { bytes, object_len })) => {
                 self.boot_progress();
                 match self.finding().step {
-                    Find::Header(object) => self.boot_header(now, object, &bytes, out),
-                    Find::Ghost(txid) => self.boot_ghost(now, txid, &bytes, object_len, out),
+                    Find::Header(object) => self.boot_header(object, &bytes, out),
+                    Find::Ghost(txid) => self.boot_ghost(txid, &bytes, object_len, out),
                     step => unreachable!("{step:?} asks for no bytes"),
                 }
             }
@@ -196,14 +196,14 @@ impl Replicator {
                 self.finding().journal = Journal::replay(&records);
                 self.boot_loaded();
             }
-            Outcome::State(Ok(StateReply::Done)) => self.boot_identity_done(out),
+            Outcome::State(Ok(StateReply::Done)) => self.boot_identity_done(),
             Outcome::State(Err(error)) => {
                 self.journal_failed(error, out);
                 match self.finding().step {
                     Find::Load => self.boot_loaded(),
                     _ => {
                         self.finding().sync = true;
-                        self.boot_identity_done(out);
+                        self.boot_identity_done();
                     }
                 }
             }
@@ -211,7 +211,7 @@ impl Replicator {
                 if let Ok(SourceReply::Litestream(head)) = reply {
                     self.finding().litestream = head;
                 }
-                self.boot_decide(now, out);
+                self.boot_decide(out);
             }
             other => unreachable!("the boot asks for nothing that ends in {other:?}"),
         }
@@ -233,7 +233,7 @@ impl Replicator {
             }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
-                self.boot_give_up_table(&why, out);
+                self.boot_give_up_table(&why);
             }
             (StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported, _) => self.stop(
                 Exit::Misconfigured {
@@ -269,7 +269,7 @@ impl Replicator {
         }
         let last = entries.last().map(|entry| entry.object.range);
         finding.step = match finding.step {
-            Find::Tail { level, after, point_seen } => {
+            Find::Tail { level, point_seen, .. } => {
                 let seen = point_seen
                     || entries
                         .iter()
@@ -285,26 +285,26 @@ impl Replicator {
                         let after = TxidRange::new(Txid::FIRST, point).expect("1 is the lowest");
                         Find::Tail { level: Level::SNAPSHOTS, after, point_seen: seen }
                     }
-                    _ => return self.boot_ends_known(now, after, out),
+                    _ => return self.boot_ends_known(out),
                 }
             }
-            Find::All { level, after } => match (more, last, Level::new(level.get() + 1)) {
+            Find::All { level, .. } => match (more, last, Level::new(level.get() + 1)) {
                 (true, Some(last), _) => Find::All { level, after: Some(last) },
                 (_, _, Some(next)) => Find::All { level: next, after: None },
-                _ => return self.boot_ends_known(now, after.unwrap_or(TxidRange::single(Txid::FIRST)), out),
+                _ => return self.boot_ends_known(out),
             },
             step => unreachable!("{step:?} lists nothing"),
         };
     }
 
-    fn boot_ends_known(&mut self, now: Now, _last: TxidRange, out: &mut Actions) {
+    fn boot_ends_known(&mut self, out: &mut Actions) {
         match self.finding().newest {
             Some(object) => self.finding().step = Find::Header(object),
-            None => self.boot_decide(now, out),
+            None => self.boot_decide(out),
         }
     }
 
-    fn boot_header(&mut self, now: Now, object: Object, bytes: &[u8], out: &mut Actions) {
+    fn boot_header(&mut self, object: Object, bytes: &[u8], out: &mut Actions) {
         let header = match decode_header(bytes) {
             Ok(header) => header,
             Err(error) => {
@@ -322,11 +322,11 @@ impl Replicator {
         if litestream {
             self.finding().step = Find::Litestream;
         } else {
-            self.boot_decide(now, out);
+            self.boot_decide(out);
         }
     }
 
-    fn boot_decide(&mut self, now: Now, out: &mut Actions) {
+    fn boot_decide(&mut self, out: &mut Actions) {
         let head = self.head.clone();
         out.notify(Severity::Info, Fact::Head { txid: head.as_ref().map(Head::txid) });
         let finding = self.finding();
@@ -365,7 +365,7 @@ impl Replicator {
                 // No Done stands behind its intent: the next intent would not follow.
                 self.journal.bytes = u64::MAX / 4;
             }
-            Standing::CatchUp => return self.boot_catch_up(now),
+            Standing::CatchUp => return self.boot_catch_up(),
             Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
             Standing::Prove => {
                 self.history.table = None;
@@ -409,7 +409,7 @@ impl Replicator {
     }
 
     /// Reads the segments of our own earlier run past the point, one by one.
-    fn boot_catch_up(&mut self, _now: Now) {
+    fn boot_catch_up(&mut self) {
         let next = self.history.point.as_ref().expect("only past a point").txid.next();
         self.boot_fetch_ghost(next);
     }
@@ -422,13 +422,13 @@ impl Replicator {
         finding.step = Find::Ghost(txid);
     }
 
-    fn boot_ghost(&mut self, _now: Now, txid: Txid, bytes: &[u8], object_len: u64, out: &mut Actions) {
+    fn boot_ghost(&mut self, txid: Txid, bytes: &[u8], object_len: u64, out: &mut Actions) {
         let ghost = self.finding().ghost.as_mut().expect("set with the step");
         match ghost.push(bytes, object_len) {
             GhostStep::More => {}
             GhostStep::Corrupt(error) => {
                 let why = format!("segment {txid} of an earlier run is damaged: {error}");
-                self.boot_give_up_table(&why, out);
+                self.boot_give_up_table(&why);
             }
             GhostStep::Whole(header, sums) => {
                 let step = super::ghost::step_of(&header, sums, self.config.pending_byte);
@@ -438,7 +438,7 @@ impl Replicator {
                 match step.filter(|_| ours) {
                     Some(step) => self.boot_adopt(txid, &step, out),
                     // A journal that does not lead there says no more than one that is lost.
-                    None => self.boot_give_up_journal(txid, out),
+                    None => self.boot_give_up_journal(txid),
                 }
             }
         }
@@ -462,17 +462,17 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Adopted { txid });
         if !self.table_holds() {
             let why = format!("the local page table does not lead to the state of segment {txid}");
-            return self.boot_give_up_table(&why, out);
+            return self.boot_give_up_table(&why);
         }
         if head > Some(txid) {
             self.history.head = head;
             return self.boot_fetch_ghost(txid.next());
         }
-        self.boot_own(out);
+        self.boot_own();
     }
 
     /// The history is ours: draw the next incarnation and write it down.
-    fn boot_own(&mut self, _out: &mut Actions) {
+    fn boot_own(&mut self) {
         let lineage = self.history.lineage.expect("a history that is ours has a lineage");
         let head = self.head.clone();
         self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage);
@@ -484,7 +484,7 @@ impl Replicator {
 
     /// Nothing local counts: the source must be shown to be in the head's state, unless a person
     /// said that it owns the replica.
-    fn boot_give_up_journal(&mut self, txid: Txid, out: &mut Actions) {
+    fn boot_give_up_journal(&mut self, txid: Txid) {
         self.history.table = None;
         self.history.point = None;
         let head = self.head.as_ref();
@@ -492,24 +492,23 @@ impl Replicator {
         self.history.head_post = head.and_then(|head| head.header.chain.post);
         let adopt = self.config.adopt;
         self.want_base(format!("the local journal does not lead to segment {txid}"), adopt, !adopt, !adopt);
-        self.boot_own(out);
+        self.boot_own();
     }
 
-    fn boot_give_up_table(&mut self, why: &str, out: &mut Actions) {
+    fn boot_give_up_table(&mut self, why: &str) {
         let head = self.head.as_ref();
         self.history.head = head.map(Head::txid);
         self.history.head_post = head.and_then(|head| head.header.chain.post);
         let prove = self.head_has_post();
         self.want_base(why.into(), true, prove, false);
-        self.boot_own(out);
+        self.boot_own();
     }
 
-    fn boot_identity_done(&mut self, out: &mut Actions) {
+    fn boot_identity_done(&mut self) {
         if !self.finding().sync {
             self.finding().sync = true;
             return;
         }
-        let _ = out;
         self.boot_end();
     }
 

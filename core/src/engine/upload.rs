@@ -1,29 +1,30 @@
 //! Putting one segment at a time, strictly in order.
 //!
 //! A put is create-if-absent. Its answer may be lost, and a segment of that name may exist
-//! already: then the object is read back, and its header decides by the rules of DESIGN §5. A
-//! transaction is reported as replicated only here, after its put is known to have succeeded.
+//! already: then the object is read back ([`read_back`]), and its header decides by the rules of
+//! DESIGN §5. A transaction is reported as replicated only here, after its put is known to have
+//! succeeded.
 //! The content of a segment is frozen from its first try to its end, so that whatever lands late
 //! lands the same.
 
+mod cut;
+mod read_back;
+
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+use alloc::string::String;
 
-use super::ghost::{Ghost, GhostStep, step_of};
-use super::history::{Point, Record, Step};
-use super::verdict::{Verdict, judge_header};
+pub(super) use self::cut::{Draft, WalSpan, point_of};
+use super::ghost::Ghost;
+use super::history::{Record, Step};
 use super::{Replicator, Retry};
-use crate::checksum::DbXor;
-use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, TxidRange, Wall};
-use crate::job::{Image, Job, JobOutput};
-use crate::ltx::{Chain, HEADER_FLAG_NO_CHECKSUM, LTX_HEADER_BYTES, LtxHeader};
+use crate::ids::{Mono, Now};
+use crate::job::JobOutput;
+use crate::ltx::LtxHeader;
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Exit, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason,
-    Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, Chunk, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason, Request, Severity,
+    StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
-use crate::wal::{FRAME_HEADER_BYTES, Salts, WAL_HEADER_BYTES, WalPosition};
 
 /// A segment on its way.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,7 +36,6 @@ pub(super) struct Segment {
     /// `frames_captured` when it was cut.
     pub(super) frames: u64,
     pub(super) retry: Retry,
-    intent_written: bool,
 }
 
 /// Where the put of a segment stands.
@@ -93,41 +93,6 @@ pub(super) enum Upload {
     Done {
         op: OpId,
     },
-}
-
-/// A segment before it is encoded.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) struct Draft {
-    pub(super) header: LtxHeader,
-    pub(super) pre: Option<DbChecksum>,
-    pub(super) full: bool,
-    pub(super) file: (u64, u64),
-    pub(super) wal: Option<WalPosition>,
-    pub(super) frames: u64,
-}
-
-/// What a segment's header says of the WAL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct WalSpan {
-    pub(super) offset: i64,
-    pub(super) size: i64,
-    pub(super) salts: Salts,
-}
-
-impl WalSpan {
-    /// No position: whoever reads this takes a full base (`docs/FORMAT.md`).
-    pub(super) const NONE: WalSpan =
-        WalSpan { offset: WAL_HEADER_BYTES as i64, size: 0, salts: Salts { one: 0, two: 0 } };
-
-    /// From the position before the first frame to the end, within the generation of the end.
-    pub(super) fn between(start: Option<WalPosition>, end: WalPosition, page_size: PageSize) -> WalSpan {
-        let frame_bytes = i64::from(page_size.get()) + FRAME_HEADER_BYTES as i64;
-        let at = |frame: u32| WAL_HEADER_BYTES as i64 + i64::from(frame) * frame_bytes;
-        let from = start
-            .filter(|start| start.salts == end.salts && start.frame < end.frame)
-            .map_or(0, |start| start.frame);
-        WalSpan { offset: at(from), size: at(end.frame) - at(from), salts: end.salts }
-    }
 }
 
 impl Upload {
@@ -200,25 +165,6 @@ impl Replicator {
         self.upload_failed(now, StoreError { kind: StoreErrorKind::Ambiguous, text }, out);
     }
 
-    /// Whether what waits may be cut into a segment: everything in it is committed and whole.
-    fn may_cut(&self) -> bool {
-        !self.pending.is_empty()
-            && self.base.is_none()
-            && self.base_wanted.is_none()
-            && !self.journal_busy()
-            && self.source.position.is_some()
-            && !self.source.is_capturing()
-    }
-
-    fn cut_at(&self) -> Option<Mono> {
-        let since = self.pending.since?;
-        let full = self.pending.is_over() || self.pending.bytes() > self.config.pending_bytes_max / 2;
-        if full || self.draining() || self.sync_now {
-            return Some(since);
-        }
-        Some(since.after(self.config.sync_interval))
-    }
-
     pub(super) fn upload_pump(&mut self, now: Now, out: &mut Actions) -> bool {
         match &self.upload {
             Upload::Idle => {
@@ -244,80 +190,12 @@ impl Replicator {
                 self.fetch(now, out);
                 true
             }
-            Upload::Settle { op: None, retry, object, .. } if retry.due(now.mono) => {
-                let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
-                let request = Request::Store(StoreRequest::Get { object: *object, range });
-                let asked = self.submit(request, out);
-                if let Upload::Settle { op, since, .. } = &mut self.upload {
-                    (*op, *since) = (Some(asked), now.mono);
-                }
+            Upload::Settle { op: None, retry, .. } if retry.due(now.mono) => {
+                self.settle(now, out);
                 true
             }
             _ => false,
         }
-    }
-
-    /// Turns what waits into a segment.
-    fn cut(&mut self, now: Now, out: &mut Actions) -> bool {
-        self.sync_now = false;
-        let page_size = self.source.page_size().expect("captured pages have a size");
-        let lock_page = page_size.lock_page(self.config.pending_byte);
-        if let Some(page) = self.pending.missing(lock_page) {
-            // Growth that the WAL did not show: never send a set with a hole.
-            let why = format!("page {page} is new and was not in the WAL");
-            self.forget_pending(self.pending.commit());
-            self.want_base(why, false, false, false);
-            return true;
-        }
-        if self.pending.is_over() {
-            self.want_dirty_base();
-            return true;
-        }
-        let table = self.history.table.as_ref().expect("capture follows a known state");
-        let pages = self.pending.commit();
-        let xor = table.xor_without(self.pending.page_numbers(), pages);
-        let wal = self.source.position.expect("checked before the cut");
-        let span = WalSpan::between(self.pending.start, wal, page_size);
-        let images = self.pending.freeze(page_size);
-        let header = self.header(page_size, pages, span, now.wall);
-        let draft = self.draft(header, false, Some(wal));
-        self.start_encoding(draft, xor, images, out);
-        true
-    }
-
-    pub(super) fn draft(&self, header: LtxHeader, full: bool, wal: Option<WalPosition>) -> Draft {
-        Draft {
-            pre: header.chain.pre,
-            header,
-            full,
-            file: self.source.file(),
-            wal,
-            frames: self.frames_captured,
-        }
-    }
-
-    /// The header of the next segment, its post-state unset.
-    pub(super) fn header(&self, page_size: PageSize, pages: u32, span: WalSpan, wall: Wall) -> LtxHeader {
-        let beyond = if span.size == 0 { 0 } else { LtxHeader::wal_beyond(page_size) };
-        LtxHeader {
-            page_size,
-            commit: pages,
-            range: TxidRange::single(self.next_txid()),
-            stamp: wall.max(self.history.head_stamp),
-            flags: HEADER_FLAG_NO_CHECKSUM,
-            pre_apply: 0,
-            wal_offset: span.offset,
-            wal_size: span.size + beyond,
-            wal_salts: span.salts,
-            lineage: self.history.lineage,
-            chain: Chain { pre: self.history.head_post, post: None, incarnation: self.history.incarnation },
-        }
-    }
-
-    pub(super) fn start_encoding(&mut self, draft: Draft, xor: DbXor, images: Vec<Image>, out: &mut Actions) {
-        let job = Job::Segment { header: draft.header, xor, images, pending_byte: self.config.pending_byte };
-        let op = self.submit(Request::Compute(job), out);
-        self.upload = Upload::Encode { op, draft: Box::new(draft) };
     }
 
     pub(super) fn upload_completed(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
@@ -341,29 +219,7 @@ impl Replicator {
         }
     }
 
-    fn encoded(&mut self, bytes: Chunk, post: DbChecksum, sums: Vec<(PageNo, u64)>, out: &mut Actions) {
-        let Upload::Encode { draft, .. } = core::mem::replace(&mut self.upload, Upload::Idle) else {
-            unreachable!("only an encoding ends in a segment");
-        };
-        let mut header = draft.header;
-        header.chain.post = Some(post);
-        let step =
-            Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
-        let object = Object { level: Level::CAPTURES, range: header.range };
-        let segment = Box::new(Segment {
-            step,
-            header,
-            object,
-            bytes,
-            frames: draft.frames,
-            retry: Retry::default(),
-            intent_written: false,
-        });
-        self.write_intent(segment, out);
-    }
-
-    fn write_intent(&mut self, mut segment: Box<Segment>, out: &mut Actions) {
-        segment.intent_written = true;
+    fn write_intent(&mut self, segment: Box<Segment>, out: &mut Actions) {
         let op = self.append(&Record::Intent(segment.step.clone()), out);
         self.upload = Upload::Intent { op, segment };
     }
@@ -385,12 +241,6 @@ impl Replicator {
         self.upload = Upload::Part { op, since: now.mono, put, sent: end, segment };
     }
 
-    fn read_back(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
-        let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
-        let op = self.submit(Request::Store(StoreRequest::Get { object: segment.object, range }), out);
-        self.upload = Upload::ReadBack { op, since: now.mono, segment };
-    }
-
     fn upload_progress(&mut self, now: Now, reply: StoreReply, out: &mut Actions) {
         match (core::mem::replace(&mut self.upload, Upload::Idle), reply) {
             (Upload::Open { op, segment, .. }, StoreReply::Done) => self.put_part(now, op, 0, segment, out),
@@ -408,103 +258,6 @@ impl Replicator {
                 self.fetched(now, ghost, &bytes, object_len, out);
             }
             (state, reply) => unreachable!("{state:?} is not answered by {reply:?}"),
-        }
-    }
-
-    /// Whose segment stands where ours was to go?
-    fn judge(&mut self, now: Now, segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
-        let found = match super::standing::decode_header(bytes) {
-            Ok(header) => header,
-            Err(error) => {
-                let error = format!(
-                    "the object {} that stands where a segment was to go is damaged: {error}",
-                    segment.object
-                );
-                let hint = "run driftless verify on the replica".to_string();
-                return self.stop(Exit::Corrupt { error, hint }, out);
-            }
-        };
-        match judge_header(&segment.header, &self.tried, &found) {
-            Verdict::Ours => self.stored(*segment, out),
-            Verdict::Ghost => self.take_over(now, segment.object, out),
-            Verdict::Foreign => self.fence(segment.object, &found, out),
-        }
-    }
-
-    /// What stands where a streamed base was to go: nothing, our own, or another's. Our own is
-    /// read whole, since its page checksums were not kept.
-    fn settled(&mut self, now: Now, ours: &LtxHeader, object: Object, bytes: &[u8], out: &mut Actions) {
-        match super::standing::decode_header(bytes) {
-            Ok(found) if judge_header(ours, &self.tried, &found) == Verdict::Foreign => {
-                self.fence(object, &found, out)
-            }
-            Ok(_) => self.take_over(now, object, out),
-            Err(error) => {
-                let error =
-                    format!("the object {object} that stands where a segment was to go is damaged: {error}");
-                let hint = "run driftless verify on the replica".to_string();
-                self.stop(Exit::Corrupt { error, hint }, out);
-            }
-        }
-    }
-
-    /// Finds out what became of a streamed put before anything else is sent.
-    pub(super) fn settle_stream(&mut self, now: Now, header: LtxHeader, object: Object, retry: Retry) {
-        self.upload = Upload::Settle { op: None, since: now.mono, header: Box::new(header), object, retry };
-    }
-
-    fn take_over(&mut self, now: Now, object: Object, out: &mut Actions) {
-        let text = format!("{object} was written by an earlier try: taking it over");
-        out.notify(Severity::Info, Fact::Remark { text });
-        let ghost = Box::new(Ghost::new(object, self.config.pending_byte));
-        self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry: Retry::default() };
-    }
-
-    fn fence(&mut self, object: Object, found: &LtxHeader, out: &mut Actions) {
-        let name =
-            |lineage: Option<crate::ids::Lineage>| lineage.map_or("none".to_string(), |l| l.to_string());
-        let error = format!(
-            "{object} was written by lineage {} incarnation {}, this is lineage {} incarnation {}",
-            name(found.lineage),
-            found.chain.incarnation.0,
-            name(self.history.lineage),
-            self.history.incarnation.0
-        );
-        self.stop(super::standing::fenced(error), out);
-    }
-
-    fn fetch(&mut self, now: Now, out: &mut Actions) {
-        let Upload::Fetch { ghost, retry, .. } = core::mem::replace(&mut self.upload, Upload::Idle) else {
-            unreachable!("only called while fetching");
-        };
-        let op = self.submit(Request::Store(ghost.request()), out);
-        self.upload = Upload::Fetch { op: Some(op), since: now.mono, ghost, retry };
-    }
-
-    fn fetched(&mut self, now: Now, mut ghost: Box<Ghost>, bytes: &[u8], object_len: u64, out: &mut Actions) {
-        match ghost.push(bytes, object_len) {
-            GhostStep::More => {
-                self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry: Retry::default() };
-            }
-            GhostStep::Corrupt(error) => {
-                let error = format!("a segment of an earlier try is damaged: {error}");
-                let hint = "run driftless verify on the replica".to_string();
-                self.stop(Exit::Corrupt { error, hint }, out);
-            }
-            GhostStep::Whole(header, sums) => {
-                let step = step_of(&header, sums, self.config.pending_byte).expect("a ghost has a chain");
-                let txid = step.to.txid;
-                let whole_table = self.history.table.is_some() || step.full;
-                self.history.advance(&step);
-                self.tried.clear();
-                out.notify(Severity::Info, Fact::Adopted { txid });
-                let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
-                self.forget_pending(pages);
-                self.frames_captured = self.frames_replicated;
-                self.journal.bytes = u64::MAX / 4;
-                let full = !whole_table || !self.table_holds();
-                self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
-            }
         }
     }
 
@@ -571,16 +324,12 @@ impl Replicator {
             // Nothing stands there: the base begins anew.
             Upload::Settle { .. } if kind == StoreErrorKind::NotFound => return,
             Upload::Settle { header, object, mut retry, .. } => {
-                let draw = self.draw();
-                let wait = retry.fail(now.mono, draw);
-                self.say_retry("reading a segment back", &error.text, wait.as_millis() as u64, out);
+                self.try_later(now, &mut retry, "reading a segment back", &error, out);
                 self.upload = Upload::Settle { op: None, since: now.mono, header, object, retry };
                 return;
             }
             Upload::Fetch { ghost, mut retry, .. } => {
-                let draw = self.draw();
-                let wait = retry.fail(now.mono, draw);
-                self.say_retry("reading a segment back", &error.text, wait.as_millis() as u64, out);
+                self.try_later(now, &mut retry, "reading a segment back", &error, out);
                 self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry };
                 return;
             }
@@ -601,27 +350,19 @@ impl Replicator {
         if at_once {
             return self.read_back(now, segment, out);
         }
-        let draw = self.draw();
-        let wait = segment.retry.fail(now.mono, draw);
-        self.say_retry("writing to the replica", &error.text, wait.as_millis() as u64, out);
+        self.try_later(now, &mut segment.retry, "writing to the replica", error, out);
         self.upload = Upload::AwaitRetry { segment, read_back };
+    }
+
+    /// Notes a failure and says when the request will be tried again.
+    fn try_later(&mut self, now: Now, retry: &mut Retry, what: &str, error: &StoreError, out: &mut Actions) {
+        let draw = self.draw();
+        let wait = retry.fail(now.mono, draw);
+        self.say_retry(what, &error.text, wait.as_millis() as u64, out);
     }
 
     pub(super) fn say_retry(&mut self, what: &str, error: &str, wait_ms: u64, out: &mut Actions) {
         self.last_error = Some(String::from(error));
         out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: error.into(), wait_ms });
-    }
-}
-
-/// The point that a header describes.
-pub(super) fn point_of(header: &LtxHeader, file: (u64, u64), wal: Option<WalPosition>) -> Point {
-    Point {
-        txid: header.range.max(),
-        stamp: header.stamp,
-        page_size: header.page_size,
-        pages: header.commit,
-        post: header.chain.post.expect("set when the segment was encoded"),
-        file,
-        wal,
     }
 }

@@ -12,7 +12,7 @@ use core::fmt;
 use super::{Chunk, OpId};
 use crate::ids::{Level, TxidRange, Wall};
 
-/// The largest part of a body, in bytes.
+/// The largest part of a body on its way to or from a store, in bytes: 1 MiB.
 pub const PART_BYTES_MAX: usize = 1 << 20;
 
 /// One segment on the replica.
@@ -134,29 +134,68 @@ pub enum StoreReply {
     Done,
 }
 
-/// What the core will do about a failure.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// What a failure means, by what the core does next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum StoreErrorKind {
-    /// No such object.
+    /// There is no such object. The core re-plans.
     NotFound,
-    /// The object exists already (412, EEXIST).
+    /// The key is taken (412, `EEXIST`), and this put did not take it. The core reads what is
+    /// there and decides whose it is.
     AlreadyExists,
-    /// Two requests met (409): try again.
+    /// A concurrent operation on the key got in the way (409); nothing happened. The core tries
+    /// again.
     Conflict,
-    /// It had no effect; try again (throttled, 5xx, connection refused or reset before sending).
+    /// It did not happen and may succeed later: throttling, 5xx and resets before any effect, no
+    /// descriptors, a device error before the commit. The core tries again, slower each time.
     Retry,
-    /// It may have had its effect: read back before anything else.
+    /// The fate of a put is unknown: the answer was lost, or the name is there and may not be
+    /// durable. The core reads back before it does anything else.
     Ambiguous,
-    /// No permission.
+    /// Credentials are missing, expired or insufficient. The core says so loudly and keeps trying.
     Denied,
-    /// No space or over quota.
+    /// The store is full or over quota. The core waits for room.
     NoSpace,
-    /// The bucket, path, or address is wrong.
+    /// The settings cannot work: no such bucket, a file where a directory should be. A person must
+    /// act.
     Misconfigured,
-    /// The store cannot do this at all.
+    /// The store cannot do this at all. The core does without or refuses to start.
     Unsupported,
-    /// Bytes came back wrong.
+    /// The store broke its own word: a body shorter than announced, a listing out of order. The
+    /// core does not use it.
     Corrupt,
+}
+
+impl StoreErrorKind {
+    /// All kinds.
+    pub const ALL: [StoreErrorKind; 10] = [
+        StoreErrorKind::NotFound,
+        StoreErrorKind::AlreadyExists,
+        StoreErrorKind::Conflict,
+        StoreErrorKind::Retry,
+        StoreErrorKind::Ambiguous,
+        StoreErrorKind::Denied,
+        StoreErrorKind::NoSpace,
+        StoreErrorKind::Misconfigured,
+        StoreErrorKind::Unsupported,
+        StoreErrorKind::Corrupt,
+    ];
+}
+
+impl fmt::Display for StoreErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoreErrorKind::NotFound => "not found",
+            StoreErrorKind::AlreadyExists => "exists already",
+            StoreErrorKind::Conflict => "conflicting operation",
+            StoreErrorKind::Retry => "failed for now",
+            StoreErrorKind::Ambiguous => "outcome unknown",
+            StoreErrorKind::Denied => "access denied",
+            StoreErrorKind::NoSpace => "no space left",
+            StoreErrorKind::Misconfigured => "misconfigured",
+            StoreErrorKind::Unsupported => "not supported",
+            StoreErrorKind::Corrupt => "inconsistent answer",
+        })
+    }
 }
 
 /// A failed request.

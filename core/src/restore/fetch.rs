@@ -136,12 +136,8 @@ impl Restorer {
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         for (&id, lane) in &mut fetch.lanes {
             let Some(reader) = &mut lane.reader else { continue };
-            while reader.starves() || self.flight.len() < self.config.parallelism {
-                let Some((offset, len)) = reader.next_piece() else { break };
-                let request =
-                    StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
-                self.flight.send(now, Key::Piece(id, offset), request, out);
-            }
+            let key = |offset| Key::Piece(id, offset);
+            reader.read_ahead(now, &mut self.flight, self.config.parallelism, key, out);
         }
     }
 
@@ -306,11 +302,8 @@ impl Restorer {
     fn pump_audit(&mut self, now: Now, out: &mut Actions) {
         let Phase::Audit(audit) = &mut self.phase else { return };
         let reader = &mut audit.reader;
-        while let Some((offset, len)) = reader.next_piece() {
-            let request =
-                StoreRequest::Get { object: reader.listed.object, range: ByteRange::At { offset, len } };
-            self.flight.send(now, Key::Piece(0, offset), request, out);
-        }
+        // Nothing else reads meanwhile: as far ahead as the reader itself allows.
+        reader.read_ahead(now, &mut self.flight, usize::MAX, |offset| Key::Piece(0, offset), out);
         if let Some(job) = reader.next_job() {
             self.compute(Work::Stream(0), job, out);
         }

@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use super::fetch::{Audit, Fetch};
 use super::survey::{Stamps, Survey};
 use super::{
-    Flight, Inventory, Landed, Lister, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget,
-    Run, Target, Wins, exit_of, plan,
+    Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
 };
 use crate::checksum::DbXor;
 use crate::ids::{Mono, Now, Txid};
@@ -19,9 +18,7 @@ use crate::machine::{
     Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
     OutputRequest, Reason, Request, Severity, StoreErrorKind, StoreReply,
 };
-
-/// How often a restore begins again from a fresh listing before it gives up.
-const RELISTS_MAX: u32 = 5;
+use crate::reading::{Flight, Landed, Listings, exit_of};
 
 /// What a read is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +86,7 @@ impl File {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Phase {
     Idle,
-    List(Lister),
+    List,
     Stamps(Stamps),
     Survey(Survey),
     Create,
@@ -129,7 +126,7 @@ pub struct Restorer {
     pub(super) excluded: BTreeMap<Object, String>,
     /// The highest transaction that any listing showed.
     highest: Option<Txid>,
-    pub(super) listings: u32,
+    pub(super) listings: Listings,
     gap_confirmed: bool,
     pub(super) target: Option<Txid>,
     /// In the order in which they apply. Those before `used_from` do not matter.
@@ -163,7 +160,7 @@ impl Restorer {
             inventory: Inventory::default(),
             excluded: BTreeMap::new(),
             highest: None,
-            listings: 0,
+            listings: Listings::default(),
             gap_confirmed: false,
             target: None,
             files: Vec::new(),
@@ -204,9 +201,6 @@ impl Restorer {
         };
         let reply = match result {
             Ok(reply) => reply,
-            Err(error) if error.kind == StoreErrorKind::NotFound && key == Key::List => {
-                StoreReply::Listing { entries: Vec::new(), more: false }
-            }
             Err(error) if error.kind == StoreErrorKind::NotFound => {
                 let text = self.object_of(key).map_or_else(what, |object| object.to_string());
                 return self.relist(&format!("{text} has gone since it was listed"), out);
@@ -214,7 +208,7 @@ impl Restorer {
             Err(error) => return self.settle(Then::Exit(exit_of(&what(), &error)), out),
         };
         match reply {
-            StoreReply::Listing { entries, more } => self.take_listing(now, entries, more, out),
+            StoreReply::Listing { entries, more } => self.take_listing(now, (entries, more), out),
             StoreReply::Bytes { bytes, object_len } => {
                 if let Some(object) = self.object_of(key)
                     && self.len_of(key).is_some_and(|len| len != object_len)
@@ -276,23 +270,20 @@ impl Restorer {
 
     /// Begins a listing.
     fn list(&mut self, now: Now, out: &mut Actions) {
-        self.listings += 1;
-        let lister = Lister::default();
-        let request = lister.request().expect("there is a first level");
-        self.phase = Phase::List(lister);
-        self.flight.send(now, Key::List, request, out);
+        self.phase = Phase::List;
+        self.listings.begin(now, Key::List, &mut self.flight, out);
     }
 
-    fn take_listing(&mut self, now: Now, entries: Vec<Listed>, more: bool, out: &mut Actions) {
-        let Phase::List(lister) = &mut self.phase else { return };
-        if let Err(error) = lister.take(entries, more) {
-            let hint = "the store does not list names in order; see docs/STORAGE".into();
-            return self.settle(Then::Exit(Exit::Failed { error, hint }), out);
+    fn take_listing(&mut self, now: Now, page: (Vec<Listed>, bool), out: &mut Actions) {
+        if self.phase != Phase::List {
+            return;
         }
-        if let Some(request) = lister.request() {
-            return self.flight.send(now, Key::List, request, out);
-        }
-        self.inventory = Inventory::new(core::mem::take(lister).into_found());
+        let found = match self.listings.take(now, Key::List, page, &mut self.flight, out) {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(exit) => return self.settle(Then::Exit(exit), out),
+        };
+        self.inventory = Inventory::new(found);
         let highest = self.inventory.highest();
         if highest < self.highest {
             return self.relist("the replica's end went backwards between two listings", out);
@@ -308,15 +299,8 @@ impl Restorer {
 
     /// Begins again from a fresh listing, a bounded number of times.
     pub(super) fn relist(&mut self, why: &str, out: &mut Actions) {
-        if self.listings > RELISTS_MAX {
-            let error = format!("{why}, after {} listings", self.listings);
-            let hint =
-                "something removes objects while they are read: check retention and other programs".into();
-            return self.settle(Then::Exit(Exit::Failed { error, hint }), out);
-        }
-        let text = format!("{why}; listing the replica again");
-        out.notify(Severity::Info, Fact::Remark { text });
-        self.settle(Then::List, out);
+        let then = self.listings.again(why, out).map_or_else(Then::Exit, |()| Then::List);
+        self.settle(then, out);
     }
 
     /// Plans for the target and surveys the files.

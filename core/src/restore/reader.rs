@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 use super::jobs::{Next, RestoreJob, Stream};
-use crate::machine::{Chunk, Listed, PART_BYTES_MAX};
+use crate::ids::Now;
+use crate::machine::{Actions, ByteRange, Chunk, Listed, PART_BYTES_MAX, StoreRequest};
+use crate::reading::Flight;
 
 /// Pieces of one object that may be under way or waiting for the decoder.
 const AHEAD_PIECES: u64 = 4;
@@ -43,8 +45,25 @@ impl Reader {
         self
     }
 
+    /// Asks for pieces as long as fewer than `parallelism` reads are under way, and for one in any
+    /// case where nothing goes on without it. `key` names a piece by its offset.
+    pub(crate) fn read_ahead<K: Copy>(
+        &mut self,
+        now: Now,
+        flight: &mut Flight<K>,
+        parallelism: usize,
+        key: impl Fn(u64) -> K,
+        out: &mut Actions,
+    ) {
+        while self.starves() || flight.len() < parallelism {
+            let Some((offset, len)) = self.next_piece() else { break };
+            let range = ByteRange::At { offset, len };
+            flight.send(now, key(offset), StoreRequest::Get { object: self.listed.object, range }, out);
+        }
+    }
+
     /// The next piece to ask for: offset and length.
-    pub(crate) fn next_piece(&mut self) -> Option<(u64, u64)> {
+    fn next_piece(&mut self) -> Option<(u64, u64)> {
         let piece = PART_BYTES_MAX as u64;
         if self.asked >= self.listed.len || self.asked - self.taken >= AHEAD_PIECES * piece {
             return None;
@@ -55,7 +74,7 @@ impl Reader {
     }
 
     /// Whether it can go on only with a piece that nobody has asked for.
-    pub(crate) fn starves(&self) -> bool {
+    fn starves(&self) -> bool {
         self.asked == self.taken && self.stream.is_some() && !self.more
     }
 

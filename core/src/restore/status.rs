@@ -19,7 +19,7 @@ impl Restorer {
             requests: self.flight.requests,
             post: header.and_then(|it| it.chain.post),
             proven: self.proven,
-            listings: self.listings,
+            listings: self.listings.count(),
             excluded: self.excluded.keys().copied().collect(),
         }
     }
@@ -46,7 +46,7 @@ fn planned(file: &File) -> PlannedFile {
 fn phase_of(phase: &Phase) -> RestorePhase {
     match phase {
         Phase::Idle => RestorePhase::Idle,
-        Phase::List(_) => RestorePhase::Listing,
+        Phase::List => RestorePhase::Listing,
         Phase::Stamps(_) => RestorePhase::Dating,
         Phase::Survey(_) => RestorePhase::Surveying,
         Phase::Create | Phase::Fetch(_) => RestorePhase::Fetching,

@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::*;
-use crate::machine::ReplicaId;
+use crate::machine::{ReplicaId, StoreRequest};
 use crate::restore::tests::Host;
 use crate::restore::tests::history::{History, object};
 

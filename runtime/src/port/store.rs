@@ -111,18 +111,5 @@ fn no_such_put() -> StoreError {
 }
 
 fn translate(error: adapter::StoreError) -> StoreError {
-    use adapter::StoreErrorKind as Theirs;
-    let kind = match error.kind {
-        Theirs::NotFound => StoreErrorKind::NotFound,
-        Theirs::AlreadyExists => StoreErrorKind::AlreadyExists,
-        Theirs::Conflict => StoreErrorKind::Conflict,
-        Theirs::Retry => StoreErrorKind::Retry,
-        Theirs::Ambiguous => StoreErrorKind::Ambiguous,
-        Theirs::Denied => StoreErrorKind::Denied,
-        Theirs::NoSpace => StoreErrorKind::NoSpace,
-        Theirs::Misconfigured => StoreErrorKind::Misconfigured,
-        Theirs::Unsupported => StoreErrorKind::Unsupported,
-        Theirs::Corrupt => StoreErrorKind::Corrupt,
-    };
-    StoreError { kind, text: error.to_string() }
+    StoreError { kind: error.kind, text: error.to_string() }
 }

@@ -9,33 +9,18 @@ mod continuity;
 mod phantom;
 mod places;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
 use driftless_tests::daemon::level0;
 use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, restore_checked};
-use driftless_tests::{PATIENCE, TempDir, random, wait_for};
+use driftless_tests::{PATIENCE, random, wait_for};
 use serde_json::json;
 
-/// A database, its replica, and the directory of both.
-struct Scene {
-    dir: TempDir,
-    database: PathBuf,
-    replica: PathBuf,
-}
+use crate::side_by_side::Scene;
 
 impl Scene {
-    fn new(name: &str) -> Scene {
-        let dir = TempDir::new(name);
-        let (database, replica) = (dir.join("app.db"), dir.join("replica"));
-        Scene { dir, database, replica }
-    }
-
-    fn sidecar(&self) -> Sidecar {
-        Sidecar::of(&self.database, &self.replica)
-    }
-
     /// Restores every transaction that the replica has, and the last.
     fn check_replica(&self, keep: u64) -> u64 {
         let copy = self.dir.join("copy.db");
@@ -201,9 +186,7 @@ fn the_last_connection_comes_and_goes() {
 fn starting_on_a_wal_that_is_copied_back_and_truncated_meanwhile() {
     let check = |round: u64| {
         let mut seed = 52 + round;
-        let scene = Scene::new("backfilled");
-        let mut app = App::start();
-        app.prepare("a", &scene.database);
+        let (scene, mut app) = Scene::with_app("backfilled");
         app.tx("a");
         app.sql("a", "PRAGMA wal_checkpoint(PASSIVE)");
         let sidecar = scene.sidecar();

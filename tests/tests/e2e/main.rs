@@ -10,5 +10,6 @@ mod harness;
 mod hostile;
 mod litestream_reads_us;
 mod rivals;
+mod side_by_side;
 mod status;
 mod trouble;

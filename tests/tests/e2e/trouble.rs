@@ -7,40 +7,24 @@
 mod full_speed;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
 use driftless_tests::daemon::{level0, ltx_files};
-use driftless_tests::sidecar::{
-    Setup, Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked,
-};
+use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked};
 use driftless_tests::store_faults::{Away, FsyncFaults, Tmpfs, Volume};
-use driftless_tests::{PATIENCE, TempDir, wait_for};
+use driftless_tests::{PATIENCE, wait_for};
 use serde_json::{Value, json};
+
+use crate::side_by_side::Scene;
 
 /// The WAL's bound under any load without long readers (DESIGN §12).
 const WAL_BYTES_MAX: u64 = 64 << 20;
 /// Transactions whose payload the writer keeps.
 const KEEP: u64 = 400;
 
-struct Scene {
-    dir: TempDir,
-    database: PathBuf,
-    replica: PathBuf,
-}
-
 impl Scene {
-    fn new(name: &str) -> Scene {
-        let dir = TempDir::new(name);
-        let (database, replica) = (dir.join("app.db"), dir.join("replica"));
-        Scene { dir, database, replica }
-    }
-
-    fn setup(&self) -> Setup {
-        Setup::new(&self.database, &self.replica)
-    }
-
     fn wal_bytes(&self) -> u64 {
         fs::metadata(format!("{}-wal", self.database.display())).map_or(0, |facts| facts.len())
     }
@@ -49,6 +33,16 @@ impl Scene {
     fn held(&self) -> u64 {
         let seen = restore_checked(&self.replica, None, &self.dir.join("copy.db"), KEEP);
         seen.expect("the replica restores").transactions
+    }
+
+    /// The trouble is over: what was committed is all there, and the writer ends.
+    fn recovers_whole(&self, mut app: App, sidecar: Sidecar) {
+        let committed = app.pause_writer();
+        recovers(&sidecar);
+        assert_eq!(self.held(), committed);
+        app.stop_writer();
+        drop(app);
+        self.ends_well(sidecar);
     }
 
     /// The end of each test: the application has ended, the trouble is over.
@@ -121,12 +115,7 @@ fn a_store_that_fails_and_loses_answers() {
         wait_for("replication to go on", PATIENCE, || sidecar.replicated() > before);
     }
     assert!(sidecar.count("failed, again in") >= 5);
-    let committed = app.pause_writer();
-    recovers(&sidecar);
-    assert_eq!(scene.held(), committed);
-    app.stop_writer();
-    drop(app);
-    scene.ends_well(sidecar);
+    scene.recovers_whole(app, sidecar);
 }
 
 /// More pages change than memory may hold: the WAL keeps its bound all the same.
@@ -135,7 +124,7 @@ fn a_store_that_is_away_for_a_minute() {
     let scene = Scene::new("away");
     let mut app = App::start();
     app.start_writer(&scene.database, json!({ "keep": 20_000, "bytes": 900, "rate": 300 }));
-    let mut sidecar = scene.setup().start();
+    let mut sidecar = scene.sidecar();
     sidecar.wait_line("replicated txid=");
     let (before, held) = (Instant::now(), sidecar.replicated());
     let away = Away::take(&scene.replica);
@@ -167,7 +156,7 @@ fn a_store_that_hangs_beyond_the_deadline() {
     let mut volume = Volume::mount(scene.dir.path(), &mount, 64);
     let mut app = App::start();
     app.start_writer(&scene.database, json!({ "rate": 200, "keep": KEEP }));
-    let mut sidecar = scene.setup().start();
+    let mut sidecar = scene.sidecar();
     sidecar.wait_line("replicated txid=");
     volume.freeze();
     let frozen = Instant::now();
@@ -180,12 +169,7 @@ fn a_store_that_hangs_beyond_the_deadline() {
     assert!(status(&sidecar)["last_error"].is_string());
     assert!(largest <= WAL_BYTES_MAX, "the WAL grew to {largest} bytes");
     volume.thaw();
-    let committed = app.pause_writer();
-    recovers(&sidecar);
-    assert_eq!(scene.held(), committed);
-    app.stop_writer();
-    drop(app);
-    scene.ends_well(sidecar);
+    scene.recovers_whole(app, sidecar);
     drop(volume);
 }
 
@@ -197,18 +181,13 @@ fn a_replica_without_space() {
     let volume = Tmpfs::mount(&mount, 24 << 10);
     let mut app = App::start();
     app.start_writer(&scene.database, json!({ "rate": 300, "keep": KEEP }));
-    let mut sidecar = scene.setup().start();
+    let mut sidecar = scene.sidecar();
     sidecar.wait_line("replicated txid=");
     volume.fill();
     trouble_is_told(&sidecar);
     sidecar.wait_nth_line("failed, again in", 4);
     volume.free();
-    let committed = app.pause_writer();
-    recovers(&sidecar);
-    assert_eq!(scene.held(), committed);
-    app.stop_writer();
-    drop(app);
-    scene.ends_well(sidecar);
+    scene.recovers_whole(app, sidecar);
     drop(volume);
 }
 
@@ -248,6 +227,13 @@ fn local_state_without_space() {
     drop(volume);
 }
 
+/// It ends with exit 5, and says what helps.
+#[track_caller]
+fn is_fenced(mut sidecar: Sidecar, says: &str) {
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(5), "{:?}", sidecar.lines());
+    assert!(sidecar.count(says) > 0, "{:?}", sidecar.lines());
+}
+
 fn lose_state(scene: &Scene) {
     fs::remove_dir_all(scene.dir.join(".app.db-driftless")).expect("it was there");
 }
@@ -256,17 +242,15 @@ fn lose_state(scene: &Scene) {
 /// enough to go on in the same history.
 #[test]
 fn local_state_lost_while_stopped() {
-    let scene = Scene::new("lost-state");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("lost-state");
     app.sql("a", "PRAGMA wal_autocheckpoint=0");
     app.tx("a");
-    let sidecar = scene.setup().start();
+    let sidecar = scene.sidecar();
     sidecar.caught_up();
     sidecar.stop();
     lose_state(&scene);
     // Nothing happened meanwhile.
-    let sidecar = scene.setup().start();
+    let sidecar = scene.sidecar();
     sidecar.caught_up();
     app.tx("a");
     sidecar.caught_up();
@@ -275,7 +259,7 @@ fn local_state_lost_while_stopped() {
     lose_state(&scene);
     // One commit more in the same WAL.
     app.tx("a");
-    let sidecar = scene.setup().start();
+    let sidecar = scene.sidecar();
     sidecar.caught_up();
     assert!(sidecar.replicated() > last);
     drop(app);
@@ -287,20 +271,12 @@ fn local_state_lost_while_stopped() {
 /// one: exit 5, until a person says so.
 #[test]
 fn local_state_lost_and_nothing_to_prove_it() {
-    let scene = Scene::new("no-proof");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
-    app.tx("a");
-    let sidecar = scene.setup().start();
-    sidecar.caught_up();
-    sidecar.stop();
+    let (scene, mut app) = Scene::left("no-proof");
     lose_state(&scene);
     app.tx("a");
     app.sql("a", "PRAGMA wal_checkpoint(TRUNCATE)");
     app.tx("a");
-    let mut sidecar = scene.setup().start();
-    assert_eq!(sidecar.wait(PATIENCE).code(), Some(5), "{:?}", sidecar.lines());
-    assert!(sidecar.count("-adopt") > 0, "{:?}", sidecar.lines());
+    is_fenced(scene.sidecar(), "-adopt");
     let sidecar = scene.setup().arguments(&["-adopt"]).start();
     drop(app);
     scene.ends_well(sidecar);
@@ -309,21 +285,13 @@ fn local_state_lost_and_nothing_to_prove_it() {
 
 #[test]
 fn a_replica_of_another_database() {
-    let scene = Scene::new("foreign");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
-    app.tx("a");
-    let sidecar = scene.setup().start();
-    sidecar.caught_up();
-    sidecar.stop();
+    let (scene, mut app) = Scene::left("foreign");
     let before = snapshot(&scene.replica);
     let other = scene.dir.join("other.db");
     app.prepare("b", &other);
     app.tx("b");
     app.tx("b");
-    let mut second = Sidecar::of(&other, &scene.replica);
-    assert_eq!(second.wait(PATIENCE).code(), Some(5), "{:?}", second.lines());
-    assert!(second.count("hint") > 0, "{:?}", second.lines());
+    is_fenced(Sidecar::of(&other, &scene.replica), "hint");
     assert_eq!(snapshot(&scene.replica), before, "nothing may be written there");
 }
 
@@ -337,9 +305,7 @@ fn snapshot(replica: &Path) -> Vec<(u64, u64)> {
 
 /// What must leave a trace when the final sync is not to be had: exit 6, and the transactions.
 fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
-    let scene = Scene::new("stop-away");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("stop-away");
     app.tx("a");
     let settings = format!("shutdown-sync-timeout: {timeout}");
     let mut sidecar = scene.setup().settings(&settings).start();
@@ -361,7 +327,7 @@ fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
     assert!(sidecar.lines().iter().rev().take(6).any(|line| line.contains(&named)), "{:?}", sidecar.lines());
     away.bring_back();
     // Nobody has to do anything but start it again.
-    let sidecar = scene.setup().start();
+    let sidecar = scene.sidecar();
     drop(app);
     scene.ends_well(sidecar);
     assert_eq!(scene.held(), 2);
@@ -371,9 +337,7 @@ fn stopped_while_away(signals: usize, timeout: &str, within: Duration) {
 /// clock: that is no reason to say that something is left.
 #[test]
 fn a_stop_with_little_time_and_nothing_left_to_do() {
-    let scene = Scene::new("little-time");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("little-time");
     let start = || scene.setup().settings("shutdown-sync-timeout: 500ms").start();
     for _ in 0..3 {
         let sidecar = start();

@@ -12,7 +12,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const SLACK_LINES: usize = 50;
 
 /// Files over the limit, with their lines.
-const LONG_FILES: &[(&str, usize)] = &[("core/src/engine/upload.rs", 638)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions over the limit, as `path::name`, with their lines.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[];

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use driftless_tests::app::App;
-use driftless_tests::sidecar::{Setup, Sidecar};
+use driftless_tests::sidecar::Sidecar;
 use driftless_tests::{PATIENCE, wait_for};
 use serde_json::json;
 
-use super::{Scene, beside};
+use super::beside;
+use crate::side_by_side::Scene;
 
 #[test]
 fn vacuum_growth_and_shrinking() {
@@ -109,9 +110,7 @@ fn growth_hidden_by_a_checkpoint_after_we_let_go() {
 
 #[test]
 fn the_page_size_changes_while_we_are_stopped() {
-    let scene = Scene::new("page-size");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("page-size");
     app.tx("a");
     let mut sidecar = scene.sidecar();
     let mut transactions = 1;
@@ -133,13 +132,7 @@ fn the_page_size_changes_while_we_are_stopped() {
 
 #[test]
 fn the_journal_mode_changes_and_comes_back_while_we_are_stopped() {
-    let scene = Scene::new("mode-down");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
-    app.tx("a");
-    let sidecar = scene.sidecar();
-    sidecar.caught_up();
-    sidecar.stop();
+    let (scene, mut app) = Scene::left("mode-down");
     app.sql("a", "PRAGMA journal_mode=DELETE");
     app.tx("a");
     let mut sidecar = scene.sidecar();
@@ -156,9 +149,7 @@ fn the_journal_mode_changes_and_comes_back_while_we_are_stopped() {
 /// While a database is hot, leaving WAL mode is refused; fifteen quiet seconds free it.
 #[test]
 fn the_journal_mode_changes_and_comes_back_once_it_is_quiet() {
-    let scene = Scene::new("mode-up");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("mode-up");
     app.open("impatient", &scene.database);
     app.tx("a");
     let mut sidecar = scene.sidecar();
@@ -192,9 +183,7 @@ fn remove(database: &Path) {
 /// Puts another database in its place, by deleting or by renaming over, and waits until the
 /// replica shows that one.
 fn replaced(name: &str, up: bool, rename: bool) {
-    let scene = Scene::new(name);
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app(name);
     for _ in 0..5 {
         app.tx("a");
     }
@@ -255,9 +244,7 @@ fn renamed_over_while_we_are_down() {
 
 #[test]
 fn a_hot_journal_is_left_to_the_application() {
-    let scene = Scene::new("hot-journal");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("hot-journal");
     app.tx("a");
     app.sql("a", "PRAGMA journal_mode=DELETE");
     app.sql("a", "PRAGMA cache_size=2");
@@ -278,9 +265,7 @@ fn a_hot_journal_is_left_to_the_application() {
 
 #[test]
 fn a_hard_link_is_refused() {
-    let scene = Scene::new("hard-link");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, _app) = Scene::with_app("hard-link");
     fs::hard_link(&scene.database, scene.dir.join("second-name.db")).expect("one filesystem");
     let mut sidecar = scene.sidecar();
     assert_eq!(sidecar.wait(PATIENCE).code(), Some(2));
@@ -290,9 +275,7 @@ fn a_hard_link_is_refused() {
 /// Another user's closed database: SQLite would make files that its application cannot write.
 #[test]
 fn anothers_closed_database_is_not_opened() {
-    let scene = Scene::new("another-user");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("another-user");
     app.tx("a");
     app.close("a");
     assert!(!beside(&scene.database, "-wal"));
@@ -302,7 +285,7 @@ fn anothers_closed_database_is_not_opened() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
     }
     let state = scene.dir.join("state");
-    let mut sidecar = Setup::new(&scene.database, &scene.replica).user(1_000).state_dir(&state).start();
+    let mut sidecar = scene.setup().user(1_000).state_dir(&state).start();
     sidecar.wait_line("another user");
     assert!(!beside(&scene.database, "-wal") && !beside(&scene.database, "-shm"));
     // Nobody has seen what is committed there: the end says so.

@@ -9,16 +9,14 @@ use std::path::Path;
 
 use driftless_tests::app::App;
 use driftless_tests::daemon::level0;
-use driftless_tests::sidecar::Setup;
 
-use super::{Scene, beside};
+use super::beside;
+use crate::side_by_side::Scene;
 
 /// Runs one story with us stopped and with us killed, and expects `transactions` at the end.
 fn check(name: &str, transactions: u64, story: impl Fn(&Scene, App, &mut dyn FnMut()) + Sync) {
     let run = |stopped: bool| {
-        let scene = Scene::new(name);
-        let mut app = App::start();
-        app.prepare("a", &scene.database);
+        let (scene, mut app) = Scene::with_app(name);
         for _ in 0..3 {
             app.tx("a");
         }
@@ -132,9 +130,7 @@ fn a_touch_and_a_copy_over_the_file_in_place() {
 
 #[test]
 fn an_older_copy_in_its_place() {
-    let scene = Scene::new("older-copy");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("older-copy");
     app.tx("a");
     app.close("a");
     let old = fs::read(&scene.database).expect("it is closed");
@@ -160,7 +156,7 @@ fn started_after_a_seal(reboot: bool, writes: u64) -> bool {
     let boots = ["one", "two"].map(|name| scene.dir.join(name));
     fs::write(&boots[0], "11111111-1111-4111-8111-111111111111\n").expect("ours");
     fs::write(&boots[1], "22222222-2222-4222-8222-222222222222\n").expect("ours");
-    let start = |boot: &Path| Setup::new(&scene.database, &scene.replica).boot_id(boot).start();
+    let start = |boot: &Path| scene.setup().boot_id(boot).start();
     let mut app = App::start();
     app.prepare("a", &scene.database);
     for _ in 0..3 {

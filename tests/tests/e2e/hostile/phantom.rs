@@ -10,7 +10,7 @@ use driftless_tests::sidecar::restore;
 use driftless_tests::store_faults::FsyncFaults;
 use rusqlite::Connection;
 
-use super::Scene;
+use crate::side_by_side::Scene;
 
 fn check(die: bool, round: u64) {
     let scene = Scene::new("phantom");

@@ -11,11 +11,12 @@ use driftless_tests::command::finish;
 use driftless_tests::driftless;
 use driftless_tests::proc::status_kib;
 use driftless_tests::scene::names;
-use driftless_tests::sidecar::{Setup, Sidecar, assert_equal_to_source};
+use driftless_tests::sidecar::{Sidecar, assert_equal_to_source};
 use driftless_tests::store_faults::{Bind, Tmpfs};
 use serde_json::json;
 
-use super::{Scene, beside};
+use super::beside;
+use crate::side_by_side::Scene;
 
 /// Stops a replicator that could not see what was committed.
 fn stops_with_commits_unseen(mut sidecar: Sidecar) {
@@ -42,7 +43,7 @@ fn a_read_only_mount_is_waited_for() {
     finish(&mut once).expect_error(1, &["for reading only"]).expect_hint();
 
     // The log and the configuration lie beside the database: not here.
-    let start = || Setup::new(&scene.database, &scene.replica).state_dir(&state).log(&scene.dir.join("log"));
+    let start = || scene.setup().state_dir(&state).log(&scene.dir.join("log"));
     let mut sidecar = start().start();
     sidecar.wait_line("waiting: the database can be opened for reading only");
     let status = sidecar.status().expect("it runs");
@@ -65,9 +66,7 @@ fn a_read_only_mount_is_waited_for() {
 /// An application in exclusive mode keeps its wal-index to itself: nobody else can read.
 #[test]
 fn an_exclusive_application_is_followed_once_it_lets_go() {
-    let scene = Scene::new("exclusive");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("exclusive");
     app.tx("a");
     app.close("a");
     app.open("a", &scene.database);
@@ -77,7 +76,7 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
     let mut once = Command::new(driftless());
     once.args(["replicate", "-once"]).args([&scene.database, &scene.replica]);
     finish(&mut once).expect_error(1, &["nobody but the application"]).expect_hint();
-    let start = || Setup::new(&scene.database, &scene.replica).settings("shutdown-sync-timeout: 3s").start();
+    let start = || scene.setup().settings("shutdown-sync-timeout: 3s").start();
     let mut sidecar = start();
     sidecar.wait_line("waiting: nobody but the application may read the database");
     app.tx("a");
@@ -101,11 +100,9 @@ fn an_exclusive_application_is_followed_once_it_lets_go() {
 /// No event comes, neither while the application writes nor once we have let go.
 #[test]
 fn without_watches_changes_are_found_by_polling() {
-    let scene = Scene::new("no-watches");
-    let mut app = App::start();
-    app.prepare("a", &scene.database);
+    let (scene, mut app) = Scene::with_app("no-watches");
     app.tx("a");
-    let mut sidecar = Setup::new(&scene.database, &scene.replica).without_watches().start();
+    let mut sidecar = scene.setup().without_watches().start();
     sidecar.wait_line("changes are found by polling every second");
     // Asking for the status would make it look: only its log is followed here.
     sidecar.wait_line("replicated txid=0000000000000001");
@@ -139,9 +136,7 @@ fn three_hundred_tables_need_the_memory_of_one() {
     const SLACK_KIB: u64 = 350;
     let mut memory = Vec::new();
     for tables in [1, 300] {
-        let scene = Scene::new("tables");
-        let mut app = App::start();
-        app.prepare("a", &scene.database);
+        let (scene, mut app) = Scene::with_app("tables");
         app.sql("a", "BEGIN");
         for table in 0..tables {
             let columns: Vec<String> =

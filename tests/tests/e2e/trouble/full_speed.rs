@@ -14,7 +14,8 @@ use driftless_tests::store_faults::{Away, FsyncFaults};
 use driftless_tests::{PATIENCE, poll, wait_for};
 use serde_json::json;
 
-use super::{Scene, recovers, trouble_is_told};
+use super::{recovers, trouble_is_told};
+use crate::side_by_side::Scene;
 
 /// `min-checkpoint-page-count`, in frames.
 const T: f64 = 1_000.0;

@@ -1,6 +1,6 @@
 //! Requests under way: retries, deadlines, short answers.
 //!
-//! Everything that a restore asks of a store is a read, so that a request whose fate is unknown
+//! Everything that is asked here of a store is a read, so that a request whose fate is unknown
 //! may simply be asked again. A request that fails for a passing reason waits twice as long as
 //! the time before, with jitter, and gives up after [`ATTEMPTS_MAX`].
 
@@ -94,6 +94,13 @@ impl<K: Copy> Flight<K> {
         let result = result.and_then(|reply| check_length(&it.request, reply));
         match result {
             Err(error) if passing(error.kind) => self.again(now, it, error, out),
+            // A level that does not exist holds nothing.
+            Err(error)
+                if error.kind == StoreErrorKind::NotFound
+                    && matches!(it.request, StoreRequest::List { .. }) =>
+            {
+                Some((it.key, Ok(StoreReply::Listing { entries: Vec::new(), more: false })))
+            }
             Err(error) => Some((it.key, Err(error))),
             Ok(reply) => {
                 if let StoreReply::Bytes { bytes, .. } = &reply {
@@ -229,5 +236,32 @@ pub(crate) fn exit_of(what: &str, error: &StoreError) -> Exit {
             hint: "check the credentials: listing and reading must be allowed".into(),
         },
         _ => Exit::Failed { error: text, hint: "try again when the store answers".into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Level, Txid, TxidRange, Wall};
+    use crate::machine::{Object, ReplicaId};
+
+    #[test]
+    fn a_level_that_is_not_there_is_empty_and_an_object_is_missed() {
+        let now = Now { mono: Mono::from_duration(Duration::ZERO), wall: Wall(0) };
+        let level = Level::CAPTURES;
+        let object = Object { level, range: TxidRange::single(Txid::FIRST) };
+        let answer = |request: StoreRequest| {
+            let mut flight = Flight::new(OpIds::new(ReplicaId(0), 1), Duration::from_secs(1));
+            let mut out = Actions::new();
+            flight.send(now, (), request, &mut out);
+            let Some(Action::Submit { op, .. }) = out.drain().next() else { panic!("nothing was asked") };
+            let error = StoreError { kind: StoreErrorKind::NotFound, text: "404".into() };
+            let landed = flight.landed(now, op, Err(error), &mut out);
+            landed.expect("it is not tried again").1.map_err(|error| error.kind)
+        };
+        let empty = StoreReply::Listing { entries: Vec::new(), more: false };
+        assert_eq!(answer(StoreRequest::List { level, after: None, limit: 1 }), Ok(empty));
+        let range = ByteRange::Tail(1);
+        assert_eq!(answer(StoreRequest::Get { object, range }), Err(StoreErrorKind::NotFound));
     }
 }

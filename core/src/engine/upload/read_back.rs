@@ -1,0 +1,153 @@
+//! What became of a put whose answer was lost, and whose object stands where ours was to go.
+//!
+//! The header of what stands there decides: our own put is done; one of an earlier try of ours is
+//! part of the history, and is read whole, since its page checksums were not kept; anything else
+//! fences us. Where nothing stands, the put had no effect and is tried again.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+
+use super::{Segment, Upload};
+use crate::engine::ghost::{Ghost, GhostStep, step_of};
+use crate::engine::standing::{decode_header, fenced};
+use crate::engine::verdict::{Verdict, judge_header};
+use crate::engine::{Replicator, Retry};
+use crate::ids::{Lineage, Now};
+use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
+use crate::machine::{Actions, ByteRange, Exit, Fact, Object, Request, Severity, StoreRequest};
+
+impl Replicator {
+    pub(super) fn read_back(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
+        let op = self.submit(header_request(segment.object), out);
+        self.upload = Upload::ReadBack { op, since: now.mono, segment };
+    }
+
+    /// Whose segment stands where ours was to go?
+    pub(super) fn judge(&mut self, now: Now, segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
+        let Some(found) = self.header_there(segment.object, bytes, out) else { return };
+        match judge_header(&segment.header, &self.tried, &found) {
+            Verdict::Ours => self.stored(*segment, out),
+            Verdict::Ghost => self.take_over(now, segment.object, out),
+            Verdict::Foreign => self.fence(segment.object, &found, out),
+        }
+    }
+
+    /// What stands where a streamed base was to go: nothing, our own, or another's. Our own is
+    /// read whole, since its page checksums were not kept.
+    pub(super) fn settled(
+        &mut self,
+        now: Now,
+        ours: &LtxHeader,
+        object: Object,
+        bytes: &[u8],
+        out: &mut Actions,
+    ) {
+        let Some(found) = self.header_there(object, bytes, out) else { return };
+        match judge_header(ours, &self.tried, &found) {
+            Verdict::Ours | Verdict::Ghost => self.take_over(now, object, out),
+            Verdict::Foreign => self.fence(object, &found, out),
+        }
+    }
+
+    /// The header of what stands there; stops where there is none to read.
+    fn header_there(&mut self, object: Object, bytes: &[u8], out: &mut Actions) -> Option<LtxHeader> {
+        match decode_header(bytes) {
+            Ok(header) => Some(header),
+            Err(error) => {
+                let error =
+                    format!("the object {object} that stands where a segment was to go is damaged: {error}");
+                let hint = "run driftless verify on the replica".to_string();
+                self.stop(Exit::Corrupt { error, hint }, out);
+                None
+            }
+        }
+    }
+
+    /// Finds out what became of a streamed put before anything else is sent.
+    pub(in crate::engine) fn settle_stream(
+        &mut self,
+        now: Now,
+        header: LtxHeader,
+        object: Object,
+        retry: Retry,
+    ) {
+        self.upload = Upload::Settle { op: None, since: now.mono, header: Box::new(header), object, retry };
+    }
+
+    pub(super) fn settle(&mut self, now: Now, out: &mut Actions) {
+        let Upload::Settle { object, .. } = &self.upload else {
+            unreachable!("only called while a put is being settled");
+        };
+        let asked = self.submit(header_request(*object), out);
+        if let Upload::Settle { op, since, .. } = &mut self.upload {
+            (*op, *since) = (Some(asked), now.mono);
+        }
+    }
+
+    fn take_over(&mut self, now: Now, object: Object, out: &mut Actions) {
+        let text = format!("{object} was written by an earlier try: taking it over");
+        out.notify(Severity::Info, Fact::Remark { text });
+        let ghost = Box::new(Ghost::new(object, self.config.pending_byte));
+        self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry: Retry::default() };
+    }
+
+    fn fence(&mut self, object: Object, found: &LtxHeader, out: &mut Actions) {
+        let name = |lineage: Option<Lineage>| lineage.map_or("none".to_string(), |l| l.to_string());
+        let error = format!(
+            "{object} was written by lineage {} incarnation {}, this is lineage {} incarnation {}",
+            name(found.lineage),
+            found.chain.incarnation.0,
+            name(self.history.lineage),
+            self.history.incarnation.0
+        );
+        self.stop(fenced(error), out);
+    }
+
+    pub(super) fn fetch(&mut self, now: Now, out: &mut Actions) {
+        let Upload::Fetch { ghost, retry, .. } = core::mem::replace(&mut self.upload, Upload::Idle) else {
+            unreachable!("only called while fetching");
+        };
+        let op = self.submit(Request::Store(ghost.request()), out);
+        self.upload = Upload::Fetch { op: Some(op), since: now.mono, ghost, retry };
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        now: Now,
+        mut ghost: Box<Ghost>,
+        bytes: &[u8],
+        object_len: u64,
+        out: &mut Actions,
+    ) {
+        match ghost.push(bytes, object_len) {
+            GhostStep::More => {
+                self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry: Retry::default() };
+            }
+            GhostStep::Corrupt(error) => {
+                let error = format!("a segment of an earlier try is damaged: {error}");
+                let hint = "run driftless verify on the replica".to_string();
+                self.stop(Exit::Corrupt { error, hint }, out);
+            }
+            GhostStep::Whole(header, sums) => {
+                let step = step_of(&header, sums, self.config.pending_byte).expect("a ghost has a chain");
+                let txid = step.to.txid;
+                let whole_table = self.history.table.is_some() || step.full;
+                self.history.advance(&step);
+                self.tried.clear();
+                out.notify(Severity::Info, Fact::Adopted { txid });
+                let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
+                self.forget_pending(pages);
+                self.frames_captured = self.frames_replicated;
+                self.journal.bytes = u64::MAX / 4;
+                let full = !whole_table || !self.table_holds();
+                self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
+            }
+        }
+    }
+}
+
+fn header_request(object: Object) -> Request {
+    let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
+    Request::Store(StoreRequest::Get { object, range })
+}
