@@ -91,6 +91,11 @@ async fn run_all(
     options: ReplicateOptions,
     executor: Rc<LocalExecutor<'_>>,
 ) -> Exit {
+    // Before anything is said to have begun: a signal that comes first would end the process.
+    let signals = match Signals::new([Signal::Term, Signal::Int]) {
+        Ok(signals) => signals,
+        Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
+    };
     let Some(first) = jobs.first() else {
         return misconfigured(
             "there is no database to replicate",
@@ -122,7 +127,7 @@ async fn run_all(
     }
     let helpers = [
         executor.spawn(watch_all(shared.clone(), wanted)),
-        executor.spawn(signals(shared.clone(), options.shutdown_sync_timeout)),
+        executor.spawn(serve_signals(signals, shared.clone(), options.shutdown_sync_timeout)),
         executor.spawn(control::serve(shared.clone(), directory)),
     ];
     let mut worst = Exit::Done;
@@ -292,11 +297,7 @@ fn is_of(path: &Path, database: &Path) -> bool {
 }
 
 /// The first signal asks for a final sync, the second stops at once.
-async fn signals(shared: Shared, timeout: Duration) {
-    let mut signals = match Signals::new([Signal::Term, Signal::Int]) {
-        Ok(signals) => signals,
-        Err(error) => return tracing::error!(%error, "signals cannot be received"),
-    };
+async fn serve_signals(mut signals: Signals, shared: Shared, timeout: Duration) {
     while let Some(signal) = signals.next().await {
         match signal {
             Ok(signal) => tracing::info!(?signal, "stopping"),

@@ -153,6 +153,13 @@ fn a_database_in_rollback_mode_is_left_alone_until_it_is_switched() {
     });
     daemon.term().expect_code(0);
     assert_eq!(dump_digest(&restored), dump_digest(&db));
+
+    // The same where a history has been going on.
+    assert_eq!(pragma::<String>(&app, "journal_mode = delete"), "delete");
+    app.execute_batch("insert into t values (4)").unwrap();
+    let mut daemon = Daemon::replicate(&db, &replica);
+    daemon.wait_for_line("waiting: the database is in rollback-journal mode");
+    daemon.term().expect_code(6);
 }
 
 #[test]
