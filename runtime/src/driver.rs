@@ -100,6 +100,8 @@ impl<'a, M: Machine> Driver<'a, M> {
 
     async fn next_event(&self) -> Event {
         if let Ok(event) = self.receiver.try_recv() {
+            // What is done in place has its answer at once: others on this thread come between.
+            futures_lite::future::yield_now().await;
             return event;
         }
         let received = async { self.receiver.recv().await.expect("the driver holds a sender") };

@@ -427,7 +427,7 @@ impl Replicator {
             // does not answer must not keep the WAL from being started over.
             let waits = self.upload.waits_for_store() || !self.base_retry.due(now.mono);
             if waits {
-                self.detach(now, "a base waits for the store", out);
+                self.detach(now, "a base waits until it may begin", out);
             }
             return waits;
         }

@@ -170,22 +170,25 @@ impl Replicator {
     }
 
     /// The image of a page came.
-    pub(in crate::engine) fn aside_read(&mut self, bytes: &[u8]) {
+    pub(in crate::engine) fn aside_read(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
         let salts = self.source.index.as_ref().map(|index| index.salts);
         let Some(base) = &mut self.base else { return };
-        let page_bytes = base.page_size.bytes();
-        let (end, pages) = (base.end.salts, base.page_size);
+        let (page_bytes, same_wal) = (base.page_size.bytes(), salts == Some(base.end.salts));
         let Some(aside) = &mut base.aside else { return };
         let Some((page, from_wal)) = aside.reading.take() else { return };
-        if from_wal && (salts != Some(end) || bytes.len() != pages.bytes()) {
-            // The WAL was started over meanwhile: everything in it has been copied back.
+        if from_wal && !same_wal {
+            // The WAL was started over meanwhile: the page is read again, from the file.
             return;
+        }
+        if from_wal && bytes.len() != page_bytes {
+            return self.lose_position(now, "the WAL is shorter than the wal-index says", out);
         }
         aside.endangered.remove(&page);
         aside.places.insert(page, aside.places.len() as u32);
-        let at = aside.batch.len();
+        let end = aside.batch.len() + page_bytes;
         aside.batch.extend_from_slice(bytes);
-        aside.batch.resize(at + page_bytes, 0);
+        // Past the end of the file a page is zeros.
+        aside.batch.resize(end, 0);
     }
 
     /// Nothing can be put aside: the base begins again and keeps its pin.

@@ -61,7 +61,7 @@ impl Replicator {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         match part {
             Part::WalHeader => self.capture_header(now, bytes, out),
-            Part::Aside => self.aside_read(bytes),
+            Part::Aside => self.aside_read(now, bytes, out),
             _ => self.capture_frames(now, bytes, out),
         }
     }
@@ -143,7 +143,7 @@ impl Replicator {
     }
 
     /// What was captured since the point may not be whole: begin again from the point.
-    pub(super) fn lose_position(&mut self, now: Now, why: &str, out: &mut Actions) {
+    pub(in crate::engine) fn lose_position(&mut self, now: Now, why: &str, out: &mut Actions) {
         self.source.position = None;
         self.detach(now, why, out);
     }
