@@ -10,7 +10,7 @@
 //! | turn | begin other, capture, end pin |
 //! | lock-free checkpoint | begin other, capture, end pin, checkpoint, begin pin, capture, end other |
 //! | locked checkpoint | lock other, capture, end pin, checkpoint, begin pin, capture, unlock other |
-//! | seal | lock other, capture, look at the files, unlock other, end pin, close |
+//! | seal | lock other, capture, look behind the last frame and at the files, unlock other, end pin, close |
 //!
 //! A failure abandons the script; what stands is put in order (`tidy`), and the next look begins
 //! afresh.
@@ -42,8 +42,8 @@ use crate::machine::{
     Slot, SourceError, SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 use crate::wal::{
-    FRAME_HEADER_BYTES, FrameHeader, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition,
-    frame_offset,
+    FRAME_HEADER_BYTES, FrameHeader, Salts, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex,
+    WalPosition, frame_offset,
 };
 
 /// One step of a script.
@@ -81,6 +81,8 @@ pub(super) enum Step {
     Prove,
     /// The files' facts while the link is open: whether they are the same files.
     Verify,
+    /// The header of the frame behind the last committed one, under the write lock.
+    Tail,
     /// The files' facts under the write lock with everything copied back.
     SealFacts,
     /// Look at the wal-index.
@@ -113,6 +115,9 @@ pub(super) struct Source {
     /// The `-wal` when the position was sealed; `None` unless the link was closed upon that. What
     /// stands in a `-wal` that differs was committed since.
     sealed_wal: Option<Option<WalFacts>>,
+    /// Behind the last committed frame stands another of the same WAL, as after a commit that
+    /// failed: whoever recovers the WAL may take it for committed, and no byte changes.
+    tail: bool,
     page_size: Option<PageSize>,
     reserved_bytes: u8,
     read_only: bool,
@@ -186,6 +191,7 @@ impl Source {
             created_wal: false,
             facts: None,
             sealed_wal: None,
+            tail: false,
             page_size: None,
             reserved_bytes: 0,
             read_only: false,

@@ -14,8 +14,8 @@ impl Replicator {
 
     pub(super) fn begin_letting_go(&mut self) -> bool {
         use Step::{
-            BeginOther, BeginPin, Capture, Checkpoint, Close, EndOther, EndPin, Lock, SealFacts, Unlock,
-            Verify,
+            BeginOther, BeginPin, Capture, Checkpoint, Close, EndOther, EndPin, Lock, SealFacts, Tail,
+            Unlock, Verify,
         };
         // Never without a look at the path: another file may stand there by now.
         let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Verify, Close]) };
@@ -34,7 +34,7 @@ impl Replicator {
             self.source.truncate_tried = true;
             return self.begin_script(&[Step::Truncate, Verify, Capture]);
         }
-        self.begin_script(&[Verify, Lock, Capture, SealFacts, Unlock, Close])
+        self.begin_script(&[Verify, Lock, Capture, Tail, SealFacts, Unlock, Close])
     }
 
     /// Whether the WAL file has grown past what checkpoints keep it at.
@@ -142,9 +142,23 @@ impl Replicator {
             self.note_seal(SealRecord::of(&facts), out);
             // As with the database, a write in the same clock tick would leave the same time.
             let settled = facts.wal.is_none_or(|wal| facts.now_ns - wal.mtime_ns >= CTIME_SETTLED_NS);
-            self.source.sealed_wal = Some(facts.wal).filter(|_| settled);
+            self.source.sealed_wal = Some(facts.wal).filter(|_| settled && !self.source.tail);
         }
         self.source.facts = Some(facts);
+        self.next_step();
+    }
+
+    /// The header of the frame behind the last committed one.
+    pub(super) fn tail_request(&self) -> SourceRequest {
+        let page_size = self.source.page_size.expect("read before opening");
+        let offset = frame_offset(page_size, self.source.wal_frames().saturating_add(1));
+        SourceRequest::ReadWal { offset, len: FRAME_HEADER_BYTES as u32, recent: false }
+    }
+
+    pub(super) fn tail_read(&mut self, reply: &LinkReply) {
+        let salts = self.source.index.as_ref().map(|index| index.salts);
+        let header = reply.bytes.as_deref().and_then(|bytes| bytes.first_chunk::<FRAME_HEADER_BYTES>());
+        self.source.tail = header.is_some_and(|header| Some(Salts::read(header, 8)) == salts);
         self.next_step();
     }
 

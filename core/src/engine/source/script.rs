@@ -31,6 +31,7 @@ impl Replicator {
             Step::Look => SourceRequest::Look,
             Step::Close => SourceRequest::Close { leave_wal: !self.source.created_wal },
             Step::Capture => return self.capture_next(now, out),
+            Step::Tail => self.tail_request(),
             Step::Prove => {
                 let request = SourceRequest::ReadDatabase { offset: 0, len: 100, recent: false };
                 return self.source_submit(now, Part::Header, request, out);
@@ -151,6 +152,7 @@ impl Replicator {
                 self.after_checkpoint(now, Some(held), out);
             }
             Step::Truncate => self.next_step(),
+            Step::Tail => self.tail_read(reply),
             Step::Checkpoint => {
                 self.source.copying_took = now.mono.since(self.source.op_since);
                 self.next_step();
