@@ -4,8 +4,11 @@
 //! `smol::unblock` uses, keeps its idle threads for ever and wakes each of them twice a second
 //! (1.6; `docs/decisions/0007-own-pool.md`). Here an idle thread waits without a time-out.
 //!
-//! A thread is added when work waits and no thread is idle, up to [`THREADS_MAX`]. A call that
-//! hangs, as one on a dead network mount does, takes its thread out of service; the rest go on.
+//! A thread is added when work waits and no thread is idle, up to a limit. A call that hangs, as
+//! one on a dead network mount does, takes its thread out of service; the rest go on. It is
+//! stores that hang, and each try of theirs takes another thread, while the database beside us
+//! must not wait for them, perhaps with a lock of ours. So the calls of stores have threads of
+//! their own.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,12 +16,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The most threads.
-pub const THREADS_MAX: usize = 24;
+/// The most threads for a host's own calls: databases, local state, computing.
+pub const HOST_THREADS_MAX: usize = 14;
+/// The most threads for the calls of stores.
+pub const STORE_THREADS_MAX: usize = 16;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 struct Pool {
+    name: &'static str,
+    threads_max: usize,
     state: Mutex<State>,
     work_waits: Condvar,
 }
@@ -29,10 +36,8 @@ struct State {
     threads: usize,
 }
 
-static POOL: Pool = Pool {
-    state: Mutex::new(State { queue: VecDeque::new(), idle: 0, threads: 0 }),
-    work_waits: Condvar::new(),
-};
+static HOST: Pool = Pool::new("worker", HOST_THREADS_MAX);
+static STORE: Pool = Pool::new("store", STORE_THREADS_MAX);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is a single step, so a panic elsewhere leaves it usable.
@@ -40,14 +45,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
+    const fn new(name: &'static str, threads_max: usize) -> Pool {
+        let state = Mutex::new(State { queue: VecDeque::new(), idle: 0, threads: 0 });
+        Pool { name, threads_max, state, work_waits: Condvar::new() }
+    }
+
     fn push(&'static self, work: Work) {
         let mut state = locked(&self.state);
         state.queue.push_back(work);
         if state.idle >= state.queue.len() {
             self.work_waits.notify_one();
-        } else if state.threads < THREADS_MAX {
+        } else if state.threads < self.threads_max {
             state.threads += 1;
-            let name = format!("worker-{}", state.threads);
+            let name = format!("{}-{}", self.name, state.threads);
             let started = std::thread::Builder::new().name(name).spawn(|| self.serve());
             if started.is_err() {
                 state.threads -= 1;
@@ -128,11 +138,20 @@ impl<T> Future for Unblocked<T> {
     }
 }
 
-/// Runs `work` on the pool, beginning at once or as soon as a thread is free.
+/// Runs `work` of a host, beginning at once or as soon as a thread is free.
 pub fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Unblocked<T> {
+    run_on(&HOST, work)
+}
+
+/// The same for a call of a store, which waits for those of other stores at the most.
+pub fn unblock_store<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Unblocked<T> {
+    run_on(&STORE, work)
+}
+
+fn run_on<T: Send + 'static>(pool: &'static Pool, work: impl FnOnce() -> T + Send + 'static) -> Unblocked<T> {
     let slot = Arc::new(Mutex::new(Slot { outcome: Outcome::UnderWay, waker: None }));
     let completion = Completion(Arc::clone(&slot));
-    POOL.push(Box::new(move || {
+    pool.push(Box::new(move || {
         let value = work();
         completion.set(Outcome::Ended(value));
     }));
@@ -141,7 +160,9 @@ pub fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::unblock;
+    use std::sync::mpsc;
+
+    use super::{STORE_THREADS_MAX, unblock, unblock_store};
 
     #[test]
     fn results_come_back_and_panics_are_passed_on() {
@@ -151,5 +172,18 @@ mod tests {
         let panicked = std::panic::catch_unwind(|| smol::block_on(unblock(|| panic!("on purpose"))));
         assert!(panicked.is_err());
         assert_eq!(smol::block_on(unblock(|| 7)), 7, "the pool goes on");
+    }
+
+    #[test]
+    fn stores_that_hang_keep_no_host_waiting() {
+        let (release, hung) = mpsc::channel::<()>();
+        let hung = std::sync::Arc::new(std::sync::Mutex::new(hung));
+        let calls: Vec<_> = (0..2 * STORE_THREADS_MAX)
+            .map(|_| std::sync::Arc::clone(&hung))
+            .map(|hung| unblock_store(move || drop(hung.lock().map(|hung| hung.recv()))))
+            .collect();
+        assert_eq!(smol::block_on(unblock(|| 7)), 7);
+        drop(release);
+        calls.into_iter().for_each(smol::block_on);
     }
 }

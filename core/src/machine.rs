@@ -181,7 +181,7 @@ pub enum StateReply {
 pub enum ScratchRequest {
     /// Write `bytes` at `offset`. The first write makes the file.
     Write {
-        /// Which file; a machine never uses a number again.
+        /// Which file. Numbers ascend: a machine uses one after the other, and none again.
         file: u64,
         /// From its start.
         offset: u64,

@@ -26,7 +26,7 @@ where
     ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
-            let begun = pool::unblock(move || {
+            let begun = pool::unblock_store(move || {
                 let put = store.put_begin(&owned, condition)?;
                 Ok(Pending { store, put: Some(put) })
             });
@@ -42,7 +42,7 @@ where
     ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         let (store, owned) = (self.clone(), key.clone());
         Box::pin(async move {
-            let get = pool::unblock(move || store.get(&owned, range)).await?;
+            let get = pool::unblock_store(move || store.get(&owned, range)).await?;
             let (object_len, remaining) = (get.object_len(), get.remaining());
             let body =
                 HostGet { store: self.clone(), key: key.clone(), get: Some(get), object_len, remaining };
@@ -57,12 +57,12 @@ where
         limit: usize,
     ) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         let (store, prefix, start_after) = (self.clone(), prefix.to_owned(), start_after.cloned());
-        Box::pin(pool::unblock(move || store.list(&prefix, start_after.as_ref(), limit)))
+        Box::pin(pool::unblock_store(move || store.list(&prefix, start_after.as_ref(), limit)))
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
         let (store, key) = (self.clone(), key.clone());
-        Box::pin(pool::unblock(move || DirectoryStore::delete(&store, &key)))
+        Box::pin(pool::unblock_store(move || DirectoryStore::delete(&store, &key)))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -120,7 +120,7 @@ where
     fn write(&mut self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            let (pending, written) = pool::unblock(move || {
+            let (pending, written) = pool::unblock_store(move || {
                 let put = pending.put.as_mut().expect("a pending put holds one until taken");
                 let written = pending.store.put_write(put, &chunk);
                 (pending, written)
@@ -134,7 +134,7 @@ where
     fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            pool::unblock(move || {
+            pool::unblock_store(move || {
                 let put = pending.take();
                 pending.store.put_commit(put)
             })
@@ -145,7 +145,7 @@ where
     fn abort(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
-            pool::unblock(move || {
+            pool::unblock_store(move || {
                 let put = pending.take();
                 pending.store.put_abort(put)
             })
@@ -161,7 +161,7 @@ where
 {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
-            drop(pool::unblock(move || drop(pending)));
+            drop(pool::unblock_store(move || drop(pending)));
         }
     }
 }
@@ -198,7 +198,7 @@ where
                 return Ok(None);
             }
             let store = self.store.clone();
-            let (get, chunk) = pool::unblock(move || {
+            let (get, chunk) = pool::unblock_store(move || {
                 let chunk = store.get_next(&mut get);
                 (get, chunk)
             })

@@ -484,7 +484,11 @@ impl Replicator {
     /// The end of a base.
     fn base_finish(&mut self, out: &mut Actions) {
         if self.base_is_followed() {
-            // Capture has gone on already.
+            // Capture has gone on already, unless the link was let go of and that forgotten.
+            if self.pending.is_empty() {
+                let pages = self.base_ref().pages;
+                self.pending.reset(pages);
+            }
             self.source.look_now();
         } else {
             self.base_hand_over();
@@ -492,7 +496,7 @@ impl Replicator {
         let base = self.base.take().expect("only called while a base is under way");
         self.drop_aside(&base, out);
         self.base_wanted = None;
-        self.base_stays = false;
+        (self.base_stays, self.base_differed) = (false, false);
     }
 
     fn base_source_error(&mut self, now: Now, error: SourceError, out: &mut Actions) {

@@ -96,6 +96,8 @@ pub struct Replicator {
     base_retry: Retry,
     /// The next base keeps its pin to its end: nothing could be put aside beside the last.
     base_stays: bool,
+    /// The last base had a page that was not as it was surveyed.
+    base_differed: bool,
     /// Scratch files that have been used.
     scratch_files: u64,
     /// Post-states of streamed bases that were sent as the next transaction and may yet land.
@@ -178,6 +180,7 @@ impl Replicator {
             base_wanted: None,
             base_retry: Retry::default(),
             base_stays: false,
+            base_differed: false,
             scratch_files: 0,
             tried: Vec::new(),
             dirty: None,

@@ -128,6 +128,8 @@ pub(super) struct Source {
     pub(super) other: Option<Pin>,
     locked: bool,
     pub(super) index: Option<WalIndex>,
+    /// The answer to the last BEGIN brought no index, and none has come since.
+    index_is_old: bool,
     /// Everything up to here is captured.
     pub(super) position: Option<WalPosition>,
     scanner: Option<Scanner>,
@@ -200,6 +202,7 @@ impl Source {
             other: None,
             locked: false,
             index: None,
+            index_is_old: false,
             position: None,
             scanner: None,
             mark: None,
@@ -326,6 +329,11 @@ impl Source {
         } else {
             self.changed_while_cold = true;
         }
+    }
+
+    /// Whether the write lock is held for longer than anything but a checkpoint should take.
+    pub(super) fn lock_is_held_long(&self, now: Now) -> bool {
+        self.lock_since.is_some_and(|since| now.mono.since(since) >= LOCK_HOLD)
     }
 
     /// Forgets the link. What was captured keeps its position: its segment may still be to come.

@@ -16,12 +16,14 @@ pub struct Scratch<F: Fs> {
     /// Where a file is made, and the start of its name.
     stem: PathBuf,
     files: BTreeMap<u64, F::File>,
+    /// The highest number that was dropped: a write that comes after that is of no use to anyone.
+    dropped: u64,
 }
 
 impl<F: Fs> Scratch<F> {
     /// No file yet. `stem` is a path that no other machine has.
     pub fn new(fs: F, stem: PathBuf) -> Scratch<F> {
-        Scratch { fs, stem, files: BTreeMap::new() }
+        Scratch { fs, stem, files: BTreeMap::new(), dropped: 0 }
     }
 
     /// Does one thing.
@@ -31,6 +33,7 @@ impl<F: Fs> Scratch<F> {
     pub fn perform(&mut self, request: &ScratchRequest) -> Result<Chunk, FsError> {
         let nothing = || Chunk::from(Vec::new());
         match request {
+            ScratchRequest::Write { file, .. } if *file <= self.dropped => Ok(nothing()),
             ScratchRequest::Write { file, offset, bytes } => {
                 if !self.files.contains_key(file) {
                     let made = self.make(*file)?;
@@ -41,6 +44,7 @@ impl<F: Fs> Scratch<F> {
             ScratchRequest::Read { file, offset, len } => self.read(*file, *offset, *len),
             ScratchRequest::Drop { file } => {
                 self.files.remove(file);
+                self.dropped = self.dropped.max(*file);
                 Ok(nothing())
             }
         }
@@ -108,6 +112,7 @@ mod tests {
         assert_eq!(read(&mut scratch, 8, 4, 4).unwrap(), b"ight");
         assert_eq!(read(&mut scratch, 8, 4, 5).unwrap_err().kind, FsErrorKind::NotFound);
         scratch.perform(&ScratchRequest::Drop { file: 7 }).unwrap();
+        scratch.perform(&write(7, 0, b"late")).unwrap();
         assert_eq!(read(&mut scratch, 7, 0, 5).unwrap_err().kind, FsErrorKind::NotFound);
         std::fs::remove_dir_all(directory).unwrap();
     }

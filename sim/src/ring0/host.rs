@@ -11,8 +11,8 @@ use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest,
-    StateRequest, StoreRequest,
+    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceReply,
+    SourceRequest, StateRequest, StoreRequest,
 };
 
 use super::app::PATH;
@@ -201,8 +201,14 @@ impl World {
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         let running = self.running.as_mut().expect("checked by the caller");
-        let outcome = Outcome::Source(running.port.perform(request));
+        let mut outcome = Outcome::Source(running.port.perform(request));
         self.source_steps.set(0);
+        if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
+            && self.dice.chance("index", "torn", self.summary.actions, 1, 100)
+        {
+            // A writer is in the middle of publishing it.
+            reply.index = None;
+        }
         if !self.sqlite.is_alive(DRIFTLESS) {
             self.say(|| format!("!!!  death in {request:?}"));
             self.kill();

@@ -39,11 +39,14 @@ pub(in crate::engine) struct Aside {
     batch: Vec<u8>,
     /// The page that is being read, and whether from the WAL.
     reading: Option<(u32, bool)>,
+    /// From here on a smaller database has cut pages off, and they are noted.
+    cut_from: u32,
 }
 
 impl Aside {
-    pub(super) fn new(file: u64) -> Aside {
-        Aside { file, ..Aside::default() }
+    /// Nothing yet, of a database of `pages` pages.
+    pub(super) fn new(file: u64, pages: u32) -> Aside {
+        Aside { file, cut_from: pages.saturating_add(1), ..Aside::default() }
     }
 
     /// Runs of pages within `pages` that were put aside side by side: first page, first place,
@@ -91,11 +94,15 @@ impl Base {
         let unread = self.unread_from();
         let Some(aside) = &mut self.aside else { return };
         let cut = match frame.commit {
-            0 => 0..0,
-            commit => unread.max(commit.saturating_add(1))..self.pages.saturating_add(1),
+            0 => None,
+            commit => Some(unread.max(commit.saturating_add(1))..aside.cut_from),
         };
+        let cut = cut.filter(|cut| !cut.is_empty());
+        if let Some(cut) = &cut {
+            aside.cut_from = cut.start;
+        }
         let changed = Some(frame.page.get()).filter(|page| *page >= unread && self.differ.contains(page));
-        let cut = if cut.is_empty() { None } else { Some(self.differ.range(cut)) };
+        let cut = cut.map(|cut| self.differ.range(cut));
         let pages = changed.into_iter().chain(cut.into_iter().flatten().copied());
         aside.endangered.extend(pages.filter(|page| !aside.places.contains_key(page)));
     }
@@ -143,15 +150,21 @@ impl Replicator {
         })
     }
 
+    /// Whether something is endangered still, for which there is no time under the write lock.
+    pub(in crate::engine) fn endangers(&self) -> bool {
+        self.base.as_ref().and_then(|base| base.aside.as_ref()).is_some_and(|it| !it.endangered.is_empty())
+    }
+
     /// At the end of a capture: reads or writes the next of what it has endangered; false once all
-    /// of that is safe.
+    /// of that is safe, or the write lock has been held for long.
     pub(in crate::engine) fn put_aside_next(&mut self, now: Now, out: &mut Actions) -> bool {
         let Some(index) = self.source.index else { return false };
+        let held_long = self.source.lock_is_held_long(now);
         let Some(base) = &mut self.base else { return false };
         let unread = base.unread_from();
         let Some(aside) = &mut base.aside else { return false };
         aside.endangered = aside.endangered.split_off(&unread);
-        let next = aside.endangered.first().copied();
+        let next = aside.endangered.first().copied().filter(|_| !held_long);
         if let Some(page) = next.filter(|_| aside.batch.len() < BATCH_BYTES) {
             let (request, from_wal) = base.aside_request(page, &index);
             base.aside.as_mut().expect("matched above").reading = Some((page, from_wal));
@@ -215,7 +228,9 @@ impl Replicator {
 
     /// Gives up what a base holds on the store and in the scratch file.
     pub(super) fn base_dropped(&mut self, base: &Base, out: &mut Actions) {
-        if let Some(put) = base.stream.as_ref().and_then(|stream| stream.put) {
+        // One that is being opened has the name of its request.
+        let opening = base.op.filter(|_| base.step == BaseStep::Open);
+        if let Some(put) = base.stream.as_ref().and_then(|stream| stream.put).or(opening) {
             self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
         }
         self.drop_aside(base, out);

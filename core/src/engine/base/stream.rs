@@ -37,7 +37,7 @@ impl Replicator {
         base.chunk = (1, 1);
         if !self.base_stays {
             self.scratch_files += 1;
-            let aside = Aside::new(self.scratch_files);
+            let aside = Aside::new(self.scratch_files, self.base_ref().pages);
             self.base_ref().aside = Some(aside);
             self.base_hand_over();
         }
@@ -55,7 +55,7 @@ impl Replicator {
         let other = sums.iter().find(|(page, sum)| table.get(*page) != Some(*sum));
         if let Some((page, _)) = other {
             let why = format!("page {page} is not as it was surveyed: something else writes to the file");
-            self.base_stays = true;
+            self.base_stays = core::mem::replace(&mut self.base_differed, true);
             return self.base_source_failed(now, &why, out);
         }
         let base = self.base_ref();

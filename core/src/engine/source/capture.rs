@@ -11,6 +11,10 @@ impl Replicator {
     pub(super) fn capture_next(&mut self, now: Now, out: &mut Actions) {
         let Some(mut at) = self.source.position else { return self.next_step() };
         if self.source.target.is_none() {
+            if self.source.index_is_old {
+                // What came with the last BEGIN was torn: its snapshot may lie past what is known.
+                return self.source_submit(now, Part::Only, SourceRequest::Look, out);
+            }
             let index = self.source.index.expect("a link that stands has an index");
             if index.salts != at.salts {
                 let nothing_there = index.mx_frame == 0 && at.frame == 0;
@@ -62,6 +66,8 @@ impl Replicator {
         match part {
             Part::WalHeader => self.capture_header(now, bytes, out),
             Part::Aside => self.aside_read(now, bytes, out),
+            // Only the index was asked for.
+            Part::Only => {}
             _ => self.capture_frames(now, bytes, out),
         }
     }
@@ -120,6 +126,12 @@ impl Replicator {
             return;
         }
         self.source.target = None;
+        if self.endangers() {
+            // The pin stays where it is: the next capture goes on with it, without the lock.
+            self.source.script.clear();
+            self.begin_script(&[Step::Unlock]);
+            return;
+        }
         for pin in [&mut self.source.pin, &mut self.source.other].into_iter().flatten() {
             pin.complete = true;
         }

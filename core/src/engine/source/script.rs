@@ -61,6 +61,7 @@ impl Replicator {
         match WalIndex::parse(raw) {
             Ok(index) => {
                 self.source.index = Some(index);
+                self.source.index_is_old = false;
                 Ok(())
             }
             Err(_) => Err(()),
@@ -112,11 +113,16 @@ impl Replicator {
     ) {
         let before = self.source.index;
         let seen = self.take_index(reply);
+        self.source.index_is_old |= seen.is_err();
         let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
         if seen.is_err() && !judged {
             // Torn or not there: a writer is in the middle of publishing it. Nothing hangs on this
             // answer but the look.
             return self.look_again(now, out);
+        }
+        if step == Step::Capture {
+            // The answers of a long capture are many: only torn ones in a row count.
+            self.source.step_until = None;
         }
         match step {
             Step::Open => {
