@@ -15,7 +15,9 @@ pub struct Config {
     /// Quiet time after which the source is let go. Default 15 s.
     pub quiet_after: Duration,
     /// Bytes of page images that may wait for the store; past that only page numbers are kept
-    /// and the images are read again. Default 16 MiB.
+    /// and the images are read again. A segment leaves early once half of it is full. Default
+    /// 32 MiB: a segment a second then holds each page once, also of an application at full speed
+    /// whose pages are spread over a large index (`docs/BENCHMARKS.md`).
     pub pending_bytes_max: usize,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
@@ -33,7 +35,7 @@ impl Default for Config {
             sync_interval: Duration::from_secs(1),
             min_checkpoint_pages: 1_000,
             quiet_after: Duration::from_secs(15),
-            pending_bytes_max: 16 << 20,
+            pending_bytes_max: 32 << 20,
             store_deadline: Duration::from_secs(60),
             adopt: false,
             once: false,

@@ -123,7 +123,7 @@ fn a_store_that_fails_and_loses_answers() {
 fn a_store_that_is_away_for_a_minute() {
     let scene = Scene::new("away");
     let mut app = App::start();
-    app.start_writer(&scene.database, json!({ "keep": 20_000, "bytes": 900, "rate": 300 }));
+    app.start_writer(&scene.database, json!({ "keep": 20_000, "bytes": 2_400, "rate": 300 }));
     let mut sidecar = scene.sidecar();
     sidecar.wait_line("replicated txid=");
     let (before, held) = (Instant::now(), sidecar.replicated());
