@@ -37,10 +37,12 @@ impl Replicator {
         self.begin_script(&[Verify, Lock, Capture, Tail, SealFacts, Unlock, Close])
     }
 
-    /// Whether the WAL file has grown past what checkpoints keep it at.
+    /// Whether the WAL file has grown past its bound, as beside a reader that stayed for long. Below
+    /// that it is left alone, as SQLite leaves it: what is emptied by another process makes a
+    /// connection of the application's count one change more than it would without us.
     pub(super) fn wal_file_is_large(&self) -> bool {
         let page_bytes = u64::from(self.source.page_size.map_or(0, PageSize::get));
-        let kept = u64::from(self.config.min_checkpoint_pages) * u64::from(LOCK_FACTOR) * page_bytes;
+        let kept = u64::from(self.config.min_checkpoint_pages) * u64::from(ALERT_FACTOR) * page_bytes;
         let wal = self.source.facts.as_ref().and_then(|facts| facts.wal);
         wal.is_some_and(|wal| wal.size > kept)
     }
