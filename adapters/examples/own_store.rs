@@ -71,6 +71,9 @@ impl Store for FlatStore {
         how: PutCondition,
     ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         Box::pin(async move {
+            if let PutCondition::Matches(_) = how {
+                return Err(StoreError::new(Kind::Unsupported, key, "files have no versions"));
+            }
             let n = self.unfinished.fetch_add(1, Ordering::Relaxed);
             let temporary = self.dir.join(format!("u.{}-{n}", std::process::id()));
             let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
@@ -173,6 +176,7 @@ impl PutBody for FlatPut {
             let named = match self.how {
                 PutCondition::IfAbsent => fs::hard_link(&self.temporary, &target),
                 PutCondition::Always => fs::rename(&self.temporary, &target),
+                PutCondition::Matches(_) => unreachable!("refused when the put began"),
             };
             // From here on an error that is not plainly a refusal leaves the fate unknown.
             let unknown = |e: io::Error| StoreError::new(Kind::Ambiguous, &self.key, e.to_string());

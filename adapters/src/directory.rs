@@ -168,6 +168,13 @@ impl<F: Fs> DirectoryStore<F> {
             let cause = "names that end in \".tmp\" are kept for files being written";
             return Err(StoreError::new(StoreErrorKind::Misconfigured, key, cause));
         }
+        if let PutCondition::Matches(_) = condition {
+            return Err(StoreError::new(
+                StoreErrorKind::Unsupported,
+                key,
+                "a directory compares no versions",
+            ));
+        }
         self.check_root(key)?;
         self.make_directory(key.directory()).map_err(|e| store_error(key, e))?;
         self.note_root(key)?;
@@ -332,6 +339,7 @@ impl<F: Fs> DirectoryStore<F> {
         let renamed = match put.condition {
             PutCondition::IfAbsent => self.shared.fs.rename_noreplace(&put.temporary, &target),
             PutCondition::Always => self.shared.fs.rename(&put.temporary, &target),
+            PutCondition::Matches(_) => unreachable!("refused when the put began"),
         };
         let Err(e) = renamed else { return Ok(()) };
         // Had the rename taken place after all, then not under this name any more: removing it

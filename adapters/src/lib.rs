@@ -11,7 +11,8 @@
 //! - [`fs`]: the filesystem seam and the real filesystem.
 //! - [`store`]: the contract of a store and its errors, sorted by what the core does next.
 //! - [`keys`]: object names, Litestream's two layouts among them.
-//! - [`directory`], [`memory`]: the stores of this crate.
+//! - [`directory`], [`memory`]: the stores of this crate that need no server.
+//! - `object`: S3, Azure, GCS and WebDAV.
 //! - [`battery`]: the conformance battery that every store passes, your own included
 //!   (`docs/STORAGE.md`).
 #![forbid(unsafe_code)]
@@ -21,6 +22,8 @@ pub mod directory;
 pub mod fs;
 pub mod keys;
 pub mod memory;
+#[cfg(feature = "host")]
+pub mod object;
 #[cfg(feature = "host")]
 pub mod pool;
 pub mod store;

@@ -39,7 +39,12 @@ impl Store for MemoryStore {
         condition: PutCondition,
     ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let put = MemoryPut { store: self.clone(), key: key.clone(), condition, bytes: Vec::new() };
-        Box::pin(async move { Ok(Box::new(put) as Box<dyn PutBody>) })
+        Box::pin(async move {
+            match put.condition {
+                PutCondition::Matches(_) => Err(StoreError::new(StoreErrorKind::Unsupported, key, "")),
+                PutCondition::IfAbsent | PutCondition::Always => Ok(Box::new(put) as Box<dyn PutBody>),
+            }
+        })
     }
 
     fn get<'a>(

@@ -100,6 +100,12 @@ pub trait GetBody: Send {
     /// Bytes of the range that [`GetBody::next`] has yet to yield.
     fn remaining(&self) -> u64;
 
+    /// Which content this is, for [`PutCondition::Matches`]; told by stores that claim
+    /// [`Capabilities::swap`].
+    fn version(&self) -> Option<Version> {
+        None
+    }
+
     /// The next bytes, 1 to [`PART_BYTES_MAX`]; `None` once all of the range was yielded and not
     /// before: a body that ends early is an error (`Retry` where a connection broke, `Corrupt`
     /// where the object itself is shorter than it was said to be).
@@ -107,13 +113,20 @@ pub trait GetBody: Send {
 }
 
 /// When a put may take effect.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PutCondition {
     /// Only if no object has the key at the moment of the commit.
     IfAbsent,
+    /// Only if the key's object is still the one that [`GetBody::version`] named; `AlreadyExists`
+    /// if it is another, and also if there is none.
+    Matches(Version),
     /// In any case, replacing what has the key.
     Always,
 }
+
+/// Names one content of one key, in the store's own words (an entity tag, a generation).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version(pub Box<str>);
 
 /// Which bytes of an object to read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -181,7 +194,7 @@ pub struct Capabilities {
     /// succeeds. Without it a replica may have a single writer only, and no failover.
     pub create_if_absent: bool,
     /// An object can be replaced on the condition that it is still the one read before
-    /// (compare-and-swap), as a lease needs. No store offers it through this trait yet.
+    /// (compare-and-swap), as a lease needs: [`PutCondition::Matches`] is exact.
     pub swap: bool,
     /// [`ListEntry::modified`] is filled.
     pub modified: bool,

@@ -128,7 +128,7 @@ fn status(shared: &Shared) -> Value {
         .map(|running| {
             let mut value = running.status.as_ref().map_or(json!({}), describe);
             value["database"] = json!(running.database.display().to_string());
-            value["replica"] = json!(running.replica.display().to_string());
+            value["replica"] = json!(running.replica.place());
             value["ended"] = json!(running.ended);
             value
         })

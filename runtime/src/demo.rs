@@ -163,7 +163,7 @@ fn judge(stage: &Stage, before: Txid, figures: &mut Figures, show: &mut Show<'_>
     figures.restore = started.elapsed();
     figures.last_txid = status.target;
     figures.page_size = status.page_size.map_or(0, |size| size.get());
-    (figures.segments, figures.replica_bytes) = compare::replica_size(stage.replica.directory())?;
+    (figures.segments, figures.replica_bytes) = compare::replica_size(&stage.directory.join("replica"))?;
     show.say(&format!(
         "driftless restore: {} pages in {:.2} s{}",
         human_count(status.pages.into()),

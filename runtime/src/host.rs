@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
-use driftless_adapters::directory::DirectoryStore;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
+use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
+use driftless_adapters::store::{Store, StoreError};
 use driftless_core::engine::{Config, Replicator, Status};
 use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
 use futures_lite::StreamExt as _;
@@ -18,10 +19,12 @@ use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 
 use crate::clock;
+use crate::config::Replica;
 use crate::control;
 use crate::driver::{self, Driver, POLL_INTERVAL, Ports};
 use crate::log;
 use crate::port::output::{Check, OutputPort};
+use crate::port::place;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::StateJournal;
@@ -34,8 +37,8 @@ use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
 pub struct ReplicateJob {
     /// The database file, which need not exist yet.
     pub database: PathBuf,
-    /// The directory that holds the replica.
-    pub replica: PathBuf,
+    /// Where it is replicated.
+    pub replica: Replica,
     /// Settings of the engine.
     pub engine: Config,
 }
@@ -62,7 +65,7 @@ const BATCH_PAUSE: Duration = Duration::from_millis(25);
 /// A database of this process, as others see it.
 pub(crate) struct Running {
     pub(crate) database: PathBuf,
-    pub(crate) replica: PathBuf,
+    pub(crate) replica: Replica,
     pub(crate) sender: Sender<Event>,
     pub(crate) status: Option<Status>,
     pub(crate) wants_events: bool,
@@ -82,14 +85,23 @@ pub fn default_state_dir(database: &Path) -> PathBuf {
 /// a person. The worst of their ends is returned.
 pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
     tune_allocator();
+    block_on(|executor, net| run_all(jobs, options, executor, net))
+}
+
+/// Runs a future with the process's executors: its own tasks, which stay on this thread, and the
+/// connections of its object stores.
+fn block_on<'a, F: Future>(future: impl FnOnce(Rc<LocalExecutor<'a>>, Net) -> F) -> F::Output {
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(run_all(jobs, options, executor.clone())))
+    let net = Net::new(Arc::new(smol::Executor::new()));
+    let connections = Arc::clone(net.executor());
+    smol::block_on(connections.run(executor.run(future(Rc::clone(&executor), net))))
 }
 
 async fn run_all(
     jobs: Vec<ReplicateJob>,
     options: ReplicateOptions,
     executor: Rc<LocalExecutor<'_>>,
+    net: Net,
 ) -> Exit {
     // Before anything is said to have begun: a signal that comes first would end the process.
     let signals = match Signals::new([Signal::Term, Signal::Int]) {
@@ -122,7 +134,11 @@ async fn run_all(
     let (events_wanted, wanted) = smol::channel::bounded(1);
     let mut tasks = Vec::new();
     for (number, job) in jobs.into_iter().enumerate() {
-        let task = start_one(number as u32, job, &journal, &shared, events_wanted.clone(), &executor);
+        let store = match place::open(&job.replica, &net) {
+            Ok((store, layout)) => StorePort::new(store, layout),
+            Err(error) => return misconfigured(&error.to_string(), &error.hint.unwrap_or_default()),
+        };
+        let task = start_one(number as u32, job, store, &journal, &shared, events_wanted.clone(), &executor);
         tasks.push(task);
     }
     let helpers = [
@@ -149,12 +165,13 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
 fn start_one<'a>(
     number: u32,
     job: ReplicateJob,
+    store: StorePort,
     journal: &Arc<Mutex<StateJournal<RealFs>>>,
     shared: &Shared,
     events_wanted: Sender<()>,
     executor: &Rc<LocalExecutor<'a>>,
 ) -> smol::Task<Exit> {
-    let name = format!("{}\n{}", job.database.display(), job.replica.display());
+    let name = format!("{}\n{}", job.database.display(), job.replica.place());
     let (number_in_journal, written) = journal.lock().expect("no holder panics").number(&name);
     if let Err(error) = written {
         tracing::warn!(database = %job.database.display(), %error, "local state cannot be written");
@@ -162,10 +179,9 @@ fn start_one<'a>(
     let scratch = journal.lock().expect("no holder panics").directory().join(format!("scratch-{number}"));
     let files = RealFiles::new(job.database.clone());
     let source = SourcePort::new(job.database.clone(), files, LinkOptions::default());
-    let store = DirectoryStore::new(RealFs, &job.replica, std::process::id());
     let ports = Ports {
         source: Some(Arc::new(Mutex::new(source))),
-        store: Some(Arc::new(StorePort::new(Arc::new(store), ReplicaLayout::Directory))),
+        store: Some(Arc::new(store)),
         state: Some((Arc::clone(journal), number_in_journal)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
@@ -310,34 +326,54 @@ async fn serve_signals(mut signals: Signals, shared: Shared, timeout: Duration) 
     }
 }
 
-/// Runs a machine that needs no source to its end, on the replica in a directory.
+/// Runs a machine that needs no source to its end, on a replica.
 ///
 /// `output` is where a restore puts its file, and `check` what is asked of that file before it
 /// takes the target's place.
+///
+/// # Errors
+/// `Misconfigured` where the replica's settings cannot work.
 pub fn run_machine<M: Machine>(
     machine: M,
-    replica: &Path,
+    replica: &Replica,
     output: Option<PathBuf>,
     check: Option<Check>,
     on_notice: &mut dyn FnMut(&Notice),
-) -> (Exit, M::Status) {
+) -> Result<(Exit, M::Status), StoreError> {
     tune_allocator();
-    let executor = Rc::new(LocalExecutor::new());
-    let store = DirectoryStore::new(RealFs, replica, std::process::id());
-    let ports = Ports {
-        source: None,
-        store: Some(Arc::new(StorePort::new(Arc::new(store), ReplicaLayout::Directory))),
-        state: None,
-        scratch: None,
-        output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
-    };
-    let mut driver = Driver::new(machine, ports, executor.clone());
-    let exit = smol::block_on(executor.run(driver.run(|_, notice| {
-        if let Some(notice) = notice {
-            on_notice(notice);
-        }
-    })));
-    (exit, driver.machine.status())
+    block_on(async |executor, net| {
+        let (store, layout) = place::open(replica, &net)?;
+        let ports = Ports {
+            source: None,
+            store: Some(Arc::new(StorePort::new(store, layout))),
+            state: None,
+            scratch: None,
+            output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
+        };
+        let mut driver = Driver::new(machine, ports, executor);
+        let exit = driver
+            .run(|_, notice| {
+                if let Some(notice) = notice {
+                    on_notice(notice);
+                }
+            })
+            .await;
+        Ok((exit, driver.machine.status()))
+    })
+}
+
+/// Uses the store of a replica without a machine, as commands that only look do.
+///
+/// # Errors
+/// `Misconfigured` where the replica's settings cannot work, and what `work` fails with.
+pub fn with_store<T>(
+    replica: &Replica,
+    work: impl AsyncFnOnce(&dyn Store, ReplicaLayout) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    block_on(async |_, net| {
+        let (store, layout) = place::open(replica, &net)?;
+        work(&*store, layout).await
+    })
 }
 
 /// Asks the process that replicates out of `state_dir` how its databases are; `None` if there is

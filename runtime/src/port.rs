@@ -7,6 +7,7 @@
 
 pub mod buffers;
 pub mod output;
+pub mod place;
 pub mod scratch;
 pub mod source;
 pub mod state;

@@ -284,7 +284,7 @@ impl BrokenPut {
             }
             _ => {}
         }
-        store.store(key, self.how, &bytes).await.map_err(|e| match defect {
+        store.store(key, self.how.clone(), &bytes).await.map_err(|e| match defect {
             D::RefusesAsFailed => StoreError { kind: StoreErrorKind::Retry, ..e },
             _ => e,
         })

@@ -22,7 +22,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            let replica = replica.directory().to_owned();
             (vec![ReplicateJob { database, replica, engine: engine::Config::default() }], None)
         }
     };
@@ -41,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     for job in &jobs {
         tracing::info!(
             database = %job.database.display(),
-            replica = %job.replica.display(),
+            replica = %job.replica.place(),
             version = env!("CARGO_PKG_VERSION"),
             "replicating"
         );
@@ -64,7 +63,7 @@ fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
             target::check_pair(&database.path, &database.replica)?;
             Ok(ReplicateJob {
                 database: database.path.clone(),
-                replica: database.replica.directory().to_owned(),
+                replica: database.replica.clone(),
                 engine: database.engine.clone(),
             })
         })

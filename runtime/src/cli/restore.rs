@@ -142,7 +142,7 @@ pub fn execute(
     });
     let machine = Restorer::new(order.config.clone(), OpIds::new(ReplicaId(0), driver::entropy()));
     let output = (!order.config.dry_run).then(|| order.output.clone());
-    let (exit, status) = host::run_machine(machine, order.replica.directory(), output, check, on_notice);
+    let (exit, status) = host::run_machine(machine, &order.replica, output, check, on_notice)?;
     // The machine only knows that the file could not be put in place.
     if exit != Exit::Done
         && let Some(found) = findings.lock().expect("no holder panics").take()

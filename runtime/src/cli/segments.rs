@@ -5,15 +5,14 @@
 //! read, with its milliseconds, so that `restore -timestamp` with a time from this list finds the
 //! very transaction.
 
-use driftless_adapters::directory::DirectoryStore;
-use driftless_adapters::fs::RealFs;
-use driftless_adapters::keys::{self, Key, ReplicaLayout};
+use driftless_adapters::keys::{self, Key};
 use driftless_adapters::store::{ByteRange, StoreError};
 use driftless_core::ids::{Level, TxidRange, Wall};
 use driftless_core::ltx::{LTX_HEADER_BYTES, LtxHeader};
 
 use super::error::CliError;
 use crate::config::Replica;
+use crate::host;
 
 /// Entries asked for at a time.
 const PAGE: usize = 1000;
@@ -31,44 +30,49 @@ pub struct Segment {
     pub modified: Option<Wall>,
 }
 
-/// The replica of a directory, for looking at it.
+/// A replica, for looking at it.
 pub struct Segments {
-    store: DirectoryStore<RealFs>,
+    replica: Replica,
 }
 
 impl Segments {
     /// Touches nothing yet.
     pub fn new(replica: &Replica) -> Segments {
-        Segments { store: DirectoryStore::new(RealFs, replica.directory(), std::process::id()) }
+        Segments { replica: replica.clone() }
     }
 
     /// The segments of a level by ascending name; a level that is not there is empty.
     pub fn list(&self, level: Level) -> Result<Vec<Segment>, CliError> {
-        let prefix = keys::level_prefix(ReplicaLayout::Directory, level);
-        let (mut segments, mut after) = (Vec::new(), None::<Key>);
-        loop {
-            let page =
-                self.store.list(&prefix, after.as_ref(), PAGE).map_err(|error| self.unreadable(&error))?;
-            after = page.entries.last().map(|entry| entry.key.clone());
-            segments.extend(page.entries.into_iter().filter_map(|entry| {
-                let (level, range) = keys::parse_segment_key(ReplicaLayout::Directory, entry.key.as_str())?;
-                Some(Segment { level, range, len: entry.len, modified: entry.modified })
-            }));
-            if !page.more || after.is_none() {
-                return Ok(segments);
+        let listed = host::with_store(&self.replica, async |store, layout| {
+            let prefix = keys::level_prefix(layout, level);
+            let (mut segments, mut after) = (Vec::new(), None::<Key>);
+            loop {
+                let page = store.list(&prefix, after.as_ref(), PAGE).await?;
+                after = page.entries.last().map(|entry| entry.key.clone());
+                segments.extend(page.entries.into_iter().filter_map(|entry| {
+                    let (level, range) = keys::parse_segment_key(layout, entry.key.as_str())?;
+                    Some(Segment { level, range, len: entry.len, modified: entry.modified })
+                }));
+                if !page.more || after.is_none() {
+                    return Ok(segments);
+                }
             }
-        }
+        });
+        listed.map_err(|error| self.unreadable(&error))
     }
 
     /// The header of a segment, if it can be read at all.
     pub fn header(&self, level: Level, range: TxidRange) -> Option<LtxHeader> {
-        let key = keys::segment_key(ReplicaLayout::Directory, level, range);
-        let mut get = self.store.get(&key, ByteRange::at(0, LTX_HEADER_BYTES as u64)).ok()?;
-        let mut bytes = Vec::with_capacity(LTX_HEADER_BYTES);
-        while let Ok(Some(chunk)) = self.store.get_next(&mut get) {
-            bytes.extend_from_slice(&chunk);
-        }
-        LtxHeader::decode(bytes.first_chunk()?).ok()
+        let read = host::with_store(&self.replica, async |store, layout| {
+            let key = keys::segment_key(layout, level, range);
+            let mut get = store.get(&key, ByteRange::at(0, LTX_HEADER_BYTES as u64)).await?;
+            let mut bytes = Vec::with_capacity(LTX_HEADER_BYTES);
+            while let Some(chunk) = get.next().await? {
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        });
+        LtxHeader::decode(read.ok()?.first_chunk()?).ok()
     }
 
     /// When a segment's last transaction was captured, as well as that can be known.
@@ -77,7 +81,7 @@ impl Segments {
     }
 
     fn unreadable(&self, error: &StoreError) -> CliError {
-        CliError::failed(format!("cannot list the replica {}", self.store.root().display()))
+        CliError::failed(format!("cannot list the replica {}", self.replica.place()))
             .cause(&error.cause)
             .hint(error.hint.clone().unwrap_or_default())
     }

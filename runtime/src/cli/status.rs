@@ -145,7 +145,7 @@ fn from_files(database: &Path, replica: Option<&Replica>) -> Result<Row, CliErro
     row.phase = "not running".to_owned();
     let head = match replica {
         Some(replica) => {
-            row.replica = Some(replica.directory().display().to_string());
+            row.replica = Some(replica.place());
             head(&Segments::new(replica))?
         }
         None => {

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use driftless_adapters::store::{StoreError, StoreErrorKind};
+
 use super::args::Args;
 use super::error::CliError;
 use super::load_config;
@@ -18,6 +20,14 @@ pub struct Target {
     pub database: Option<PathBuf>,
     /// The configuration, if it was looked at.
     pub config: Option<Config>,
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> CliError {
+        let code = if error.kind == StoreErrorKind::Misconfigured { 2 } else { 1 };
+        let failed = CliError::failed(format!("cannot use the replica {}", error.subject));
+        CliError { code, ..failed.cause(error.cause).hint(error.hint.unwrap_or_default()) }
+    }
 }
 
 impl From<ReplicaError> for CliError {
@@ -84,8 +94,8 @@ pub fn check_pair(database: &Path, replica: &Replica) -> Result<(), CliError> {
         return Err(CliError::usage(format!("{} is itself a mount point", database.display()))
             .hint("SQLite keeps -wal and -shm beside the database: mount its directory, not the file"));
     }
-    if replica.directory().is_file() {
-        return Err(CliError::usage(format!("the replica {} is a file", replica.directory().display()))
+    if let Some(directory) = replica.directory().filter(|directory| directory.is_file()) {
+        return Err(CliError::usage(format!("the replica {} is a file", directory.display()))
             .hint("give a directory, which is made if it is not there"));
     }
     Ok(())

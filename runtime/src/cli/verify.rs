@@ -33,9 +33,8 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let machine = Verifier::new(VerifyConfig::default(), OpIds::new(ReplicaId(0), driver::entropy()));
     let mut progress = Progress::new(target.replica.url());
-    let directory = target.replica.directory();
     let (exit, status) =
-        host::run_machine(machine, directory, None, None, &mut |notice| progress.notice(notice));
+        host::run_machine(machine, &target.replica, None, None, &mut |notice| progress.notice(notice))?;
     progress.finish();
     let summary = summary(&target.replica, status, exit.code() == 0);
     if args.is_on("json") {

@@ -30,7 +30,7 @@ fn the_forms_of_a_replica_mean_the_same() {
     ] {
         let config = parse(&format!("dbs:\n  - path: /srv/a.db\n    {replica}\n"));
         assert_eq!(config.databases[0].path, Path::new("/srv/a.db"), "{replica}");
-        assert_eq!(config.databases[0].replica.directory(), Path::new("/backup/a"), "{replica}");
+        assert_eq!(config.databases[0].replica.directory(), Some(Path::new("/backup/a")), "{replica}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a replica is: a URL or a directory.
+//! Where a replica is: a URL or a directory, and what an object store wants to know.
 //!
 //! Litestream takes `file://backup/app` as `/backup/app`, and a misspelt scheme as a type that it
 //! does not know. Here the first is refused, since half of those who write it mean a directory
@@ -6,12 +6,17 @@
 
 use std::path::{Path, PathBuf};
 
+use driftless_adapters::object::settings::Settings;
+
 use crate::cli::suggest::nearest;
 
 /// A place that holds the segments of one database.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Replica {
-    directory: PathBuf,
+pub enum Replica {
+    /// A directory of this host that holds `ltx/`, absolute.
+    Directory(PathBuf),
+    /// A place in an object store.
+    Object(Box<Settings>),
 }
 
 /// Schemes of Litestream that a later release brings.
@@ -67,7 +72,7 @@ impl Replica {
     /// A directory.
     pub fn from_path(path: &Path) -> Result<Replica, ReplicaError> {
         match super::absolute(path) {
-            Ok(directory) => Ok(Replica { directory }),
+            Ok(directory) => Ok(Replica::Directory(directory)),
             Err(error) => Err(ReplicaError {
                 error: format!("cannot tell where {} is: {error}", path.display()),
                 hint: "give an absolute path".to_owned(),
@@ -100,19 +105,36 @@ impl Replica {
         }
     }
 
-    /// The directory that holds `ltx/`, absolute.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// The directory that holds `ltx/`, absolute, if it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Replica::Directory(directory) => Some(directory),
+            Replica::Object(_) => None,
+        }
     }
 
     /// The word for its kind, as Litestream has it.
     pub fn kind(&self) -> &'static str {
-        "file"
+        match self {
+            Replica::Directory(_) => "file",
+            Replica::Object(settings) => settings.kind(),
+        }
     }
 
-    /// The URL.
+    /// The URL, without options and secrets.
     pub fn url(&self) -> String {
-        format!("file://{}", self.directory.display())
+        match self {
+            Replica::Directory(directory) => format!("file://{}", directory.display()),
+            Replica::Object(settings) => settings.url(),
+        }
+    }
+
+    /// The place as people write it: a plain path, or the URL.
+    pub fn place(&self) -> String {
+        match self {
+            Replica::Directory(directory) => directory.display().to_string(),
+            Replica::Object(settings) => settings.url(),
+        }
     }
 }
 
@@ -146,11 +168,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, directory: impl AsRef<Path>) {
-        assert_eq!(
-            Replica::parse(text).map(|replica| replica.directory),
-            Ok(directory.as_ref().to_owned()),
-            "{text}"
-        );
+        assert_eq!(Replica::parse(text), Ok(Replica::Directory(directory.as_ref().to_owned())), "{text}");
     }
 
     fn check_error(text: &str, error: &str, hint: &str) {
