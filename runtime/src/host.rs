@@ -108,6 +108,9 @@ pub enum Moment {
 /// Where local state is kept when neither the options nor a database says it.
 pub const HOMELESS_STATE_DIR: &str = "/var/lib/driftless";
 
+/// How long the end of the process waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// The process as its tasks see it.
 pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
@@ -123,6 +126,8 @@ pub(crate) struct Host {
     watches: Sender<()>,
     /// Says that a database wants events again.
     events_wanted: Sender<()>,
+    /// Requests that are being answered.
+    pub(crate) answering: Cell<usize>,
     /// The process is ending: nothing new begins.
     closing: Cell<bool>,
     /// It does not end by itself.
@@ -195,16 +200,21 @@ async fn run_all(
         Err(refusal) => return misconfigured(&refusal.error, &refusal.hint),
     };
     if let Err(refusal) = host.begin(jobs).await {
+        sockets.iter().for_each(|socket| socket.remove());
         return misconfigured(&refusal.error, &refusal.hint);
     }
     let mut helpers = vec![
         executor.spawn(watching::watch(host.clone(), watching)),
         executor.spawn(signals::serve(signals, host.clone())),
     ];
-    helpers.extend(sockets.into_iter().map(|socket| executor.spawn(control::serve(host.clone(), socket))));
+    helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
     (host.tell)(Moment::Ready);
     let worst = host.lives.until(|| host.ended()).await;
+    // Whoever has asked for this end hears of it.
+    let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+    let _ = requests::within(LAST_ANSWERS, answered).await;
     drop(helpers);
+    sockets.iter().for_each(|socket| socket.remove());
     drop(lock);
     worst
 }
@@ -240,6 +250,7 @@ impl Host {
             lives: Changes::default(),
             watches,
             events_wanted,
+            answering: Cell::new(0),
             closing: Cell::new(false),
             stays: options.socket.is_some(),
             shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
