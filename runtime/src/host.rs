@@ -37,7 +37,7 @@ use smol::channel::Sender;
 use crate::clock;
 use crate::config::Replica;
 use crate::control;
-use crate::driver::{Driver, Ports};
+use crate::driver::{Driver, Ports, SharedJournal};
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
@@ -115,7 +115,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-    journal: Arc<Mutex<StateJournal<RealFs>>>,
+    journal: SharedJournal,
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
     /// Anything that a request may wait for.

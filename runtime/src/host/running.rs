@@ -55,18 +55,15 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
 
 fn ports(host: &Host, number: u32, entry: &Entry) -> Result<Ports, StoreError> {
     let (store, layout) = place::open(&entry.replica, &host.net)?;
-    let mut journal = host.journal.lock().expect("no holder panics");
-    let (number_in_journal, written) = journal.number(&host.name_in_journal(entry));
-    if let Err(error) = written {
-        tracing::warn!(database = %entry.database.display(), %error, "local state cannot be written");
-    }
-    let scratch = journal.directory().join(format!("scratch-{number}"));
+    // The journal is not touched here: its lock may be held by a thread whose disk does not answer.
+    let name = Arc::from(host.name_in_journal(entry));
+    let scratch = host.directory.join(format!("scratch-{number}"));
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
     Ok(Ports {
         source: Some(Arc::new(Mutex::new(source))),
         store: Some(Arc::new(StorePort::new(store, layout))),
-        state: Some((Arc::clone(&host.journal), number_in_journal)),
+        state: Some((Arc::clone(&host.journal), name)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
         tenure: Tenure::default(),
