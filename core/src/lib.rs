@@ -24,6 +24,7 @@ pub mod ids;
 pub mod job;
 pub mod ltx;
 pub mod machine;
+pub mod probe;
 mod reading;
 pub mod restore;
 pub mod verify;

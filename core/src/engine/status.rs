@@ -6,6 +6,7 @@ use crate::ids::{DbChecksum, Lineage, Mono, Txid};
 
 use super::Replicator;
 use super::upload::Upload;
+use crate::probe::Findings;
 
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +75,10 @@ pub struct Status {
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
     pub last_error: Option<String>,
+    /// What a person can do about it, if anything is known to help.
+    pub hint: Option<String>,
+    /// What the probe found out about the store.
+    pub store: Findings,
     /// What a person should know, although it stops nothing.
     pub warning: Option<String>,
     /// Whether a put is under way.
@@ -108,7 +113,9 @@ impl Replicator {
             looked_at: self.source.looked_at(),
             pages_waiting: self.pending.len() as u64,
             waiting: self.waiting.clone(),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_ref().map(|error| error.text.clone()),
+            hint: self.last_error.as_ref().map(|error| error.hint.clone()).filter(|hint| !hint.is_empty()),
+            store: self.store,
             warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
         }
