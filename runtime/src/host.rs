@@ -1,5 +1,7 @@
 //! The process: its databases, their watches, its signals, its control socket.
 
+mod probes;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,6 +33,7 @@ use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
 use crate::sqlite::LinkOptions;
 use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
+use probes::Probes;
 
 /// One database and where it is replicated.
 #[derive(Clone, Debug)]
@@ -132,13 +135,32 @@ async fn run_all(
     };
     let shared: Shared = Rc::new(RefCell::new(Vec::new()));
     let (events_wanted, wanted) = smol::channel::bounded(1);
+    let probes = Probes::new(Rc::clone(&executor));
     let mut tasks = Vec::new();
     for (number, job) in jobs.into_iter().enumerate() {
+        let mut job = job;
         let store = match place::open(&job.replica, &net) {
-            Ok((store, layout)) => StorePort::new(store, layout),
+            Ok((store, layout)) => {
+                job.engine.create_if_absent = store.capabilities().create_if_absent;
+                Arc::new(StorePort::new(store, layout))
+            }
             Err(error) => return misconfigured(&error.to_string(), &error.hint.unwrap_or_default()),
         };
-        let task = start_one(number as u32, job, store, &journal, &shared, events_wanted.clone(), &executor);
+        let claims = job.engine.create_if_absent;
+        let server = job.replica.server().filter(|_| claims);
+        let task = start_one(
+            number as u32,
+            job,
+            Arc::clone(&store),
+            &journal,
+            &shared,
+            events_wanted.clone(),
+            &executor,
+        );
+        if let Some(server) = server {
+            let sender = shared.borrow().last().expect("just started").sender.clone();
+            probes.tell(server, &store, sender);
+        }
         tasks.push(task);
     }
     let helpers = [
@@ -165,7 +187,7 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
 fn start_one<'a>(
     number: u32,
     job: ReplicateJob,
-    store: StorePort,
+    store: Arc<StorePort>,
     journal: &Arc<Mutex<StateJournal<RealFs>>>,
     shared: &Shared,
     events_wanted: Sender<()>,
@@ -181,7 +203,7 @@ fn start_one<'a>(
     let source = SourcePort::new(job.database.clone(), files, LinkOptions::default());
     let ports = Ports {
         source: Some(Arc::new(Mutex::new(source))),
-        store: Some(Arc::new(store)),
+        store: Some(store),
         state: Some((Arc::clone(journal), number_in_journal)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,

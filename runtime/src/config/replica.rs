@@ -121,6 +121,14 @@ impl Replica {
         }
     }
 
+    /// The server that it shares with others, if there is one.
+    pub fn server(&self) -> Option<String> {
+        match self {
+            Replica::Directory(_) => None,
+            Replica::Object(settings) => Some(settings.server()),
+        }
+    }
+
     /// The URL, without options and secrets.
     pub fn url(&self) -> String {
         match self {
