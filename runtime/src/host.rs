@@ -139,12 +139,9 @@ async fn run_all(
     let mut tasks = Vec::new();
     for (number, job) in jobs.into_iter().enumerate() {
         let mut job = job;
-        let store = match place::open(&job.replica, &net) {
-            Ok((store, layout)) => {
-                job.engine.create_if_absent = store.capabilities().create_if_absent;
-                Arc::new(StorePort::new(store, layout))
-            }
-            Err(error) => return misconfigured(&error.to_string(), &error.hint.unwrap_or_default()),
+        let store = match open_store(&mut job, &net) {
+            Ok(store) => store,
+            Err(exit) => return exit,
         };
         let claims = job.engine.create_if_absent;
         let server = job.replica.server().filter(|_| claims);
@@ -182,6 +179,14 @@ async fn run_all(
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
     Exit::Misconfigured { error: error.into(), hint: hint.into() }
+}
+
+/// Opens the store of a job, and takes over what it claims.
+fn open_store(job: &mut ReplicateJob, net: &Net) -> Result<Arc<StorePort>, Exit> {
+    let (store, layout) = place::open(&job.replica, net)
+        .map_err(|error| misconfigured(&error.to_string(), &error.hint.unwrap_or_default()))?;
+    job.engine.create_if_absent = store.capabilities().create_if_absent;
+    Ok(Arc::new(StorePort::new(store, layout)))
 }
 
 fn start_one<'a>(
