@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Moto`] | moto 5.2.5 | PyPI | exact |
 //! | [`Azurite`] | azurite 3.37.0 on Node.js 24 | npm, PyPI | exact |
-//! | [`Gcs`] | fake-gcs-server | PyPI, a wheel with the program in it | see its module |
+//! | [`Gcs`] | our own, and fake-gcs-server | this crate; PyPI, a wheel with the program in it | exact; in part |
 //! | [`Webdav`] | WsgiDAV 4.4.0 | PyPI | none |
 //! | [`Rclone`] | `rclone serve s3` 1.75.2 | PyPI, a wheel with the program in it | accepted and ignored |
 //!

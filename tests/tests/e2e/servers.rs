@@ -8,7 +8,7 @@ use driftless_tests::http::{self, Request, Response};
 use driftless_tests::objects::Objects;
 use driftless_tests::proc;
 use driftless_tests::s3::Bucket;
-use driftless_tests::servers::{Moto, Process, Rclone, Webdav, azurite, gcs, moto};
+use driftless_tests::servers::{Gcs, Moto, Process, Rclone, Webdav, azurite, gcs, moto};
 use driftless_tests::sign::S3Key;
 use driftless_tests::{PATIENCE, wait_for};
 
@@ -108,7 +108,18 @@ fn gcs_is_a_store_of_google() {
     keeps_objects(&bucket);
     for i in 0..10 {
         assert_eq!(race(|body| bucket.create_object(&format!("race/{i}"), body)), (1, vec![412]));
+        let key = format!("race/resumable/{i}");
+        assert_eq!(race(|body| bucket.create_object_resumably(&key, body)), (1, vec![412]));
     }
+}
+
+#[test]
+fn fake_gcs_ignores_conditions_of_resumable_uploads() {
+    let gcs = Gcs::start_fake();
+    let bucket = gcs.bucket("objects");
+    keeps_objects(&bucket);
+    assert_eq!(bucket.create_object_resumably("x", b"1"), 200);
+    assert_eq!(bucket.create_object_resumably("x", b"2"), 200, "it should have been refused, and was not");
 }
 
 #[test]
