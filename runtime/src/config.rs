@@ -39,6 +39,18 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Option<Duration>,
+    /// How long to wait between two attempts of the final sync.
+    pub shutdown_sync_interval: Option<Duration>,
+    /// A command to run beside the replication, which ends with it.
+    pub exec: Option<String>,
+    /// Where metrics are served, as `host:port`; the host may be left out.
+    pub addr: Option<String>,
+    /// Where a heartbeat goes, an HTTP or HTTPS URL.
+    pub heartbeat_url: Option<String>,
+    /// How often a heartbeat goes out, at least a minute.
+    pub heartbeat_interval: Option<Duration>,
+    /// The control socket.
+    pub socket: Socket,
     /// What a person should know about the file.
     pub warnings: Vec<String>,
 }
@@ -52,6 +64,19 @@ pub struct Database {
     pub replica: Replica,
     /// Settings of the engine.
     pub engine: engine::Config,
+    /// Whether to restore the database from its replica before it is followed, if it is not there.
+    pub restore_if_db_not_exists: bool,
+}
+
+/// The control socket; `None` where the file does not say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Socket {
+    /// Whether to open one at `path`.
+    pub enabled: Option<bool>,
+    /// Where it is, absolute.
+    pub path: Option<PathBuf>,
+    /// Its permission bits, 0 to 0o777.
+    pub permissions: Option<u32>,
 }
 
 /// What to log and where; `None` where the file does not say.

@@ -8,19 +8,21 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::Async;
 use driftless_adapters::fs::{Fs as _, RealFs};
 use driftless_core::engine::{Phase, Status};
 use driftless_core::ids::Mono;
-use driftless_core::machine::Exit;
+use driftless_core::machine::{Event, Exit};
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::host::{Shared, ask_all};
+use crate::host::Host;
+use crate::host::databases::Entry;
 
 /// Holds a state directory for this process.
 pub struct StateLock(#[expect(dead_code, reason = "the descriptor holds the lock")] std::fs::File);
@@ -56,7 +58,7 @@ fn socket_path(directory: &Path) -> PathBuf {
 }
 
 /// Serves the socket for as long as the process runs.
-pub(crate) async fn serve(shared: Shared, directory: PathBuf) {
+pub(crate) async fn serve(host: Rc<Host>, directory: PathBuf) {
     let path = socket_path(&directory);
     // A socket of a dead process: the lock says that there is no living one.
     let _ = std::fs::remove_file(&path);
@@ -71,7 +73,7 @@ pub(crate) async fn serve(shared: Shared, directory: PathBuf) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 // One at a time: a question is answered in microseconds.
-                let _ = answer(stream, &shared).await;
+                let _ = answer(stream, &host).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket failed");
@@ -81,7 +83,7 @@ pub(crate) async fn serve(shared: Shared, directory: PathBuf) {
     }
 }
 
-async fn answer(mut stream: Async<UnixStream>, shared: &Shared) -> io::Result<()> {
+async fn answer(mut stream: Async<UnixStream>, host: &Host) -> io::Result<()> {
     let asked = async {
         let mut request = [0; 64];
         let n = stream.read(&mut request).await?;
@@ -94,17 +96,17 @@ async fn answer(mut stream: Async<UnixStream>, shared: &Shared) -> io::Result<()
     let request = futures_lite::future::or(asked, timeout).await?;
     let reply = if request.starts_with(b"status") {
         let asked = clock::mono();
-        ask_all(shared);
+        host.for_each(|entry| entry.send(Event::SourceChanged));
         async_io::Timer::after(Duration::from_millis(20)).await;
         // The answer is of now: one that is a look old would say "all replicated" of a commit that
         // whoever asks has just made. A database that is followed is looked at four times a second.
         for _ in 0..50 {
-            if all_looked_since(shared, asked) {
+            if all_looked_since(host, asked) {
                 break;
             }
             async_io::Timer::after(Duration::from_millis(10)).await;
         }
-        status(shared)
+        status(host)
     } else {
         json!({ "error": "unknown request" })
     };
@@ -113,27 +115,29 @@ async fn answer(mut stream: Async<UnixStream>, shared: &Shared) -> io::Result<()
 }
 
 /// Whether each database that is followed has been looked at since then.
-fn all_looked_since(shared: &Shared, asked: Mono) -> bool {
-    shared.borrow().iter().filter(|running| !running.ended).all(|running| {
-        running.status.as_ref().is_none_or(|status| {
+fn all_looked_since(host: &Host, asked: Mono) -> bool {
+    let mut looked = true;
+    host.for_each(|entry| {
+        let status = entry.status.as_ref().filter(|_| entry.is_live());
+        looked &= status.is_none_or(|status| {
             status.phase != Phase::Following || status.looked_at.is_some_and(|at| at >= asked)
-        })
-    })
+        });
+    });
+    looked
 }
 
-fn status(shared: &Shared) -> Value {
-    let databases: Vec<Value> = shared
-        .borrow()
-        .iter()
-        .map(|running| {
-            let mut value = running.status.as_ref().map_or(json!({}), describe);
-            value["database"] = json!(running.database.display().to_string());
-            value["replica"] = json!(running.replica.place());
-            value["ended"] = json!(running.ended);
-            value
-        })
-        .collect();
+fn status(host: &Host) -> Value {
+    let mut databases = Vec::new();
+    host.for_each(|entry| databases.push(entry_status(entry)));
     json!({ "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "databases": databases })
+}
+
+fn entry_status(entry: &Entry) -> Value {
+    let mut value = entry.status.as_ref().map_or(json!({}), describe);
+    value["database"] = json!(entry.database.display().to_string());
+    value["replica"] = json!(entry.replica.place());
+    value["ended"] = json!(entry.exit().is_some());
+    value
 }
 
 /// A status as JSON; the field names are those of `driftless status -json`.

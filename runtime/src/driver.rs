@@ -41,6 +41,20 @@ pub struct Ports {
     pub scratch: Option<Arc<Mutex<Scratch<RealFs>>>>,
     /// The file that a restore builds.
     pub output: Option<Arc<Mutex<OutputPort<RealFs>>>>,
+    /// Held by everything of this machine that runs on a thread.
+    pub tenure: Tenure,
+}
+
+/// Tells when the last call of an ended machine has returned: what runs on a thread cannot be
+/// cancelled, and it holds the database's link and the journal until then.
+#[derive(Clone, Default)]
+pub struct Tenure(Arc<()>);
+
+impl Tenure {
+    /// Whether nobody else holds it.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 /// A machine on an executor.
@@ -160,13 +174,16 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
         }),
         Request::State(request) => Outcome::State(match ports.state {
-            Some((journal, database)) => unblock(move || perform_state(&request, &journal, database)).await,
+            Some((journal, database)) => {
+                let tenure = ports.tenure;
+                on_thread(tenure, move || perform_state(&request, &journal, database)).await
+            }
             None => Err("there is no local state".into()),
         }),
         Request::Scratch(request) => Outcome::Scratch(match ports.scratch {
             Some(scratch) => {
                 let perform = move || scratch.lock().expect("no holder panics").perform(&request);
-                unblock(perform).await.map_err(|error| error.to_string())
+                on_thread(ports.tenure, perform).await.map_err(|error| error.to_string())
             }
             None => Err("there is no room to put anything aside".into()),
         }),
@@ -180,13 +197,25 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
 
 async fn perform_source(request: SourceRequest, ports: Ports) -> Result<SourceReply, SourceError> {
     match ports.source {
-        Some(source) => unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
+        Some(source) => {
+            on_thread(ports.tenure, move || source.lock().expect("no holder panics").perform(&request)).await
+        }
         None => Err(SourceError {
             kind: SourceErrorKind::Missing,
             text: "there is no source".into(),
             index: None,
         }),
     }
+}
+
+/// Runs on a thread what uses the database or the journal.
+async fn on_thread<T: Send + 'static>(tenure: Tenure, work: impl FnOnce() -> T + Send + 'static) -> T {
+    unblock(move || {
+        let done = work();
+        drop(tenure);
+        done
+    })
+    .await
 }
 
 fn perform_state(
@@ -196,7 +225,10 @@ fn perform_state(
 ) -> Result<StateReply, String> {
     let mut journal = journal.lock().expect("no holder panics");
     let done = match request {
-        StateRequest::Load => return Ok(StateReply::Records(journal.load_records(database))),
+        StateRequest::Load => {
+            let records = journal.load_records(database).map_err(|error| error.to_string())?;
+            return Ok(StateReply::Records(records));
+        }
         StateRequest::Append(record) => journal.append(database, record),
         StateRequest::Rewrite(records) => journal.rewrite(database, records),
         StateRequest::Sync => journal.sync(),

@@ -1,39 +1,48 @@
 //! The process: its databases, their watches, its signals, its control socket.
+//!
+//! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
+//! configuration, the control socket, a configuration that is read again) goes through
+//! `Host::add`, which refuses a file or a replica that is taken ([`twins`]), and ends it by
+//! telling its engine to finish and waiting until nothing of it is left ([`running`]).
 
+mod changes;
+pub(crate) mod databases;
 mod probes;
+mod running;
+mod signals;
+pub(crate) mod twins;
+mod watching;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_signal::{Signal, Signals};
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
-use driftless_core::engine::{Config, Replicator, Status};
-use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
-use futures_lite::StreamExt as _;
+use driftless_core::engine::Config;
+use driftless_core::ids::Mono;
+use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
-use smol::channel::{Receiver, Sender};
+use smol::channel::Sender;
 
-use crate::clock;
 use crate::config::Replica;
 use crate::control;
-use crate::driver::{self, Driver, POLL_INTERVAL, Ports};
-use crate::log;
+use crate::driver::{Driver, Ports};
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
-use crate::port::scratch::Scratch;
-use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
-use crate::sqlite::LinkOptions;
-use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
-use probes::Probes;
+
+use self::changes::Changes;
+use self::databases::{Entry, Life, Origin};
+use self::probes::Probes;
+use self::twins::{Refusal, Twins};
 
 /// One database and where it is replicated.
 #[derive(Clone, Debug)]
@@ -61,22 +70,23 @@ impl Default for ReplicateOptions {
     }
 }
 
-/// A watched batch is followed by this pause; what happens in it is one more batch. In a pause that
-/// another file's change began, an application can fill the WAL as fast as it likes.
-const BATCH_PAUSE: Duration = Duration::from_millis(25);
-
-/// A database of this process, as others see it.
-pub(crate) struct Running {
-    pub(crate) database: PathBuf,
-    pub(crate) replica: Replica,
-    pub(crate) sender: Sender<Event>,
-    pub(crate) status: Option<Status>,
-    pub(crate) wants_events: bool,
-    pub(crate) ended: bool,
+/// The process as its tasks see it.
+pub(crate) struct Host {
+    executor: Rc<LocalExecutor<'static>>,
+    net: Net,
+    journal: Arc<Mutex<StateJournal<RealFs>>>,
+    databases: RefCell<BTreeMap<u32, Entry>>,
+    next_number: Cell<u32>,
+    probes: Probes,
+    pub(crate) changes: Changes,
+    /// Says that other databases run now.
+    watches: Sender<()>,
+    /// Says that a database wants events again.
+    events_wanted: Sender<()>,
+    /// The process is ending: nothing new begins.
+    closing: Cell<bool>,
+    shutdown_sync_timeout: Cell<Duration>,
 }
-
-/// The databases of this process.
-pub(crate) type Shared = Rc<RefCell<Vec<Running>>>;
 
 /// The state directory that a database has unless told otherwise.
 pub fn default_state_dir(database: &Path) -> PathBuf {
@@ -103,11 +113,11 @@ fn block_on<'a, F: Future>(future: impl FnOnce(Rc<LocalExecutor<'a>>, Net) -> F)
 async fn run_all(
     jobs: Vec<ReplicateJob>,
     options: ReplicateOptions,
-    executor: Rc<LocalExecutor<'_>>,
+    executor: Rc<LocalExecutor<'static>>,
     net: Net,
 ) -> Exit {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match Signals::new([Signal::Term, Signal::Int]) {
+    let signals = match signals::listen() {
         Ok(signals) => signals,
         Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
     };
@@ -133,45 +143,30 @@ async fn run_all(
             return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
         }
     };
-    let shared: Shared = Rc::new(RefCell::new(Vec::new()));
+    let (watches, databases_changed) = smol::channel::bounded(1);
     let (events_wanted, wanted) = smol::channel::bounded(1);
-    let probes = Probes::new(Rc::clone(&executor));
-    let mut tasks = Vec::new();
-    for (number, job) in jobs.into_iter().enumerate() {
-        let mut job = job;
-        let store = match open_store(&mut job, &net) {
-            Ok(store) => store,
-            Err(exit) => return exit,
-        };
-        let claims = job.engine.create_if_absent;
-        let server = job.replica.server().filter(|_| claims);
-        let task = start_one(
-            number as u32,
-            job,
-            Arc::clone(&store),
-            &journal,
-            &shared,
-            events_wanted.clone(),
-            &executor,
-        );
-        if let Some(server) = server {
-            let sender = shared.borrow().last().expect("just started").sender.clone();
-            probes.tell(server, &store, sender);
-        }
-        tasks.push(task);
+    let host = Rc::new(Host {
+        executor: executor.clone(),
+        net,
+        journal,
+        databases: RefCell::default(),
+        next_number: Cell::new(0),
+        probes: Probes::new(executor.clone()),
+        changes: Changes::default(),
+        watches,
+        events_wanted,
+        closing: Cell::new(false),
+        shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
+    });
+    if let Err(refusal) = host.begin(jobs) {
+        return misconfigured(&refusal.error, &refusal.hint);
     }
     let helpers = [
-        executor.spawn(watch_all(shared.clone(), wanted)),
-        executor.spawn(serve_signals(signals, shared.clone(), options.shutdown_sync_timeout)),
-        executor.spawn(control::serve(shared.clone(), directory)),
+        executor.spawn(watching::watch(host.clone(), databases_changed, wanted)),
+        executor.spawn(signals::serve(signals, host.clone())),
+        executor.spawn(control::serve(host.clone(), directory)),
     ];
-    let mut worst = Exit::Done;
-    for task in tasks {
-        let exit = task.await;
-        if exit.code() > worst.code() {
-            worst = exit;
-        }
-    }
+    let worst = host.changes.until(|| host.ended()).await;
     drop(helpers);
     drop(lock);
     worst
@@ -181,176 +176,97 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
     Exit::Misconfigured { error: error.into(), hint: hint.into() }
 }
 
-/// Opens the store of a job, and takes over what it claims.
-fn open_store(job: &mut ReplicateJob, net: &Net) -> Result<Arc<StorePort>, Exit> {
-    let (store, layout) = place::open(&job.replica, net)
-        .map_err(|error| misconfigured(&error.to_string(), &error.hint.unwrap_or_default()))?;
-    job.engine.create_if_absent = store.capabilities().create_if_absent;
-    Ok(Arc::new(StorePort::new(store, layout)))
-}
-
-fn start_one<'a>(
-    number: u32,
-    job: ReplicateJob,
-    store: Arc<StorePort>,
-    journal: &Arc<Mutex<StateJournal<RealFs>>>,
-    shared: &Shared,
-    events_wanted: Sender<()>,
-    executor: &Rc<LocalExecutor<'a>>,
-) -> smol::Task<Exit> {
-    let name = format!("{}\n{}", job.database.display(), job.replica.place());
-    let (number_in_journal, written) = journal.lock().expect("no holder panics").number(&name);
-    if let Err(error) = written {
-        tracing::warn!(database = %job.database.display(), %error, "local state cannot be written");
+impl Host {
+    /// Adds and starts the first databases, all or none.
+    fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
+        let mut twins = Twins::default();
+        for job in &jobs {
+            twins.take(&job.database, &job.replica)?;
+            place::open(&job.replica, &self.net).map_err(refused)?;
+        }
+        for job in jobs {
+            let number = self.insert(job, Origin::Given);
+            running::start(self, number).map_err(refused)?;
+        }
+        Ok(())
     }
-    let scratch = journal.lock().expect("no holder panics").directory().join(format!("scratch-{number}"));
-    let files = RealFiles::new(job.database.clone());
-    let source = SourcePort::new(job.database.clone(), files, LinkOptions::default());
-    let ports = Ports {
-        source: Some(Arc::new(Mutex::new(source))),
-        store: Some(store),
-        state: Some((Arc::clone(journal), number_in_journal)),
-        scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
-        output: None,
-    };
-    let machine = Replicator::new(ReplicaId(number), driver::entropy(), job.engine.clone());
-    let mut driver = Driver::new(machine, ports, executor.clone());
-    let index = shared.borrow().len();
-    shared.borrow_mut().push(Running {
-        database: job.database.clone(),
-        replica: job.replica.clone(),
-        sender: driver.sender(),
-        status: None,
-        wants_events: true,
-        ended: false,
-    });
-    let shared = shared.clone();
-    executor.spawn(async move {
-        let database = job.database.display().to_string();
-        let exit = driver
-            .run(|machine, notice| match notice {
-                Some(notice) => {
-                    log::notice(&database, notice);
-                    if matches!(notice.fact, Fact::Detached { .. }) {
-                        crate::port::buffers::clear();
-                        crate::memory::give_back();
-                    }
-                }
-                None => {
-                    let running = &mut shared.borrow_mut()[index];
-                    let wanted = core::mem::replace(&mut running.wants_events, machine.wants_events());
-                    if running.wants_events && !wanted {
-                        // A full channel says it already.
-                        let _ = events_wanted.try_send(());
-                    }
-                    running.status = Some(machine.status());
-                }
-            })
-            .await;
-        shared.borrow_mut()[index].ended = true;
-        log::exit(&database, &exit);
-        exit
-    })
-}
 
-/// Tells each database of changes in its directory.
-async fn watch_all(shared: Shared, wanted: Receiver<()>) {
-    let mut watcher = Watcher::new();
-    let mut polls = PollWatcher::new();
-    let databases: Vec<PathBuf> = shared.borrow().iter().map(|running| running.database.clone()).collect();
-    let mut waiting = Vec::new();
-    for database in &databases {
-        let directory = directory_of(database);
-        match watcher.watch(&directory) {
-            Ok(WatchMode::Events) => {}
-            Ok(WatchMode::Poll(reason)) => {
-                tracing::warn!(database = %database.display(), ?reason, "changes are found by polling every second");
-                polls.add(database);
+    fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        let entry = Entry::new(job.database, job.replica, job.engine, origin);
+        self.databases.borrow_mut().insert(number, entry);
+        number
+    }
+
+    /// Changes a database and tells whoever waits; the default if it has been forgotten.
+    fn change<T: Default>(&self, number: u32, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let changed = self.databases.borrow_mut().get_mut(&number).map(change).unwrap_or_default();
+        self.changes.tell();
+        changed
+    }
+
+    /// Looks at a database; `None` if it has been forgotten.
+    pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.databases.borrow().get(&number).map(look)
+    }
+
+    /// Looks at all databases, in the order in which they were added.
+    pub(crate) fn for_each(&self, look: impl FnMut(&Entry)) {
+        self.databases.borrow().values().for_each(look);
+    }
+
+    /// The databases whose engines may still act.
+    fn live_databases(&self) -> Vec<PathBuf> {
+        let databases = self.databases.borrow();
+        databases.values().filter(|entry| entry.is_live()).map(|entry| entry.database.clone()).collect()
+    }
+
+    fn wants_events(&self) -> bool {
+        self.databases.borrow().values().any(|entry| entry.wants_events)
+    }
+
+    /// Says so to the watcher. A full channel says it already.
+    fn events_are_wanted(&self) {
+        let _ = self.events_wanted.try_send(());
+    }
+
+    /// Tells the watcher that other databases run. A full channel says it already.
+    fn watches_changed(&self) {
+        let _ = self.watches.try_send(());
+    }
+
+    fn name_in_journal(&self, entry: &Entry) -> String {
+        format!("{}\n{}", entry.database.display(), entry.replica.place())
+    }
+
+    /// Tells a database that runs to finish; one that was told already is left to it.
+    fn finish(&self, number: u32, deadline: Mono) {
+        self.change(number, |entry| {
+            if entry.life == Life::Running {
+                entry.life = Life::Stopping;
+                entry.send(Event::Shutdown { deadline });
             }
-            Err(error) => {
-                tracing::warn!(directory = %directory.display(), %error, "the directory cannot be watched yet");
-                waiting.push(database.clone());
-            }
-        }
+        });
     }
-    let events = watch_events(&shared, &mut watcher, &wanted);
-    if polls.is_empty() && waiting.is_empty() {
-        return events.await;
-    }
-    let polling = async {
-        loop {
-            async_io::Timer::after(POLL_INTERVAL).await;
-            for event in polls.poll() {
-                dispatch(&shared, &event);
-            }
-            waiting.retain(|database| {
-                let there = directory_of(database).is_dir();
-                if there {
-                    polls.add(database);
-                    dispatch(&shared, &WatchEvent::Changed(database.clone()));
-                }
-                !there
-            });
-        }
-    };
-    futures_lite::future::zip(events, polling).await;
-}
 
-async fn watch_events(shared: &Shared, watcher: &mut Watcher, wanted: &Receiver<()>) {
-    loop {
-        match watcher.next().await {
-            Ok(events) => events.iter().for_each(|event| dispatch(shared, event)),
-            Err(error) => tracing::warn!(%error, "reading file events failed"),
-        }
-        async_io::Timer::after(BATCH_PAUSE).await;
-        // While every database plans its own next look, events would tell nothing.
-        while shared.borrow().iter().all(|running| !running.wants_events) {
-            wanted.recv().await.expect("the process holds a sender");
-        }
-    }
-}
-
-fn directory_of(database: &Path) -> PathBuf {
-    match database.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn dispatch(shared: &Shared, event: &WatchEvent) {
-    for running in shared.borrow().iter().filter(|running| !running.ended) {
-        let concerned = match event {
-            WatchEvent::Changed(path) => is_of(path, &running.database),
-            WatchEvent::Overflow => true,
-            WatchEvent::DirectoryGone(directory) => *directory == directory_of(&running.database),
+    /// The worst end, once all databases have come to theirs.
+    fn ended(&self) -> Option<Exit> {
+        let databases = self.databases.borrow();
+        let over = |entry: &Entry| match entry.life {
+            Life::Ended(_) | Life::Leaving { asked: false, .. } => true,
+            Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
+            Life::Running | Life::Stopping => false,
         };
-        if concerned {
-            // The driver holds the receiver until the database has ended.
-            let _ = running.sender.try_send(Event::SourceChanged);
+        if !databases.values().all(over) {
+            return None;
         }
+        let exits = databases.values().filter_map(Entry::exit);
+        Some(exits.max_by_key(|exit| exit.code()).cloned().unwrap_or(Exit::Done))
     }
 }
 
-/// Whether a path is the database or its `-wal`; `-shm` changes with every reader and tells
-/// nothing.
-fn is_of(path: &Path, database: &Path) -> bool {
-    let (Some(name), Some(base)) = (path.file_name(), database.file_name()) else { return false };
-    let (name, base) = (name.as_encoded_bytes(), base.as_encoded_bytes());
-    name.strip_prefix(base).is_some_and(|suffix| matches!(suffix, b"" | b"-wal" | b"-journal"))
-}
-
-/// The first signal asks for a final sync, the second stops at once.
-async fn serve_signals(mut signals: Signals, shared: Shared, timeout: Duration) {
-    while let Some(signal) = signals.next().await {
-        match signal {
-            Ok(signal) => tracing::info!(?signal, "stopping"),
-            Err(error) => tracing::warn!(%error, "a signal was not understood"),
-        }
-        let deadline = clock::mono().after(timeout);
-        for running in shared.borrow().iter() {
-            let _ = running.sender.try_send(Event::Shutdown { deadline });
-        }
-    }
+fn refused(error: StoreError) -> Refusal {
+    Refusal { hint: error.hint.clone().unwrap_or_default(), error: error.to_string() }
 }
 
 /// Runs a machine that needs no source to its end, on a replica.
@@ -371,11 +287,9 @@ pub fn run_machine<M: Machine>(
     block_on(async |executor, net| {
         let (store, layout) = place::open(replica, &net)?;
         let ports = Ports {
-            source: None,
             store: Some(Arc::new(StorePort::new(store, layout))),
-            state: None,
-            scratch: None,
             output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
+            ..Ports::default()
         };
         let mut driver = Driver::new(machine, ports, executor);
         let exit = driver
@@ -410,13 +324,6 @@ pub fn with_store<T>(
 /// When it does not answer.
 pub fn query_status(state_dir: &Path) -> std::io::Result<Option<serde_json::Value>> {
     control::query(state_dir)
-}
-
-/// Names of databases and their senders, for tests and for the control socket.
-pub(crate) fn ask_all(shared: &Shared) {
-    for running in shared.borrow().iter().filter(|running| !running.ended) {
-        let _ = running.sender.try_send(Event::SourceChanged);
-    }
 }
 
 /// Gives memory back to the system instead of keeping an arena for each thread.

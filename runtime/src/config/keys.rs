@@ -45,10 +45,13 @@ pub const TOP: &[Key] = &[
     used("shutdown-sync-timeout"),
     used("sync-interval"),
     used("min-checkpoint-page-count"),
-    refused("exec", "start the application by its own means, and leave the key out"),
-    idle("addr"),
+    used("exec"),
+    used("addr"),
+    used("socket"),
+    used("heartbeat-url"),
+    used("heartbeat-interval"),
+    used("shutdown-sync-interval"),
     idle("mcp-addr"),
-    idle("socket"),
     idle("levels"),
     idle("snapshot"),
     idle("retention"),
@@ -57,9 +60,6 @@ pub const TOP: &[Key] = &[
     idle("verify-compaction"),
     idle("l0-retention"),
     idle("l0-retention-check-interval"),
-    idle("shutdown-sync-interval"),
-    idle("heartbeat-url"),
-    idle("heartbeat-interval"),
     idle("auto-recover"),
     idle("meta-dir"),
     idle("max-sync-wal-bytes"),
@@ -80,10 +80,7 @@ pub const DATABASE: &[Key] = &[
     refused("pattern", "list each database under dbs with its path"),
     refused("recursive", "list each database under dbs with its path"),
     refused("watch", "list each database under dbs with its path"),
-    refused(
-        "restore-if-db-not-exists",
-        "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
-    ),
+    used("restore-if-db-not-exists"),
     idle("meta-dir"),
     idle("monitor-interval"),
     idle("checkpoint-interval"),
@@ -155,3 +152,6 @@ pub const REPLICA_SHARED: &[Key] = &[
 
 /// Keys of `logging`.
 pub const LOGGING: &[Key] = &[used("level"), used("type"), used("format"), used("stderr"), idle("source")];
+
+/// Keys of `socket`.
+pub const SOCKET: &[Key] = &[used("enabled"), used("path"), used("permissions")];

@@ -7,8 +7,12 @@ use driftless_core::engine;
 
 use super::keys::{self, Key, Use};
 use super::yaml::{Entry, LineError, Node, Value};
-use super::{Config, Database, Logging, Replica, ReplicaError, absolute, duration};
+use super::{Config, Database, Logging, Replica, ReplicaError, Socket, absolute, duration};
 use crate::cli::suggest::nearest;
+
+/// Litestream's bound as well: a heartbeat is for a service that counts in minutes.
+const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
+const SHUTDOWN_SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 type Result<T> = std::result::Result<T, LineError>;
 
@@ -20,7 +24,16 @@ pub(super) fn config(root: &Node, warnings: Vec<String>) -> Result<Config> {
     let mut defaults = engine::Config::default();
     top.engine_settings(&mut defaults)?;
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
+    config.shutdown_sync_interval =
+        top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;
     config.state_dir = top.path("state-dir")?;
+    config.exec = top.filled("exec")?.map(str::to_owned);
+    config.addr = top.filled("addr")?.map(str::to_owned);
+    config.heartbeat_url = heartbeat_url(&top)?;
+    config.heartbeat_interval = top.duration_from("heartbeat-interval", HEARTBEAT_INTERVAL_MIN)?;
+    if let Some(entry) = top.entry("socket") {
+        config.socket = socket(&entry.value, &mut config.warnings)?;
+    }
     if let Some(entry) = top.entry("logging") {
         config.logging = logging(&entry.value, &mut config.warnings)?;
     }
@@ -43,6 +56,34 @@ fn logging(node: &Node, warnings: &mut Vec<String>) -> Result<Logging> {
         format: format.map(str::to_owned),
         stderr: scope.boolean("stderr")?,
     })
+}
+
+fn socket(node: &Node, warnings: &mut Vec<String>) -> Result<Socket> {
+    let scope = Scope::new(node, "socket", &[keys::SOCKET], warnings)?;
+    let permissions = match scope.entry("permissions") {
+        None => None,
+        Some(entry) => Some(permission_bits(text(&entry.value, "permissions")?).ok_or_else(|| {
+            LineError::new(entry.line, "permissions are three octal digits").hint("write 0600")
+        })?),
+    };
+    Ok(Socket { enabled: scope.boolean("enabled")?, path: scope.path("path")?, permissions })
+}
+
+/// Permission bits as YAML's readers take them, all of them octal.
+fn permission_bits(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    u32::from_str_radix(digits, 8).ok().filter(|bits| *bits <= 0o777)
+}
+
+fn heartbeat_url(top: &Scope<'_>) -> Result<Option<String>> {
+    let Some(url) = top.filled("heartbeat-url")? else { return Ok(None) };
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let line = top.entry("heartbeat-url").map_or(0, |entry| entry.line);
+        return Err(LineError::new(line, "heartbeat-url is an http or https url")
+            .hint("write heartbeat-url: https://host/path"));
+    }
+    Ok(Some(url.to_owned()))
 }
 
 /// A database, and the state directory it asks for.
@@ -84,7 +125,8 @@ fn database(
             .hint("keep one of them"));
         }
     };
-    Ok((Database { path, replica, engine }, state_dir))
+    let restore_if_db_not_exists = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
+    Ok((Database { path, replica, engine, restore_if_db_not_exists }, state_dir))
 }
 
 fn replica(node: &Node, engine: &mut engine::Config, warnings: &mut Vec<String>) -> Result<Replica> {
@@ -226,6 +268,11 @@ impl<'a> Scope<'a> {
         self.entry(name).map(|entry| text(&entry.value, name)).transpose()
     }
 
+    /// Text that says something: empty text is as good as none.
+    fn filled(&self, name: &str) -> Result<Option<&'a str>> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
+    }
+
     fn path(&self, name: &str) -> Result<Option<PathBuf>> {
         let Some(entry) = self.entry(name) else { return Ok(None) };
         let path = text(&entry.value, name)?;
@@ -240,6 +287,16 @@ impl<'a> Scope<'a> {
         let Some(entry) = self.entry(name) else { return Ok(None) };
         let wrong = |error| LineError::new(entry.line, format!("{name}: {error}"));
         duration::parse(text(&entry.value, name)?).map(Some).map_err(wrong)
+    }
+
+    fn duration_from(&self, name: &str, least: Duration) -> Result<Option<Duration>> {
+        match self.duration(name)? {
+            Some(duration) if duration < least => {
+                let line = self.entry(name).map_or(0, |entry| entry.line);
+                Err(LineError::new(line, format!("{name} is at least {}", duration::show(least))))
+            }
+            duration => Ok(duration),
+        }
     }
 
     fn boolean(&self, name: &str) -> Result<Option<bool>> {

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Socket};
 
 fn parse(text: &str) -> Config {
     Config::parse(text, None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
@@ -55,14 +55,40 @@ fn settings_are_inherited_and_overridden() {
 #[test]
 fn idle_keys_are_told_and_the_rest_works() {
     let config = parse(
-        "addr: ':9090'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
+        "mcp-addr: ':3001'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
          dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
     );
     assert_eq!(config.databases.len(), 1);
     assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
-    assert_eq!(config.warnings[0], "line 1: addr has no effect in this release");
+    assert_eq!(config.warnings[0], "line 1: mcp-addr has no effect in this release");
     assert_eq!(parse("dbs: []"), Config::default());
     assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn the_service_is_described() {
+    let config = parse(
+        "exec: app -x\naddr: ':9090'\nheartbeat-url: https://beat/1\nheartbeat-interval: 5m\n\
+         socket: {enabled: true, path: /run/d.sock, permissions: 0660}\nshutdown-sync-interval: 500ms\n\
+         dbs: [{path: /a, replica: /ra, restore-if-db-not-exists: true}, {path: /b, replica: /rb}]",
+    );
+    assert_eq!(config.warnings, [""; 0]);
+    assert_eq!(config.exec.as_deref(), Some("app -x"));
+    assert_eq!(config.addr.as_deref(), Some(":9090"));
+    assert_eq!(config.heartbeat_url.as_deref(), Some("https://beat/1"));
+    assert_eq!(config.heartbeat_interval, Some(Duration::from_secs(300)));
+    assert_eq!(config.shutdown_sync_interval, Some(Duration::from_millis(500)));
+    let socket = Socket { enabled: Some(true), path: Some("/run/d.sock".into()), permissions: Some(0o660) };
+    assert_eq!(config.socket, socket);
+    let restored: Vec<bool> =
+        config.databases.iter().map(|database| database.restore_if_db_not_exists).collect();
+    assert_eq!(restored, [true, false]);
+    assert_eq!(parse("exec: ''\naddr: ''\nheartbeat-url: ''\nsocket:"), Config::default());
+    check_error("heartbeat-url: ftp://x", 1, "http or https", "https://host/path");
+    check_error("heartbeat-interval: 59s", 1, "heartbeat-interval is at least 1m", "");
+    check_error("shutdown-sync-interval: 0", 1, "at least 1ms", "");
+    check_error("socket:\n  permissions: rw", 2, "octal", "0600");
+    check_error("socket:\n  pth: /x", 2, "socket has no key \"pth\"", "path");
 }
 
 #[test]
@@ -112,7 +138,6 @@ fn two_engines_never_share_a_file() {
 
 #[test]
 fn promises_that_cannot_be_kept_are_refused() {
-    check_error("exec: app", 1, "exec is not in this release", "by its own means");
     check_error("dbs:\n- {dir: /d, pattern: '*.db', replica: /r}", 2, "dir is not", "list each database");
     check_error(
         "dbs:\n- path: /a\n  replica:\n    path: /r\n    age: {recipients: [x]}",
@@ -120,13 +145,7 @@ fn promises_that_cannot_be_kept_are_refused() {
         "age is not",
         "encrypted",
     );
-    check_error(
-        "dbs:\n- path: /a\n  replica: /r\n  restore-if-db-not-exists: true",
-        4,
-        "not in this release",
-        "restore",
-    );
-    parse("exec: ''\ndbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
+    parse("dbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
 }
 
 #[test]

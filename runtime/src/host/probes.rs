@@ -15,8 +15,8 @@ use crate::port::store::StorePort;
 
 /// What is known of the servers of this process.
 #[derive(Clone)]
-pub(crate) struct Probes<'a> {
-    executor: Rc<LocalExecutor<'a>>,
+pub(crate) struct Probes {
+    executor: Rc<LocalExecutor<'static>>,
     servers: Rc<RefCell<BTreeMap<String, Server>>>,
 }
 
@@ -26,9 +26,9 @@ enum Server {
     Known(Findings),
 }
 
-impl<'a> Probes<'a> {
+impl Probes {
     /// Nothing is known and nobody is asked.
-    pub(crate) fn new(executor: Rc<LocalExecutor<'a>>) -> Probes<'a> {
+    pub(crate) fn new(executor: Rc<LocalExecutor<'static>>) -> Probes {
         Probes { executor, servers: Rc::default() }
     }
 

@@ -13,7 +13,7 @@
 //! | 8 | CRC-64/ISO of the eight bytes before and the payload |
 //! | n | payload |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
@@ -37,6 +37,8 @@ pub struct StateJournal<F: Fs> {
     end: u64,
     names: BTreeMap<String, u32>,
     records: BTreeMap<u32, Vec<Chunk>>,
+    /// Whose records were handed out, so that another time they are read from the file.
+    handed_out: BTreeSet<u32>,
 }
 
 impl<F: Fs> StateJournal<F> {
@@ -56,6 +58,7 @@ impl<F: Fs> StateJournal<F> {
             end: 0,
             names: BTreeMap::new(),
             records: BTreeMap::new(),
+            handed_out: BTreeSet::new(),
         };
         journal.load(&file)?;
         journal.file = Some(file);
@@ -122,9 +125,27 @@ impl<F: Fs> StateJournal<F> {
         (DatabaseNo(number), written)
     }
 
-    /// The records of a database as they were read, once: they are not kept in memory after.
-    pub fn load_records(&mut self, database: DatabaseNo) -> Vec<Chunk> {
-        self.records.remove(&database.0).unwrap_or_default()
+    /// The number of a database that has one.
+    pub fn number_of(&self, name: &str) -> Option<DatabaseNo> {
+        self.names.get(name).copied().map(DatabaseNo)
+    }
+
+    /// The records of a database. Those that the journal held when it was opened are kept in memory
+    /// until they are asked for; later on they are read from the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn load_records(&mut self, database: DatabaseNo) -> Result<Vec<Chunk>, FsError> {
+        if self.handed_out.insert(database.0) {
+            return Ok(self.records.remove(&database.0).unwrap_or_default());
+        }
+        let mut records = Vec::new();
+        self.each_record(|number, payload| {
+            if number == database.0 {
+                records.push(Chunk::from(payload.to_vec()));
+            }
+        })?;
+        Ok(records)
     }
 
     /// Appends one record.
@@ -175,9 +196,11 @@ impl<F: Fs> StateJournal<F> {
         for (name, number) in &self.names {
             bytes.extend(frame(0, &name_payload(*number, name)));
         }
-        for (number, payload) in self.other_records(database)? {
-            bytes.extend(frame(number, &payload));
-        }
+        self.each_record(|number, payload| {
+            if number != 0 && number != database.0 {
+                bytes.extend(frame(number, payload));
+            }
+        })?;
         for record in records {
             bytes.extend(frame(database.0, record));
         }
@@ -195,12 +218,13 @@ impl<F: Fs> StateJournal<F> {
         }
         self.file = Some(file);
         self.end = bytes.len() as u64;
+        self.records.remove(&database.0);
+        self.handed_out.insert(database.0);
         self.fs.sync_dir(&self.directory)
     }
 
-    /// The records of the other databases, read again from the file.
-    fn other_records(&mut self, database: DatabaseNo) -> Result<Vec<(u32, Vec<u8>)>, FsError> {
-        let mut others = Vec::new();
+    /// Reads the file again, record by record.
+    fn each_record(&mut self, mut take: impl FnMut(u32, &[u8])) -> Result<(), FsError> {
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(self.fs.open_write_or_create(&self.directory.join("journal"))?),
@@ -215,12 +239,10 @@ impl<F: Fs> StateJournal<F> {
         }
         let mut at = MAGIC.len();
         while let Some((number, payload, next)) = parse(&bytes, at) {
-            if number != 0 && number != database.0 {
-                others.push((number, payload.to_vec()));
-            }
+            take(number, payload);
             at = next;
         }
-        Ok(others)
+        Ok(())
     }
 }
 
