@@ -1,7 +1,12 @@
 //! Object stores, reached through opendal over a transport of our own.
 
+mod credentials;
 mod http;
+mod problem;
+mod service;
 pub mod settings;
+mod store;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
@@ -9,9 +14,10 @@ use std::sync::Arc;
 use ::http::Request;
 use smol::Executor;
 
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 use http::{Body, Http, Route};
 use settings::Settings;
+use store::ObjectStore;
 
 /// The longest answer that [`Net::request`] takes, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
@@ -73,7 +79,7 @@ impl Net {
 ///
 /// # Errors
 /// `Misconfigured` for settings that cannot work.
-pub fn open(settings: &Settings, _net: &Net) -> Result<Arc<dyn Store>, StoreError> {
-    let cause = "object stores are not in this release";
-    Err(StoreError::new(StoreErrorKind::Unsupported, settings.url(), cause))
+pub fn open(settings: &Settings, net: &Net) -> Result<Arc<dyn Store>, StoreError> {
+    let place = service::open(settings, &net.http)?;
+    Ok(Arc::new(ObjectStore::new(place, Arc::clone(&net.executor))))
 }
