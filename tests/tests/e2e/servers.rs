@@ -8,9 +8,9 @@ use driftless_tests::http::{self, Request, Response};
 use driftless_tests::objects::Objects;
 use driftless_tests::proc;
 use driftless_tests::s3::Bucket;
-use driftless_tests::servers::{Gcs, Moto, Process, Rclone, Webdav, azurite, gcs, moto};
+use driftless_tests::servers::{Gcs, Moto, Process, Rclone, Tls, Webdav, azurite, gcs, moto};
 use driftless_tests::sign::S3Key;
-use driftless_tests::{PATIENCE, wait_for};
+use driftless_tests::{PATIENCE, python, wait_for};
 
 const ODD_NAME: &str = "ltx/0/a b+c&é<1>.ltx";
 
@@ -145,6 +145,30 @@ fn webdav_serves_a_directory_with_and_without_a_password() {
     http::send(closed.address(), &request("Basic dXNlcjp3cm9uZw==")).expect(401);
     http::send(closed.address(), &request("Basic dXNlcjp3b3Jk")).expect(201);
     assert_eq!(closed.list().len(), 1);
+}
+
+#[test]
+fn tls_is_trusted_by_those_who_are_told_to() {
+    let bucket = moto().bucket("tls");
+    bucket.put("x", b"within");
+    let tls = Tls::before(bucket.server());
+    let client = "
+import ssl, sys, urllib.request
+url, key, authority = sys.argv[1:]
+request = urllib.request.Request(url, headers={'Authorization': key})
+for context in [ssl.create_default_context(), ssl.create_default_context(cafile=authority)]:
+    try:
+        print(urllib.request.urlopen(request, context=context, timeout=30).read().decode())
+    except OSError as error:
+        print(error)
+";
+    let url = format!("{}{}", tls.url(), bucket.target("x"));
+    let signed = bucket.sign(Request::new("GET", &bucket.target("x")));
+    let key = signed.headers.get("authorization").unwrap();
+    let told = python(client, &[url.as_ref(), key.as_ref(), tls.authority().as_os_str()]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("CERTIFICATE_VERIFY_FAILED"), "{told}");
+    assert_eq!(lines[1..], ["within"]);
 }
 
 /// Says that this process is to start a server, tell its process id, and die.
