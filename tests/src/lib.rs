@@ -12,7 +12,10 @@
 //! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
 //! - [`twin`] writes the same into two databases, one beside a replicator and one alone;
 //! - [`proc`] asks the kernel about a process;
-//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
+//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application;
+//! - [`servers`] runs object stores: S3, Azure, GCS, WebDAV, and one that ignores conditions;
+//! - [`objects`] and [`s3`] put objects there, count and compare them, by other code than ours;
+//! - [`proxy`] stands between the product and a store, counts requests, and does harm.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
 
@@ -21,10 +24,17 @@ pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
+pub mod http;
+pub mod objects;
+pub mod port;
 pub mod proc;
 pub mod programs;
+pub mod proxy;
+pub mod s3;
 pub mod scene;
+pub mod servers;
 pub mod sidecar;
+pub mod sign;
 pub mod store_faults;
 pub mod twin;
 
