@@ -27,10 +27,11 @@ pub trait Objects {
             .collect()
     }
 
-    /// First and last TXID of the LTX files of a level below a prefix, in order, as
-    /// [`crate::daemon::ltx_files`] tells them of a directory.
+    /// First and last TXID of the LTX files of a level of a replica, in order, as
+    /// [`crate::daemon::ltx_files`] tells them of a directory. In an object store a level is four hex
+    /// digits (`docs/FORMAT.md`).
     fn ltx_files(&self, prefix: &str, level: u32) -> Vec<(u64, u64)> {
-        let folder = format!("{}/ltx/{level}/", prefix.trim_end_matches('/'));
+        let folder = format!("{}/{level:04x}/", prefix.trim_end_matches('/'));
         let folder = folder.trim_start_matches('/');
         let mut ranges: Vec<(u64, u64)> = self
             .list()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use crate::http::{self, Request, Response, percent_encode};
 use crate::objects::{Objects, elements, unescape};
@@ -27,6 +28,18 @@ pub struct ObjectHead {
     pub storage_class: String,
     /// All header fields of the answer, for encryption and the like.
     pub headers: http::Headers,
+}
+
+/// Lets a program sign with this key, and takes away what the environment says of Amazon otherwise:
+/// other keys, a profile, and a bundle of authorities, with which Litestream does not start.
+pub fn give_key<'a>(command: &'a mut Command, key: &S3Key) -> &'a mut Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("AWS_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("AWS_ACCESS_KEY_ID", &key.id).env("AWS_SECRET_ACCESS_KEY", &key.secret);
+    command.env("AWS_REGION", "us-east-1").env("AWS_EC2_METADATA_DISABLED", "true")
 }
 
 impl Bucket {

@@ -10,6 +10,7 @@
 //!
 //! [`moto`], [`azurite`] and [`gcs`] are shared by all tests of a process, and each test takes a
 //! bucket of its own; a test that fills a store, or wants its own settings, starts one for itself.
+//! [`Tls`] stands before any of them, or before a proxy.
 //! A server dies with the process of its tests, whatever ends that.
 
 mod azurite;
@@ -18,6 +19,7 @@ mod install;
 mod moto;
 mod process;
 mod rclone;
+mod tls;
 mod webdav;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +29,7 @@ pub use gcs::{Gcs, GcsBucket, gcs};
 pub use moto::{Moto, moto};
 pub use process::Process;
 pub use rclone::Rclone;
+pub use tls::Tls;
 pub use webdav::Webdav;
 
 /// A name that no other test of this process has: letters, digits and dashes, as stores want it.

@@ -43,6 +43,16 @@ impl Process {
     /// Starts the server that `command` makes for a port, and waits until it answers a request for
     /// `/`, with whatever status. Fails the test, with the server's log, if it does not.
     pub fn start(name: &'static str, command: impl FnOnce(SocketAddr) -> Command) -> Process {
+        let answers = |address| http::try_send(address, &Request::new("GET", "/")).is_ok();
+        Process::start_until(name, command, answers)
+    }
+
+    /// The same for a server that shows in another way that it is ready.
+    pub fn start_until(
+        name: &'static str,
+        command: impl FnOnce(SocketAddr) -> Command,
+        is_ready: impl Fn(SocketAddr) -> bool,
+    ) -> Process {
         let port = Port::reserve();
         let log = unnamed_file();
         let command = command(port.address());
@@ -62,17 +72,17 @@ impl Process {
         launcher.stdin(Stdio::null()).stdout(out()).stderr(out());
         let child = spawn(launcher).unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let mut process = Process { name, child, port, log };
-        process.await_answer();
+        process.await_ready(is_ready);
         process
     }
 
-    fn await_answer(&mut self) {
-        let answered = poll(START, || {
+    fn await_ready(&mut self, is_ready: impl Fn(SocketAddr) -> bool) {
+        let ready = poll(START, || {
             let ended = self.child.try_wait().expect("our own child");
             assert!(ended.is_none(), "{} has ended: {ended:?}\n{}", self.name, self.log());
-            http::try_send(self.address(), &Request::new("GET", "/")).ok()
+            is_ready(self.address()).then_some(())
         });
-        assert!(answered.is_some(), "{} does not answer within {START:?}:\n{}", self.name, self.log());
+        assert!(ready.is_some(), "{} is not ready within {START:?}:\n{}", self.name, self.log());
     }
 
     /// Where it listens.

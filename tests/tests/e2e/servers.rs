@@ -4,15 +4,17 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
+use driftless_tests::db::open_wal;
 use driftless_tests::http::{self, Request, Response};
 use driftless_tests::objects::Objects;
 use driftless_tests::proc;
-use driftless_tests::s3::Bucket;
-use driftless_tests::servers::{Gcs, Moto, Process, Rclone, Webdav, azurite, gcs, moto};
+use driftless_tests::proxy::Proxy;
+use driftless_tests::s3::{Bucket, give_key};
+use driftless_tests::servers::{Gcs, Moto, Process, Rclone, Tls, Webdav, azurite, gcs, moto};
 use driftless_tests::sign::S3Key;
-use driftless_tests::{PATIENCE, wait_for};
+use driftless_tests::{Daemon, PATIENCE, TempDir, content_lines, litestream, python, wait_for};
 
-const ODD_NAME: &str = "ltx/0/a b+c&é<1>.ltx";
+const ODD_NAME: &str = "0000/a b+c&é<1>.ltx";
 
 /// A store keeps objects under odd names, replaces and deletes them.
 #[track_caller]
@@ -21,7 +23,7 @@ fn keeps_objects(store: &impl Objects) {
     assert_eq!(store.get(ODD_NAME), None);
     store.put(ODD_NAME, b"first");
     store.put(ODD_NAME, b"second one");
-    store.put("app/ltx/0/0000000000000002-0000000000000003.ltx", b"");
+    store.put("app/0000/0000000000000002-0000000000000003.ltx", b"");
     assert_eq!(store.list().get(ODD_NAME), Some(&10));
     assert_eq!(store.get(ODD_NAME).as_deref(), Some(&b"second one"[..]));
     assert_eq!(store.ltx_files("app", 0), [(2, 3)]);
@@ -93,6 +95,45 @@ fn a_strict_moto_checks_signatures_and_permissions() {
     assert_eq!(bucket.get("x").as_deref(), Some(&b"1"[..]));
 }
 
+/// Litestream signs with Amazon's own library: a witness for the servers, the proxy, and the keys.
+#[test]
+fn litestream_is_at_home_behind_the_proxy() {
+    let moto = Moto::strict();
+    let bucket = moto.bucket("litestream");
+    let proxy = Proxy::start(moto.address());
+    let dir = TempDir::new("litestream-s3");
+    let db = dir.join("app.db");
+    open_wal(&db).execute_batch("create table t(x); insert into t values (1)").unwrap();
+    let url = format!("s3://{}/app?endpoint={}&forcePathStyle=true", bucket.name(), proxy.url());
+    let with_keys = |key: &S3Key| {
+        let mut command = Command::new(litestream());
+        give_key(&mut command, key);
+        command
+    };
+    let mut replicate = with_keys(bucket.key());
+    replicate.arg("replicate").arg(&db).arg(&url);
+    let mut daemon = Daemon::spawn(&mut replicate, &dir.join("litestream.log"));
+    daemon.wait_until("a first segment", PATIENCE, || bucket.ltx_files("app", 0).contains(&(1, 1)));
+    daemon.term().expect_code(0);
+    let puts: Vec<_> = proxy.records().into_iter().filter(|record| record.operation() == "PUT").collect();
+    assert!(puts.iter().any(|put| put.path.ends_with("/app/0000/0000000000000001-0000000000000001.ltx")));
+    assert!(
+        puts.iter().all(|put| put.key() == Some(&bucket.key().id) && put.status == Some(200)),
+        "{puts:?}"
+    );
+
+    let restore = |key: &S3Key, to: &str| {
+        let mut command = with_keys(key);
+        command.arg("restore").arg("-o").arg(dir.join(to)).arg(&url).output().unwrap()
+    };
+    let restored = restore(bucket.key(), "restored.db");
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(content_lines(&dir.join("restored.db"), "select x from t"), ["Integer(1)"]);
+    let forger = S3Key { secret: "guessed".to_owned(), ..bucket.key().clone() };
+    let refused = restore(&forger, "refused.db");
+    assert!(!refused.status.success() && !dir.join("refused.db").exists());
+}
+
 #[test]
 fn azurite_is_a_store_of_azure() {
     let container = azurite().container("objects");
@@ -147,6 +188,30 @@ fn webdav_serves_a_directory_with_and_without_a_password() {
     assert_eq!(closed.list().len(), 1);
 }
 
+#[test]
+fn tls_is_trusted_by_those_who_are_told_to() {
+    let bucket = moto().bucket("tls");
+    bucket.put("x", b"within");
+    let tls = Tls::before(bucket.server());
+    let client = "
+import ssl, sys, urllib.request
+url, key, authority = sys.argv[1:]
+request = urllib.request.Request(url, headers={'Authorization': key})
+for context in [ssl.create_default_context(), ssl.create_default_context(cafile=authority)]:
+    try:
+        print(urllib.request.urlopen(request, context=context, timeout=30).read().decode())
+    except OSError as error:
+        print(error)
+";
+    let url = format!("{}{}", tls.url(), bucket.target("x"));
+    let signed = bucket.sign(Request::new("GET", &bucket.target("x")));
+    let key = signed.headers.get("authorization").unwrap();
+    let told = python(client, &[url.as_ref(), key.as_ref(), tls.authority().as_os_str()]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("CERTIFICATE_VERIFY_FAILED"), "{told}");
+    assert_eq!(lines[1..], ["within"]);
+}
+
 /// Says that this process is to start a server, tell its process id, and die.
 const CHILD: &str = "DRIFTLESS_TEST_SERVER_CHILD";
 
@@ -167,7 +232,7 @@ fn a_server_lives_as_long_as_the_process_of_its_tests() {
         std::fs::write(std::env::var_os(CHILD).unwrap(), server.id().to_string()).unwrap();
         std::process::abort();
     }
-    let dir = driftless_tests::TempDir::new("server-child");
+    let dir = TempDir::new("server-child");
     let told = dir.join("id");
     let name = "servers::a_server_lives_as_long_as_the_process_of_its_tests";
     let output = Command::new(std::env::current_exe().unwrap())
