@@ -87,6 +87,7 @@ fn the_service_is_described() {
         config.databases.iter().map(|database| database.restore_if_db_not_exists).collect();
     assert_eq!(restored, [true, false]);
     assert_eq!(parse("exec: ''\naddr: ''\nheartbeat-url: ''\nsocket:"), Config::default());
+    check_error("addr: 9090", 1, "without a port", "127.0.0.1:9090");
     check_error("heartbeat-url: ftp://x", 1, "http or https", "https://host/path");
     check_error("heartbeat-interval: 59s", 1, "heartbeat-interval is at least 1m", "");
     check_error("shutdown-sync-interval: 0", 1, "at least 1ms", "");

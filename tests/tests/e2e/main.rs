@@ -9,6 +9,7 @@ mod harmless;
 mod harness;
 mod hostile;
 mod litestream_reads_us;
+mod parity;
 mod rivals;
 mod side_by_side;
 mod status;
