@@ -130,6 +130,14 @@ fn mistakes_are_named_with_their_line() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_is_told_with_the_error() {
+    let text = "access-key-id: $GONE\nsecret-access-key: s\ndbs: [{path: /a, replica: 's3://b/x'}]";
+    let error = Config::parse(text, true, &|_| None).unwrap_err();
+    assert_eq!((error.line, error.error.as_str()), (2, "secret-access-key is given without access-key-id"));
+    assert_eq!(error.hint.as_deref(), Some("give both; line 1: $GONE is not set and stands for nothing"));
+}
+
+#[test]
 fn two_engines_never_share_a_file() {
     check_error(
         "dbs:\n- {path: /a, replica: /r}\n- {path: /b, replica: 'file:///r/'}",
