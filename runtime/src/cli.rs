@@ -7,6 +7,7 @@
 //! be piped.
 
 pub mod args;
+mod check;
 pub mod commands;
 mod databases;
 pub mod error;
@@ -74,6 +75,7 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "ltx" => ltx::run(&args, &mut out),
         "verify" => verify::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
+        "check" => check::run(&args, &mut out),
         "demo" => crate::demo::run(&args, &mut out),
         "version" => {
             version::run(&args, &mut out);
@@ -98,11 +100,14 @@ fn help(args: &Args, out: &mut Out) -> Result<(), CliError> {
 
 /// Litestream's other commands are known by name.
 fn unknown_command(name: &str) -> CliError {
-    const LATER: [&str; 9] =
-        ["info", "list", "register", "unregister", "reset", "start", "stop", "sync", "mcp"];
+    const LATER: [&str; 8] = ["info", "list", "register", "unregister", "reset", "start", "stop", "sync"];
     if LATER.contains(&name) {
         return CliError::usage(format!("{name} is not in this release"))
             .hint("driftless help lists what is");
+    }
+    if name == "wal" {
+        return CliError::usage("wal is not in this release")
+            .hint("its name is driftless ltx since litestream 0.5");
     }
     let hint = match suggest::nearest(name, COMMANDS.iter().map(|command| command.name)) {
         Some(near) => format!("did you mean driftless {near}?"),

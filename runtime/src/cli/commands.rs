@@ -75,7 +75,8 @@ pub fn find(name: &str) -> Option<&'static Command> {
 }
 
 /// All commands, in the order of the help.
-pub const COMMANDS: &[Command] = &[REPLICATE, RESTORE, STATUS, LTX, VERIFY, DATABASES, DEMO, VERSION, HELP];
+pub const COMMANDS: &[Command] =
+    &[REPLICATE, RESTORE, STATUS, LTX, VERIFY, DATABASES, CHECK, DEMO, VERSION, HELP];
 
 const REPLICATE: Command = Command {
     name: "replicate",
@@ -223,6 +224,26 @@ const DATABASES: Command = Command {
     flags: &[switch("json", "Print JSON, with Litestream's fields.")],
     positionals_max: 0,
     examples: &[("What would be replicated.", "driftless databases -config ./driftless.yml")],
+    exits: &[0, 2],
+};
+
+const CHECK: Command = Command {
+    name: "check",
+    summary: "say what a configuration would do, without doing it",
+    usage: &["check [flags] [DB]", "check [flags] DB REPLICA"],
+    about: "Reads the configuration and looks at each database: whether it would be replicated,\n\
+            where to, with whose credentials and which options; what is ignored, and what\n\
+            would not work. Opens, writes and connects nothing.",
+    flags: &[
+        switch("connect", "Also list one object of each replica, which takes its credentials."),
+        switch("json", "Print JSON."),
+    ],
+    positionals_max: 2,
+    examples: &[
+        ("Before the first start.", "driftless check -config ./litestream.yml"),
+        ("Whether the bucket is to be reached.", "driftless check -connect"),
+        ("A pair, without a configuration.", "driftless check /srv/app.db s3://bucket/app"),
+    ],
     exits: &[0, 2],
 };
 

@@ -9,6 +9,7 @@ mod harmless;
 mod harness;
 mod hostile;
 mod litestream_reads_us;
+mod parity;
 mod proxy;
 mod rivals;
 mod servers;
