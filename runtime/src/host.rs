@@ -7,7 +7,11 @@
 
 mod changes;
 pub(crate) mod databases;
+mod plan;
 mod probes;
+mod registrations;
+mod reload;
+pub(crate) mod requests;
 mod running;
 mod signals;
 pub(crate) mod twins;
@@ -26,11 +30,12 @@ use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
 use driftless_core::engine::Config;
-use driftless_core::ids::Mono;
+use driftless_core::ids::{Mono, Now};
 use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
+use crate::clock;
 use crate::config::Replica;
 use crate::control;
 use crate::driver::{Driver, Ports};
@@ -42,7 +47,11 @@ use crate::port::store::StorePort;
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
 use self::probes::Probes;
-use self::twins::{Refusal, Twins};
+use self::registrations::Registration;
+use self::reload::Reloads;
+pub use self::reload::{Reread, Rereader};
+use self::twins::Refusal;
+pub use crate::control::SocketPlace;
 
 /// One database and where it is replicated.
 #[derive(Clone, Debug)]
@@ -56,19 +65,53 @@ pub struct ReplicateJob {
 }
 
 /// Settings of the process.
-#[derive(Clone, Debug)]
 pub struct ReplicateOptions {
     /// Where local state is kept; beside the first database by default.
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Duration,
+    /// A control socket besides the one in the state directory. With it the process stays when it
+    /// has no database, or none that goes on.
+    pub socket: Option<SocketPlace>,
+    /// Settings of databases that are registered while the process runs.
+    pub engine: Config,
+    /// Reads the configuration again, if there is one.
+    pub reread: Option<Rereader>,
+    /// Is told what the process is about, as a service manager wants to know it.
+    pub tell: Box<dyn Fn(Moment)>,
 }
 
 impl Default for ReplicateOptions {
     fn default() -> ReplicateOptions {
-        ReplicateOptions { state_dir: None, shutdown_sync_timeout: Duration::from_secs(30) }
+        ReplicateOptions {
+            state_dir: None,
+            shutdown_sync_timeout: Duration::from_secs(30),
+            socket: None,
+            engine: Config::default(),
+            reread: None,
+            tell: Box::new(|_| {}),
+        }
     }
 }
+
+/// What the process has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Every database has been started, and the control sockets are there.
+    Ready,
+    /// The configuration is being read again.
+    Reloading,
+    /// That is done, or nothing was changed.
+    Reloaded,
+    /// It was told to end.
+    Stopping,
+}
+
+/// Where local state is kept when neither the options nor a database says it.
+pub const HOMELESS_STATE_DIR: &str = "/var/lib/driftless";
+
+/// How long the end of the process waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The process as its tasks see it.
 pub(crate) struct Host {
@@ -78,14 +121,32 @@ pub(crate) struct Host {
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
     probes: Probes,
+    /// Anything that a request may wait for.
     pub(crate) changes: Changes,
+    /// A database has come into another state of its life, or has been forgotten.
+    lives: Changes,
     /// Says that other databases run now.
     watches: Sender<()>,
     /// Says that a database wants events again.
     events_wanted: Sender<()>,
+    /// Requests that are being answered.
+    pub(crate) answering: Cell<usize>,
     /// The process is ending: nothing new begins.
     closing: Cell<bool>,
+    /// It does not end by itself.
+    stays: bool,
     shutdown_sync_timeout: Cell<Duration>,
+    /// The state directory.
+    pub(crate) directory: PathBuf,
+    /// What is registered; held by whoever changes the set of databases.
+    registrations: smol::lock::Mutex<Vec<Registration>>,
+    /// Settings of databases that are registered.
+    engine: RefCell<Config>,
+    reread: Option<Rereader>,
+    pub(crate) reloads: RefCell<Reloads>,
+    tell: Box<dyn Fn(Moment)>,
+    /// When it started.
+    pub(crate) started: Now,
 }
 
 /// The state directory that a database has unless told otherwise.
@@ -117,57 +178,46 @@ async fn run_all(
     net: Net,
 ) -> Exit {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match signals::listen() {
+    let signals = match signals::listen(options.reread.is_some()) {
         Ok(signals) => signals,
         Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
     };
-    let Some(first) = jobs.first() else {
-        return misconfigured(
-            "there is no database to replicate",
-            "name one on the command line or in the configuration",
-        );
+    let directory = match (&options.state_dir, jobs.first()) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(first)) => default_state_dir(&first.database),
+        (None, None) => PathBuf::from(HOMELESS_STATE_DIR),
     };
-    let directory = options.state_dir.clone().unwrap_or_else(|| default_state_dir(&first.database));
     let lock = match control::StateLock::take(&directory) {
         Ok(lock) => lock,
         Err(exit) => return exit,
     };
-    let journal = match unblock({
-        let directory = directory.clone();
-        move || StateJournal::open(RealFs, directory)
-    })
-    .await
-    {
-        Ok(journal) => Arc::new(Mutex::new(journal)),
+    let socket = options.socket.clone();
+    let (host, watching) = match Host::new(executor.clone(), net, directory, options).await {
+        Ok(made) => made,
         Err(error) => {
-            return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
+            return misconfigured(&error, "give a directory that can be written with -state-dir");
         }
     };
-    let (watches, databases_changed) = smol::channel::bounded(1);
-    let (events_wanted, wanted) = smol::channel::bounded(1);
-    let host = Rc::new(Host {
-        executor: executor.clone(),
-        net,
-        journal,
-        databases: RefCell::default(),
-        next_number: Cell::new(0),
-        probes: Probes::new(executor.clone()),
-        changes: Changes::default(),
-        watches,
-        events_wanted,
-        closing: Cell::new(false),
-        shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
-    });
-    if let Err(refusal) = host.begin(jobs) {
+    let sockets = match control::open(&host.directory, socket.as_ref()) {
+        Ok(sockets) => sockets,
+        Err(refusal) => return misconfigured(&refusal.error, &refusal.hint),
+    };
+    if let Err(refusal) = host.begin(jobs).await {
+        sockets.iter().for_each(|socket| socket.remove());
         return misconfigured(&refusal.error, &refusal.hint);
     }
-    let helpers = [
-        executor.spawn(watching::watch(host.clone(), databases_changed, wanted)),
+    let mut helpers = vec![
+        executor.spawn(watching::watch(host.clone(), watching)),
         executor.spawn(signals::serve(signals, host.clone())),
-        executor.spawn(control::serve(host.clone(), directory)),
     ];
-    let worst = host.changes.until(|| host.ended()).await;
+    helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
+    (host.tell)(Moment::Ready);
+    let worst = host.lives.until(|| host.ended()).await;
+    // Whoever has asked for this end hears of it.
+    let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+    let _ = requests::within(LAST_ANSWERS, answered).await;
     drop(helpers);
+    sockets.iter().for_each(|socket| socket.remove());
     drop(lock);
     worst
 }
@@ -177,32 +227,88 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
 }
 
 impl Host {
-    /// Adds and starts the first databases, all or none.
-    fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
-        let mut twins = Twins::default();
-        for job in &jobs {
-            twins.take(&job.database, &job.replica)?;
-            place::open(&job.replica, &self.net).map_err(refused)?;
-        }
-        for job in jobs {
-            let number = self.insert(job, Origin::Given);
-            running::start(self, number).map_err(refused)?;
-        }
+    /// A process without databases, and what its watcher listens to.
+    async fn new(
+        executor: Rc<LocalExecutor<'static>>,
+        net: Net,
+        directory: PathBuf,
+        options: ReplicateOptions,
+    ) -> Result<(Rc<Host>, watching::Signals), String> {
+        let place = directory.clone();
+        let opened = unblock(move || {
+            let registered = registrations::load(&place).map_err(|error| error.to_string())?;
+            let journal = StateJournal::open(RealFs, place).map_err(|error| error.to_string())?;
+            Ok::<_, String>((registered, journal))
+        });
+        let (registered, journal) = opened.await?;
+        let (watches, databases) = smol::channel::bounded(1);
+        let (events_wanted, wanted) = smol::channel::bounded(1);
+        let host = Host {
+            probes: Probes::new(executor.clone()),
+            executor,
+            net,
+            journal: Arc::new(Mutex::new(journal)),
+            databases: RefCell::default(),
+            next_number: Cell::new(0),
+            changes: Changes::default(),
+            lives: Changes::default(),
+            watches,
+            events_wanted,
+            answering: Cell::new(0),
+            closing: Cell::new(false),
+            stays: options.socket.is_some(),
+            shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
+            directory,
+            registrations: smol::lock::Mutex::new(registered),
+            engine: RefCell::new(options.engine),
+            reread: options.reread,
+            reloads: RefCell::default(),
+            tell: options.tell,
+            started: clock::now(),
+        };
+        Ok((Rc::new(host), watching::Signals { databases, wanted }))
+    }
+
+    /// Starts the first databases: those that are given, all or none, and those that are registered.
+    async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
+        let registrations = self.registrations.lock().await;
+        let wanted = plan::plan(self, &jobs, &registrations)?;
+        self.bring_in_line(wanted).await;
         Ok(())
     }
 
     fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        let entry = Entry::new(job.database, job.replica, job.engine, origin);
-        self.databases.borrow_mut().insert(number, entry);
+        self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
         number
     }
 
     /// Changes a database and tells whoever waits; the default if it has been forgotten.
     fn change<T: Default>(&self, number: u32, change: impl FnOnce(&mut Entry) -> T) -> T {
-        let changed = self.databases.borrow_mut().get_mut(&number).map(change).unwrap_or_default();
+        let mut databases = self.databases.borrow_mut();
+        let Some(entry) = databases.get_mut(&number) else { return T::default() };
+        let before = core::mem::discriminant(&entry.life);
+        let changed = change(entry);
+        let lives_on = before == core::mem::discriminant(&entry.life);
+        drop(databases);
         self.changes.tell();
+        if !lives_on {
+            self.lives.tell();
+        }
         changed
+    }
+
+    /// Forgets a database of which nothing is left.
+    fn forget(&self, number: u32) -> Option<Entry> {
+        let entry = self.databases.borrow_mut().remove(&number);
+        self.changes.tell();
+        self.lives.tell();
+        entry
+    }
+
+    /// Runs a task beside the others, for as long as the process runs.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(task).detach();
     }
 
     /// Looks at a database; `None` if it has been forgotten.
@@ -257,7 +363,8 @@ impl Host {
             Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
             Life::Running | Life::Stopping => false,
         };
-        if !databases.values().all(over) {
+        let goes_on = self.stays && !self.closing.get();
+        if goes_on || !databases.values().all(over) {
             return None;
         }
         let exits = databases.values().filter_map(Entry::exit);

@@ -1,19 +1,24 @@
 //! `driftless replicate`.
 
+use std::time::Duration;
+
 use driftless_core::engine;
 
 use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
-use crate::host::{self, ReplicateJob, ReplicateOptions};
+use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
+
+/// Where Litestream has its socket, so that whoever asks there finds this process.
+pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (mut jobs, config) = match args.positionals.as_slice() {
+    let (jobs, config) = match args.positionals.as_slice() {
         [] => {
             let config = need_config(args)?;
-            (jobs_of(&config)?, Some(config))
+            (jobs_of(args, &config)?, Some(config))
         }
         [database] => return Err(without_replica(args, database)),
         [database, replica, ..] => {
@@ -22,21 +27,15 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            (vec![ReplicateJob { database, replica, engine: engine::Config::default() }], None)
+            (vec![ReplicateJob { database, replica, engine: engine_of(args, &Default::default()) }], None)
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
+    let reread = config.as_ref().map(|config| rereader(args.clone(), config.clone()));
     let config = config.unwrap_or_default();
     for warning in &config.warnings {
         tracing::warn!(config = %config.path.display(), "{warning}");
     }
-    for job in &mut jobs {
-        job.engine.once = args.is_on("once");
-        job.engine.adopt = args.is_on("adopt");
-    }
-    let mut options = ReplicateOptions::default();
-    options.state_dir = args.path("state-dir").or(config.state_dir);
-    options.shutdown_sync_timeout = config.shutdown_sync_timeout.unwrap_or(options.shutdown_sync_timeout);
     for job in &jobs {
         tracing::info!(
             database = %job.database.display(),
@@ -45,17 +44,36 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
+    let options = ReplicateOptions {
+        state_dir: args.path("state-dir").or_else(|| config.state_dir.clone()),
+        shutdown_sync_timeout: timeout_of(&config),
+        // With -once it ends when all is done, whoever might still want to ask.
+        socket: socket_of(&config).filter(|_| !args.is_on("once")),
+        engine: engine_of(args, &config.engine),
+        reread,
+        ..ReplicateOptions::default()
+    };
     CliError::from_exit(host::replicate(jobs, options))
 }
 
-fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
-    if config.databases.is_empty() {
-        return Err(CliError::usage(format!(
-            "the configuration {} names no database",
-            config.path.display()
-        ))
-        .hint("list at least one under dbs"));
-    }
+fn timeout_of(config: &Config) -> Duration {
+    config.shutdown_sync_timeout.unwrap_or(ReplicateOptions::default().shutdown_sync_timeout)
+}
+
+/// The socket that a configuration wants.
+pub fn socket_of(config: &Config) -> Option<SocketPlace> {
+    let socket = &config.socket;
+    socket.enabled.unwrap_or(false).then(|| SocketPlace {
+        path: socket.path.clone().unwrap_or_else(|| SOCKET_PATH.into()),
+        permissions: socket.permissions.unwrap_or(0o600),
+    })
+}
+
+fn engine_of(args: &Args, engine: &engine::Config) -> engine::Config {
+    engine::Config { once: args.is_on("once"), adopt: args.is_on("adopt"), ..engine.clone() }
+}
+
+fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
     config
         .databases
         .iter()
@@ -64,10 +82,34 @@ fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
             Ok(ReplicateJob {
                 database: database.path.clone(),
                 replica: database.replica.clone(),
-                engine: database.engine.clone(),
+                engine: engine_of(args, &database.engine),
             })
         })
         .collect()
+}
+
+/// Reads the configuration again, by the same flags.
+fn rereader(args: Args, before: Config) -> Rereader {
+    let read = move || -> Result<Reread, CliError> {
+        let config = need_config(&args)?;
+        let jobs = jobs_of(&args, &config)?;
+        logging::restart(&args, &config.logging)?;
+        for warning in &config.warnings {
+            tracing::warn!(config = %config.path.display(), "{warning}");
+        }
+        let moved = args.os_value("state-dir").is_none() && config.state_dir != before.state_dir;
+        for (key, changed) in [("state-dir", moved), ("socket", config.socket != before.socket)] {
+            if changed {
+                tracing::warn!("{key} is not the same any more: that takes effect at the next start");
+            }
+        }
+        Ok(Reread {
+            jobs,
+            engine: engine_of(&args, &config.engine),
+            shutdown_sync_timeout: timeout_of(&config),
+        })
+    };
+    Box::new(move || read().map_err(|error| error.to_string()))
 }
 
 /// One argument is half of a pair; the hint depends on what the configuration knows.

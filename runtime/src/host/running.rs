@@ -39,7 +39,9 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let store = Arc::new(StorePort::new(store, layout));
         let ports = ports(host, number, entry, Arc::clone(&store));
         let tenure = ports.tenure.clone();
-        let config = Config { create_if_absent, ..entry.engine.clone() };
+        let mut config = Config { create_if_absent, ..entry.engine.clone() };
+        // What was adopted once is ours: another's history is not to be overrun a second time.
+        config.adopt &= entry.last_sync.is_none();
         let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);
         let driver = Driver::new(machine, ports, host.executor.clone());
         // What is not claimed need not be tried.
@@ -55,7 +57,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.wants_events = true;
     });
     host.watches_changed();
-    host.executor.spawn(run(host.clone(), number, driver, tenure)).detach();
+    host.spawn(run(host.clone(), number, driver, tenure));
     Ok(())
 }
 
