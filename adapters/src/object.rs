@@ -6,6 +6,7 @@ mod problem;
 mod service;
 pub mod settings;
 mod store;
+mod uploads;
 mod wire;
 
 use std::io;

@@ -9,12 +9,14 @@ mod put;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opendal::raw::{BoxedStaticFuture, OpDelete};
 use opendal::{Execute, Executor, HttpTransporter, OperationContext};
 
 use super::problem::{Effect, one_line};
 use super::service::Place;
+use super::uploads;
 use super::wire::Wire;
 use crate::keys::Key;
 use crate::store::{
@@ -138,5 +140,19 @@ impl Store for ObjectStore {
 
     fn capabilities(&self) -> Capabilities {
         self.place.capabilities
+    }
+
+    fn drop_unfinished<'a>(
+        &'a self,
+        prefix: &'a str,
+        older_than: Duration,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let Some(bucket_url) = &self.place.bucket_url else { return Ok(0) };
+            // opendal's root begins and ends with a slash; keys begin with none.
+            let root = self.place.service.info_dyn().root();
+            let prefix = format!("{}{prefix}", root.trim_start_matches('/'));
+            uploads::drop_unfinished(&self.place, bucket_url, &prefix, older_than).await
+        })
     }
 }

@@ -14,7 +14,7 @@ use opendal::raw::ServiceOperation;
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 
 use super::credentials::Keyring;
-use super::http::{Answer, Body, Failure, Http, Route, Stage, may_follow};
+use super::http::{Answer, Body, Failure, Http, Route, may_follow};
 use super::problem::{Problem, Refusal, What};
 
 /// The longest answer that is read whole to see what it says, in bytes.
@@ -194,12 +194,5 @@ impl Stream for Noted {
             let failed = |failure| self.wire.failed(self.operation, What::NoAnswer(failure));
             chunk.map(Buffer::from).map_err(failed)
         }))
-    }
-}
-
-impl Failure {
-    /// Whether the caller's settings, and not the line, are at fault.
-    pub(super) fn is_setup(&self) -> bool {
-        matches!(self.stage, Stage::Setup | Stage::Untrusted)
     }
 }

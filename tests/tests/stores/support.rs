@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use driftless_adapters::object::settings::{AccessKeys, S3, Secret, Service, Settings, Transport};
+use driftless_adapters::object::settings::{
+    AccessKeys, Azure, Gcs, S3, Secret, Service, Settings, Transport,
+};
 use driftless_adapters::object::{self, Net};
 use driftless_adapters::store::Store;
 use driftless_tests::s3::Bucket;
+use driftless_tests::servers::{self, ACCOUNT, ACCOUNT_KEY, Container, GcsBucket, azurite};
 
 /// Settings of a place, all else being as it is by default.
 pub fn settings(service: Service) -> Settings {
@@ -42,4 +45,21 @@ pub fn with_store<T>(service: Service, work: impl AsyncFnOnce(&Arc<dyn Store>, &
         let store = object::open(&settings(service), net).expect("settings that can work");
         work(&store, net).await
     })
+}
+
+/// A container of azurite's.
+pub fn azure(container: &Container) -> Azure {
+    Azure {
+        container: container.name().into(),
+        account: ACCOUNT.into(),
+        account_key: Some(Secret::new(ACCOUNT_KEY)),
+        sas_token: None,
+        endpoint: Some(azurite().endpoint()),
+    }
+}
+
+/// A bucket of our server that speaks like Google's.
+pub fn gcs(bucket: &GcsBucket) -> Gcs {
+    let endpoint = Some(servers::gcs().endpoint());
+    Gcs { bucket: bucket.name().into(), endpoint, credential_path: None, anonymous: true }
 }
