@@ -7,6 +7,7 @@ mod service;
 pub mod settings;
 mod store;
 mod uploads;
+mod webdav;
 mod wire;
 
 use std::io;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use driftless_adapters::object::settings::{
-    AccessKeys, Azure, Gcs, S3, Secret, Service, Settings, Transport,
+    AccessKeys, Azure, Gcs, S3, Secret, Service, Settings, Transport, WebDav,
 };
 use driftless_adapters::object::{self, Net};
 use driftless_adapters::store::Store;
 use driftless_tests::s3::Bucket;
-use driftless_tests::servers::{self, ACCOUNT, ACCOUNT_KEY, Container, GcsBucket, azurite};
+use driftless_tests::servers::{self, ACCOUNT, ACCOUNT_KEY, Container, GcsBucket, Webdav, azurite};
 
 /// Settings of a place, all else being as it is by default.
 pub fn settings(service: Service) -> Settings {
@@ -62,4 +62,10 @@ pub fn azure(container: &Container) -> Azure {
 pub fn gcs(bucket: &GcsBucket) -> Gcs {
     let endpoint = Some(servers::gcs().endpoint());
     Gcs { bucket: bucket.name().into(), endpoint, credential_path: None, anonymous: true }
+}
+
+/// A WebDAV server of a test's own.
+pub fn webdav(server: &Webdav, username: &str, password: &str) -> WebDav {
+    let password = Some(Secret::new(password));
+    WebDav { url: format!("http://{}", server.address()), username: Some(username.into()), password }
 }

@@ -44,12 +44,27 @@ impl ObjectStore {
         let call = self.call();
         let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
         let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
+        if stat.is_dir() {
+            return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
+        }
         let version = match self.place.dialect {
             Dialect::S3 | Dialect::Azure => stat.etag(),
             Dialect::Gcs => stat.version(),
             Dialect::WebDav => None,
         };
         Ok((stat.content_length(), version.map(|text| Version(text.into()))))
+    }
+
+    /// Whether a WebDAV server answered with a page about a collection. Such a page has neither
+    /// date nor tag; so files, which do, cost no second request.
+    async fn is_index(&self, headers: &HeaderMap, key: &Key) -> Result<bool, StoreError> {
+        if headers.contains_key(header::LAST_MODIFIED) || headers.contains_key(header::ETAG) {
+            return Ok(false);
+        }
+        let call = self.call();
+        let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
+        let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
+        Ok(stat.is_dir())
     }
 
     async fn fetch(
@@ -80,6 +95,9 @@ impl ObjectStore {
         };
         let head = call.wire.notes().head.take();
         let (status, headers) = head.expect("a body has a head");
+        if self.place.dialect == Dialect::WebDav && self.is_index(&headers, key).await? {
+            return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
+        }
         let (sent, object_len) = call.span(status, &headers, key)?;
         let (start, end) = range.within(object_len);
         let usable = sent.0 <= start && end <= sent.1;
