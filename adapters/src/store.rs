@@ -73,6 +73,7 @@ pub trait Store: Send + Sync {
     /// Removes an object; succeeds where there is none.
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// What the store can promise; the same each time.
     fn capabilities(&self) -> Capabilities;
 
     /// Gives up puts that were begun longer than `older_than` ago by the store's own clock and
