@@ -17,6 +17,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod application;
 mod bytes;
 pub mod checksum;
 pub mod engine;

@@ -1,4 +1,4 @@
-//! The process: its databases, their watches, its signals, its control socket.
+//! The process: its databases, their watches, its control socket.
 //!
 //! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
 //! configuration, the control socket, a configuration that is read again) goes through
@@ -8,7 +8,6 @@
 mod changes;
 pub(crate) mod databases;
 mod running;
-mod signals;
 pub(crate) mod twins;
 mod watching;
 
@@ -30,6 +29,7 @@ use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
+use crate::clock;
 use crate::config::Replica;
 use crate::control;
 use crate::driver::{Driver, Ports};
@@ -37,6 +37,8 @@ use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+use crate::service::signals::Signals;
+use crate::service::{Ended, Service};
 
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
@@ -60,11 +62,13 @@ pub struct ReplicateOptions {
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Duration,
+    /// The words of a command to run beside the replication, which ends with it.
+    pub exec: Option<Vec<String>>,
 }
 
 impl Default for ReplicateOptions {
     fn default() -> ReplicateOptions {
-        ReplicateOptions { state_dir: None, shutdown_sync_timeout: Duration::from_secs(30) }
+        ReplicateOptions { state_dir: None, shutdown_sync_timeout: Duration::from_secs(30), exec: None }
     }
 }
 
@@ -91,9 +95,9 @@ pub fn default_state_dir(database: &Path) -> PathBuf {
     database.with_file_name(format!(".{name}-driftless"))
 }
 
-/// Replicates until every database has ended: by a signal, by `-once`, or by an error that needs
-/// a person. The worst of their ends is returned.
-pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
+/// Replicates until every database has ended: by a signal, by `-once`, with the application, or by
+/// an error that needs a person.
+pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Ended {
     tune_allocator();
     block_on(|executor, net| run_all(jobs, options, executor, net))
 }
@@ -112,33 +116,25 @@ async fn run_all(
     options: ReplicateOptions,
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-) -> Exit {
+) -> Ended {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match signals::listen() {
+    let signals = match Signals::take(options.exec.is_some()) {
         Ok(signals) => signals,
-        Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
+        Err(error) => {
+            let error = format!("signals cannot be received: {error}");
+            return Ended::alone(misconfigured(&error, "see ulimit -n"));
+        }
     };
     let Some(first) = jobs.first() else {
-        return misconfigured(
+        return Ended::alone(misconfigured(
             "there is no database to replicate",
             "name one on the command line or in the configuration",
-        );
+        ));
     };
     let directory = options.state_dir.clone().unwrap_or_else(|| default_state_dir(&first.database));
-    let lock = match control::StateLock::take(&directory) {
-        Ok(lock) => lock,
-        Err(exit) => return exit,
-    };
-    let journal = match unblock({
-        let directory = directory.clone();
-        move || StateJournal::open(RealFs, directory)
-    })
-    .await
-    {
-        Ok(journal) => Arc::new(Mutex::new(journal)),
-        Err(error) => {
-            return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
-        }
+    let (lock, journal) = match open_state(&directory).await {
+        Ok(opened) => opened,
+        Err(exit) => return Ended::alone(exit),
     };
     let (watches, databases_changed) = smol::channel::bounded(1);
     let (events_wanted, wanted) = smol::channel::bounded(1);
@@ -155,17 +151,30 @@ async fn run_all(
         shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
     });
     if let Err(refusal) = host.begin(jobs) {
-        return misconfigured(&refusal.error, &refusal.hint);
+        return Ended::alone(misconfigured(&refusal.error, &refusal.hint));
     }
     let helpers = [
         executor.spawn(watching::watch(host.clone(), databases_changed, wanted)),
-        executor.spawn(signals::serve(signals, host.clone())),
         executor.spawn(control::serve(host.clone(), directory)),
     ];
-    let worst = host.changes.until(|| host.ended()).await;
+    let ended = Service::new(options.exec, signals, host).run().await;
     drop(helpers);
     drop(lock);
-    worst
+    ended
+}
+
+/// Takes the state directory and opens what is in it.
+async fn open_state(
+    directory: &Path,
+) -> Result<(control::StateLock, Arc<Mutex<StateJournal<RealFs>>>), Exit> {
+    let lock = control::StateLock::take(directory)?;
+    let directory = directory.to_path_buf();
+    match unblock(move || StateJournal::open(RealFs, directory)).await {
+        Ok(journal) => Ok((lock, Arc::new(Mutex::new(journal)))),
+        Err(error) => {
+            Err(misconfigured(&error.to_string(), "give a directory that can be written with -state-dir"))
+        }
+    }
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
@@ -245,8 +254,20 @@ impl Host {
         });
     }
 
+    /// Ends the process: the first call has each database finish, any other has it stop at once.
+    pub(crate) fn close(&self) {
+        let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
+        if self.closing.replace(true) {
+            self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
+        } else {
+            let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.finish(number, deadline));
+        }
+        self.changes.tell();
+    }
+
     /// The worst end, once all databases have come to theirs.
-    fn ended(&self) -> Option<Exit> {
+    pub(crate) fn ended(&self) -> Option<Exit> {
         let databases = self.databases.borrow();
         let over = |entry: &Entry| match entry.life {
             Life::Ended(_) | Life::Leaving { asked: false, .. } => true,

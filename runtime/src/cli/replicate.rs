@@ -1,5 +1,6 @@
 //! `driftless replicate`.
 
+use driftless_core::application::Verdict;
 use driftless_core::engine;
 
 use super::args::Args;
@@ -7,6 +8,7 @@ use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
 use crate::host::{self, ReplicateJob, ReplicateOptions};
+use crate::service::{Ended, words};
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -37,6 +39,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let mut options = ReplicateOptions::default();
     options.state_dir = args.path("state-dir").or(config.state_dir);
     options.shutdown_sync_timeout = config.shutdown_sync_timeout.unwrap_or(options.shutdown_sync_timeout);
+    options.exec = command(args, config.exec.as_deref())?;
     for job in &jobs {
         tracing::info!(
             database = %job.database.display(),
@@ -45,7 +48,43 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
-    CliError::from_exit(host::replicate(jobs, options))
+    outcome(host::replicate(jobs, options))
+}
+
+/// The words of the application's command, if there is one.
+fn command(args: &Args, configured: Option<&str>) -> Result<Option<Vec<String>>, CliError> {
+    let (name, text) = match (args.text("exec")?, configured) {
+        (Some(text), _) => ("-exec", text),
+        (None, Some(text)) => ("exec", text),
+        (None, None) => return Ok(None),
+    };
+    if args.is_on("once") {
+        return Err(CliError::usage(format!("{name} and -once exclude each other"))
+            .hint("leave out -once: replication ends with the application, fully replicated"));
+    }
+    let words = words::split(text).map_err(|error| {
+        CliError::usage(format!("the command of {name} cannot be understood"))
+            .cause(error)
+            .hint("quote what belongs together; for a shell's syntax: -exec \"sh -c '…'\"")
+    })?;
+    Ok(Some(words))
+}
+
+/// The application's exit code becomes ours. The log has told how it ended; this says so again as
+/// the last word, since the code alone could be one of our own.
+fn outcome(ended: Ended) -> Result<(), CliError> {
+    let databases = CliError::from_exit(ended.databases);
+    match (ended.verdict, ended.application) {
+        (Verdict::Application, Some((how, code))) => {
+            let error = CliError::failed(format!("the application {how}"));
+            let error = match databases {
+                Ok(()) => error.hint("what it committed is on the replica"),
+                Err(ours) => error.cause(ours).hint("replication did not end well either"),
+            };
+            Err(CliError { code, ..error })
+        }
+        _ => databases,
+    }
 }
 
 fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {

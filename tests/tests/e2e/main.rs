@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod crash;
+mod exec;
 mod fixtures;
 mod handover;
 mod harmless;
