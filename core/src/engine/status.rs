@@ -70,6 +70,11 @@ pub struct Status {
     pub looked_at: Option<Mono>,
     /// Distinct pages captured that wait for their segment.
     pub pages_waiting: u64,
+    /// Everything committed before this moment is on the replica.
+    pub synced_until: Option<Mono>,
+    /// Everything committed before this moment is on the replica, waits for its segment, or is in
+    /// one that is under way.
+    pub captured_until: Option<Mono>,
     /// Why the source cannot be replicated now.
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
@@ -107,6 +112,8 @@ impl Replicator {
             wal_frames: self.source.wal_frames(),
             looked_at: self.source.looked_at(),
             pages_waiting: self.pending.len() as u64,
+            synced_until: self.synced.until(),
+            captured_until: self.synced.captured,
             waiting: self.waiting.clone(),
             last_error: self.last_error.clone(),
             warning: self.warning.clone(),
