@@ -1,7 +1,8 @@
 //! The application that runs under us (`-exec`): when it begins, what it is told, when it must end.
 //!
 //! What can be lost here is what an application commits while nobody replicates it. So it begins
-//! only when each database is followed, or waited for because it is not there yet. Replication
+//! only when each database is followed and known to be the replica's, or waited for because it is
+//! not there yet. Replication
 //! is finished only after the application has ended, since that may commit until its last
 //! moment. And where replication ends first (another host has taken the replica over), the
 //! application is told to stop, and killed if it does not.
@@ -73,9 +74,7 @@ impl Standing {
             Some(exit) => self.failed |= *exit != Exit::Done,
             None => {
                 self.running = true;
-                // One whose store fails has begun to try; nobody can say when it will answer.
-                let begun = |status: &Status| status.phase != Phase::Starting || status.last_error.is_some();
-                self.starting |= !status.is_some_and(begun);
+                self.starting |= !status.is_some_and(is_ready);
             }
         }
     }
@@ -88,6 +87,17 @@ impl Standing {
             Standing { starting: true, .. } => Databases::Starting,
             Standing { .. } => Databases::Ready,
         }
+    }
+}
+
+fn is_ready(status: &Status) -> bool {
+    match status.phase {
+        Phase::Waiting | Phase::Stopping => true,
+        // Nobody can say when a store that fails will answer.
+        Phase::Starting => status.last_error.is_some(),
+        // Where it is to be shown that the replica is this database's, the application would only
+        // make that harder by writing, and lose what it wrote if it is not.
+        Phase::Following | Phase::Base | Phase::Quiet => !status.on_trial,
     }
 }
 
@@ -249,6 +259,8 @@ impl Attendant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Config, Replicator};
+    use crate::machine::{Machine as _, ReplicaId};
     use std::string::String;
 
     const NOW: Mono = Mono::from_duration(Duration::from_secs(100));
@@ -258,6 +270,34 @@ mod tests {
         let mut attendant = Attendant::new(true);
         let out = events.iter().flat_map(|event| attendant.handle(NOW, *event)).collect();
         (attendant, out)
+    }
+
+    fn status(phase: Phase, last_error: bool, on_trial: bool) -> Status {
+        let status = Replicator::new(ReplicaId(0), 1, Config::default()).status();
+        Status { phase, last_error: last_error.then(|| String::from("x")), on_trial, ..status }
+    }
+
+    #[test]
+    fn databases_are_ready_when_each_is() {
+        let sum = |each: &[(Option<Status>, Option<Exit>)]| {
+            let mut standing = Standing::default();
+            each.iter().for_each(|(status, exit)| standing.add(status.as_ref(), exit.as_ref()));
+            standing.sum()
+        };
+        let ready = (Some(status(Phase::Following, false, false)), None);
+        for (other, expected) in [
+            ((None, None), Databases::Starting),
+            ((Some(status(Phase::Starting, false, false)), None), Databases::Starting),
+            ((Some(status(Phase::Starting, true, false)), None), Databases::Ready),
+            ((Some(status(Phase::Base, false, true)), None), Databases::Starting),
+            ((Some(status(Phase::Base, true, false)), None), Databases::Ready),
+            ((Some(status(Phase::Waiting, false, true)), None), Databases::Ready),
+            ((None, Some(Exit::Done)), Databases::Ready),
+            ((None, Some(Exit::Failed { error: String::new(), hint: String::new() })), Databases::Failed),
+        ] {
+            assert_eq!(sum(&[ready.clone(), other.clone()]), expected, "{other:?}");
+        }
+        assert_eq!(sum(&[(None, Some(Exit::Done))]), Databases::Ended);
     }
 
     const READY: Event = Event::Databases(Databases::Ready);

@@ -7,6 +7,7 @@
 
 mod changes;
 pub(crate) mod databases;
+mod restoring;
 mod running;
 pub(crate) mod twins;
 mod watching;
@@ -53,6 +54,8 @@ pub struct ReplicateJob {
     pub replica: Replica,
     /// Settings of the engine.
     pub engine: Config,
+    /// Whether to restore the database before it is followed, if it is not there.
+    pub restore_if_missing: bool,
 }
 
 /// Settings of the process.
@@ -198,7 +201,7 @@ impl Host {
 
     fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        let entry = Entry::new(job.database, job.replica, job.engine, origin);
+        let entry = Entry::new(job, origin);
         self.databases.borrow_mut().insert(number, entry);
         number
     }

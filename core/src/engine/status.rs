@@ -83,6 +83,9 @@ pub struct Status {
     pub warning: Option<String>,
     /// Whether a put is under way.
     pub uploading: bool,
+    /// Whether it is still open that the replica's history is this database's: the database is being
+    /// compared with the replica's end, and may turn out to be another.
+    pub on_trial: bool,
 }
 
 impl Replicator {
@@ -118,6 +121,7 @@ impl Replicator {
             last_error: self.last_error.clone(),
             warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
+            on_trial: self.is_on_trial(),
         }
     }
 }

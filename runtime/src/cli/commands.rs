@@ -93,6 +93,11 @@ const REPLICATE: Command = Command {
             "Take over a replica that belongs to another history. A fresh base is\n\
              written at the next txid; what is there stays.",
         ),
+        switch(
+            "restore-if-db-not-exists",
+            "First restore each database that does not exist and has something on its\n\
+             replica. If that fails it is not followed, and -exec starts nothing.",
+        ),
         value(
             "exec",
             "CMD",
@@ -106,11 +111,6 @@ const REPLICATE: Command = Command {
         ),
         later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
         later("enforce-retention", None, "leave it out: this release keeps every segment"),
-        later(
-            "restore-if-db-not-exists",
-            None,
-            "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
-        ),
     ],
     positionals_max: 2,
     examples: &[

@@ -24,7 +24,15 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            (vec![ReplicateJob { database, replica, engine: engine::Config::default() }], None)
+            (
+                vec![ReplicateJob {
+                    database,
+                    replica,
+                    engine: engine::Config::default(),
+                    restore_if_missing: false,
+                }],
+                None,
+            )
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
@@ -35,6 +43,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     for job in &mut jobs {
         job.engine.once = args.is_on("once");
         job.engine.adopt = args.is_on("adopt");
+        job.restore_if_missing |= args.is_on("restore-if-db-not-exists");
     }
     let mut options = ReplicateOptions::default();
     options.state_dir = args.path("state-dir").or(config.state_dir);
@@ -104,6 +113,7 @@ fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
                 database: database.path.clone(),
                 replica: database.replica.clone(),
                 engine: database.engine.clone(),
+                restore_if_missing: database.restore_if_db_not_exists,
             })
         })
         .collect()

@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod litestream_reads_us;
 mod rivals;
+mod service;
 mod side_by_side;
 mod status;
 mod trouble;
