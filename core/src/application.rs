@@ -53,9 +53,11 @@ pub enum Databases {
     Starting,
     /// Each is followed, or waited for.
     Ready,
-    /// One has ended with an error.
+    /// One has ended with an error, others have not.
     Failed,
-    /// All have ended.
+    /// All have ended, not all of them well.
+    Lost,
+    /// All have ended, or will not be waited for.
     Ended,
 }
 
@@ -64,14 +66,19 @@ pub enum Databases {
 pub struct Standing {
     running: bool,
     starting: bool,
+    ended: bool,
     failed: bool,
 }
 
 impl Standing {
-    /// Adds one: its status, if its engine has told any, and its end, if it has ended.
+    /// Adds one: its status, if its engine has told any, and its end, if it has ended by itself. One
+    /// that a person has stopped counts for nothing.
     pub fn add(&mut self, status: Option<&Status>, exit: Option<&Exit>) {
         match exit {
-            Some(exit) => self.failed |= *exit != Exit::Done,
+            Some(exit) => {
+                self.ended = true;
+                self.failed |= *exit != Exit::Done;
+            }
             None => {
                 self.running = true;
                 self.starting |= !status.is_some_and(is_ready);
@@ -81,11 +88,13 @@ impl Standing {
 
     /// What they amount to.
     pub fn sum(self) -> Databases {
-        match self {
-            Standing { failed: true, .. } => Databases::Failed,
-            Standing { running: false, .. } => Databases::Ended,
-            Standing { starting: true, .. } => Databases::Starting,
-            Standing { .. } => Databases::Ready,
+        match (self.failed, self.running) {
+            (true, false) => Databases::Lost,
+            (true, true) => Databases::Failed,
+            (false, false) if self.ended => Databases::Ended,
+            (false, _) if self.starting => Databases::Starting,
+            // Also without any: they may be registered later.
+            (false, _) => Databases::Ready,
         }
     }
 }
@@ -172,9 +181,18 @@ impl Attendant {
         self.life == Life::Gone
     }
 
-    /// Whether the application is yet to begin: only then does it matter whether databases are ready.
+    /// Whether the application is yet to begin.
     pub fn is_awaited(&self) -> bool {
         self.life == Life::Awaited
+    }
+
+    /// Whether it matters that the databases stand like this.
+    pub fn is_concerned(&self, databases: Databases) -> bool {
+        match self.life {
+            Life::Awaited => databases != Databases::Starting,
+            Life::Running => databases == Databases::Lost,
+            Life::Stopping { .. } | Life::Gone => false,
+        }
     }
 
     /// When to call [`Attendant::handle`] with [`Event::Tick`] if nothing else happens first.
@@ -217,12 +235,12 @@ impl Attendant {
                 out.push(Action::Begin);
             }
             // An application of several databases must not begin with one of them unprotected.
-            (Life::Awaited, Databases::Failed) => {
+            (Life::Awaited, Databases::Failed | Databases::Lost) => {
                 self.life = Life::Gone;
                 out.push(Action::Finish);
             }
             (Life::Awaited, Databases::Ended) => self.life = Life::Gone,
-            (Life::Running, Databases::Ended) => {
+            (Life::Running, Databases::Lost | Databases::Ended) => {
                 self.life = Life::Stopping { kill_at: Some(now.after(STOP_MAX)) };
                 self.told_to_stop = true;
                 out.push(Action::Send(Signal::Term));
@@ -297,7 +315,10 @@ mod tests {
         ] {
             assert_eq!(sum(&[ready.clone(), other.clone()]), expected, "{other:?}");
         }
+        let failed = || Some(Exit::Failed { error: String::new(), hint: String::new() });
         assert_eq!(sum(&[(None, Some(Exit::Done))]), Databases::Ended);
+        assert_eq!(sum(&[(None, Some(Exit::Done)), (None, failed())]), Databases::Lost);
+        assert_eq!(sum(&[]), Databases::Ready);
     }
 
     const READY: Event = Event::Databases(Databases::Ready);
@@ -352,8 +373,13 @@ mod tests {
 
     #[test]
     fn it_is_stopped_when_nobody_replicates_any_more() {
-        let (mut attendant, out) = after(&[READY, ALL_ENDED, Event::Tick]);
+        let lost = Event::Databases(Databases::Lost);
+        assert_eq!(after(&[lost]).1, [Action::Finish]);
+        let (mut attendant, out) = after(&[READY, lost, ALL_ENDED, Event::Tick]);
         assert_eq!(out, [Action::Begin, Action::Send(Signal::Term)]);
+        for other in [READY, STARTING, FAILED] {
+            assert_eq!(after(&[READY, other]).1, [Action::Begin]);
+        }
         let at = attendant.next_deadline().expect("it is given time");
         assert_eq!(at, NOW.after(STOP_MAX));
         assert_eq!(attendant.handle(at, Event::Tick), [Action::Kill]);

@@ -21,7 +21,7 @@ pub mod restore;
 mod segments;
 mod status;
 pub mod suggest;
-mod target;
+pub(crate) mod target;
 mod verify;
 mod version;
 

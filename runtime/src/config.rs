@@ -33,6 +33,8 @@ pub struct Config {
     pub path: PathBuf,
     /// The databases, in the order of the file.
     pub databases: Vec<Database>,
+    /// Settings of databases that the file does not name.
+    pub engine: engine::Config,
     /// What to log and where.
     pub logging: Logging,
     /// Where local records are kept, if the file says so.

@@ -13,9 +13,11 @@ use driftless_core::application::{Action, Attendant, Databases, Event, Standing,
 use driftless_core::machine::Exit;
 use futures_lite::FutureExt as _;
 use futures_lite::future::pending;
+use smol::channel::{Receiver, Sender, bounded};
 
 use crate::clock;
 use crate::host::Host;
+use crate::host::databases::Life;
 use child::{Application, End};
 use signals::Signals;
 
@@ -42,6 +44,7 @@ pub(crate) struct Service {
     command: Option<Vec<String>>,
     signals: Signals,
     host: Rc<Host>,
+    reload: Sender<()>,
     attendant: Attendant,
     application: Option<Application>,
     end: Option<End>,
@@ -54,10 +57,14 @@ impl Service {
     /// With the words of an application's command, or none.
     pub(crate) fn new(command: Option<Vec<String>>, signals: Signals, host: Rc<Host>) -> Service {
         let attendant = Attendant::new(command.is_some());
+        let (reload, reloads) = bounded(1);
+        // Beside this one: a reload waits for databases to end, and an end of the process does not.
+        host.spawn(serve_reloads(host.clone(), reloads));
         Service {
             command,
             signals,
             host,
+            reload,
             attendant,
             application: None,
             end: None,
@@ -94,7 +101,11 @@ impl Service {
                 tracing::warn!("the application does not stop, and is killed");
                 application.kill();
             }
-            (Action::Send(_) | Action::Kill, None) | (Action::Reload, _) => {}
+            (Action::Reload, _) => {
+                // While one waits, another would read the same.
+                let _ = self.reload.try_send(());
+            }
+            (Action::Send(_) | Action::Kill, None) => {}
         }
         None
     }
@@ -127,15 +138,17 @@ impl Service {
     async fn next_event(&mut self) -> Event {
         let Service { attendant, host, application, signals, databases, .. } = self;
         let standing = async {
-            if !attendant.is_awaited() {
-                return pending().await;
-            }
-            let known = || Some(standing(host)).filter(|known| *known != Databases::Starting);
-            Event::Databases(host.changes.until(known).await)
+            let known = || Some(standing(host)).filter(|known| attendant.is_concerned(*known));
+            Event::Databases(match (attendant.is_awaited(), attendant.is_gone()) {
+                (true, _) => host.changes.until(known).await,
+                // From now on it matters only whether they go on.
+                (false, false) => host.lives.until(known).await,
+                (false, true) => pending().await,
+            })
         };
         let all_ended = async {
             match databases {
-                None => host.changes.until(|| host.ended()).await,
+                None => host.lives.until(|| host.ended()).await,
                 Some(_) => pending().await,
             }
         };
@@ -175,6 +188,12 @@ impl Service {
     }
 }
 
+async fn serve_reloads(host: Rc<Host>, reloads: Receiver<()>) {
+    while reloads.recv().await.is_ok() {
+        host.reload().await;
+    }
+}
+
 /// What a wait has ended with.
 enum Woken {
     Left(End),
@@ -184,6 +203,10 @@ enum Woken {
 
 fn standing(host: &Host) -> Databases {
     let mut standing = Standing::default();
-    host.for_each(|entry| standing.add(entry.status.as_ref(), entry.exit()));
+    host.for_each(|entry| match &entry.life {
+        Life::Running | Life::Stopping => standing.add(entry.status.as_ref(), None),
+        Life::Ended(exit) | Life::Leaving { exit, asked: false } => standing.add(None, Some(exit)),
+        Life::Stopped(_) | Life::Leaving { asked: true, .. } => {}
+    });
     standing.sum()
 }

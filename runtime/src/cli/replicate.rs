@@ -1,5 +1,7 @@
 //! `driftless replicate`.
 
+use std::time::Duration;
+
 use driftless_core::application::Verdict;
 use driftless_core::engine;
 
@@ -7,15 +9,18 @@ use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
-use crate::host::{self, ReplicateJob, ReplicateOptions};
+use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
 use crate::service::{Ended, words};
+
+/// Where Litestream has its socket, so that whoever asks there finds this process.
+const SOCKET_PATH: &str = "/var/run/litestream.sock";
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (mut jobs, config) = match args.positionals.as_slice() {
+    let (jobs, config) = match args.positionals.as_slice() {
         [] => {
             let config = need_config(args)?;
-            (jobs_of(&config)?, Some(config))
+            (jobs_of(args, &config)?, Some(config))
         }
         [database] => return Err(without_replica(args, database)),
         [database, replica, ..] => {
@@ -24,31 +29,16 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            (
-                vec![ReplicateJob {
-                    database,
-                    replica,
-                    engine: engine::Config::default(),
-                    restore_if_missing: false,
-                }],
-                None,
-            )
+            let engine = engine_of(args, &engine::Config::default());
+            (vec![ReplicateJob { database, replica, engine, restore_if_missing: restores(args) }], None)
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
+    let reread = config.as_ref().map(|config| rereader(args.clone(), config.clone()));
     let config = config.unwrap_or_default();
     for warning in &config.warnings {
         tracing::warn!(config = %config.path.display(), "{warning}");
     }
-    for job in &mut jobs {
-        job.engine.once = args.is_on("once");
-        job.engine.adopt = args.is_on("adopt");
-        job.restore_if_missing |= args.is_on("restore-if-db-not-exists");
-    }
-    let mut options = ReplicateOptions::default();
-    options.state_dir = args.path("state-dir").or(config.state_dir);
-    options.shutdown_sync_timeout = config.shutdown_sync_timeout.unwrap_or(options.shutdown_sync_timeout);
-    options.exec = command(args, config.exec.as_deref())?;
     for job in &jobs {
         tracing::info!(
             database = %job.database.display(),
@@ -57,7 +47,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
+    let options = ReplicateOptions {
+        state_dir: args.path("state-dir").or_else(|| config.state_dir.clone()),
+        shutdown_sync_timeout: timeout_of(&config),
+        // With -once it ends when all is done, whoever might still want to ask.
+        socket: socket_of(&config).filter(|_| !args.is_on("once")),
+        engine: engine_of(args, &config.engine),
+        reread,
+        exec: command(args, config.exec.as_deref())?,
+        ..ReplicateOptions::default()
+    };
     outcome(host::replicate(jobs, options))
+}
+
+fn restores(args: &Args) -> bool {
+    args.is_on("restore-if-db-not-exists")
 }
 
 /// The words of the application's command, if there is one.
@@ -96,14 +100,24 @@ fn outcome(ended: Ended) -> Result<(), CliError> {
     }
 }
 
-fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
-    if config.databases.is_empty() {
-        return Err(CliError::usage(format!(
-            "the configuration {} names no database",
-            config.path.display()
-        ))
-        .hint("list at least one under dbs"));
-    }
+fn timeout_of(config: &Config) -> Duration {
+    config.shutdown_sync_timeout.unwrap_or(ReplicateOptions::default().shutdown_sync_timeout)
+}
+
+/// The socket that a configuration wants.
+pub fn socket_of(config: &Config) -> Option<SocketPlace> {
+    let socket = &config.socket;
+    socket.enabled.unwrap_or(false).then(|| SocketPlace {
+        path: socket.path.clone().unwrap_or_else(|| SOCKET_PATH.into()),
+        permissions: socket.permissions.unwrap_or(0o600),
+    })
+}
+
+fn engine_of(args: &Args, engine: &engine::Config) -> engine::Config {
+    engine::Config { once: args.is_on("once"), adopt: args.is_on("adopt"), ..engine.clone() }
+}
+
+fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
     config
         .databases
         .iter()
@@ -112,11 +126,35 @@ fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
             Ok(ReplicateJob {
                 database: database.path.clone(),
                 replica: database.replica.clone(),
-                engine: database.engine.clone(),
-                restore_if_missing: database.restore_if_db_not_exists,
+                engine: engine_of(args, &database.engine),
+                restore_if_missing: database.restore_if_db_not_exists || restores(args),
             })
         })
         .collect()
+}
+
+/// Reads the configuration again, by the same flags.
+fn rereader(args: Args, before: Config) -> Rereader {
+    let read = move || -> Result<Reread, CliError> {
+        let config = need_config(&args)?;
+        let jobs = jobs_of(&args, &config)?;
+        logging::restart(&args, &config.logging)?;
+        for warning in &config.warnings {
+            tracing::warn!(config = %config.path.display(), "{warning}");
+        }
+        let moved = args.os_value("state-dir").is_none() && config.state_dir != before.state_dir;
+        for (key, changed) in [("state-dir", moved), ("socket", config.socket != before.socket)] {
+            if changed {
+                tracing::warn!("{key} is not the same any more: that takes effect at the next start");
+            }
+        }
+        Ok(Reread {
+            jobs,
+            engine: engine_of(&args, &config.engine),
+            shutdown_sync_timeout: timeout_of(&config),
+        })
+    };
+    Box::new(move || read().map_err(|error| error.to_string()))
 }
 
 /// One argument is half of a pair; the hint depends on what the configuration knows.

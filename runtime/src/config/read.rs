@@ -23,6 +23,7 @@ pub(super) fn config(root: &Node, warnings: Vec<String>) -> Result<Config> {
         Scope::new(root, "the configuration", &[keys::TOP, keys::REPLICA_SHARED], &mut config.warnings)?;
     let mut defaults = engine::Config::default();
     top.engine_settings(&mut defaults)?;
+    config.engine = defaults.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.shutdown_sync_interval =
         top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;

@@ -51,6 +51,8 @@ pub(crate) enum Life {
 
 /// A database of this process.
 pub(crate) struct Entry {
+    /// Its number in this process; no other gets it.
+    pub(crate) number: u32,
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
     pub(crate) engine: Config,
@@ -69,8 +71,9 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// A database that was just added.
-    pub(super) fn new(job: ReplicateJob, origin: Origin) -> Entry {
+    pub(super) fn new(number: u32, job: ReplicateJob, origin: Origin) -> Entry {
         Entry {
+            number,
             database: job.database,
             replica: job.replica,
             engine: job.engine,

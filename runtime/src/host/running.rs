@@ -35,7 +35,10 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let entry = databases.get(&number).expect("whoever starts a database has just seen it");
         assert!(!entry.is_live(), "two engines on one database would share its locks");
         let ports = ports(host, number, entry)?;
-        (Replicator::new(ReplicaId(number), driver::entropy(), entry.engine.clone()), ports)
+        let mut config = entry.engine.clone();
+        // What was adopted once is ours: another's history is not to be overrun a second time.
+        config.adopt &= entry.last_sync.is_none();
+        (Replicator::new(ReplicaId(number), driver::entropy(), config), ports)
     };
     let tenure = ports.tenure.clone();
     let driver = Driver::new(machine, ports, host.executor.clone());
@@ -46,7 +49,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.wants_events = true;
     });
     host.watches_changed();
-    host.executor.spawn(run(host.clone(), number, driver, tenure)).detach();
+    host.spawn(run(host.clone(), number, driver, tenure));
     Ok(())
 }
 

@@ -36,18 +36,20 @@ pub struct Arrived {
 }
 
 impl Signals {
-    /// Takes SIGTERM and SIGINT, and with an application whatever is passed on to one.
+    /// Takes SIGTERM and SIGINT; SIGHUP, if there is a configuration to read again; and with an
+    /// application whatever is passed on to one.
     ///
     /// # Errors
     /// When the system has no descriptors left.
-    pub fn take(application: bool) -> io::Result<Signals> {
-        let (known, child) = match application {
-            // Where whoever started us ignores SIGCHLD, the kernel would forget the exit code.
-            true => (&KNOWN[..], Some(System::CHILD)),
-            false => (&KNOWN[..2], None),
-        };
-        let taken = known.iter().map(|(_, system)| *system).chain(child);
-        SignalsInfo::new(taken.map(System::as_raw)).map(Signals)
+    pub fn take(application: bool, configuration: bool) -> io::Result<Signals> {
+        let taken = KNOWN.iter().filter(|(signal, _)| match signal {
+            Signal::Term | Signal::Int => true,
+            Signal::Hup => application || configuration,
+            _ => application,
+        });
+        // Where whoever started us ignores SIGCHLD, the kernel would forget the exit code.
+        let child = application.then_some(System::CHILD);
+        SignalsInfo::new(taken.map(|(_, system)| *system).chain(child).map(System::as_raw)).map(Signals)
     }
 
     /// The next one. Several of one kind that come at once may count as one.
