@@ -12,15 +12,21 @@ mod databases;
 pub mod error;
 pub mod integrity;
 mod lag;
+mod list;
 mod logging;
 mod ltx;
 pub mod output;
 mod progress;
+mod register;
+mod remote;
 mod replicate;
+mod reset;
 pub mod restore;
 mod segments;
+mod start;
 mod status;
 pub mod suggest;
+mod sync;
 pub(crate) mod target;
 mod verify;
 mod version;
@@ -71,6 +77,14 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "replicate" => replicate::run(&args),
         "restore" => restore::run(&args, &mut out),
         "status" => status::run(&args, &mut out),
+        "list" => list::list(&args, &mut out),
+        "info" => list::info(&args, &mut out),
+        "sync" => sync::run(&args, &mut out),
+        "register" => register::register(&args, &mut out),
+        "unregister" => register::unregister(&args, &mut out),
+        "start" => start::start(&args, &mut out),
+        "stop" => start::stop(&args, &mut out),
+        "reset" => reset::run(&args, &mut out),
         "ltx" => ltx::run(&args, &mut out),
         "verify" => verify::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
@@ -98,9 +112,7 @@ fn help(args: &Args, out: &mut Out) -> Result<(), CliError> {
 
 /// Litestream's other commands are known by name.
 fn unknown_command(name: &str) -> CliError {
-    const LATER: [&str; 9] =
-        ["info", "list", "register", "unregister", "reset", "start", "stop", "sync", "mcp"];
-    if LATER.contains(&name) {
+    if name == "mcp" {
         return CliError::usage(format!("{name} is not in this release"))
             .hint("driftless help lists what is");
     }

@@ -13,7 +13,7 @@ use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, Socket
 use crate::service::{Ended, words};
 
 /// Where Litestream has its socket, so that whoever asks there finds this process.
-const SOCKET_PATH: &str = "/var/run/litestream.sock";
+pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
