@@ -21,6 +21,7 @@ pub mod application;
 mod bytes;
 pub mod checksum;
 pub mod engine;
+pub mod health;
 pub mod ids;
 pub mod job;
 pub mod ltx;

@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 pub use self::answers::describe;
+pub(crate) use self::answers::phase;
 pub use self::listen::SocketPlace;
 pub(crate) use self::listen::{open, serve};
 

@@ -42,6 +42,8 @@ use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+use crate::service::heartbeat::{self, Heartbeat};
+use crate::service::notify::{self, Notifier};
 use crate::service::signals::Signals;
 use crate::service::{Ended, Service};
 
@@ -81,8 +83,10 @@ pub struct ReplicateOptions {
     pub reread: Option<Rereader>,
     /// The words of a command to run beside the replication, which ends with it.
     pub exec: Option<Vec<String>>,
-    /// Is told what the process is about, as a service manager wants to know it.
-    pub tell: Box<dyn Fn(Moment)>,
+    /// A service manager that wants to know of the process.
+    pub notifier: Option<Rc<Notifier>>,
+    /// Where a heartbeat goes, if anywhere.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Default for ReplicateOptions {
@@ -94,7 +98,8 @@ impl Default for ReplicateOptions {
             engine: Config::default(),
             reread: None,
             exec: None,
-            tell: Box::new(|_| {}),
+            notifier: None,
+            heartbeat: None,
         }
     }
 }
@@ -143,7 +148,7 @@ pub(crate) struct Host {
     engine: RefCell<Config>,
     reread: Option<Rereader>,
     pub(crate) reloads: RefCell<Reloads>,
-    tell: Box<dyn Fn(Moment)>,
+    notifier: Option<Rc<Notifier>>,
     /// When it started.
     pub(crate) started: Now,
 }
@@ -218,6 +223,7 @@ async fn begin(
     };
     let lock = control::StateLock::take(&directory)?;
     let (socket, command) = (options.socket.clone(), options.exec.take());
+    let heartbeat = options.heartbeat.take();
     let (host, watching) = Host::new(executor.clone(), net, directory, options)
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
@@ -225,7 +231,14 @@ async fn begin(
     host.begin(jobs).await.map_err(refuse)?;
     let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
     helpers.extend(sockets.into_iter().map(|socket| executor.spawn(control::serve(host.clone(), socket))));
-    (host.tell)(Moment::Ready);
+    if let Some(notifier) = &host.notifier {
+        helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
+        helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(heartbeat) = heartbeat {
+        helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
+    }
+    host.tell(Moment::Ready);
     Ok(Begun { host, command, helpers, lock })
 }
 
@@ -268,7 +281,7 @@ impl Host {
             engine: RefCell::new(options.engine),
             reread: options.reread,
             reloads: RefCell::default(),
-            tell: options.tell,
+            notifier: options.notifier,
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))
@@ -360,13 +373,29 @@ impl Host {
         });
     }
 
+    fn tell(&self, moment: Moment) {
+        if let Some(notifier) = &self.notifier {
+            notifier.moment(moment, self.shutdown_sync_timeout.get());
+        }
+    }
+
+    /// Connections to anyone.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Whether the process was told to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     /// Ends the process: the first call has each database finish, any other has it stop at once.
     pub(crate) fn close(&self) {
         let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
         if self.closing.replace(true) {
             self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
         } else {
-            (self.tell)(Moment::Stopping);
+            self.tell(Moment::Stopping);
             let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
             numbers.into_iter().for_each(|number| self.finish(number, deadline));
         }

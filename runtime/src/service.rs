@@ -3,6 +3,8 @@
 //! signals is in [`driftless_core::application`]; here it is carried out.
 
 pub(crate) mod child;
+pub mod heartbeat;
+pub mod notify;
 pub(crate) mod signals;
 pub mod words;
 
@@ -10,6 +12,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use driftless_core::application::{Action, Attendant, Databases, Event, Standing, Verdict};
+use driftless_core::health::ailment;
 use driftless_core::machine::Exit;
 use futures_lite::FutureExt as _;
 use futures_lite::future::pending;
@@ -90,7 +93,7 @@ impl Service {
 
     /// Does one thing, and says what has happened if that is known at once.
     fn perform(&mut self, action: Action) -> Option<Event> {
-        match (action, &mut self.application) {
+        match (action, &self.application) {
             (Action::Begin, _) => return self.begin(),
             (Action::Finish, _) => {
                 tracing::info!("stopping");
@@ -192,6 +195,17 @@ async fn serve_reloads(host: Rc<Host>, reloads: Receiver<()>) {
     while reloads.recv().await.is_ok() {
         host.reload().await;
     }
+}
+
+/// Whether every database is well, and there is one.
+pub(crate) fn is_well(host: &Host) -> bool {
+    let (mut any, mut well) = (false, true);
+    let now = clock::mono();
+    host.for_each(|entry| {
+        any = true;
+        well &= entry.life == Life::Running && ailment(entry.status.as_ref(), now).is_none();
+    });
+    any && well
 }
 
 /// What a wait has ended with.

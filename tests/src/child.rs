@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// - `ignore`: from now on take no notice of SIGTERM;
 /// - `until:NAME`: wait for that signal;
 /// - `facts`: tell of descriptors, signal masks and variables;
+/// - `orphan`: leave a process behind that soon ends, and tell of the zombies a moment later;
 /// - `exit:N`, `kill:N`: end with a code, or by a signal, without closing the database.
 const SCRIPT: &str = r#"
 import os, signal, sqlite3, sys, time
@@ -54,6 +55,15 @@ for word in words:
         for line in open("/proc/self/status"):
             if line.startswith("Sig"): tell(*line.split())
         for variable in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "MARK"): tell("env", variable, os.environ.get(variable))
+    elif name == "orphan":
+        if os.fork() == 0:
+            if os.fork() == 0: time.sleep(0.05)
+            os._exit(0)
+        os.wait()
+        time.sleep(0.3)
+        states = [open("/proc/%s/stat" % p).read().rsplit(")", 1)[1].split() for p in os.listdir("/proc") if p.isdigit()]
+        tell("parent", os.getppid())
+        tell("zombies", sum(s[0] == "Z" for s in states))
     elif name == "exit":
         tell("exit")
         os._exit(int(value))

@@ -1,5 +1,6 @@
 //! `driftless replicate`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::application::Verdict;
@@ -10,10 +11,15 @@ use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
 use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
+use crate::service::heartbeat::Heartbeat;
+use crate::service::notify::Notifier;
 use crate::service::{Ended, words};
 
 /// Where Litestream has its socket, so that whoever asks there finds this process.
 pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
+
+/// From one heartbeat to the next, as with Litestream.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -55,9 +61,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         engine: engine_of(args, &config.engine),
         reread,
         exec: command(args, config.exec.as_deref())?,
-        ..ReplicateOptions::default()
+        notifier: notifier(),
+        heartbeat: config.heartbeat_url.map(|url| {
+            let interval = config.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL);
+            Heartbeat { url, interval }
+        }),
     };
     outcome(host::replicate(jobs, options))
+}
+
+/// The service manager, if one started us.
+fn notifier() -> Option<Rc<Notifier>> {
+    Notifier::from_environment().map(|found| found.map(Rc::new)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told anything");
+        None
+    })
 }
 
 fn restores(args: &Args) -> bool {
@@ -143,7 +161,14 @@ fn rereader(args: Args, before: Config) -> Rereader {
             tracing::warn!(config = %config.path.display(), "{warning}");
         }
         let moved = args.os_value("state-dir").is_none() && config.state_dir != before.state_dir;
-        for (key, changed) in [("state-dir", moved), ("socket", config.socket != before.socket)] {
+        let beats = |config: &Config| (config.heartbeat_url.clone(), config.heartbeat_interval);
+        for (key, changed) in [
+            ("state-dir", moved),
+            ("socket", config.socket != before.socket),
+            ("exec", config.exec != before.exec),
+            ("addr", config.addr != before.addr),
+            ("heartbeat", beats(&config) != beats(&before)),
+        ] {
             if changed {
                 tracing::warn!("{key} is not the same any more: that takes effect at the next start");
             }

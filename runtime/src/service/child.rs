@@ -1,34 +1,39 @@
 //! The application as a child process.
 //!
-//! A thread of its own waits for its end, without reaping it: so its number stays its own until
-//! the signal for it, if any, has been sent. That works on every kernel and under every seccomp
-//! profile, which descriptors of processes do not, and nothing wakes meanwhile.
+//! A thread of its own waits for its end, which works on every kernel and under every seccomp
+//! profile, as descriptors of processes do not; nothing wakes meanwhile. As the first process of a
+//! container we are the parent of all whose own parent has died, and those the thread reaps as well.
+//! It reaps under a lock that whoever sends a signal takes: a number that has been reaped may be
+//! another's by then.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use driftless_core::application::Signal;
 use driftless_core::machine::Exit;
-use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
-use smol::channel::{Receiver, bounded};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, Signal as System, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid,
+};
+use smol::channel::{Receiver, Sender, bounded};
 
 use super::signals;
 
 /// How an application ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct End(ExitStatus);
+#[derive(Clone, Copy, Debug)]
+pub struct End(WaitStatus);
 
 impl End {
     /// Its exit code as a shell has it: 128 and the number if a signal ended it.
     pub fn code(self) -> u8 {
-        let code = self.0.code().or_else(|| self.0.signal().map(|signal| 128 + signal));
+        let code = self.0.exit_status().or_else(|| self.0.terminating_signal().map(|signal| 128 + signal));
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
     }
 
     /// How it ended, in words.
     pub fn describe(self) -> String {
-        match (self.0.code(), self.0.signal()) {
+        match (self.0.exit_status(), self.0.terminating_signal()) {
             (Some(code), _) => format!("ended with exit code {code}"),
             (None, Some(signal)) => format!("was ended by {}", signals::name(signal)),
             (None, None) => "ended in a way that the system does not tell".to_owned(),
@@ -38,8 +43,10 @@ impl End {
 
 /// A running application.
 pub struct Application {
-    child: Child,
-    gone: Receiver<()>,
+    pid: Pid,
+    /// How it ended, once it has been reaped.
+    reaped: Arc<Mutex<Option<End>>>,
+    gone: Receiver<End>,
 }
 
 impl Application {
@@ -55,18 +62,15 @@ impl Application {
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
         }
+        // From here on the thread reaps it, and nobody by this handle.
         let mut child = command.spawn().map_err(|error| cannot_start(program, &error))?;
         let pid = Pid::from_child(&child);
         let (tell, gone) = bounded(1);
-        let waits = std::thread::Builder::new().name("application".to_owned()).spawn(move || {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            let waited = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
-            debug_assert!(waited.is_ok(), "a child that nobody has reaped can be waited for: {waited:?}");
-            // Nobody listens if the process ends first.
-            let _ = tell.try_send(());
-        });
-        match waits {
-            Ok(_) => Ok(Application { child, gone }),
+        let reaped = Arc::new(Mutex::new(None));
+        let thread = std::thread::Builder::new().name("application".to_owned());
+        let state = Arc::clone(&reaped);
+        match thread.spawn(move || await_end(pid, &state, &tell)) {
+            Ok(_) => Ok(Application { pid, reaped, gone }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -76,30 +80,49 @@ impl Application {
     }
 
     /// Its process number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
     }
 
-    /// Waits for its end, which can be asked for more than once until it has come.
-    pub async fn ended(&mut self) -> End {
-        // The thread sends once; an error means that it has sent before.
-        let _ = self.gone.recv().await;
-        End(self.child.wait().expect("a child is reaped by nobody else"))
+    /// Waits for its end.
+    pub async fn ended(&self) -> End {
+        self.gone.recv().await.expect("the thread sends before it ends")
     }
 
     /// Sends it a signal. One that has ended takes no notice.
     pub fn send(&self, signal: Signal) {
-        let signal = signals::of_system(signal);
-        if let Err(error) = kill_process(Pid::from_child(&self.child), signal) {
+        self.send_to_it(signals::of_system(signal));
+    }
+
+    /// Sends it SIGKILL.
+    pub fn kill(&self) {
+        self.send_to_it(System::KILL);
+    }
+
+    fn send_to_it(&self, signal: System) {
+        let reaped = self.reaped.lock().expect("no holder panics");
+        if reaped.is_none()
+            && let Err(error) = kill_process(self.pid, signal)
+        {
             let signal = signals::name(signal.as_raw());
             tracing::warn!(signal, %error, "the application was not sent a signal");
         }
     }
+}
 
-    /// Sends it SIGKILL.
-    pub fn kill(&mut self) {
-        if let Err(error) = self.child.kill() {
-            tracing::warn!(%error, "the application was not killed");
+/// Reaps whoever ends, to the end of the application.
+fn await_end(application: Pid, reaped: &Mutex<Option<End>>, tell: &Sender<End>) {
+    loop {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let waited = retry_on_intr(|| waitid(WaitId::All, options));
+        assert!(waited.is_ok(), "a child that nobody else reaps is there: {waited:?}");
+        let mut reaped = reaped.lock().expect("no holder panics");
+        let ended = retry_on_intr(|| wait(WaitOptions::NOHANG)).ok().flatten();
+        if let Some((_, status)) = ended.filter(|(pid, _)| *pid == application) {
+            *reaped = Some(End(status));
+            // Nobody listens if the process ends first.
+            let _ = tell.try_send(End(status));
+            return;
         }
     }
 }

@@ -273,6 +273,18 @@ fn a_parent_that_ignores_children_loses_no_exit_code() {
     stage.check(1);
 }
 
+/// As in a container: whoever loses its parent gets us for one.
+#[test]
+fn as_the_first_process_it_reaps_what_others_have_left() {
+    let stage = Stage::new("first-process");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(driftless()).arg("replicate");
+    finish(command.args(stage.arguments("create orphan insert:3 exit:7"))).expect_code(7);
+    let told = stage.script.told();
+    assert!(told.contains(&"parent 1".to_owned()) && told.contains(&"zombies 0".to_owned()), "{told:?}");
+    stage.check(3);
+}
+
 /// A quiet database and a waiting application: nobody wakes us.
 #[test]
 fn waiting_costs_nothing() {
