@@ -120,6 +120,9 @@ pub enum Moment {
 /// Where local state is kept when neither the options nor a database says it.
 pub const HOMELESS_STATE_DIR: &str = "/var/lib/driftless";
 
+/// How long the end of the process waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// The process as its tasks see it.
 pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
@@ -135,6 +138,8 @@ pub(crate) struct Host {
     watches: Sender<()>,
     /// Says that a database wants events again.
     events_wanted: Sender<()>,
+    /// Requests that are being answered.
+    pub(crate) answering: Cell<usize>,
     /// The process is ending: nothing new begins.
     closing: Cell<bool>,
     /// It does not end by itself.
@@ -191,9 +196,13 @@ async fn run_all(
     };
     match begin(jobs, options, executor, net).await {
         Ok(begun) => {
-            let Begun { host, command, helpers, lock } = begun;
-            let ended = Service::new(command, signals, host).run().await;
+            let Begun { host, command, helpers, sockets, lock } = begun;
+            let ended = Service::new(command, signals, host.clone()).run().await;
+            // Whoever has asked for this end hears of it.
+            let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+            let _ = requests::within(LAST_ANSWERS, answered).await;
             drop(helpers);
+            sockets.iter().for_each(|socket| socket.remove());
             drop(lock);
             ended
         }
@@ -206,6 +215,7 @@ struct Begun {
     host: Rc<Host>,
     command: Option<Vec<String>>,
     helpers: Vec<smol::Task<()>>,
+    sockets: Vec<Rc<control::Socket>>,
     lock: control::StateLock,
 }
 
@@ -228,9 +238,12 @@ async fn begin(
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
     let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
-    host.begin(jobs).await.map_err(refuse)?;
+    if let Err(refusal) = host.begin(jobs).await {
+        sockets.iter().for_each(|socket| socket.remove());
+        return Err(refuse(refusal));
+    }
     let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
-    helpers.extend(sockets.into_iter().map(|socket| executor.spawn(control::serve(host.clone(), socket))));
+    helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
     if let Some(notifier) = &host.notifier {
         helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
         helpers.push(executor.spawn(notify::feed(notifier.clone())));
@@ -239,7 +252,7 @@ async fn begin(
         helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
     }
     host.tell(Moment::Ready);
-    Ok(Begun { host, command, helpers, lock })
+    Ok(Begun { host, command, helpers, sockets, lock })
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
@@ -273,6 +286,7 @@ impl Host {
             lives: Changes::default(),
             watches,
             events_wanted,
+            answering: Cell::new(0),
             closing: Cell::new(false),
             stays: options.socket.is_some(),
             shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),

@@ -36,15 +36,16 @@ pub struct SocketPlace {
     pub permissions: u32,
 }
 
-/// A socket that listens; its name goes with it.
+/// A socket that listens.
 pub(crate) struct Socket {
     listener: Async<UnixListener>,
     path: PathBuf,
     id: (u64, u64),
 }
 
-impl Drop for Socket {
-    fn drop(&mut self) {
+impl Socket {
+    /// Removes its name, as the process ends.
+    pub(crate) fn remove(&self) {
         // Another process may have put its own there.
         if facts(&self.path).is_ok_and(|id| id == self.id) {
             let _ = std::fs::remove_file(&self.path);
@@ -60,11 +61,11 @@ fn facts(path: &Path) -> io::Result<(u64, u64)> {
 ///
 /// # Errors
 /// When the second cannot be had. Without the first the process goes on, and says so.
-pub(crate) fn open(directory: &Path, configured: Option<&SocketPlace>) -> Result<Vec<Socket>, Refusal> {
+pub(crate) fn open(directory: &Path, configured: Option<&SocketPlace>) -> Result<Vec<Rc<Socket>>, Refusal> {
     let own = SocketPlace { path: socket_in(directory), permissions: 0o600 };
     let mut sockets = Vec::new();
     match listen(&own) {
-        Ok(socket) => sockets.push(socket),
+        Ok(socket) => sockets.push(Rc::new(socket)),
         Err(error) => {
             tracing::warn!(path = %own.path.display(), %error, "no control socket here: driftless status will not see this process");
         }
@@ -77,7 +78,7 @@ pub(crate) fn open(directory: &Path, configured: Option<&SocketPlace>) -> Result
         if place.permissions & 0o007 != 0 {
             tracing::warn!(path = %place.path.display(), "any user of this host may use the control socket, and read what this process can");
         }
-        sockets.push(socket);
+        sockets.push(Rc::new(socket));
     }
     Ok(sockets)
 }
@@ -120,7 +121,7 @@ fn make_way(path: &Path) -> io::Result<()> {
 }
 
 /// Serves a socket for as long as the process runs.
-pub(crate) async fn serve(host: Rc<Host>, socket: Socket) {
+pub(crate) async fn serve(host: Rc<Host>, socket: Rc<Socket>) {
     let busy = Rc::new(Cell::new(0));
     loop {
         let room = || (busy.get() < CONNECTIONS_MAX).then_some(());
@@ -145,7 +146,20 @@ pub(crate) async fn serve(host: Rc<Host>, socket: Socket) {
 }
 
 async fn answer(mut stream: Async<UnixStream>, host: &Rc<Host>) -> io::Result<()> {
-    let reply = match within(REQUEST_TIME, http::read_request(&mut stream)).await {
+    let request = within(REQUEST_TIME, http::read_request(&mut stream)).await;
+    host.answering.set(host.answering.get() + 1);
+    let written = answer_to(&mut stream, host, request).await;
+    host.answering.set(host.answering.get() - 1);
+    host.changes.tell();
+    written
+}
+
+async fn answer_to(
+    stream: &mut Async<UnixStream>,
+    host: &Rc<Host>,
+    request: Option<Result<http::Request, http::Unreadable>>,
+) -> io::Result<()> {
+    let reply = match request {
         Some(Ok(request)) => answers::answer(host, &request).await,
         Some(Err(http::Unreadable::Closed)) => return Ok(()),
         Some(Err(http::Unreadable::Wrong { status, error })) => http::Reply::error(status, error),
@@ -154,5 +168,5 @@ async fn answer(mut stream: Async<UnixStream>, host: &Rc<Host>) -> io::Result<()
             answers::failed(&late)
         }
     };
-    within(ANSWER_TIME, http::write_reply(&mut stream, &reply)).await.unwrap_or(Ok(()))
+    within(ANSWER_TIME, http::write_reply(stream, &reply)).await.unwrap_or(Ok(()))
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod commands;
+mod control;
 mod crash;
 mod exec;
 mod fixtures;
