@@ -88,6 +88,9 @@ pub struct Status {
     pub warning: Option<String>,
     /// Whether a put is under way.
     pub uploading: bool,
+    /// Whether it is still open that the replica's history is this database's: the database is being
+    /// compared with the replica's end, and may turn out to be another.
+    pub on_trial: bool,
 }
 
 impl Replicator {
@@ -125,6 +128,7 @@ impl Replicator {
             store: self.store,
             warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
+            on_trial: self.is_on_trial(),
         }
     }
 }

@@ -96,24 +96,33 @@ const REPLICATE: Command = Command {
             "Take over a replica that belongs to another history. A fresh base is\n\
              written at the next txid; what is there stays.",
         ),
+        switch(
+            "restore-if-db-not-exists",
+            "First restore each database that does not exist and has something on its\n\
+             replica. If that fails it is not followed, and -exec starts nothing.",
+        ),
+        value(
+            "exec",
+            "CMD",
+            "Start the application once its databases are followed, pass signals on to it,\n\
+             and when it ends, replicate what it committed and exit with its code.",
+        ),
         value(
             "state-dir",
             "PATH",
             "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",
         ),
-        later("exec", Some("CMD"), "start the application by its own means, before or after driftless"),
         later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
         later("enforce-retention", None, "leave it out: this release keeps every segment"),
-        later(
-            "restore-if-db-not-exists",
-            None,
-            "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
-        ),
     ],
     positionals_max: 2,
     examples: &[
         ("Replicate a database to a directory.", "driftless replicate /srv/app.db file:///backup/app"),
         ("Replicate everything in the configuration.", "driftless replicate -config /etc/driftless.yml"),
+        (
+            "Run the application under it.",
+            "driftless replicate -exec \"app --port 80\" /srv/app.db /backup/app",
+        ),
         ("One last upload before maintenance.", "driftless replicate -once /srv/app.db /backup/app"),
     ],
     exits: &[0, 1, 2, 4, 5, 6],

@@ -251,7 +251,8 @@ fn is_fresh(status: &Status, asked: Mono) -> bool {
     }
 }
 
-fn phase(entry: &Entry) -> &'static str {
+/// What a database is about, in a word.
+pub(crate) fn phase(entry: &Entry) -> &'static str {
     match (&entry.life, &entry.status) {
         (Life::Stopped(_), _) => "stopped",
         (Life::Ended(_), _) => "ended",

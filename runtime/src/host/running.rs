@@ -9,8 +9,8 @@ use driftless_adapters::store::StoreError;
 use driftless_core::engine::{Config, Replicator};
 use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
 
-use super::Host;
 use super::databases::{Entry, Life};
+use super::{Host, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
@@ -82,7 +82,10 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
 
 async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Replicator>, tenure: Tenure) {
     let database = host.look(number, |entry| entry.database.display().to_string()).unwrap_or_default();
-    let exit = driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await;
+    let exit = match restoring::if_missing(&host, number).await {
+        Ok(()) => driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await,
+        Err(exit) => exit,
+    };
     log::exit(&database, &exit);
     host.change(number, |entry| {
         entry.sender = None;
