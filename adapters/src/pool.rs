@@ -168,7 +168,7 @@ mod tests {
     fn results_come_back_and_panics_are_passed_on() {
         let sums: Vec<_> = (0..200_u64).map(|n| unblock(move || n * n)).collect();
         let total: u64 = sums.into_iter().map(smol::block_on).sum();
-        assert_eq!(total, (0..200_u64).map(|n| n * n).sum());
+        assert_eq!(total, (0..200_u64).map(|n| n * n).sum::<u64>());
         let panicked = std::panic::catch_unwind(|| smol::block_on(unblock(|| panic!("on purpose"))));
         assert!(panicked.is_err());
         assert_eq!(smol::block_on(unblock(|| 7)), 7, "the pool goes on");

@@ -7,6 +7,7 @@
 //! be piped.
 
 pub mod args;
+mod check;
 pub mod commands;
 mod databases;
 pub mod error;
@@ -88,6 +89,7 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "ltx" => ltx::run(&args, &mut out),
         "verify" => verify::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
+        "check" => check::run(&args, &mut out),
         "demo" => crate::demo::run(&args, &mut out),
         "version" => {
             version::run(&args, &mut out);
@@ -115,6 +117,10 @@ fn unknown_command(name: &str) -> CliError {
     if name == "mcp" {
         return CliError::usage(format!("{name} is not in this release"))
             .hint("driftless help lists what is");
+    }
+    if name == "wal" {
+        return CliError::usage("wal is not in this release")
+            .hint("its name is driftless ltx since litestream 0.5");
     }
     let hint = match suggest::nearest(name, COMMANDS.iter().map(|command| command.name)) {
         Some(near) => format!("did you mean driftless {near}?"),

@@ -24,8 +24,9 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 pub use self::answers::describe;
+pub(crate) use self::answers::phase;
 pub use self::listen::SocketPlace;
-pub(crate) use self::listen::{open, serve};
+pub(crate) use self::listen::{Socket, open, serve};
 
 /// Holds a state directory for this process.
 pub struct StateLock(#[expect(dead_code, reason = "the descriptor holds the lock")] std::fs::File);

@@ -170,7 +170,11 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
         Request::Source(request) => Outcome::Source(perform_source(request, ports).await),
         Request::Store(request) => Outcome::Store(match ports.store {
             Some(store) => store.perform(op, request).await,
-            None => Err(StoreError { kind: StoreErrorKind::Unsupported, text: "there is no store".into() }),
+            None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
+        }),
+        Request::Cell(request) => Outcome::Cell(match ports.store {
+            Some(store) => store.perform_cell(request).await,
+            None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
         }),
         Request::State(request) => Outcome::State(match ports.state {
             Some((journal, name)) => {

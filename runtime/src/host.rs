@@ -1,18 +1,19 @@
-//! The process: its databases, their watches, its signals, its control socket.
+//! The process: its databases, their watches, its control socket.
 //!
 //! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
 //! configuration, the control socket, a configuration that is read again) goes through
 //! `Host::add`, which refuses a file or a replica that is taken ([`twins`]), and ends it by
 //! telling its engine to finish and waiting until nothing of it is left ([`running`]).
 
-mod changes;
+pub(crate) mod changes;
 pub(crate) mod databases;
 mod plan;
+mod probes;
 mod registrations;
 mod reload;
 pub(crate) mod requests;
+mod restoring;
 mod running;
-mod signals;
 pub(crate) mod twins;
 mod watching;
 
@@ -42,9 +43,14 @@ use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+use crate::service::heartbeat::{self, Heartbeat};
+use crate::service::notify::{self, Notifier};
+use crate::service::signals::Signals;
+use crate::service::{Ended, Service};
 
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
+use self::probes::Probes;
 use self::registrations::Registration;
 use self::reload::Reloads;
 pub use self::reload::{Reread, Rereader};
@@ -60,6 +66,8 @@ pub struct ReplicateJob {
     pub replica: Replica,
     /// Settings of the engine.
     pub engine: Config,
+    /// Whether to restore the database before it is followed, if it is not there.
+    pub restore_if_missing: bool,
 }
 
 /// Settings of the process.
@@ -75,8 +83,12 @@ pub struct ReplicateOptions {
     pub engine: Config,
     /// Reads the configuration again, if there is one.
     pub reread: Option<Rereader>,
-    /// Is told what the process is about, as a service manager wants to know it.
-    pub tell: Box<dyn Fn(Moment)>,
+    /// The words of a command to run beside the replication, which ends with it.
+    pub exec: Option<Vec<String>>,
+    /// A service manager that wants to know of the process.
+    pub notifier: Option<Rc<Notifier>>,
+    /// Where a heartbeat goes, if anywhere.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Default for ReplicateOptions {
@@ -87,7 +99,9 @@ impl Default for ReplicateOptions {
             socket: None,
             engine: Config::default(),
             reread: None,
-            tell: Box::new(|_| {}),
+            exec: None,
+            notifier: None,
+            heartbeat: None,
         }
     }
 }
@@ -118,10 +132,11 @@ pub(crate) struct Host {
     journal: SharedJournal,
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
+    probes: Probes,
     /// Anything that a request may wait for.
     pub(crate) changes: Changes,
     /// A database has come into another state of its life, or has been forgotten.
-    lives: Changes,
+    pub(crate) lives: Changes,
     /// Says that other databases run now.
     watches: Sender<()>,
     /// Says that a database wants events again.
@@ -141,7 +156,7 @@ pub(crate) struct Host {
     engine: RefCell<Config>,
     reread: Option<Rereader>,
     pub(crate) reloads: RefCell<Reloads>,
-    tell: Box<dyn Fn(Moment)>,
+    notifier: Option<Rc<Notifier>>,
     /// When it started.
     pub(crate) started: Now,
 }
@@ -152,9 +167,9 @@ pub fn default_state_dir(database: &Path) -> PathBuf {
     database.with_file_name(format!(".{name}-driftless"))
 }
 
-/// Replicates until every database has ended: by a signal, by `-once`, or by an error that needs
-/// a person. The worst of their ends is returned.
-pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
+/// Replicates until every database has ended: by a signal, by `-once`, with the application, or by
+/// an error that needs a person.
+pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Ended {
     tune_allocator();
     block_on(|executor, net| run_all(jobs, options, executor, net))
 }
@@ -173,50 +188,74 @@ async fn run_all(
     options: ReplicateOptions,
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-) -> Exit {
+) -> Ended {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match signals::listen(options.reread.is_some()) {
+    let signals = match Signals::take(options.exec.is_some(), options.reread.is_some()) {
         Ok(signals) => signals,
-        Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
+        Err(error) => {
+            let error = format!("signals cannot be received: {error}");
+            return Ended::alone(misconfigured(&error, "see ulimit -n"));
+        }
     };
+    match begin(jobs, options, executor, net).await {
+        Ok(begun) => {
+            let Begun { host, command, helpers, sockets, lock } = begun;
+            let ended = Service::new(command, signals, host.clone()).run().await;
+            // Whoever has asked for this end hears of it.
+            let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+            let _ = requests::within(LAST_ANSWERS, answered).await;
+            drop(helpers);
+            sockets.iter().for_each(|socket| socket.remove());
+            drop(lock);
+            ended
+        }
+        Err(exit) => Ended::alone(exit),
+    }
+}
+
+/// A process whose databases run.
+struct Begun {
+    host: Rc<Host>,
+    command: Option<Vec<String>>,
+    helpers: Vec<smol::Task<()>>,
+    sockets: Vec<Rc<control::Socket>>,
+    lock: control::StateLock,
+}
+
+async fn begin(
+    jobs: Vec<ReplicateJob>,
+    mut options: ReplicateOptions,
+    executor: Rc<LocalExecutor<'static>>,
+    net: Net,
+) -> Result<Begun, Exit> {
+    let refuse = |refusal: Refusal| misconfigured(&refusal.error, &refusal.hint);
     let directory = match (&options.state_dir, jobs.first()) {
         (Some(directory), _) => directory.clone(),
         (None, Some(first)) => default_state_dir(&first.database),
         (None, None) => PathBuf::from(HOMELESS_STATE_DIR),
     };
-    let lock = match control::StateLock::take(&directory) {
-        Ok(lock) => lock,
-        Err(exit) => return exit,
-    };
-    let socket = options.socket.clone();
-    let (host, watching) = match Host::new(executor.clone(), net, directory, options).await {
-        Ok(made) => made,
-        Err(error) => {
-            return misconfigured(&error, "give a directory that can be written with -state-dir");
-        }
-    };
-    let sockets = match control::open(&host.directory, socket.as_ref()) {
-        Ok(sockets) => sockets,
-        Err(refusal) => return misconfigured(&refusal.error, &refusal.hint),
-    };
+    let lock = control::StateLock::take(&directory)?;
+    let (socket, command) = (options.socket.clone(), options.exec.take());
+    let heartbeat = options.heartbeat.take();
+    let (host, watching) = Host::new(executor.clone(), net, directory, options)
+        .await
+        .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
+    let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
     if let Err(refusal) = host.begin(jobs).await {
         sockets.iter().for_each(|socket| socket.remove());
-        return misconfigured(&refusal.error, &refusal.hint);
+        return Err(refuse(refusal));
     }
-    let mut helpers = vec![
-        executor.spawn(watching::watch(host.clone(), watching)),
-        executor.spawn(signals::serve(signals, host.clone())),
-    ];
+    let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
     helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
-    (host.tell)(Moment::Ready);
-    let worst = host.lives.until(|| host.ended()).await;
-    // Whoever has asked for this end hears of it.
-    let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
-    let _ = requests::within(LAST_ANSWERS, answered).await;
-    drop(helpers);
-    sockets.iter().for_each(|socket| socket.remove());
-    drop(lock);
-    worst
+    if let Some(notifier) = &host.notifier {
+        helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
+        helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(heartbeat) = heartbeat {
+        helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
+    }
+    host.tell(Moment::Ready);
+    Ok(Begun { host, command, helpers, sockets, lock })
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
@@ -241,6 +280,7 @@ impl Host {
         let (watches, databases) = smol::channel::bounded(1);
         let (events_wanted, wanted) = smol::channel::bounded(1);
         let host = Host {
+            probes: Probes::new(executor.clone()),
             executor,
             net,
             journal: Arc::new(Mutex::new(journal)),
@@ -259,7 +299,7 @@ impl Host {
             engine: RefCell::new(options.engine),
             reread: options.reread,
             reloads: RefCell::default(),
-            tell: options.tell,
+            notifier: options.notifier,
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))
@@ -351,8 +391,38 @@ impl Host {
         });
     }
 
+    fn tell(&self, moment: Moment) {
+        if let Some(notifier) = &self.notifier {
+            notifier.moment(moment, self.shutdown_sync_timeout.get());
+        }
+    }
+
+    /// Connections to anyone.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Whether the process was told to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ends the process: the first call has each database finish, any other has it stop at once.
+    pub(crate) fn close(&self) {
+        let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
+        if self.closing.replace(true) {
+            self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
+        } else {
+            self.tell(Moment::Stopping);
+            let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.finish(number, deadline));
+        }
+        self.changes.tell();
+        self.lives.tell();
+    }
+
     /// The worst end, once all databases have come to theirs.
-    fn ended(&self) -> Option<Exit> {
+    pub(crate) fn ended(&self) -> Option<Exit> {
         let databases = self.databases.borrow();
         let over = |entry: &Entry| match entry.life {
             Life::Ended(_) | Life::Leaving { asked: false, .. } => true,

@@ -5,6 +5,7 @@
 //!
 //! - [`programs`] finds or makes the programs under test, once for each run;
 //! - [`command`] runs one to its end, within a deadline, and keeps all it said;
+//! - [`child`] is an application that a replicator runs;
 //! - [`daemon`] keeps one running, waits for what it should come to, and ends it, gently or not;
 //! - [`db`] makes databases and tells whether two have the same content;
 //! - [`dir`] is a directory that stays for inspection when its test fails;
@@ -12,19 +13,30 @@
 //! - [`sidecar`] is a replicator whose log is followed line by line, with its control socket;
 //! - [`twin`] writes the same into two databases, one beside a replicator and one alone;
 //! - [`proc`] asks the kernel about a process;
-//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application.
+//! - [`store_faults`] breaks the filesystems under a replica, the local state or the application;
+//! - [`servers`] runs object stores: S3, Azure, GCS, WebDAV, and one that ignores conditions;
+//! - [`objects`] and [`s3`] put objects there, count and compare them, by other code than ours;
+//! - [`proxy`] stands between the product and a store, counts requests, and does harm.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
 
 pub mod app;
+pub mod child;
 pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
+pub mod http;
+pub mod objects;
+pub mod port;
 pub mod proc;
 pub mod programs;
+pub mod proxy;
+pub mod s3;
 pub mod scene;
+pub mod servers;
 pub mod sidecar;
+pub mod sign;
 pub mod store_faults;
 pub mod twin;
 

@@ -65,6 +65,11 @@ fn build(name: &str) -> PathBuf {
     binary
 }
 
+/// The directory that cargo builds into.
+pub(crate) fn target_dir() -> PathBuf {
+    BuildPlace::of_this_program().target_dir
+}
+
 /// Where cargo put the running test or program, and so where the binary belongs.
 struct BuildPlace {
     target_dir: PathBuf,
@@ -108,7 +113,7 @@ fn is_triple(folder: &Path) -> bool {
 pub fn litestream() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let target = BuildPlace::of_this_program().target_dir;
+        let target = target_dir();
         let venv = target.join(format!("venv-litestream-{LITESTREAM_VERSION}"));
         let lock = File::create(target.join(".venv-litestream.lock")).expect("the target directory is ours");
         lock.lock().expect("a lock on our own file");
@@ -140,7 +145,8 @@ fn litestream_version(binary: &Path) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-fn must(command: &mut Command) {
+/// Runs a command to its end; panics, with what it said, if it fails.
+pub(crate) fn must(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed:\n{out}{err}");

@@ -46,8 +46,10 @@ use core::time::Duration;
 use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, OpIds, Outcome, Reason, ReplicaId, Request, Severity,
-    StateReply, StateRequest,
+    StateReply, StateRequest, StoreError, StoreReply,
 };
+
+use crate::probe::{Finding, Findings};
 
 use self::base::Base;
 use self::boot::Boot;
@@ -111,7 +113,11 @@ pub struct Replicator {
     journal: JournalState,
     synced: Synced,
     waiting: Option<Waiting>,
-    last_error: Option<String>,
+    last_error: Option<Failure>,
+    /// What the probe found out about the store.
+    store: Findings,
+    /// Removing what unfinished puts have left; nobody waits for it.
+    cleanup: Option<OpId>,
     /// What a person should know of the application's SQLite.
     warning: Option<String>,
     /// Frames captured in all, ever growing.
@@ -120,6 +126,20 @@ pub struct Replicator {
     frames_replicated: u64,
     /// Since when something is committed that is not on the replica.
     behind_since: Option<Mono>,
+}
+
+/// A failure in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Failure {
+    text: String,
+    /// What a person can do; empty where nothing is known to help.
+    hint: String,
+}
+
+impl From<&StoreError> for Failure {
+    fn from(error: &StoreError) -> Failure {
+        Failure { text: error.text.clone(), hint: error.hint.clone() }
+    }
 }
 
 /// A failed request's way back.
@@ -192,6 +212,8 @@ impl Replicator {
             synced: Synced::default(),
             waiting: None,
             last_error: None,
+            store: Findings::default(),
+            cleanup: None,
             warning: None,
             frames_captured: 0,
             frames_replicated: 0,
@@ -240,6 +262,9 @@ impl Replicator {
         } else if self.journal.op == Some(op) {
             self.journal.op = None;
             self.journal_ended(now, outcome, out);
+        } else if self.cleanup == Some(op) {
+            self.cleanup = None;
+            self.cleaned_up(outcome, out);
         }
     }
 
@@ -380,7 +405,7 @@ impl Replicator {
 
     fn exit_unreplicated(&self, why: &str) -> Exit {
         let error = match &self.last_error {
-            Some(error) => format!("{why}; the last failure was: {error}"),
+            Some(error) => format!("{why}; the last failure was: {}", error.text),
             None => why.to_string(),
         };
         Exit::Unreplicated { from: self.next_txid(), frames: self.frames_behind(), error }
@@ -429,6 +454,7 @@ impl Machine for Replicator {
                     self.source.drain(now.mono);
                 }
             },
+            Event::StoreProbed(findings) => self.store_probed(findings, out),
             Event::Completed { op, outcome } => self.complete(now, op, outcome, out),
         }
         self.pump(now, out);
@@ -471,6 +497,33 @@ impl Replicator {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")
+        }
+    }
+
+    fn cleaned_up(&self, outcome: Outcome, out: &mut Actions) {
+        let (severity, text) = match outcome {
+            Outcome::Store(Ok(StoreReply::Dropped(0))) => return,
+            Outcome::Store(Ok(StoreReply::Dropped(n))) => (
+                Severity::Info,
+                format!("removed {n} uploads that were begun a day ago or more and never finished"),
+            ),
+            Outcome::Store(Err(error)) => {
+                (Severity::Debug, format!("unfinished uploads were not looked for: {}", error.text))
+            }
+            other => unreachable!("the store does not answer with {other:?}"),
+        };
+        out.notify(severity, Fact::Remark { text });
+    }
+
+    fn store_probed(&mut self, findings: Findings, out: &mut Actions) {
+        self.store = findings;
+        let broken = matches!(findings.create_if_absent, Finding::Ignored | Finding::Unsupported);
+        if broken && self.config.create_if_absent {
+            self.config.create_if_absent = false;
+            let text = "the store does not refuse to replace an object: a second writer on this replica \
+                        would not be noticed in time, and failover is not possible"
+                .to_string();
+            out.notify(Severity::Warn, Fact::Remark { text });
         }
     }
 

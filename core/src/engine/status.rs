@@ -6,6 +6,7 @@ use crate::ids::{DbChecksum, Lineage, Mono, Txid};
 
 use super::Replicator;
 use super::upload::Upload;
+use crate::probe::Findings;
 
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,10 +80,17 @@ pub struct Status {
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
     pub last_error: Option<String>,
+    /// What a person can do about it, if anything is known to help.
+    pub hint: Option<String>,
+    /// What the probe found out about the store.
+    pub store: Findings,
     /// What a person should know, although it stops nothing.
     pub warning: Option<String>,
     /// Whether a put is under way.
     pub uploading: bool,
+    /// Whether it is still open that the replica's history is this database's: the database is being
+    /// compared with the replica's end, and may turn out to be another.
+    pub on_trial: bool,
 }
 
 impl Replicator {
@@ -115,9 +123,12 @@ impl Replicator {
             synced_until: self.synced.until(),
             captured_until: self.synced.captured,
             waiting: self.waiting.clone(),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_ref().map(|error| error.text.clone()),
+            hint: self.last_error.as_ref().map(|error| error.hint.clone()).filter(|hint| !hint.is_empty()),
+            store: self.store,
             warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
+            on_trial: self.is_on_trial(),
         }
     }
 }

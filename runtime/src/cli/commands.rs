@@ -51,7 +51,7 @@ pub const GLOBAL: &[Flag] = &[
     value(
         "config",
         "PATH",
-        "The configuration file. Without it: /etc/driftless.yml, then\n/etc/litestream.yml, whichever is there.",
+        "The configuration file. Without it: what DRIFTLESS_CONFIG or LITESTREAM_CONFIG\nnames, then /etc/driftless.yml, then /etc/litestream.yml, whichever is there.",
     ),
     switch("no-expand-env", "Leave $VAR and ${VAR} in the configuration file as they are."),
     value("log-level", "LEVEL", "debug, info, warn or error. Without it: the configuration's, else info."),
@@ -77,7 +77,7 @@ pub fn find(name: &str) -> Option<&'static Command> {
 /// All commands, in the order of the help.
 pub const COMMANDS: &[Command] = &[
     REPLICATE, RESTORE, STATUS, LIST, INFO, SYNC, REGISTER, UNREGISTER, START, STOP, RESET, LTX, VERIFY,
-    DATABASES, DEMO, VERSION, HELP,
+    DATABASES, CHECK, DEMO, VERSION, HELP,
 ];
 
 const REPLICATE: Command = Command {
@@ -96,24 +96,33 @@ const REPLICATE: Command = Command {
             "Take over a replica that belongs to another history. A fresh base is\n\
              written at the next txid; what is there stays.",
         ),
+        switch(
+            "restore-if-db-not-exists",
+            "First restore each database that does not exist and has something on its\n\
+             replica. If that fails it is not followed, and -exec starts nothing.",
+        ),
+        value(
+            "exec",
+            "CMD",
+            "Start the application once its databases are followed, pass signals on to it,\n\
+             and when it ends, replicate what it committed and exit with its code.",
+        ),
         value(
             "state-dir",
             "PATH",
             "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",
         ),
-        later("exec", Some("CMD"), "start the application by its own means, before or after driftless"),
         later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
         later("enforce-retention", None, "leave it out: this release keeps every segment"),
-        later(
-            "restore-if-db-not-exists",
-            None,
-            "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
-        ),
     ],
     positionals_max: 2,
     examples: &[
         ("Replicate a database to a directory.", "driftless replicate /srv/app.db file:///backup/app"),
         ("Replicate everything in the configuration.", "driftless replicate -config /etc/driftless.yml"),
+        (
+            "Run the application under it.",
+            "driftless replicate -exec \"app --port 80\" /srv/app.db /backup/app",
+        ),
         ("One last upload before maintenance.", "driftless replicate -once /srv/app.db /backup/app"),
     ],
     exits: &[0, 1, 2, 4, 5, 6],
@@ -370,6 +379,26 @@ const DATABASES: Command = Command {
     flags: &[switch("json", "Print JSON, with Litestream's fields.")],
     positionals_max: 0,
     examples: &[("What would be replicated.", "driftless databases -config ./driftless.yml")],
+    exits: &[0, 2],
+};
+
+const CHECK: Command = Command {
+    name: "check",
+    summary: "say what a configuration would do, without doing it",
+    usage: &["check [flags] [DB]", "check [flags] DB REPLICA"],
+    about: "Reads the configuration and looks at each database: whether it would be replicated,\n\
+            where to, with whose credentials and which options; what is ignored, and what\n\
+            would not work. Opens, writes and connects nothing.",
+    flags: &[
+        switch("connect", "Also list one object of each replica, which takes its credentials."),
+        switch("json", "Print JSON."),
+    ],
+    positionals_max: 2,
+    examples: &[
+        ("Before the first start.", "driftless check -config ./litestream.yml"),
+        ("Whether the bucket is to be reached.", "driftless check -connect"),
+        ("A pair, without a configuration.", "driftless check /srv/app.db s3://bucket/app"),
+    ],
     exits: &[0, 2],
 };
 

@@ -1,7 +1,9 @@
 //! `driftless replicate`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use driftless_core::application::Verdict;
 use driftless_core::engine;
 
 use super::args::Args;
@@ -9,9 +11,15 @@ use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
 use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
+use crate::service::heartbeat::Heartbeat;
+use crate::service::notify::Notifier;
+use crate::service::{Ended, words};
 
 /// Where Litestream has its socket, so that whoever asks there finds this process.
 pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
+
+/// From one heartbeat to the next, as with Litestream.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -27,7 +35,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            (vec![ReplicateJob { database, replica, engine: engine_of(args, &Default::default()) }], None)
+            let engine = engine_of(args, &engine::Config::default());
+            (vec![ReplicateJob { database, replica, engine, restore_if_missing: restores(args) }], None)
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
@@ -51,9 +60,62 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         socket: socket_of(&config).filter(|_| !args.is_on("once")),
         engine: engine_of(args, &config.engine),
         reread,
-        ..ReplicateOptions::default()
+        exec: command(args, config.exec.as_deref())?,
+        notifier: notifier(),
+        heartbeat: config.heartbeat_url.map(|url| {
+            let interval = config.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL);
+            Heartbeat { url, interval }
+        }),
     };
-    CliError::from_exit(host::replicate(jobs, options))
+    outcome(host::replicate(jobs, options))
+}
+
+/// The service manager, if one started us.
+fn notifier() -> Option<Rc<Notifier>> {
+    Notifier::from_environment().map(|found| found.map(Rc::new)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told anything");
+        None
+    })
+}
+
+fn restores(args: &Args) -> bool {
+    args.is_on("restore-if-db-not-exists")
+}
+
+/// The words of the application's command, if there is one.
+fn command(args: &Args, configured: Option<&str>) -> Result<Option<Vec<String>>, CliError> {
+    let (name, text) = match (args.text("exec")?, configured) {
+        (Some(text), _) => ("-exec", text),
+        (None, Some(text)) => ("exec", text),
+        (None, None) => return Ok(None),
+    };
+    if args.is_on("once") {
+        return Err(CliError::usage(format!("{name} and -once exclude each other"))
+            .hint("leave out -once: replication ends with the application, fully replicated"));
+    }
+    let words = words::split(text).map_err(|error| {
+        CliError::usage(format!("the command of {name} cannot be understood"))
+            .cause(error)
+            .hint("quote what belongs together; for a shell's syntax: -exec \"sh -c '…'\"")
+    })?;
+    Ok(Some(words))
+}
+
+/// The application's exit code becomes ours. The log has told how it ended; this says so again as
+/// the last word, since the code alone could be one of our own.
+fn outcome(ended: Ended) -> Result<(), CliError> {
+    let databases = CliError::from_exit(ended.databases);
+    match (ended.verdict, ended.application) {
+        (Verdict::Application, Some((how, code))) => {
+            let error = CliError::failed(format!("the application {how}"));
+            let error = match databases {
+                Ok(()) => error.hint("what it committed is on the replica"),
+                Err(ours) => error.cause(ours).hint("replication did not end well either"),
+            };
+            Err(CliError { code, ..error })
+        }
+        _ => databases,
+    }
 }
 
 fn timeout_of(config: &Config) -> Duration {
@@ -83,6 +145,7 @@ fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> 
                 database: database.path.clone(),
                 replica: database.replica.clone(),
                 engine: engine_of(args, &database.engine),
+                restore_if_missing: database.restore_if_db_not_exists || restores(args),
             })
         })
         .collect()
@@ -98,7 +161,14 @@ fn rereader(args: Args, before: Config) -> Rereader {
             tracing::warn!(config = %config.path.display(), "{warning}");
         }
         let moved = args.os_value("state-dir").is_none() && config.state_dir != before.state_dir;
-        for (key, changed) in [("state-dir", moved), ("socket", config.socket != before.socket)] {
+        let beats = |config: &Config| (config.heartbeat_url.clone(), config.heartbeat_interval);
+        for (key, changed) in [
+            ("state-dir", moved),
+            ("socket", config.socket != before.socket),
+            ("exec", config.exec != before.exec),
+            ("addr", config.addr != before.addr),
+            ("heartbeat", beats(&config) != beats(&before)),
+        ] {
             if changed {
                 tracing::warn!("{key} is not the same any more: that takes effect at the next start");
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use driftless_core::ids::{Level, Txid};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::args::Args;
@@ -43,8 +43,23 @@ struct Row {
     hint: Option<String>,
     last_error: Option<String>,
     warning: Option<String>,
+    store: Option<Store>,
     registered: bool,
     last_sync_at: Option<String>,
+}
+
+/// What the start-up probe found out about the store, in the words of the process.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Store {
+    create_if_absent: String,
+    swap: String,
+    remove: String,
+}
+
+impl Store {
+    fn in_words(&self) -> String {
+        format!("create-if-absent {}, swap {}, remove {}", self.create_if_absent, self.swap, self.remove)
+    }
 }
 
 /// A database to look at, and its replica if that is known.
@@ -169,6 +184,7 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
     row.warning = text("warning");
+    row.store = Store::deserialize(&entry["store"]).ok().filter(|store| store.create_if_absent != "unknown");
     row.registered = entry["registered"] == true;
     row.last_sync_at = text("last_sync_at");
     row
@@ -265,6 +281,7 @@ fn print(rows: &[Row], out: &mut Out) {
             ("last error", &row.last_error),
             ("hint", &row.hint),
             ("warning", &row.warning),
+            ("store", &row.store.as_ref().map(Store::in_words)),
         ];
         let said: Vec<String> =
             facts.iter().filter_map(|(name, fact)| Some(format!("  {name}: {}", fact.as_ref()?))).collect();

@@ -251,7 +251,8 @@ fn is_fresh(status: &Status, asked: Mono) -> bool {
     }
 }
 
-fn phase(entry: &Entry) -> &'static str {
+/// What a database is about, in a word.
+pub(crate) fn phase(entry: &Entry) -> &'static str {
     match (&entry.life, &entry.status) {
         (Life::Stopped(_), _) => "stopped",
         (Life::Ended(_), _) => "ended",
@@ -287,8 +288,13 @@ pub fn describe(status: &Status) -> Value {
         "uploading": status.uploading,
         "waiting": status.waiting.as_ref().map(|waiting| waiting.why.clone()),
         "commits_unseen": status.waiting.as_ref().is_some_and(|waiting| waiting.unseen),
-        "hint": status.waiting.as_ref().map(|waiting| waiting.hint.clone()),
+        "hint": status.waiting.as_ref().map(|waiting| &waiting.hint).or(status.hint.as_ref()),
         "last_error": status.last_error,
+        "store": {
+            "create_if_absent": status.store.create_if_absent.word(),
+            "swap": status.store.swap.word(),
+            "remove": status.store.remove.word(),
+        },
         "warning": status.warning,
     })
 }

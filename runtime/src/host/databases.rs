@@ -56,6 +56,8 @@ pub(crate) struct Entry {
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
     pub(crate) engine: Config,
+    /// Whether to restore it before it is followed, if it is not there.
+    pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
     pub(crate) life: Life,
     /// While its engine runs.
@@ -75,6 +77,7 @@ impl Entry {
             database: job.database,
             replica: job.replica,
             engine: job.engine,
+            restore_if_missing: job.restore_if_missing,
             origin,
             life: Life::Stopped(Exit::Done),
             sender: None,

@@ -81,7 +81,7 @@ pub(super) fn job_of(registration: &Registration, engine: &Config) -> Result<Rep
     let replica = Replica::parse(&registration.replica)
         .map_err(|error| Refusal { error: error.error, hint: error.hint })?;
     let database = Path::new(&registration.database).to_path_buf();
-    Ok(ReplicateJob { database, replica, engine: engine.clone() })
+    Ok(ReplicateJob { database, replica, engine: engine.clone(), restore_if_missing: false })
 }
 
 impl Host {

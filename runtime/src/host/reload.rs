@@ -36,8 +36,8 @@ impl Host {
     /// Reads the configuration again and brings the databases in line with it. One that is wrong
     /// changes nothing.
     pub(crate) async fn reload(self: &Rc<Self>) {
-        let Some(reread) = &self.reread else { return };
-        (self.tell)(Moment::Reloading);
+        let Some(reread) = self.reread.as_ref().filter(|_| !self.closing.get()) else { return };
+        self.tell(Moment::Reloading);
         let registrations = self.registrations.lock().await;
         let outcome = match reread() {
             Ok(Reread { jobs, engine, shutdown_sync_timeout }) => {
@@ -66,6 +66,6 @@ impl Host {
         *reloads = Reloads { count: reloads.count + 1, at: Some(clock::wall()), error: outcome.err() };
         drop(reloads);
         self.changes.tell();
-        (self.tell)(Moment::Reloaded);
+        self.tell(Moment::Reloaded);
     }
 }

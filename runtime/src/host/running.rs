@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::store::StoreError;
-use driftless_core::engine::Replicator;
+use driftless_core::engine::{Config, Replicator};
 use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
 
-use super::Host;
 use super::databases::{Entry, Life};
+use super::{Host, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
@@ -30,18 +30,26 @@ const TENURE_LOOK_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 /// `Misconfigured` for a replica whose settings cannot work.
 pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
-    let (machine, ports) = {
+    let (driver, tenure) = {
         let databases = host.databases.borrow();
         let entry = databases.get(&number).expect("whoever starts a database has just seen it");
         assert!(!entry.is_live(), "two engines on one database would share its locks");
-        let ports = ports(host, number, entry)?;
-        let mut config = entry.engine.clone();
+        let (store, layout) = place::open(&entry.replica, &host.net)?;
+        let create_if_absent = store.capabilities().create_if_absent;
+        let store = Arc::new(StorePort::new(store, layout));
+        let ports = ports(host, number, entry, Arc::clone(&store));
+        let tenure = ports.tenure.clone();
+        let mut config = Config { create_if_absent, ..entry.engine.clone() };
         // What was adopted once is ours: another's history is not to be overrun a second time.
         config.adopt &= entry.last_sync.is_none();
-        (Replicator::new(ReplicaId(number), driver::entropy(), config), ports)
+        let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);
+        let driver = Driver::new(machine, ports, host.executor.clone());
+        // What is not claimed need not be tried.
+        if let Some(server) = entry.replica.server().filter(|_| create_if_absent) {
+            host.probes.tell(server, &store, driver.sender());
+        }
+        (driver, tenure)
     };
-    let tenure = ports.tenure.clone();
-    let driver = Driver::new(machine, ports, host.executor.clone());
     host.change(number, |entry| {
         entry.life = Life::Running;
         entry.sender = Some(driver.sender());
@@ -53,26 +61,28 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn ports(host: &Host, number: u32, entry: &Entry) -> Result<Ports, StoreError> {
-    let (store, layout) = place::open(&entry.replica, &host.net)?;
+fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Ports {
     // The journal is not touched here: its lock may be held by a thread whose disk does not answer.
     let name = Arc::from(host.name_in_journal(entry));
     let scratch = host.directory.join(format!("scratch-{number}"));
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
-    Ok(Ports {
+    Ports {
         source: Some(Arc::new(Mutex::new(source))),
-        store: Some(Arc::new(StorePort::new(store, layout))),
+        store: Some(store),
         state: Some((Arc::clone(&host.journal), name)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
         tenure: Tenure::default(),
-    })
+    }
 }
 
 async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Replicator>, tenure: Tenure) {
     let database = host.look(number, |entry| entry.database.display().to_string()).unwrap_or_default();
-    let exit = driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await;
+    let exit = match restoring::if_missing(&host, number).await {
+        Ok(()) => driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await,
+        Err(exit) => exit,
+    };
     log::exit(&database, &exit);
     host.change(number, |entry| {
         entry.sender = None;

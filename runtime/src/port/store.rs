@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use driftless_adapters::keys::{self, Key, ReplicaLayout};
-use driftless_adapters::store::{self as adapter, PutBody, PutCondition, Store};
+use driftless_adapters::store::{self as adapter, PutBody, Store};
 use driftless_core::machine::{
-    ByteRange, Chunk, Listed, Object, OpId, PutId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    ByteRange, CellCondition, CellReply, CellRequest, Chunk, Listed, Object, OpId, PutCondition, PutId,
+    StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 
 /// One replica on a store.
@@ -34,9 +35,13 @@ impl StorePort {
         let done = match request {
             StoreRequest::List { level, after, limit } => return self.list(level, after, limit).await,
             StoreRequest::Get { object, range } => return self.get(object, range).await,
-            StoreRequest::PutOpen { object } => {
+            StoreRequest::PutOpen { object, condition } => {
+                let condition = match condition {
+                    PutCondition::IfAbsent => adapter::PutCondition::IfAbsent,
+                    PutCondition::Always => adapter::PutCondition::Always,
+                };
                 let key = self.key(object);
-                self.store.put(&key, PutCondition::IfAbsent).await.map(|body| self.keep(op, body))
+                self.store.put(&key, condition).await.map(|body| self.keep(op, body))
             }
             StoreRequest::PutPart { put, bytes } => match self.take(put) {
                 Some(mut body) => {
@@ -55,8 +60,56 @@ impl StorePort {
                 None => Ok(()),
             },
             StoreRequest::Delete { object } => self.store.delete(&self.key(object)).await,
+            StoreRequest::DropUnfinished { older_than } => {
+                let dropped = self.store.drop_unfinished("", older_than).await;
+                return dropped.map(StoreReply::Dropped).map_err(translate);
+            }
         };
         done.map(|()| StoreReply::Done).map_err(translate)
+    }
+
+    /// Does one thing to a cell.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn perform_cell(&self, request: CellRequest) -> Result<CellReply, StoreError> {
+        self.cell(request).await.map_err(translate)
+    }
+
+    async fn cell(&self, request: CellRequest) -> Result<CellReply, adapter::StoreError> {
+        let key = |cell: String| {
+            Key::new(cell).map_err(|error| {
+                adapter::StoreError::new(StoreErrorKind::Misconfigured, "a cell", error.to_string())
+            })
+        };
+        match request {
+            CellRequest::Write { cell, bytes, condition } => {
+                let condition = match condition {
+                    CellCondition::Absent => adapter::PutCondition::IfAbsent,
+                    CellCondition::Version(version) => {
+                        adapter::PutCondition::Matches(adapter::Version(version.into()))
+                    }
+                };
+                let key = key(cell)?;
+                let mut body = self.store.put(&key, condition).await?;
+                body.write(bytes.to_vec()).await?;
+                body.commit().await?;
+                Ok(CellReply::Done)
+            }
+            CellRequest::Read { cell } => {
+                let mut body = self.store.get(&key(cell)?, adapter::ByteRange::ALL).await?;
+                let version = body.version().map(|version| version.0.into());
+                let mut bytes = Vec::new();
+                while let Some(chunk) = body.next().await? {
+                    bytes.extend_from_slice(&chunk);
+                }
+                Ok(CellReply::Content { bytes: Chunk::from(bytes), version })
+            }
+            CellRequest::Remove { cell } => {
+                self.store.delete(&key(cell)?).await?;
+                Ok(CellReply::Done)
+            }
+        }
     }
 
     fn keep(&self, put: PutId, body: Box<dyn PutBody>) {
@@ -107,9 +160,9 @@ impl StorePort {
 }
 
 fn no_such_put() -> StoreError {
-    StoreError { kind: StoreErrorKind::Retry, text: "the body of this put is gone".into() }
+    StoreError::new(StoreErrorKind::Retry, "the body of this put is gone")
 }
 
 fn translate(error: adapter::StoreError) -> StoreError {
-    StoreError { kind: error.kind, text: error.to_string() }
+    StoreError { kind: error.kind, text: error.to_string(), hint: error.hint.unwrap_or_default() }
 }

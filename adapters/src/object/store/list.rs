@@ -1,0 +1,137 @@
+//! Listing, one page at a time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use driftless_core::ids::Wall;
+use opendal::options;
+use opendal::raw::{OpList, oio};
+
+use super::{Call, ObjectStore};
+use crate::keys::Key;
+use crate::object::problem::Dialect;
+use crate::store::{ListEntry, ListPage, StoreError, StoreErrorKind};
+
+/// The most that servers put into one answer, less the entry that says whether more follow.
+const PAGE_MAX: usize = 999;
+/// How long an unfinished listing may be gone on with.
+const RESUME: Duration = Duration::from_secs(30);
+
+/// A list that was left off in the middle, for the page that is asked for next. Azure goes on by
+/// its own marks only: it knows no key to start after.
+pub(in crate::object) struct Resumed<T>(Mutex<Option<Unfinished<T>>>);
+
+struct Unfinished<T> {
+    prefix: String,
+    after: Key,
+    /// The entry after that, read already.
+    next: ListEntry,
+    rest: T,
+    since: Instant,
+}
+
+impl<T> Default for Resumed<T> {
+    fn default() -> Resumed<T> {
+        Resumed(Mutex::new(None))
+    }
+}
+
+impl<T> Resumed<T> {
+    pub(in crate::object) fn take(&self, prefix: &str, after: Option<&Key>) -> Option<(T, ListEntry)> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |kept: &Unfinished<T>| {
+            kept.prefix == prefix && Some(&kept.after) == after && kept.since.elapsed() < RESUME
+        };
+        let kept = slot.take_if(|kept| fits(kept))?;
+        Some((kept.rest, kept.next))
+    }
+
+    pub(in crate::object) fn keep(&self, prefix: &str, after: Key, next: ListEntry, rest: T) {
+        let prefix = prefix.to_owned();
+        let kept = Unfinished { prefix, after, next, rest, since: Instant::now() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+}
+
+/// A list under way.
+pub(super) struct Listing {
+    call: Call,
+    lister: oio::Lister,
+}
+
+impl Listing {
+    /// The next object that has a key of ours.
+    async fn next(&mut self, subject: &str) -> Result<Option<ListEntry>, StoreError> {
+        loop {
+            let next = self.lister.next_dyn().await.map_err(|error| self.call.error(error, subject))?;
+            let Some(entry) = next else { return Ok(None) };
+            let (path, meta) = (entry.path(), entry.metadata());
+            let Ok(key) = Key::new(path) else { continue };
+            let modified = meta.last_modified().map(|at| Wall(at.into_inner().as_millisecond()));
+            return Ok(Some(ListEntry { key, len: meta.content_length(), modified }));
+        }
+    }
+}
+
+impl ObjectStore {
+    pub(super) async fn page(
+        &self,
+        prefix: &str,
+        start_after: Option<&Key>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        let subject = if prefix.is_empty() { self.place.name.as_str() } else { prefix };
+        let resumable = self.place.dialect == Dialect::Azure;
+        let resumed = if resumable { self.resumed.take(prefix, start_after) } else { None };
+        let (mut listing, first) = match resumed {
+            Some((listing, next)) => (listing, Some(next)),
+            None => (self.begin_list(prefix, start_after, limit, subject)?, None),
+        };
+        let mut entries: Vec<ListEntry> = first.into_iter().collect();
+        while let Some(entry) = listing.next(subject).await? {
+            if Some(&entry.key) <= start_after || !entry.key.as_str().starts_with(prefix) {
+                continue;
+            }
+            if let Some(last) = entries.last()
+                && entry.key <= last.key
+            {
+                let cause = format!("{} is listed after {}", entry.key, last.key);
+                return Err(StoreError::new(StoreErrorKind::Corrupt, subject, cause));
+            }
+            if entries.len() < limit {
+                entries.push(entry);
+                continue;
+            }
+            if resumable && let Some(last) = entries.last() {
+                self.resumed.keep(prefix, last.key.clone(), entry, listing);
+            }
+            return Ok(ListPage { entries, more: true });
+        }
+        Ok(ListPage { entries, more: false })
+    }
+
+    fn begin_list(
+        &self,
+        prefix: &str,
+        start_after: Option<&Key>,
+        limit: usize,
+        subject: &str,
+    ) -> Result<Listing, StoreError> {
+        let call = self.call();
+        let capability = self.place.service.capability_dyn();
+        // A key before the prefix would have some servers begin there.
+        let after = start_after.filter(|key| capability.list_with_start_after && key.as_str() >= prefix);
+        let args = OpList::from(options::ListOptions {
+            // One more than wanted, which says whether there is more.
+            limit: capability.list_with_limit.then_some(limit + 1),
+            start_after: after.map(ToString::to_string),
+            recursive: true,
+            ..Default::default()
+        });
+        let path = if prefix.is_empty() { "/" } else { prefix };
+        let lister = self.place.service.list_dyn(&call.context, path, args);
+        let lister = lister.map_err(|error| call.error(error, subject))?;
+        Ok(Listing { call, lister })
+    }
+}
