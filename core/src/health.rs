@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn well_is_what_has_nothing_old_to_send() {
         let now = Mono::from_duration(Duration::from_secs(1000));
-        let ago = |seconds| Some(Mono::from_duration(Duration::from_secs(1000 - seconds)));
+        let ago = |seconds: u64| Some(Mono::from_duration(Duration::from_secs(1000 - seconds)));
         let fresh = Replicator::new(ReplicaId(0), 1, Config::default()).status();
         let check =
             |status: &Status, expected| assert_eq!(ailment(Some(status), now), expected, "{status:?}");

@@ -99,6 +99,13 @@ impl Replicator {
         }
     }
 
+    /// Ends a wait for the store.
+    pub(super) fn boot_hasten(&mut self, now: Mono) {
+        if let Boot::Finding(finding) = &mut self.boot {
+            finding.retry.hasten(now);
+        }
+    }
+
     pub(super) fn boot_deadline(&self) -> Option<(Mono, Reason)> {
         let Boot::Finding(finding) = &self.boot else { return None };
         match finding.op {
@@ -162,7 +169,8 @@ impl Replicator {
     fn boot_failed(&mut self, now: Now, error: &str, out: &mut Actions) {
         let draw = self.draw();
         self.last_error = Some(error.to_string());
-        let wait = self.finding().retry.fail(now.mono, draw);
+        let longest = self.store_retry_max();
+        let wait = self.finding().retry.fail_within(now.mono, draw, longest);
         out.notify(
             Severity::Warn,
             Fact::Retrying {

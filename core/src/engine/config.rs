@@ -21,6 +21,8 @@ pub struct Config {
     pub pending_bytes_max: usize,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
+    /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
+    pub shutdown_sync_interval: Duration,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
@@ -37,6 +39,7 @@ impl Default for Config {
             quiet_after: Duration::from_secs(15),
             pending_bytes_max: 32 << 20,
             store_deadline: Duration::from_secs(60),
+            shutdown_sync_interval: Duration::from_millis(500),
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,

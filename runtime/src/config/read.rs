@@ -23,10 +23,11 @@ pub(super) fn config(root: &Node, warnings: Vec<String>) -> Result<Config> {
         Scope::new(root, "the configuration", &[keys::TOP, keys::REPLICA_SHARED], &mut config.warnings)?;
     let mut defaults = engine::Config::default();
     top.engine_settings(&mut defaults)?;
+    if let Some(interval) = top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)? {
+        defaults.shutdown_sync_interval = interval;
+    }
     config.engine = defaults.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
-    config.shutdown_sync_interval =
-        top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;
     config.state_dir = top.path("state-dir")?;
     config.exec = top.filled("exec")?.map(str::to_owned);
     config.addr = top.filled("addr")?.map(str::to_owned);
