@@ -38,6 +38,9 @@ use crate::clock;
 use crate::config::Replica;
 use crate::control;
 use crate::driver::{Driver, Ports};
+use crate::metrics::requests::Requests;
+use crate::metrics::server::{self, Endpoint};
+use crate::metrics::tally::Tally;
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
@@ -87,6 +90,8 @@ pub struct ReplicateOptions {
     pub notifier: Option<Rc<Notifier>>,
     /// Where a heartbeat goes, if anywhere.
     pub heartbeat: Option<Heartbeat>,
+    /// Where metrics are served, as `host:port`, if anywhere; the host may be left out.
+    pub addr: Option<String>,
 }
 
 impl Default for ReplicateOptions {
@@ -100,6 +105,7 @@ impl Default for ReplicateOptions {
             exec: None,
             notifier: None,
             heartbeat: None,
+            addr: None,
         }
     }
 }
@@ -154,6 +160,8 @@ pub(crate) struct Host {
     reread: Option<Rereader>,
     pub(crate) reloads: RefCell<Reloads>,
     notifier: Option<Rc<Notifier>>,
+    /// What was counted of requests to stores.
+    pub(crate) requests: Requests,
     /// When it started.
     pub(crate) started: Now,
 }
@@ -234,6 +242,7 @@ async fn begin(
     let lock = control::StateLock::take(&directory)?;
     let (socket, command) = (options.socket.clone(), options.exec.take());
     let heartbeat = options.heartbeat.take();
+    let endpoint = options.addr.as_deref().map(Endpoint::bind).transpose().map_err(refuse)?;
     let (host, watching) = Host::new(executor.clone(), net, directory, options)
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
@@ -247,6 +256,9 @@ async fn begin(
     if let Some(notifier) = &host.notifier {
         helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
         helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(endpoint) = endpoint {
+        helpers.push(executor.spawn(server::serve(host.clone(), endpoint)));
     }
     if let Some(heartbeat) = heartbeat {
         helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
@@ -296,6 +308,7 @@ impl Host {
             reread: options.reread,
             reloads: RefCell::default(),
             notifier: options.notifier,
+            requests: Requests::default(),
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))
@@ -328,6 +341,13 @@ impl Host {
             self.lives.tell();
         }
         changed
+    }
+
+    /// Counts something of a database. Nobody waits for that.
+    fn tally(&self, number: u32, count: impl FnOnce(&mut Tally)) {
+        if let Some(entry) = self.databases.borrow_mut().get_mut(&number) {
+            count(&mut entry.tally);
+        }
     }
 
     /// Forgets a database of which nothing is left.

@@ -65,7 +65,9 @@ fn ports(host: &Host, number: u32, entry: &Entry) -> Result<Ports, StoreError> {
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
     Ok(Ports {
         source: Some(Arc::new(Mutex::new(source))),
-        store: Some(Arc::new(StorePort::new(store, layout))),
+        store: Some(Arc::new(
+            StorePort::new(store, layout).counted(entry.replica.kind(), host.requests.clone()),
+        )),
         state: Some((Arc::clone(&host.journal), number_in_journal)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
@@ -107,7 +109,9 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Replicator, notic
     let Some(notice) = notice else {
         let woken = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
-            entry.status = Some(machine.status());
+            let status = machine.status();
+            entry.tally.status(&status);
+            entry.status = Some(status);
             entry.wants_events && !wanted
         });
         if woken {
@@ -116,6 +120,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Replicator, notic
         return;
     };
     log::notice(database, notice);
+    host.tally(number, |tally| tally.notice(notice, clock::wall()));
     match notice.fact {
         Fact::Detached { .. } => {
             crate::port::buffers::clear();
