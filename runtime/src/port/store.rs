@@ -61,7 +61,9 @@ impl StorePort {
             },
             StoreRequest::Delete { object } => self.store.delete(&self.key(object)).await,
             StoreRequest::DropUnfinished { older_than } => {
-                let dropped = self.store.drop_unfinished("", older_than).await;
+                // The replica's root may be a bucket that others use as well.
+                let below = keys::segments_prefix(self.layout);
+                let dropped = self.store.drop_unfinished(below, older_than).await;
                 return dropped.map(StoreReply::Dropped).map_err(translate);
             }
         };
