@@ -176,6 +176,15 @@ pub fn level_prefix(layout: ReplicaLayout, level: Level) -> String {
     }
 }
 
+/// What the names of all segments start with, and hardly any other name: what a replica may clear
+/// away where it shares its place with others.
+pub fn segments_prefix(layout: ReplicaLayout) -> &'static str {
+    match layout {
+        ReplicaLayout::Directory => "ltx/",
+        ReplicaLayout::Object => "000",
+    }
+}
+
 fn parse_level(layout: ReplicaLayout, text: &str) -> Option<Level> {
     let digits = match layout {
         ReplicaLayout::Directory => text,
@@ -203,6 +212,7 @@ mod tests {
             assert_eq!(key.as_str(), name);
             assert_eq!(parse_segment_key(layout, name), Some((level, range)));
             assert!(name.starts_with(&level_prefix(layout, level)));
+            assert!(name.starts_with(segments_prefix(layout)));
         };
         use ReplicaLayout::{Directory, Object};
         check(Directory, 0, (1, 1), "ltx/0/0000000000000001-0000000000000001.ltx");

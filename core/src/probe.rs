@@ -180,10 +180,13 @@ impl Probe {
     fn completed(&mut self, now: Now, number: u8, result: Result<CellReply, StoreError>, out: &mut Actions) {
         let result = match result {
             Err(error) if says_nothing(error.kind) && self.step != Step::Remove => {
-                // In a race a conflict is a refusal.
-                if !(self.step == Step::Race && error.kind == StoreErrorKind::Conflict) {
+                // Whoever was turned away in a race has not won it; some servers take one write of a
+                // name in a second.
+                let lost = matches!(error.kind, StoreErrorKind::Conflict | StoreErrorKind::Retry);
+                if !(self.step == Step::Race && lost) {
                     return self.again(now, error, out);
                 }
+                self.last_error = Some(error);
                 Err(StoreErrorKind::AlreadyExists)
             }
             Err(error) => {
@@ -195,6 +198,12 @@ impl Probe {
             }
             Ok(reply) => Ok(reply),
         };
+        if self.step == Step::Winner && self.winners.is_empty() && result == Err(StoreErrorKind::NotFound) {
+            // All were turned away, and none of them was made: nobody has seen a race.
+            let text = "no creation of a name came through among several";
+            let error = self.last_error.take().unwrap_or(StoreError::new(StoreErrorKind::Conflict, text));
+            return self.again(now, error, out);
+        }
         let next = match self.step {
             Step::Create => self.created(result),
             Step::Again => self.created_again(result),
@@ -307,6 +316,12 @@ impl Probe {
     fn again(&mut self, now: Now, error: StoreError, out: &mut Actions) {
         for op in core::mem::take(&mut self.under_way).into_keys() {
             out.push(Action::Cancel { op });
+        }
+        if self.step != Step::Create || error.kind == StoreErrorKind::Ambiguous {
+            // What it has made, or may have; nobody waits for that.
+            for cell in [self.cell(false), self.cell(true)] {
+                self.ops.submit(Request::Cell(CellRequest::Remove { cell }), out);
+            }
         }
         self.last_error = Some(error);
         let wait = WAIT_FIRST.saturating_mul(1 << self.attempts.min(16)).min(WAIT_MAX);

@@ -200,6 +200,7 @@ fn restore(stage: &Stage, output: &Path, target: RestoreTarget) -> Result<Restor
         output: output.to_owned(),
         config: RestoreConfig { target, ..RestoreConfig::default() },
         integrity: Integrity::Full,
+        vacant: false,
     };
     execute(&order, &mut |_| {})
 }

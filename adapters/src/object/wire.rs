@@ -15,11 +15,14 @@ use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::credentials::Keyring;
-use super::http::{Answer, Body, Failure, Http, Route, may_follow};
+use super::http::{Answer, Body, Failure, Http, Route, Stage, may_follow};
 use super::problem::{Problem, Refusal, What};
 
 /// The longest answer that is read whole to see what it says, in bytes.
 const SAYING_MAX: usize = 64 << 10;
+/// The longest list or account of an upload, in bytes: a page of 1,000 names of 1,024 bytes, each
+/// byte of which may take six in XML.
+const WORDS_MAX: usize = 8 << 20;
 
 /// A server, and how to speak to it.
 pub(super) struct Server {
@@ -61,6 +64,21 @@ pub(super) fn commits(operation: &str) -> bool {
             | "Move"
     )
 }
+
+/// What the body of an answer must hold to be believed: that a list is empty, or that an upload is
+/// complete. opendal reads any XML as either.
+fn proof(operation: &str) -> Option<&'static str> {
+    Some(match operation {
+        "ListObjectsV2" => "ListBucketResult",
+        "ListBlobs" => "EnumerationResults",
+        "ListObjects" => "storage#objects",
+        "CompleteMultipartUpload" => "CompleteMultipartUploadResult",
+        _ => return None,
+    })
+}
+
+/// Puts whose answers name the content that is there now.
+const TAGGED: [&str; 3] = ["PutObject", "PutBlob", "PutBlockList"];
 
 impl Wire {
     pub(super) fn new(server: &Arc<Server>) -> Wire {
@@ -120,18 +138,34 @@ impl Wire {
             self.refused(operation, Refusal::read(head.status, &head.headers, &words));
             return Ok((head, Reply::Whole(words)));
         }
-        if operation == "CompleteMultipartUpload" {
-            // S3 answers 200 before it is done, to keep the line open, and may say no afterwards.
-            let words = answer.whole(SAYING_MAX).await;
+        if let Some(mark) = proof(operation) {
+            // S3 answers 200 before it is done, to keep the line open, and may say no afterwards. And
+            // whatever stands before a server or in its place answers 200 to anything.
+            let words = answer.whole(WORDS_MAX).await;
             let words = words.map_err(|failure| self.failed(operation, What::NoAnswer(failure)))?;
             let refusal = Refusal::read(head.status, &head.headers, &words);
             if !refusal.code.is_empty() {
+                let cause = refusal.to_string();
                 self.refused(operation, refusal);
+                return Err(Error::new(ErrorKind::Unexpected, cause));
+            }
+            if !words.windows(mark.len()).any(|part| part == mark.as_bytes()) {
+                return Err(self.no_proof(operation, mark));
             }
             return Ok((head, Reply::Whole(words)));
         }
+        if TAGGED.contains(&operation) && !head.headers.contains_key(header::ETAG) {
+            return Err(self.no_proof(operation, "ETag"));
+        }
         self.notes().head = Some((head.status, head.headers.clone()));
         Ok((head, Reply::Streamed(answer)))
+    }
+
+    /// An answer that says yes, and does not look like the service's: what became of the request is
+    /// unknown.
+    fn no_proof(&self, operation: &'static str, mark: &str) -> Error {
+        let cause = format!("the answer has no {mark}: is something else in the place of the server?");
+        self.failed(operation, What::NoAnswer(Failure { stage: Stage::Sent, cause }))
     }
 
     fn refused(&self, operation: &'static str, refusal: Refusal) {
@@ -233,5 +267,50 @@ mod tests {
         check("list-type=2&start-after=%C3%BC%252F", "list-type=2&start-after=%C3%BC%252F");
         let bare: Uri = "http://host/a".parse().unwrap();
         assert_eq!(strictly_encoded(&bare), bare);
+    }
+
+    /// A server that answers anything with 200 and this body.
+    fn obliging(body: &'static str) -> std::net::SocketAddr {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_answers_in_the_place_of_a_server_is_not_believed() {
+        use super::super::settings::{AccessKeys, S3, Secret, Service, Settings, Transport};
+        use crate::keys::Key;
+        use crate::store::{PutCondition, StoreErrorKind};
+        for body in [
+            "<html><body>Down for a moment</body></html>",
+            "<Error><Code>InternalError</Code><Message>again</Message></Error>",
+        ] {
+            let keys = AccessKeys { id: "id".into(), secret: Secret::new("secret"), session_token: None };
+            let endpoint = Some(format!("http://{}", obliging(body)));
+            let s3 = S3 { bucket: "b".into(), endpoint, path_style: true, keys: Some(keys), ..S3::default() };
+            let settings =
+                Settings { root: "r".into(), service: Service::S3(s3), transport: Transport::default() };
+            let net = super::super::Net::new(std::sync::Arc::new(smol::Executor::new()));
+            let store = super::super::open(&settings, &net).unwrap();
+            smol::block_on(net.executor().run(async {
+                let listed = store.list("0000/", None, 10).await;
+                assert_eq!(listed.map_err(|error| error.kind), Err(StoreErrorKind::Retry), "{body}");
+                let key = Key::new("0000/a").unwrap();
+                let put = store.put(&key, PutCondition::IfAbsent).await.unwrap().commit().await;
+                assert_eq!(put.map_err(|error| error.kind), Err(StoreErrorKind::Ambiguous), "{body}");
+            }));
+        }
     }
 }

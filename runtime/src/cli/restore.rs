@@ -37,6 +37,8 @@ pub struct Order {
     pub config: RestoreConfig,
     /// What SQLite is asked about the result.
     pub integrity: Integrity,
+    /// Whether the place was found free, and has to be so still when the database is there.
+    pub vacant: bool,
 }
 
 /// A restore that went well, with Litestream's fields first.
@@ -96,14 +98,16 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         target::resolve(args, "driftless restore /path/to/db, or driftless restore -o PATH file:///replica")?;
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let output = output_path(args, &target)?;
-    let mut order = Order { replica: target.replica, output, config, integrity };
+    let mut order = Order { replica: target.replica, output, config, integrity, vacant: false };
     if !order.config.dry_run {
         match may_write(&order.output, args)? {
             Verdict::Skip => {
                 tracing::info!(database = %order.output.display(), "the database exists, nothing is restored");
                 return Ok(());
             }
-            Verdict::Write { replace } => order.config.replace = replace,
+            Verdict::Write { replace, vacant } => {
+                (order.config.replace, order.vacant) = (replace, vacant);
+            }
         }
     }
     let started = Instant::now();
@@ -132,9 +136,15 @@ pub fn execute(
     on_notice: &mut dyn FnMut(&driftless_core::machine::Notice),
 ) -> Result<RestoreStatus, CliError> {
     let findings = Arc::new(Mutex::new(None::<String>));
-    let check: Option<Check> = (order.integrity != Integrity::None).then(|| {
+    let checks = order.integrity != Integrity::None;
+    let check: Option<Check> = (checks || order.vacant).then(|| {
         let (mode, findings) = (order.integrity, Arc::clone(&findings));
+        let target = order.vacant.then(|| order.output.clone());
         Box::new(move |file: &Path| {
+            target.as_deref().map_or(Ok(()), Vacancy::still_free)?;
+            if !checks {
+                return Ok(());
+            }
             mode.check(file).inspect_err(|found| {
                 *findings.lock().expect("no holder panics") = Some(found.clone());
             })
@@ -251,6 +261,8 @@ enum Verdict {
     Write {
         /// Whether something that stands there may be replaced.
         replace: bool,
+        /// Whether nothing that counts stands there.
+        vacant: bool,
     },
 }
 
@@ -258,9 +270,9 @@ fn may_write(output: &Path, args: &Args) -> Result<Verdict, CliError> {
     let vacancy = Vacancy::of(output)
         .map_err(|error| CliError::failed(format!("cannot look at {}", output.display())).cause(error))?;
     let error = match vacancy {
-        Vacancy::Free { replace } => return Ok(Verdict::Write { replace }),
+        Vacancy::Free { replace } => return Ok(Verdict::Write { replace, vacant: true }),
         Vacancy::Taken if args.is_on("if-db-not-exists") => return Ok(Verdict::Skip),
-        _ if args.is_on("force") => return Ok(Verdict::Write { replace: true }),
+        _ if args.is_on("force") => return Ok(Verdict::Write { replace: true, vacant: false }),
         Vacancy::Taken => CliError::failed(format!("{} exists", output.display())),
         Vacancy::Remains(remains) => {
             let error = format!("{} exists, though its database does not", remains.display());

@@ -63,19 +63,19 @@ fn an_existing_target_is_safe_unless_told_otherwise() {
     let check = |line: &str, expected: Option<Verdict>| {
         assert_eq!(may_write(&file, &args(line)).ok(), expected, "{line}");
     };
-    check("x", Some(Verdict::Write { replace: false }));
+    check("x", Some(Verdict::Write { replace: false, vacant: true }));
     fs::write(&file, b"").unwrap();
-    check("x", Some(Verdict::Write { replace: true }));
+    check("x", Some(Verdict::Write { replace: true, vacant: true }));
     fs::write(directory.join("a.db-wal"), b"w").unwrap();
     check("x", None);
     fs::write(&file, b"x").unwrap();
     check("x", None);
-    check("x -force", Some(Verdict::Write { replace: true }));
+    check("x -force", Some(Verdict::Write { replace: true, vacant: false }));
     check("x -if-db-not-exists", Some(Verdict::Skip));
     check("x -if-db-not-exists -force", Some(Verdict::Skip));
     fs::remove_file(&file).unwrap();
     check("x", None);
     check("x -if-db-not-exists", None);
-    check("x -force", Some(Verdict::Write { replace: true }));
+    check("x -force", Some(Verdict::Write { replace: true, vacant: false }));
     fs::remove_dir_all(directory).unwrap();
 }

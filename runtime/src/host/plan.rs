@@ -81,7 +81,9 @@ pub(super) fn job_of(registration: &Registration, engine: &Config) -> Result<Rep
     let replica = Replica::parse(&registration.replica)
         .map_err(|error| Refusal { error: error.error, hint: error.hint })?;
     let database = Path::new(&registration.database).to_path_buf();
-    Ok(ReplicateJob { database, replica, engine: engine.clone(), restore_if_missing: false })
+    // To own a replica is said of those databases that were named with it.
+    let engine = Config { adopt: false, ..engine.clone() };
+    Ok(ReplicateJob { database, replica, engine, restore_if_missing: false })
 }
 
 impl Host {
@@ -192,5 +194,17 @@ impl Host {
             let _ = twins.take(&entry.database, &entry.replica);
         });
         twins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_registered_adopts_nothing() {
+        let registration = Registration { database: "/a.db".into(), replica: "file:///replica".into() };
+        let engine = Config { adopt: true, ..Config::default() };
+        assert!(!job_of(&registration, &engine).unwrap().engine.adopt);
     }
 }

@@ -15,7 +15,7 @@ use futures_lite::FutureExt as _;
 use super::Host;
 use super::databases::Life;
 use crate::driver::{self, Driver, Ports};
-use crate::port::output::OutputPort;
+use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::store::StorePort;
 use crate::port::vacancy::Vacancy;
@@ -51,9 +51,12 @@ pub(super) async fn if_missing(host: &Host, number: u32) -> Result<(), Exit> {
             return Err(Exit::Misconfigured { error: error.to_string(), hint });
         }
     };
+    // An application that does not wait for us may make it meanwhile, and commit.
+    let target = database.clone();
+    let check: Check = Box::new(move |_| Vacancy::still_free(&target));
     let ports = Ports {
         store: Some(Arc::new(StorePort::new(store, layout).counted(replica.kind(), host.requests.clone()))),
-        output: Some(Arc::new(Mutex::new(OutputPort::new(RealFs, database.clone(), None)))),
+        output: Some(Arc::new(Mutex::new(OutputPort::new(RealFs, database.clone(), Some(check))))),
         ..Ports::default()
     };
     let name = database.display().to_string();

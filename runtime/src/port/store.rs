@@ -101,7 +101,9 @@ impl StorePort {
             }
             StoreRequest::DropUnfinished { older_than } => {
                 let counted = self.begin(Operation::List);
-                let dropped = ended(counted, self.store.drop_unfinished("", older_than).await);
+                // The replica's root may be a bucket that others use as well.
+                let below = keys::segments_prefix(self.layout);
+                let dropped = ended(counted, self.store.drop_unfinished(below, older_than).await);
                 return dropped.map(StoreReply::Dropped).map_err(translate);
             }
         };

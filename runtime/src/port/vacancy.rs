@@ -25,6 +25,20 @@ pub enum Vacancy {
 }
 
 impl Vacancy {
+    /// Whether nothing has come to stand there since it was free: asked once more before a restore
+    /// that took its time puts its file in place.
+    ///
+    /// # Errors
+    /// What stands there.
+    pub fn still_free(target: &Path) -> Result<(), String> {
+        match Vacancy::of(target) {
+            Ok(Vacancy::Free { .. }) => Ok(()),
+            Ok(Vacancy::Taken) => Err(format!("{} was made meanwhile, and stays as it is", target.display())),
+            Ok(Vacancy::Remains(remains)) => Err(format!("{} was made meanwhile", remains.display())),
+            Err(error) => Err(format!("cannot look at {}: {error}", target.display())),
+        }
+    }
+
     /// Looks at a path.
     ///
     /// # Errors
@@ -63,6 +77,7 @@ mod tests {
         let at = |name: &str| directory.join(name);
         let check = |expected: Vacancy| assert_eq!(Vacancy::of(&at("a.db")).unwrap(), expected);
         check(Vacancy::Free { replace: false });
+        assert_eq!(Vacancy::still_free(&at("a.db")), Ok(()));
         fs::write(at("a.db-wal"), b"").unwrap();
         fs::write(at("a.db-shm"), b"s").unwrap();
         check(Vacancy::Free { replace: true });
@@ -78,6 +93,7 @@ mod tests {
         check(Vacancy::Free { replace: true });
         fs::write(at("a.db"), b"x").unwrap();
         check(Vacancy::Taken);
+        assert!(Vacancy::still_free(&at("a.db")).unwrap_err().contains("was made meanwhile"));
         fs::remove_dir_all(directory).unwrap();
         assert!(Vacancy::of(Path::new("/proc/self/status/x")).is_err());
     }

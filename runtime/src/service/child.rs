@@ -14,7 +14,8 @@ use driftless_core::application::Signal;
 use driftless_core::machine::Exit;
 use rustix::io::retry_on_intr;
 use rustix::process::{
-    Pid, Signal as System, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid,
+    Pid, Signal as System, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, wait,
+    waitid, waitpid,
 };
 use smol::channel::{Receiver, Sender, bounded};
 
@@ -110,15 +111,22 @@ impl Application {
     }
 }
 
-/// Reaps whoever ends, to the end of the application.
+/// Reaps whoever ends, to the end of the application; but elsewhere than at the root of a container
+/// the application alone: other children of ours, as commands that give credentials, are awaited by
+/// whoever began them, who would be told that there are none.
 fn await_end(application: Pid, reaped: &Mutex<Option<End>>, tell: &Sender<End>) {
+    let first = getpid().is_init();
     loop {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let waited = retry_on_intr(|| waitid(WaitId::All, options));
+        let whom = || if first { WaitId::All } else { WaitId::Pid(application) };
+        let waited = retry_on_intr(|| waitid(whom(), options));
         assert!(waited.is_ok(), "a child that nobody else reaps is there: {waited:?}");
         let mut reaped = reaped.lock().expect("no holder panics");
-        let ended = retry_on_intr(|| wait(WaitOptions::NOHANG)).ok().flatten();
-        if let Some((_, status)) = ended.filter(|(pid, _)| *pid == application) {
+        let ended = retry_on_intr(|| match first {
+            true => wait(WaitOptions::NOHANG),
+            false => waitpid(Some(application), WaitOptions::NOHANG),
+        });
+        if let Some((_, status)) = ended.ok().flatten().filter(|(pid, _)| *pid == application) {
             *reaped = Some(End(status));
             // Nobody listens if the process ends first.
             let _ = tell.try_send(End(status));
@@ -139,5 +147,22 @@ fn cannot_start(program: &str, error: &io::Error) -> Exit {
             error: text,
             hint: "name a program that this user may run; for a shell's syntax: -exec \"sh -c '…'\"".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_children_are_left_to_whoever_began_them() {
+        let words = ["sleep", "2"].map(str::to_owned);
+        let Ok(application) = Application::start(&words) else { panic!("there is a program sleep") };
+        for _ in 0..100 {
+            let output = Command::new("true").output();
+            assert!(output.as_ref().is_ok_and(|output| output.status.success()), "{output:?}");
+        }
+        application.kill();
+        assert_eq!(smol::block_on(application.ended()).code(), 137);
     }
 }
