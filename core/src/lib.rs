@@ -17,13 +17,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod application;
 mod bytes;
 pub mod checksum;
 pub mod engine;
+pub mod health;
 pub mod ids;
 pub mod job;
 pub mod ltx;
 pub mod machine;
+pub mod probe;
 mod reading;
 pub mod restore;
 pub mod verify;

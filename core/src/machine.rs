@@ -8,17 +8,20 @@
 //! Requests are leaves, one system call, SQLite call or store request each. The host knows no
 //! rule about order and takes no decision; it may run everything it holds concurrently.
 
+mod cell;
 mod chunk;
 mod source;
 mod store;
 
+pub use cell::{CellCondition, CellReply, CellRequest};
 pub use chunk::Chunk;
 pub use source::{
     Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
     SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
 pub use store::{
-    ByteRange, Listed, Object, PART_BYTES_MAX, PutId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    ByteRange, Listed, Object, PART_BYTES_MAX, PutCondition, PutId, StoreError, StoreErrorKind, StoreReply,
+    StoreRequest,
 };
 
 use alloc::string::String;
@@ -28,6 +31,7 @@ use core::time::Duration;
 
 use crate::ids::{Incarnation, Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
+use crate::probe::Findings;
 
 /// A database with one replica target. A database with several targets has several of these.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -69,6 +73,8 @@ pub enum Event {
     SourceChanged,
     /// Replicate what is there now and report, without waiting for the sync interval.
     SyncNow,
+    /// What the start-up probe found out about the store; it may come at any time, or never.
+    StoreProbed(Findings),
     /// Finish: replicate what is committed, let go of the source, and stop, by `deadline` at the
     /// latest. A second one stops at once.
     Shutdown {
@@ -95,6 +101,8 @@ pub enum Outcome {
     Source(Result<SourceReply, SourceError>),
     /// Of a [`Request::Store`].
     Store(Result<StoreReply, StoreError>),
+    /// Of a [`Request::Cell`].
+    Cell(Result<CellReply, StoreError>),
     /// Of a [`Request::State`]; a failure is text for people, since the state may be lost.
     State(Result<StateReply, String>),
     /// Of a [`Request::Scratch`]: what was read, or nothing; a failure is text for people.
@@ -142,6 +150,8 @@ pub enum Request {
     Source(SourceRequest),
     /// Of the object store that holds the replica.
     Store(StoreRequest),
+    /// Of small objects beside the segments.
+    Cell(CellRequest),
     /// Of the process's own records on this host.
     State(StateRequest),
     /// Of bytes that are put aside for a while.
@@ -328,6 +338,8 @@ pub enum Fact {
         what: String,
         /// What went wrong.
         error: String,
+        /// What a person can do; empty where nothing is known to help.
+        hint: String,
         /// Milliseconds until the next try.
         wait_ms: u64,
     },
@@ -409,6 +421,19 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Why it has not ended well.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Exit::Done => None,
+            Exit::Failed { error, .. }
+            | Exit::Misconfigured { error, .. }
+            | Exit::NothingToRestore { error, .. }
+            | Exit::Corrupt { error, .. }
+            | Exit::Fenced { error, .. }
+            | Exit::Unreplicated { error, .. } => Some(error),
+        }
+    }
+
     /// The process exit code (`docs/OPERATING.md` has the table).
     pub fn code(&self) -> u8 {
         match self {

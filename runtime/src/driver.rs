@@ -25,8 +25,11 @@ use crate::port::buffers;
 use crate::port::output::OutputPort;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
-use crate::port::state::{DatabaseNo, StateJournal};
+use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+
+/// The journal of a process, which all its machines write.
+pub type SharedJournal = Arc<Mutex<StateJournal<RealFs>>>;
 
 /// What a machine may reach. A machine that asks for what is not there gets an error.
 #[derive(Clone, Default)]
@@ -35,12 +38,26 @@ pub struct Ports {
     pub source: Option<Arc<Mutex<SourcePort<RealFiles>>>>,
     /// The replica.
     pub store: Option<Arc<StorePort>>,
-    /// The local journal, and this machine's number in it.
-    pub state: Option<(Arc<Mutex<StateJournal<RealFs>>>, DatabaseNo)>,
+    /// The local journal, and the name that this machine has in it.
+    pub state: Option<(SharedJournal, Arc<str>)>,
     /// What is put aside for a while.
     pub scratch: Option<Arc<Mutex<Scratch<RealFs>>>>,
     /// The file that a restore builds.
     pub output: Option<Arc<Mutex<OutputPort<RealFs>>>>,
+    /// Held by everything of this machine that runs on a thread.
+    pub tenure: Tenure,
+}
+
+/// Tells when the last call of an ended machine has returned: what runs on a thread cannot be
+/// cancelled, and it holds the database's link and the journal until then.
+#[derive(Clone, Default)]
+pub struct Tenure(Arc<()>);
+
+impl Tenure {
+    /// Whether nobody else holds it.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 /// A machine on an executor.
@@ -153,16 +170,23 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
         Request::Source(request) => Outcome::Source(perform_source(request, ports).await),
         Request::Store(request) => Outcome::Store(match ports.store {
             Some(store) => store.perform(op, request).await,
-            None => Err(StoreError { kind: StoreErrorKind::Unsupported, text: "there is no store".into() }),
+            None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
+        }),
+        Request::Cell(request) => Outcome::Cell(match ports.store {
+            Some(store) => store.perform_cell(request).await,
+            None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
         }),
         Request::State(request) => Outcome::State(match ports.state {
-            Some((journal, database)) => unblock(move || perform_state(&request, &journal, database)).await,
+            Some((journal, name)) => {
+                let tenure = ports.tenure;
+                on_thread(tenure, move || perform_state(&request, &journal, &name)).await
+            }
             None => Err("there is no local state".into()),
         }),
         Request::Scratch(request) => Outcome::Scratch(match ports.scratch {
             Some(scratch) => {
                 let perform = move || scratch.lock().expect("no holder panics").perform(&request);
-                unblock(perform).await.map_err(|error| error.to_string())
+                on_thread(ports.tenure, perform).await.map_err(|error| error.to_string())
             }
             None => Err("there is no room to put anything aside".into()),
         }),
@@ -176,7 +200,9 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
 
 async fn perform_source(request: SourceRequest, ports: Ports) -> Result<SourceReply, SourceError> {
     match ports.source {
-        Some(source) => unblock(move || source.lock().expect("no holder panics").perform(&request)).await,
+        Some(source) => {
+            on_thread(ports.tenure, move || source.lock().expect("no holder panics").perform(&request)).await
+        }
         None => Err(SourceError {
             kind: SourceErrorKind::Missing,
             text: "there is no source".into(),
@@ -185,14 +211,28 @@ async fn perform_source(request: SourceRequest, ports: Ports) -> Result<SourceRe
     }
 }
 
+/// Runs on a thread what uses the database or the journal.
+async fn on_thread<T: Send + 'static>(tenure: Tenure, work: impl FnOnce() -> T + Send + 'static) -> T {
+    unblock(move || {
+        let done = work();
+        drop(tenure);
+        done
+    })
+    .await
+}
+
 fn perform_state(
     request: &StateRequest,
     journal: &Mutex<StateJournal<RealFs>>,
-    database: DatabaseNo,
+    name: &str,
 ) -> Result<StateReply, String> {
     let mut journal = journal.lock().expect("no holder panics");
+    let database = journal.number(name).map_err(|error| error.to_string())?;
     let done = match request {
-        StateRequest::Load => return Ok(StateReply::Records(journal.load_records(database))),
+        StateRequest::Load => {
+            let records = journal.load_records(database).map_err(|error| error.to_string())?;
+            return Ok(StateReply::Records(records));
+        }
         StateRequest::Append(record) => journal.append(database, record),
         StateRequest::Rewrite(records) => journal.rewrite(database, records),
         StateRequest::Sync => journal.sync(),

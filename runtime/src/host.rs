@@ -1,36 +1,64 @@
-//! The process: its databases, their watches, its signals, its control socket.
+//! The process: its databases, their watches, its control socket.
+//!
+//! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
+//! configuration, the control socket, a configuration that is read again) goes through
+//! `Host::add`, which refuses a file or a replica that is taken ([`twins`]), and ends it by
+//! telling its engine to finish and waiting until nothing of it is left ([`running`]).
 
-use std::cell::RefCell;
+pub(crate) mod changes;
+pub(crate) mod databases;
+mod plan;
+mod probes;
+mod registrations;
+mod reload;
+pub(crate) mod requests;
+mod restoring;
+mod running;
+pub(crate) mod twins;
+mod watching;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_signal::{Signal, Signals};
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
-use driftless_core::engine::{Config, Replicator, Status};
-use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
-use futures_lite::StreamExt as _;
+use driftless_core::engine::Config;
+use driftless_core::ids::{Mono, Now};
+use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
-use smol::channel::{Receiver, Sender};
+use smol::channel::Sender;
 
 use crate::clock;
 use crate::config::Replica;
 use crate::control;
-use crate::driver::{self, Driver, POLL_INTERVAL, Ports};
-use crate::log;
+use crate::driver::{Driver, Ports, SharedJournal};
+use crate::metrics::requests::Requests;
+use crate::metrics::server::{self, Endpoint};
+use crate::metrics::tally::Tally;
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
-use crate::port::scratch::Scratch;
-use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
-use crate::sqlite::LinkOptions;
-use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
+use crate::service::heartbeat::{self, Heartbeat};
+use crate::service::notify::{self, Notifier};
+use crate::service::signals::Signals;
+use crate::service::{Ended, Service};
+
+use self::changes::Changes;
+use self::databases::{Entry, Life, Origin};
+use self::probes::Probes;
+use self::registrations::Registration;
+use self::reload::Reloads;
+pub use self::reload::{Reread, Rereader};
+use self::twins::Refusal;
+pub use crate::control::SocketPlace;
 
 /// One database and where it is replicated.
 #[derive(Clone, Debug)]
@@ -41,39 +69,105 @@ pub struct ReplicateJob {
     pub replica: Replica,
     /// Settings of the engine.
     pub engine: Config,
+    /// Whether to restore the database before it is followed, if it is not there.
+    pub restore_if_missing: bool,
 }
 
 /// Settings of the process.
-#[derive(Clone, Debug)]
 pub struct ReplicateOptions {
     /// Where local state is kept; beside the first database by default.
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Duration,
+    /// A control socket besides the one in the state directory. With it the process stays when it
+    /// has no database, or none that goes on.
+    pub socket: Option<SocketPlace>,
+    /// Settings of databases that are registered while the process runs.
+    pub engine: Config,
+    /// Reads the configuration again, if there is one.
+    pub reread: Option<Rereader>,
+    /// The words of a command to run beside the replication, which ends with it.
+    pub exec: Option<Vec<String>>,
+    /// A service manager that wants to know of the process.
+    pub notifier: Option<Rc<Notifier>>,
+    /// Where a heartbeat goes, if anywhere.
+    pub heartbeat: Option<Heartbeat>,
+    /// Where metrics are served, as `host:port`, if anywhere; the host may be left out.
+    pub addr: Option<String>,
 }
 
 impl Default for ReplicateOptions {
     fn default() -> ReplicateOptions {
-        ReplicateOptions { state_dir: None, shutdown_sync_timeout: Duration::from_secs(30) }
+        ReplicateOptions {
+            state_dir: None,
+            shutdown_sync_timeout: Duration::from_secs(30),
+            socket: None,
+            engine: Config::default(),
+            reread: None,
+            exec: None,
+            notifier: None,
+            heartbeat: None,
+            addr: None,
+        }
     }
 }
 
-/// A watched batch is followed by this pause; what happens in it is one more batch. In a pause that
-/// another file's change began, an application can fill the WAL as fast as it likes.
-const BATCH_PAUSE: Duration = Duration::from_millis(25);
-
-/// A database of this process, as others see it.
-pub(crate) struct Running {
-    pub(crate) database: PathBuf,
-    pub(crate) replica: Replica,
-    pub(crate) sender: Sender<Event>,
-    pub(crate) status: Option<Status>,
-    pub(crate) wants_events: bool,
-    pub(crate) ended: bool,
+/// What the process has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Every database has been started, and the control sockets are there.
+    Ready,
+    /// The configuration is being read again.
+    Reloading,
+    /// That is done, or nothing was changed.
+    Reloaded,
+    /// It was told to end.
+    Stopping,
 }
 
-/// The databases of this process.
-pub(crate) type Shared = Rc<RefCell<Vec<Running>>>;
+/// Where local state is kept when neither the options nor a database says it.
+pub const HOMELESS_STATE_DIR: &str = "/var/lib/driftless";
+
+/// How long the end of the process waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The process as its tasks see it.
+pub(crate) struct Host {
+    executor: Rc<LocalExecutor<'static>>,
+    net: Net,
+    journal: SharedJournal,
+    databases: RefCell<BTreeMap<u32, Entry>>,
+    next_number: Cell<u32>,
+    probes: Probes,
+    /// Anything that a request may wait for.
+    pub(crate) changes: Changes,
+    /// A database has come into another state of its life, or has been forgotten.
+    pub(crate) lives: Changes,
+    /// Says that other databases run now.
+    watches: Sender<()>,
+    /// Says that a database wants events again.
+    events_wanted: Sender<()>,
+    /// Requests that are being answered.
+    pub(crate) answering: Cell<usize>,
+    /// The process is ending: nothing new begins.
+    closing: Cell<bool>,
+    /// It does not end by itself.
+    stays: bool,
+    shutdown_sync_timeout: Cell<Duration>,
+    /// The state directory.
+    pub(crate) directory: PathBuf,
+    /// What is registered; held by whoever changes the set of databases.
+    registrations: smol::lock::Mutex<Vec<Registration>>,
+    /// Settings of databases that are registered.
+    engine: RefCell<Config>,
+    reread: Option<Rereader>,
+    pub(crate) reloads: RefCell<Reloads>,
+    notifier: Option<Rc<Notifier>>,
+    /// What was counted of requests to stores.
+    pub(crate) requests: Requests,
+    /// When it started.
+    pub(crate) started: Now,
+}
 
 /// The state directory that a database has unless told otherwise.
 pub fn default_state_dir(database: &Path) -> PathBuf {
@@ -81,9 +175,9 @@ pub fn default_state_dir(database: &Path) -> PathBuf {
     database.with_file_name(format!(".{name}-driftless"))
 }
 
-/// Replicates until every database has ended: by a signal, by `-once`, or by an error that needs
-/// a person. The worst of their ends is returned.
-pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
+/// Replicates until every database has ended: by a signal, by `-once`, with the application, or by
+/// an error that needs a person.
+pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Ended {
     tune_allocator();
     block_on(|executor, net| run_all(jobs, options, executor, net))
 }
@@ -100,230 +194,272 @@ fn block_on<'a, F: Future>(future: impl FnOnce(Rc<LocalExecutor<'a>>, Net) -> F)
 async fn run_all(
     jobs: Vec<ReplicateJob>,
     options: ReplicateOptions,
-    executor: Rc<LocalExecutor<'_>>,
+    executor: Rc<LocalExecutor<'static>>,
     net: Net,
-) -> Exit {
+) -> Ended {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match Signals::new([Signal::Term, Signal::Int]) {
+    let signals = match Signals::take(options.exec.is_some(), options.reread.is_some()) {
         Ok(signals) => signals,
-        Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
-    };
-    let Some(first) = jobs.first() else {
-        return misconfigured(
-            "there is no database to replicate",
-            "name one on the command line or in the configuration",
-        );
-    };
-    let directory = options.state_dir.clone().unwrap_or_else(|| default_state_dir(&first.database));
-    let lock = match control::StateLock::take(&directory) {
-        Ok(lock) => lock,
-        Err(exit) => return exit,
-    };
-    let journal = match unblock({
-        let directory = directory.clone();
-        move || StateJournal::open(RealFs, directory)
-    })
-    .await
-    {
-        Ok(journal) => Arc::new(Mutex::new(journal)),
         Err(error) => {
-            return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
+            let error = format!("signals cannot be received: {error}");
+            return Ended::alone(misconfigured(&error, "see ulimit -n"));
         }
     };
-    let shared: Shared = Rc::new(RefCell::new(Vec::new()));
-    let (events_wanted, wanted) = smol::channel::bounded(1);
-    let mut tasks = Vec::new();
-    for (number, job) in jobs.into_iter().enumerate() {
-        let store = match place::open(&job.replica, &net) {
-            Ok((store, layout)) => StorePort::new(store, layout),
-            Err(error) => return misconfigured(&error.to_string(), &error.hint.unwrap_or_default()),
-        };
-        let task = start_one(number as u32, job, store, &journal, &shared, events_wanted.clone(), &executor);
-        tasks.push(task);
-    }
-    let helpers = [
-        executor.spawn(watch_all(shared.clone(), wanted)),
-        executor.spawn(serve_signals(signals, shared.clone(), options.shutdown_sync_timeout)),
-        executor.spawn(control::serve(shared.clone(), directory)),
-    ];
-    let mut worst = Exit::Done;
-    for task in tasks {
-        let exit = task.await;
-        if exit.code() > worst.code() {
-            worst = exit;
+    match begin(jobs, options, executor, net).await {
+        Ok(begun) => {
+            let Begun { host, command, helpers, sockets, lock } = begun;
+            let ended = Service::new(command, signals, host.clone()).run().await;
+            // Whoever has asked for this end hears of it.
+            let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+            let _ = requests::within(LAST_ANSWERS, answered).await;
+            drop(helpers);
+            sockets.iter().for_each(|socket| socket.remove());
+            drop(lock);
+            ended
         }
+        Err(exit) => Ended::alone(exit),
     }
-    drop(helpers);
-    drop(lock);
-    worst
+}
+
+/// A process whose databases run.
+struct Begun {
+    host: Rc<Host>,
+    command: Option<Vec<String>>,
+    helpers: Vec<smol::Task<()>>,
+    sockets: Vec<Rc<control::Socket>>,
+    lock: control::StateLock,
+}
+
+async fn begin(
+    jobs: Vec<ReplicateJob>,
+    mut options: ReplicateOptions,
+    executor: Rc<LocalExecutor<'static>>,
+    net: Net,
+) -> Result<Begun, Exit> {
+    let refuse = |refusal: Refusal| misconfigured(&refusal.error, &refusal.hint);
+    let directory = match (&options.state_dir, jobs.first()) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(first)) => default_state_dir(&first.database),
+        (None, None) => PathBuf::from(HOMELESS_STATE_DIR),
+    };
+    let lock = control::StateLock::take(&directory)?;
+    let (socket, command) = (options.socket.clone(), options.exec.take());
+    let heartbeat = options.heartbeat.take();
+    let endpoint = options.addr.as_deref().map(Endpoint::bind).transpose().map_err(refuse)?;
+    let (host, watching) = Host::new(executor.clone(), net, directory, options)
+        .await
+        .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
+    let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
+    if let Err(refusal) = host.begin(jobs).await {
+        sockets.iter().for_each(|socket| socket.remove());
+        return Err(refuse(refusal));
+    }
+    let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
+    helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
+    if let Some(notifier) = &host.notifier {
+        helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
+        helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(endpoint) = endpoint {
+        helpers.push(executor.spawn(server::serve(host.clone(), endpoint)));
+    }
+    if let Some(heartbeat) = heartbeat {
+        helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
+    }
+    host.tell(Moment::Ready);
+    Ok(Begun { host, command, helpers, sockets, lock })
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
     Exit::Misconfigured { error: error.into(), hint: hint.into() }
 }
 
-fn start_one<'a>(
-    number: u32,
-    job: ReplicateJob,
-    store: StorePort,
-    journal: &Arc<Mutex<StateJournal<RealFs>>>,
-    shared: &Shared,
-    events_wanted: Sender<()>,
-    executor: &Rc<LocalExecutor<'a>>,
-) -> smol::Task<Exit> {
-    let name = format!("{}\n{}", job.database.display(), job.replica.place());
-    let (number_in_journal, written) = journal.lock().expect("no holder panics").number(&name);
-    if let Err(error) = written {
-        tracing::warn!(database = %job.database.display(), %error, "local state cannot be written");
-    }
-    let scratch = journal.lock().expect("no holder panics").directory().join(format!("scratch-{number}"));
-    let files = RealFiles::new(job.database.clone());
-    let source = SourcePort::new(job.database.clone(), files, LinkOptions::default());
-    let ports = Ports {
-        source: Some(Arc::new(Mutex::new(source))),
-        store: Some(Arc::new(store)),
-        state: Some((Arc::clone(journal), number_in_journal)),
-        scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
-        output: None,
-    };
-    let machine = Replicator::new(ReplicaId(number), driver::entropy(), job.engine.clone());
-    let mut driver = Driver::new(machine, ports, executor.clone());
-    let index = shared.borrow().len();
-    shared.borrow_mut().push(Running {
-        database: job.database.clone(),
-        replica: job.replica.clone(),
-        sender: driver.sender(),
-        status: None,
-        wants_events: true,
-        ended: false,
-    });
-    let shared = shared.clone();
-    executor.spawn(async move {
-        let database = job.database.display().to_string();
-        let exit = driver
-            .run(|machine, notice| match notice {
-                Some(notice) => {
-                    log::notice(&database, notice);
-                    if matches!(notice.fact, Fact::Detached { .. }) {
-                        crate::port::buffers::clear();
-                        crate::memory::give_back();
-                    }
-                }
-                None => {
-                    let running = &mut shared.borrow_mut()[index];
-                    let wanted = core::mem::replace(&mut running.wants_events, machine.wants_events());
-                    if running.wants_events && !wanted {
-                        // A full channel says it already.
-                        let _ = events_wanted.try_send(());
-                    }
-                    running.status = Some(machine.status());
-                }
-            })
-            .await;
-        shared.borrow_mut()[index].ended = true;
-        log::exit(&database, &exit);
-        exit
-    })
-}
-
-/// Tells each database of changes in its directory.
-async fn watch_all(shared: Shared, wanted: Receiver<()>) {
-    let mut watcher = Watcher::new();
-    let mut polls = PollWatcher::new();
-    let databases: Vec<PathBuf> = shared.borrow().iter().map(|running| running.database.clone()).collect();
-    let mut waiting = Vec::new();
-    for database in &databases {
-        let directory = directory_of(database);
-        match watcher.watch(&directory) {
-            Ok(WatchMode::Events) => {}
-            Ok(WatchMode::Poll(reason)) => {
-                tracing::warn!(database = %database.display(), ?reason, "changes are found by polling every second");
-                polls.add(database);
-            }
-            Err(error) => {
-                tracing::warn!(directory = %directory.display(), %error, "the directory cannot be watched yet");
-                waiting.push(database.clone());
-            }
-        }
-    }
-    let events = watch_events(&shared, &mut watcher, &wanted);
-    if polls.is_empty() && waiting.is_empty() {
-        return events.await;
-    }
-    let polling = async {
-        loop {
-            async_io::Timer::after(POLL_INTERVAL).await;
-            for event in polls.poll() {
-                dispatch(&shared, &event);
-            }
-            waiting.retain(|database| {
-                let there = directory_of(database).is_dir();
-                if there {
-                    polls.add(database);
-                    dispatch(&shared, &WatchEvent::Changed(database.clone()));
-                }
-                !there
-            });
-        }
-    };
-    futures_lite::future::zip(events, polling).await;
-}
-
-async fn watch_events(shared: &Shared, watcher: &mut Watcher, wanted: &Receiver<()>) {
-    loop {
-        match watcher.next().await {
-            Ok(events) => events.iter().for_each(|event| dispatch(shared, event)),
-            Err(error) => tracing::warn!(%error, "reading file events failed"),
-        }
-        async_io::Timer::after(BATCH_PAUSE).await;
-        // While every database plans its own next look, events would tell nothing.
-        while shared.borrow().iter().all(|running| !running.wants_events) {
-            wanted.recv().await.expect("the process holds a sender");
-        }
-    }
-}
-
-fn directory_of(database: &Path) -> PathBuf {
-    match database.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn dispatch(shared: &Shared, event: &WatchEvent) {
-    for running in shared.borrow().iter().filter(|running| !running.ended) {
-        let concerned = match event {
-            WatchEvent::Changed(path) => is_of(path, &running.database),
-            WatchEvent::Overflow => true,
-            WatchEvent::DirectoryGone(directory) => *directory == directory_of(&running.database),
+impl Host {
+    /// A process without databases, and what its watcher listens to.
+    async fn new(
+        executor: Rc<LocalExecutor<'static>>,
+        net: Net,
+        directory: PathBuf,
+        options: ReplicateOptions,
+    ) -> Result<(Rc<Host>, watching::Signals), String> {
+        let place = directory.clone();
+        let opened = unblock(move || {
+            let registered = registrations::load(&place).map_err(|error| error.to_string())?;
+            let journal = StateJournal::open(RealFs, place).map_err(|error| error.to_string())?;
+            Ok::<_, String>((registered, journal))
+        });
+        let (registered, journal) = opened.await?;
+        let (watches, databases) = smol::channel::bounded(1);
+        let (events_wanted, wanted) = smol::channel::bounded(1);
+        let host = Host {
+            probes: Probes::new(executor.clone()),
+            executor,
+            net,
+            journal: Arc::new(Mutex::new(journal)),
+            databases: RefCell::default(),
+            next_number: Cell::new(0),
+            changes: Changes::default(),
+            lives: Changes::default(),
+            watches,
+            events_wanted,
+            answering: Cell::new(0),
+            closing: Cell::new(false),
+            stays: options.socket.is_some(),
+            shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
+            directory,
+            registrations: smol::lock::Mutex::new(registered),
+            engine: RefCell::new(options.engine),
+            reread: options.reread,
+            reloads: RefCell::default(),
+            notifier: options.notifier,
+            requests: Requests::default(),
+            started: clock::now(),
         };
-        if concerned {
-            // The driver holds the receiver until the database has ended.
-            let _ = running.sender.try_send(Event::SourceChanged);
+        Ok((Rc::new(host), watching::Signals { databases, wanted }))
+    }
+
+    /// Starts the first databases: those that are given, all or none, and those that are registered.
+    async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
+        let registrations = self.registrations.lock().await;
+        let wanted = plan::plan(self, &jobs, &registrations)?;
+        self.bring_in_line(wanted).await;
+        Ok(())
+    }
+
+    fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
+        number
+    }
+
+    /// Changes a database and tells whoever waits; the default if it has been forgotten.
+    fn change<T: Default>(&self, number: u32, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut databases = self.databases.borrow_mut();
+        let Some(entry) = databases.get_mut(&number) else { return T::default() };
+        let before = core::mem::discriminant(&entry.life);
+        let changed = change(entry);
+        let lives_on = before == core::mem::discriminant(&entry.life);
+        drop(databases);
+        self.changes.tell();
+        if !lives_on {
+            self.lives.tell();
         }
+        changed
+    }
+
+    /// Counts something of a database. Nobody waits for that.
+    fn tally(&self, number: u32, count: impl FnOnce(&mut Tally)) {
+        if let Some(entry) = self.databases.borrow_mut().get_mut(&number) {
+            count(&mut entry.tally);
+        }
+    }
+
+    /// Forgets a database of which nothing is left.
+    fn forget(&self, number: u32) -> Option<Entry> {
+        let entry = self.databases.borrow_mut().remove(&number);
+        self.changes.tell();
+        self.lives.tell();
+        entry
+    }
+
+    /// Runs a task beside the others, for as long as the process runs.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(task).detach();
+    }
+
+    /// Looks at a database; `None` if it has been forgotten.
+    pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.databases.borrow().get(&number).map(look)
+    }
+
+    /// Looks at all databases, in the order in which they were added.
+    pub(crate) fn for_each(&self, look: impl FnMut(&Entry)) {
+        self.databases.borrow().values().for_each(look);
+    }
+
+    /// The databases whose engines may still act.
+    fn live_databases(&self) -> Vec<PathBuf> {
+        let databases = self.databases.borrow();
+        databases.values().filter(|entry| entry.is_live()).map(|entry| entry.database.clone()).collect()
+    }
+
+    fn wants_events(&self) -> bool {
+        self.databases.borrow().values().any(|entry| entry.wants_events)
+    }
+
+    /// Says so to the watcher. A full channel says it already.
+    fn events_are_wanted(&self) {
+        let _ = self.events_wanted.try_send(());
+    }
+
+    /// Tells the watcher that other databases run. A full channel says it already.
+    fn watches_changed(&self) {
+        let _ = self.watches.try_send(());
+    }
+
+    fn name_in_journal(&self, entry: &Entry) -> String {
+        format!("{}\n{}", entry.database.display(), entry.replica.place())
+    }
+
+    /// Tells a database that runs to finish; one that was told already is left to it.
+    fn finish(&self, number: u32, deadline: Mono) {
+        self.change(number, |entry| {
+            if entry.life == Life::Running {
+                entry.life = Life::Stopping;
+                entry.send(Event::Shutdown { deadline });
+            }
+        });
+    }
+
+    fn tell(&self, moment: Moment) {
+        if let Some(notifier) = &self.notifier {
+            notifier.moment(moment, self.shutdown_sync_timeout.get());
+        }
+    }
+
+    /// Connections to anyone.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Whether the process was told to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ends the process: the first call has each database finish, any other has it stop at once.
+    pub(crate) fn close(&self) {
+        let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
+        if self.closing.replace(true) {
+            self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
+        } else {
+            self.tell(Moment::Stopping);
+            let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.finish(number, deadline));
+        }
+        self.changes.tell();
+        self.lives.tell();
+    }
+
+    /// The worst end, once all databases have come to theirs.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        let databases = self.databases.borrow();
+        let over = |entry: &Entry| match entry.life {
+            Life::Ended(_) | Life::Leaving { asked: false, .. } => true,
+            Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
+            Life::Running | Life::Stopping => false,
+        };
+        let goes_on = self.stays && !self.closing.get();
+        if goes_on || !databases.values().all(over) {
+            return None;
+        }
+        let exits = databases.values().filter_map(Entry::exit);
+        Some(exits.max_by_key(|exit| exit.code()).cloned().unwrap_or(Exit::Done))
     }
 }
 
-/// Whether a path is the database or its `-wal`; `-shm` changes with every reader and tells
-/// nothing.
-fn is_of(path: &Path, database: &Path) -> bool {
-    let (Some(name), Some(base)) = (path.file_name(), database.file_name()) else { return false };
-    let (name, base) = (name.as_encoded_bytes(), base.as_encoded_bytes());
-    name.strip_prefix(base).is_some_and(|suffix| matches!(suffix, b"" | b"-wal" | b"-journal"))
-}
-
-/// The first signal asks for a final sync, the second stops at once.
-async fn serve_signals(mut signals: Signals, shared: Shared, timeout: Duration) {
-    while let Some(signal) = signals.next().await {
-        match signal {
-            Ok(signal) => tracing::info!(?signal, "stopping"),
-            Err(error) => tracing::warn!(%error, "a signal was not understood"),
-        }
-        let deadline = clock::mono().after(timeout);
-        for running in shared.borrow().iter() {
-            let _ = running.sender.try_send(Event::Shutdown { deadline });
-        }
-    }
+fn refused(error: StoreError) -> Refusal {
+    Refusal { hint: error.hint.clone().unwrap_or_default(), error: error.to_string() }
 }
 
 /// Runs a machine that needs no source to its end, on a replica.
@@ -344,11 +480,9 @@ pub fn run_machine<M: Machine>(
     block_on(async |executor, net| {
         let (store, layout) = place::open(replica, &net)?;
         let ports = Ports {
-            source: None,
             store: Some(Arc::new(StorePort::new(store, layout))),
-            state: None,
-            scratch: None,
             output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
+            ..Ports::default()
         };
         let mut driver = Driver::new(machine, ports, executor);
         let exit = driver
@@ -383,13 +517,6 @@ pub fn with_store<T>(
 /// When it does not answer.
 pub fn query_status(state_dir: &Path) -> std::io::Result<Option<serde_json::Value>> {
     control::query(state_dir)
-}
-
-/// Names of databases and their senders, for tests and for the control socket.
-pub(crate) fn ask_all(shared: &Shared) {
-    for running in shared.borrow().iter().filter(|running| !running.ended) {
-        let _ = running.sender.try_send(Event::SourceChanged);
-    }
 }
 
 /// Gives memory back to the system instead of keeping an arena for each thread.

@@ -50,7 +50,10 @@ pub fn describe(fact: &Fact) -> String {
         Fact::WalOverBound { frames } => {
             format!("the WAL holds {frames} frames and cannot be restarted: an application's reader keeps it")
         }
-        Fact::Retrying { what, error, wait_ms } => format!("{what} failed, again in {wait_ms} ms: {error}"),
+        Fact::Retrying { what, error, hint, wait_ms } => {
+            let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+            format!("{what} failed, again in {wait_ms} ms: {error}{hint}")
+        }
         Fact::Recovered { what } => format!("{what}: works again"),
         Fact::StateTrouble { error } => format!("local state cannot be written, going on without: {error}"),
         Fact::Remark { text } => text.clone(),

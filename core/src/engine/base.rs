@@ -29,7 +29,7 @@ use self::aside::Aside;
 use super::config::READ_BYTES;
 use super::history::{PageTable, Record, Step};
 use super::pin::{Pin, PinClass, classify};
-use super::upload::{WalSpan, point_of};
+use super::upload::{WalSpan, header_request, point_of};
 use super::{BaseWanted, Replicator};
 use crate::ids::{Level, Mono, Now, PageNo, PageSize};
 use crate::job::{Image, Job, JobOutput};
@@ -65,6 +65,8 @@ enum BaseStep {
     Patch,
     Sum,
     // Streaming.
+    /// Does anything stand under the name? Asked of stores that would replace it.
+    Vacant,
     Open,
     Encode,
     Part,
@@ -242,7 +244,7 @@ impl Replicator {
     pub(super) fn base_deadline(&self) -> Option<(Mono, Reason)> {
         if let Some(base) = &self.base {
             return match (base.op, base.step) {
-                (Some(_), BaseStep::Open | BaseStep::Part | BaseStep::Commit) => {
+                (Some(_), BaseStep::Vacant | BaseStep::Open | BaseStep::Part | BaseStep::Commit) => {
                     Some((base.since.after(self.config.store_deadline), Reason::Deadline))
                 }
                 (None, _) => base.again_at.map(|at| (at, Reason::Look)),
@@ -259,13 +261,14 @@ impl Replicator {
 
     pub(super) fn base_tick(&mut self, now: Now, out: &mut Actions) {
         let Some(base) = &self.base else { return };
-        let store = matches!(base.step, BaseStep::Open | BaseStep::Part | BaseStep::Commit);
+        let store =
+            matches!(base.step, BaseStep::Vacant | BaseStep::Open | BaseStep::Part | BaseStep::Commit);
         if let Some(op) =
             base.op.filter(|_| store && base.since.after(self.config.store_deadline) <= now.mono)
         {
             out.push(Action::Cancel { op });
             let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
-            self.base_store_failed(now, StoreError { kind: StoreErrorKind::Ambiguous, text }, out);
+            self.base_store_failed(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
         }
     }
 
@@ -373,9 +376,10 @@ impl Replicator {
                 let first = PageNo::new(base.chunk.0).expect("pages count from 1");
                 Request::Compute(Job::Checksums { first, page_size: base.page_size, bytes })
             }
+            BaseStep::Vacant => header_request(base.stream.as_ref().expect("set with the step").object),
             BaseStep::Open => {
-                let stream = base.stream.as_ref().expect("set with the step");
-                Request::Store(StoreRequest::PutOpen { object: stream.object })
+                let object = base.stream.as_ref().expect("set with the step").object;
+                self.open_request(object)
             }
             BaseStep::Encode => base.encode_request(),
             BaseStep::Part => {
@@ -435,15 +439,16 @@ impl Replicator {
                 self.base_stays = true;
                 self.base_source_failed(now, &format!("what was put aside cannot be read: {error}"), out);
             }
-            Outcome::Store(Ok(_)) => self.base_stored(op, out),
+            Outcome::Store(Ok(_)) => self.base_stored(now, op, out),
             Outcome::Store(Err(error)) => self.base_store_failed(now, error, out),
-            Outcome::Output(other) => unreachable!("a base writes no output: {other:?}"),
+            other @ (Outcome::Output(_) | Outcome::Cell(_)) => unreachable!("a base asks for no {other:?}"),
         }
     }
 
     fn base_link(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
         let before = self.source.index;
-        let seen = self.take_index(reply).is_ok();
+        let since = self.base_ref().since;
+        let seen = self.take_index(reply, since).is_ok();
         let step = self.base_ref().step;
         if !seen && matches!(step, BaseStep::Look) {
             return self.base_again(now, out);

@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use super::ghost::{Ghost, GhostStep};
 use super::history::Journal;
@@ -99,6 +99,13 @@ impl Replicator {
         }
     }
 
+    /// Ends a wait for the store.
+    pub(super) fn boot_hasten(&mut self, now: Mono) {
+        if let Boot::Finding(finding) = &mut self.boot {
+            finding.retry.hasten(now);
+        }
+    }
+
     pub(super) fn boot_deadline(&self) -> Option<(Mono, Reason)> {
         let Boot::Finding(finding) = &self.boot else { return None };
         match finding.op {
@@ -119,7 +126,7 @@ impl Replicator {
             finding.op = None;
             out.push(crate::machine::Action::Cancel { op });
             let seconds = self.config.store_deadline.as_secs();
-            self.boot_failed(now, &format!("no answer from the store in {seconds} s"), out);
+            self.boot_failed(now, &passing(format!("no answer from the store in {seconds} s")), out);
         }
     }
 
@@ -159,18 +166,11 @@ impl Replicator {
         true
     }
 
-    fn boot_failed(&mut self, now: Now, error: &str, out: &mut Actions) {
+    fn boot_failed(&mut self, now: Now, error: &StoreError, out: &mut Actions) {
         let draw = self.draw();
-        self.last_error = Some(error.to_string());
-        let wait = self.finding().retry.fail(now.mono, draw);
-        out.notify(
-            Severity::Warn,
-            Fact::Retrying {
-                what: "finding the replica's end".into(),
-                error: error.into(),
-                wait_ms: wait.as_millis() as u64,
-            },
-        );
+        let longest = self.store_retry_max();
+        let wait = self.finding().retry.fail_within(now.mono, draw, longest);
+        self.say_retry("finding the replica's end", error.into(), wait, out);
     }
 
     pub(super) fn boot_completed(&mut self, now: Now, outcome: Outcome, out: &mut Actions) {
@@ -196,14 +196,14 @@ impl Replicator {
                 self.finding().journal = Journal::replay(&records);
                 self.boot_loaded();
             }
-            Outcome::State(Ok(StateReply::Done)) => self.boot_identity_done(),
+            Outcome::State(Ok(StateReply::Done)) => self.boot_identity_done(out),
             Outcome::State(Err(error)) => {
                 self.journal_failed(error, out);
                 match self.finding().step {
                     Find::Load => self.boot_loaded(),
                     _ => {
                         self.finding().sync = true;
-                        self.boot_identity_done();
+                        self.boot_identity_done(out);
                     }
                 }
             }
@@ -229,20 +229,21 @@ impl Replicator {
             // It was listed and is gone: the listing is stale. Begin again.
             (_, Find::Header(_)) if vanished => {
                 self.finding().restart_listing();
-                self.boot_failed(now, &error.text, out);
+                self.boot_failed(now, &error, out);
             }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
                 self.boot_give_up_table(&why);
             }
-            (StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported, _) => self.stop(
-                Exit::Misconfigured {
-                    error: error.text,
-                    hint: "check the replica's address in the command line or configuration".into(),
-                },
-                out,
-            ),
-            _ => self.boot_failed(now, &error.text, out),
+            (StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported, _) => {
+                let hint = match error.hint.is_empty() {
+                    true => "check the replica's address in the command line or configuration".into(),
+                    false => error.hint,
+                };
+                self.stop(Exit::Misconfigured { error: error.text, hint }, out);
+            }
+            _ if self.ends_at(&error) => self.stop_failed("finding the replica's end", error, out),
+            _ => self.boot_failed(now, &error, out),
         }
     }
 
@@ -260,7 +261,8 @@ impl Replicator {
     fn boot_listed(&mut self, now: Now, entries: &[Listed], more: bool, out: &mut Actions) {
         if more && entries.is_empty() {
             // There is more, and nothing to ask for it by: not the end.
-            return self.boot_failed(now, "a listing was cut short before its first entry", out);
+            let error = passing("a listing was cut short before its first entry");
+            return self.boot_failed(now, &error, out);
         }
         let finding = self.finding();
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
@@ -366,7 +368,10 @@ impl Replicator {
                 self.journal.bytes = u64::MAX / 4;
             }
             Standing::CatchUp => return self.boot_catch_up(),
-            Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
+            Standing::Base { why } => {
+                let prove = self.head_has_post() && !self.history.reset;
+                self.want_base(why, true, prove, false);
+            }
             Standing::Prove => {
                 self.history.table = None;
                 self.history.point = None;
@@ -384,7 +389,7 @@ impl Replicator {
         if self.is_on_trial() {
             // A claim to another's history is written down once it is proven: a run that finds it
             // written, and no table, would take the table for lost and write a base.
-            return self.boot_end();
+            return self.boot_end(out);
         }
         self.finding().step = Find::Identity;
     }
@@ -504,20 +509,26 @@ impl Replicator {
         self.boot_own();
     }
 
-    fn boot_identity_done(&mut self) {
+    fn boot_identity_done(&mut self, out: &mut Actions) {
         if !self.finding().sync {
             self.finding().sync = true;
             return;
         }
-        self.boot_end();
+        self.boot_end(out);
     }
 
-    fn boot_end(&mut self) {
+    fn boot_end(&mut self, out: &mut Actions) {
         let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
         self.pending.reset(pages);
         self.boot = Boot::Done;
         self.source.wake();
+        let older_than = super::config::UNFINISHED_AFTER;
+        self.cleanup = Some(self.submit(Request::Store(StoreRequest::DropUnfinished { older_than }), out));
     }
+}
+
+fn passing(text: impl Into<String>) -> StoreError {
+    StoreError::new(StoreErrorKind::Retry, text)
 }
 
 impl Find {

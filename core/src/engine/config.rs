@@ -21,6 +21,12 @@ pub struct Config {
     pub pending_bytes_max: usize,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
+    /// Whether the store is said to keep create-if-absent. If it is not, or is found not to, each
+    /// put is preceded by a look at its name: that keeps out a second writer that does not write
+    /// in the same moment, and no more.
+    pub create_if_absent: bool,
+    /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
+    pub shutdown_sync_interval: Duration,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
@@ -37,6 +43,8 @@ impl Default for Config {
             quiet_after: Duration::from_secs(15),
             pending_bytes_max: 32 << 20,
             store_deadline: Duration::from_secs(60),
+            create_if_absent: true,
+            shutdown_sync_interval: Duration::from_millis(500),
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,
@@ -91,6 +99,9 @@ pub const CTIME_SETTLED_NS: i128 = 1_100_000_000;
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a failed request is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(10);
+/// What puts that were never finished have left invisibly is removed once it is so old: by then no
+/// writer is at it any more.
+pub const UNFINISHED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The local journal is rewritten when it has grown past twice its size after the last rewrite
 /// and this many bytes.
 pub const JOURNAL_SLACK: u64 = 1 << 20;

@@ -25,6 +25,7 @@ mod pin;
 mod source;
 mod standing;
 mod status;
+mod synced;
 mod upload;
 mod verdict;
 
@@ -45,13 +46,16 @@ use core::time::Duration;
 use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, OpIds, Outcome, Reason, ReplicaId, Request, Severity,
-    StateReply, StateRequest,
+    StateReply, StateRequest, StoreError, StoreReply,
 };
+
+use crate::probe::{Finding, Findings};
 
 use self::base::Base;
 use self::boot::Boot;
 use self::pending::Pending;
 use self::source::Source;
+use self::synced::Synced;
 use self::upload::Upload;
 
 /// Whether the replicator goes on.
@@ -107,9 +111,13 @@ pub struct Replicator {
     history: History,
     head: Option<Head>,
     journal: JournalState,
-    sync_now: bool,
+    synced: Synced,
     waiting: Option<Waiting>,
-    last_error: Option<String>,
+    last_error: Option<Failure>,
+    /// What the probe found out about the store.
+    store: Findings,
+    /// Removing what unfinished puts have left; nobody waits for it.
+    cleanup: Option<OpId>,
     /// What a person should know of the application's SQLite.
     warning: Option<String>,
     /// Frames captured in all, ever growing.
@@ -118,6 +126,20 @@ pub struct Replicator {
     frames_replicated: u64,
     /// Since when something is committed that is not on the replica.
     behind_since: Option<Mono>,
+}
+
+/// A failure in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Failure {
+    text: String,
+    /// What a person can do; empty where nothing is known to help.
+    hint: String,
+}
+
+impl From<&StoreError> for Failure {
+    fn from(error: &StoreError) -> Failure {
+        Failure { text: error.text.clone(), hint: error.hint.clone() }
+    }
 }
 
 /// A failed request's way back.
@@ -130,11 +152,21 @@ struct Retry {
 impl Retry {
     /// The next wait: doubling from a tenth of a second to ten, spread by a quarter.
     fn fail(&mut self, now: Mono, entropy: u64) -> Duration {
-        let doubled = config::RETRY_FIRST.saturating_mul(1 << self.attempts.min(10)).min(config::RETRY_MAX);
+        self.fail_within(now, entropy, config::RETRY_MAX)
+    }
+
+    /// The same, and no longer than `longest`.
+    fn fail_within(&mut self, now: Mono, entropy: u64, longest: Duration) -> Duration {
+        let doubled = config::RETRY_FIRST.saturating_mul(1 << self.attempts.min(10)).min(longest);
         let wait = doubled - doubled.mul_f32((entropy % 256) as f32 / 1024.0);
         self.attempts += 1;
         self.at = Some(now.after(wait));
         wait
+    }
+
+    /// Tries again as soon as may be.
+    fn hasten(&mut self, now: Mono) {
+        self.at = self.at.map(|at| at.min(now));
     }
 
     fn due(&self, now: Mono) -> bool {
@@ -187,9 +219,11 @@ impl Replicator {
             history: History::default(),
             head: None,
             journal: JournalState::default(),
-            sync_now: false,
+            synced: Synced::default(),
             waiting: None,
             last_error: None,
+            store: Findings::default(),
+            cleanup: None,
             warning: None,
             frames_captured: 0,
             frames_replicated: 0,
@@ -226,6 +260,23 @@ impl Replicator {
         matches!(self.life, Life::Draining { .. })
     }
 
+    /// The longest wait before a failed request of the store is tried again: the final sync has no
+    /// time for long ones.
+    fn store_retry_max(&self) -> Duration {
+        if self.draining() {
+            self.config.shutdown_sync_interval.min(config::RETRY_MAX)
+        } else {
+            config::RETRY_MAX
+        }
+    }
+
+    /// Ends every wait for the store.
+    fn hasten_store(&mut self, now: Mono) {
+        self.boot_hasten(now);
+        self.upload.hasten(now);
+        self.base_retry.hasten(now);
+    }
+
     fn complete(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
         if self.boot.awaits(op) {
             self.boot_completed(now, outcome, out);
@@ -238,6 +289,9 @@ impl Replicator {
         } else if self.journal.op == Some(op) {
             self.journal.op = None;
             self.journal_ended(now, outcome, out);
+        } else if self.cleanup == Some(op) {
+            self.cleanup = None;
+            self.cleaned_up(outcome, out);
         }
     }
 
@@ -378,7 +432,7 @@ impl Replicator {
 
     fn exit_unreplicated(&self, why: &str) -> Exit {
         let error = match &self.last_error {
-            Some(error) => format!("{why}; the last failure was: {error}"),
+            Some(error) => format!("{why}; the last failure was: {}", error.text),
             None => why.to_string(),
         };
         Exit::Unreplicated { from: self.next_txid(), frames: self.frames_behind(), error }
@@ -413,7 +467,7 @@ impl Machine for Replicator {
             Event::Tick => self.check_deadlines(now, out),
             Event::SourceChanged => self.source.changed(now.mono),
             Event::SyncNow => {
-                self.sync_now = true;
+                self.synced.want(now.mono);
                 self.source.changed(now.mono);
             }
             Event::Shutdown { deadline } => match self.life {
@@ -425,12 +479,15 @@ impl Machine for Replicator {
                     self.config.once = false;
                     self.life = Life::Draining { deadline: Some(deadline) };
                     self.source.drain(now.mono);
+                    self.hasten_store(now.mono);
                 }
             },
+            Event::StoreProbed(findings) => self.store_probed(findings, out),
             Event::Completed { op, outcome } => self.complete(now, op, outcome, out),
         }
         self.pump(now, out);
         self.note_behind(now.mono);
+        self.note_synced();
     }
 
     fn next_deadline(&self) -> Option<(Mono, Reason)> {
@@ -468,6 +525,33 @@ impl Replicator {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")
+        }
+    }
+
+    fn cleaned_up(&self, outcome: Outcome, out: &mut Actions) {
+        let (severity, text) = match outcome {
+            Outcome::Store(Ok(StoreReply::Dropped(0))) => return,
+            Outcome::Store(Ok(StoreReply::Dropped(n))) => (
+                Severity::Info,
+                format!("removed {n} uploads that were begun a day ago or more and never finished"),
+            ),
+            Outcome::Store(Err(error)) => {
+                (Severity::Debug, format!("unfinished uploads were not looked for: {}", error.text))
+            }
+            other => unreachable!("the store does not answer with {other:?}"),
+        };
+        out.notify(severity, Fact::Remark { text });
+    }
+
+    fn store_probed(&mut self, findings: Findings, out: &mut Actions) {
+        self.store = findings;
+        let broken = matches!(findings.create_if_absent, Finding::Ignored | Finding::Unsupported);
+        if broken && self.config.create_if_absent {
+            self.config.create_if_absent = false;
+            let text = "the store does not refuse to replace an object: a second writer on this replica \
+                        would not be noticed in time, and failover is not possible"
+                .to_string();
+            out.notify(Severity::Warn, Fact::Remark { text });
         }
     }
 

@@ -2,10 +2,11 @@
 
 use alloc::string::String;
 
-use crate::ids::{DbChecksum, Lineage, Mono, Txid};
+use crate::ids::{DbChecksum, Lineage, Mono, PageSize, Txid};
 
 use super::Replicator;
 use super::upload::Upload;
+use crate::probe::Findings;
 
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,14 +71,30 @@ pub struct Status {
     pub looked_at: Option<Mono>,
     /// Distinct pages captured that wait for their segment.
     pub pages_waiting: u64,
+    /// Everything committed before this moment is on the replica.
+    pub synced_until: Option<Mono>,
+    /// Everything committed before this moment is on the replica, waits for its segment, or is in
+    /// one that is under way.
+    pub captured_until: Option<Mono>,
     /// Why the source cannot be replicated now.
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
     pub last_error: Option<String>,
+    /// What a person can do about it, if anything is known to help.
+    pub hint: Option<String>,
+    /// What the probe found out about the store.
+    pub store: Findings,
     /// What a person should know, although it stops nothing.
     pub warning: Option<String>,
+    /// Frames captured since the engine began.
+    pub frames_captured: u64,
+    /// The page size of the database that is followed.
+    pub page_size: Option<PageSize>,
     /// Whether a put is under way.
     pub uploading: bool,
+    /// Whether it is still open that the replica's history is this database's: the database is being
+    /// compared with the replica's end, and may turn out to be another.
+    pub on_trial: bool,
 }
 
 impl Replicator {
@@ -107,10 +124,17 @@ impl Replicator {
             wal_frames: self.source.wal_frames(),
             looked_at: self.source.looked_at(),
             pages_waiting: self.pending.len() as u64,
+            synced_until: self.synced.until(),
+            captured_until: self.synced.captured,
             waiting: self.waiting.clone(),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_ref().map(|error| error.text.clone()),
+            hint: self.last_error.as_ref().map(|error| error.hint.clone()).filter(|hint| !hint.is_empty()),
+            store: self.store,
             warning: self.warning.clone(),
+            frames_captured: self.frames_captured,
+            page_size: self.source.page_size(),
             uploading: !matches!(self.upload, Upload::Idle),
+            on_trial: self.is_on_trial(),
         }
     }
 }

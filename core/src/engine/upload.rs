@@ -12,18 +12,19 @@ mod read_back;
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use core::time::Duration;
 
 pub(super) use self::cut::{Draft, WalSpan, point_of};
+pub(super) use self::read_back::header_request;
 use super::ghost::Ghost;
 use super::history::{Record, Step};
-use super::{Replicator, Retry};
+use super::{Failure, Replicator, Retry};
 use crate::ids::{Mono, Now};
 use crate::job::JobOutput;
 use crate::ltx::LtxHeader;
 use crate::machine::{
-    Action, Actions, Chunk, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutId, Reason, Request, Severity,
-    StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, Chunk, Exit, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutCondition, PutId, Reason,
+    Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 
 /// A segment on its way.
@@ -35,6 +36,8 @@ pub(super) struct Segment {
     pub(super) bytes: Chunk,
     /// `frames_captured` when it was cut.
     pub(super) frames: u64,
+    /// What could be claimed then (`synced.rs`).
+    pub(super) claim: Option<Mono>,
     pub(super) retry: Retry,
 }
 
@@ -53,6 +56,12 @@ pub(super) enum Upload {
     AwaitRetry {
         segment: Box<Segment>,
         read_back: bool,
+    },
+    /// Does anything stand there? Asked of stores that would replace it.
+    Vacant {
+        op: OpId,
+        since: Mono,
+        segment: Box<Segment>,
     },
     Open {
         op: OpId,
@@ -100,6 +109,7 @@ impl Upload {
         match self {
             Upload::Encode { op: awaited, .. }
             | Upload::Intent { op: awaited, .. }
+            | Upload::Vacant { op: awaited, .. }
             | Upload::Open { op: awaited, .. }
             | Upload::Part { op: awaited, .. }
             | Upload::Commit { op: awaited, .. }
@@ -121,10 +131,22 @@ impl Upload {
         }
     }
 
+    /// Ends a wait for the store.
+    pub(super) fn hasten(&mut self, now: Mono) {
+        match self {
+            Upload::AwaitRetry { segment, .. } => segment.retry.hasten(now),
+            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
+                retry.hasten(now)
+            }
+            _ => {}
+        }
+    }
+
     /// When the store request under way began, and its name.
     fn under_way(&self) -> Option<(OpId, Mono)> {
         match self {
-            Upload::Open { op, since, .. }
+            Upload::Vacant { op, since, .. }
+            | Upload::Open { op, since, .. }
             | Upload::Part { op, since, .. }
             | Upload::Commit { op, since, .. }
             | Upload::ReadBack { op, since, .. }
@@ -162,7 +184,7 @@ impl Replicator {
         out.push(Action::Cancel { op });
         let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
         // A put that was not answered may have had its effect.
-        self.upload_failed(now, StoreError { kind: StoreErrorKind::Ambiguous, text }, out);
+        self.upload_failed(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
     }
 
     pub(super) fn upload_pump(&mut self, now: Now, out: &mut Actions) -> bool {
@@ -182,7 +204,7 @@ impl Replicator {
                 if read_back {
                     self.read_back(now, segment, out)
                 } else {
-                    self.put_open(now, segment, out)
+                    self.put_begin(now, segment, out)
                 }
                 true
             }
@@ -210,7 +232,7 @@ impl Replicator {
                     self.journal_failed(error, out);
                 }
                 match core::mem::replace(&mut self.upload, Upload::Idle) {
-                    Upload::Intent { segment, .. } => self.put_open(now, segment, out),
+                    Upload::Intent { segment, .. } => self.put_begin(now, segment, out),
                     Upload::Done { .. } => {}
                     other => unreachable!("{other:?} writes no record"),
                 }
@@ -224,9 +246,25 @@ impl Replicator {
         self.upload = Upload::Intent { op, segment };
     }
 
+    fn put_begin(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
+        if self.config.create_if_absent {
+            return self.put_open(now, segment, out);
+        }
+        let op = self.submit(header_request(segment.object), out);
+        self.upload = Upload::Vacant { op, since: now.mono, segment };
+    }
+
     fn put_open(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
-        let op = self.submit(Request::Store(StoreRequest::PutOpen { object: segment.object }), out);
+        let op = self.submit(self.open_request(segment.object), out);
         self.upload = Upload::Open { op, since: now.mono, segment };
+    }
+
+    pub(super) fn open_request(&self, object: Object) -> Request {
+        let condition = match self.config.create_if_absent {
+            true => PutCondition::IfAbsent,
+            false => PutCondition::Always,
+        };
+        Request::Store(StoreRequest::PutOpen { object, condition })
     }
 
     fn put_part(&mut self, now: Now, put: PutId, sent: usize, segment: Box<Segment>, out: &mut Actions) {
@@ -248,7 +286,10 @@ impl Replicator {
                 self.put_part(now, put, sent, segment, out)
             }
             (Upload::Commit { segment, .. }, StoreReply::Done) => self.stored(*segment, out),
-            (Upload::ReadBack { segment, .. }, StoreReply::Bytes { bytes, .. }) => {
+            (
+                Upload::Vacant { segment, .. } | Upload::ReadBack { segment, .. },
+                StoreReply::Bytes { bytes, .. },
+            ) => {
                 self.judge(now, segment, &bytes, out);
             }
             (Upload::Settle { header, object, .. }, StoreReply::Bytes { bytes, .. }) => {
@@ -272,6 +313,7 @@ impl Replicator {
         let txid = segment.step.to.txid;
         self.history.advance(&segment.step);
         self.frames_replicated = self.frames_replicated.max(segment.frames);
+        self.synced.store(segment.claim);
         out.notify(
             Severity::Info,
             Fact::Replicated {
@@ -306,9 +348,16 @@ impl Replicator {
     }
 
     fn upload_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
+        if self.ends_at(&error) {
+            return self.stop_failed("writing to the replica", error, out);
+        }
         let state = core::mem::replace(&mut self.upload, Upload::Idle);
         let kind = error.kind;
         let (segment, read_back) = match state {
+            Upload::Vacant { segment, .. } if kind == StoreErrorKind::NotFound => {
+                return self.put_open(now, segment, out);
+            }
+            Upload::Vacant { segment, .. } => (segment, false),
             Upload::Open { segment, .. } => {
                 let taken = kind == StoreErrorKind::AlreadyExists;
                 (segment, taken)
@@ -354,15 +403,28 @@ impl Replicator {
         self.upload = Upload::AwaitRetry { segment, read_back };
     }
 
+    /// Whether a failure that only a person ends is the end: somebody waits for `-once`.
+    pub(super) fn ends_at(&self, error: &StoreError) -> bool {
+        self.config.once && matches!(error.kind, StoreErrorKind::Denied | StoreErrorKind::Misconfigured)
+    }
+
+    pub(super) fn stop_failed(&mut self, what: &str, error: StoreError, out: &mut Actions) {
+        let StoreError { text, hint, .. } = error;
+        self.stop(Exit::Failed { error: format!("{what}: {text}"), hint }, out);
+    }
+
     /// Notes a failure and says when the request will be tried again.
     fn try_later(&mut self, now: Now, retry: &mut Retry, what: &str, error: &StoreError, out: &mut Actions) {
         let draw = self.draw();
-        let wait = retry.fail(now.mono, draw);
-        self.say_retry(what, &error.text, wait.as_millis() as u64, out);
+        let wait = retry.fail_within(now.mono, draw, self.store_retry_max());
+        self.say_retry(what, error.into(), wait, out);
     }
 
-    pub(super) fn say_retry(&mut self, what: &str, error: &str, wait_ms: u64, out: &mut Actions) {
-        self.last_error = Some(String::from(error));
-        out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: error.into(), wait_ms });
+    /// Notes a failure that is not the last word, for the status and the log.
+    pub(super) fn say_retry(&mut self, what: &str, failure: Failure, wait: Duration, out: &mut Actions) {
+        self.last_error = Some(failure.clone());
+        let Failure { text, hint } = failure;
+        let wait_ms = wait.as_millis() as u64;
+        out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: text, hint, wait_ms });
     }
 }

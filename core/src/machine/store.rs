@@ -8,6 +8,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use super::{Chunk, OpId};
 use crate::ids::{Level, TxidRange, Wall};
@@ -72,11 +73,13 @@ pub enum StoreRequest {
         /// Which bytes.
         range: ByteRange,
     },
-    /// Begin to write an object; it comes to exist only by `PutCommit`, and only if no object of
-    /// the name exists then.
+    /// Begin to write an object; it comes to exist only by `PutCommit`.
     PutOpen {
         /// Which object.
         object: Object,
+        /// Whether an object of the name may exist then: a store that can tell refuses the commit
+        /// as `AlreadyExists`. Where none is asked for, an object of the name is replaced.
+        condition: PutCondition,
     },
     /// Append to an open body.
     PutPart {
@@ -100,6 +103,20 @@ pub enum StoreRequest {
         /// Which object.
         object: Object,
     },
+    /// Remove what puts that were never finished have left invisibly, once it is so old.
+    DropUnfinished {
+        /// By the store's own clock.
+        older_than: Duration,
+    },
+}
+
+/// When a put takes effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutCondition {
+    /// Only if no object of the name exists.
+    IfAbsent,
+    /// In any case: for stores that cannot refuse.
+    Always,
 }
 
 /// An object in a listing.
@@ -130,6 +147,8 @@ pub enum StoreReply {
         /// The length of the whole object.
         object_len: u64,
     },
+    /// To `DropUnfinished`: how many were removed.
+    Dropped(u64),
     /// To the others.
     Done,
 }
@@ -205,4 +224,13 @@ pub struct StoreError {
     pub kind: StoreErrorKind,
     /// The cause, for people.
     pub text: String,
+    /// What a person can do; empty where nothing is known to help.
+    pub hint: String,
+}
+
+impl StoreError {
+    /// A failure without a hint.
+    pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> StoreError {
+        StoreError { kind, text: text.into(), hint: String::new() }
+    }
 }

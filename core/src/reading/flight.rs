@@ -124,7 +124,7 @@ impl<K: Copy> Flight<K> {
             let Some(it) = self.open.remove(&op) else { continue };
             out.push(Action::Cancel { op });
             let text = format!("no answer within {} ms", self.request_deadline.as_millis());
-            let error = StoreError { kind: StoreErrorKind::Ambiguous, text };
+            let error = StoreError::new(StoreErrorKind::Ambiguous, text);
             failed.extend(self.again(now, it, error, out));
         }
         let (due, waiting) =
@@ -172,7 +172,10 @@ impl<K: Copy> Flight<K> {
         }
         let wait = self.wait(it.failures);
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        out.notify(Severity::Warn, Fact::Retrying { what: name(&it.request), error: error.text, wait_ms });
+        out.notify(
+            Severity::Warn,
+            Fact::Retrying { what: name(&it.request), error: error.text, hint: error.hint, wait_ms },
+        );
         it.until = now.mono.after(wait);
         self.waiting.push(it);
         None
@@ -207,7 +210,7 @@ fn check_length(request: &StoreRequest, reply: StoreReply) -> Result<StoreReply,
         return Ok(reply);
     }
     let text = format!("{} bytes came where {expected} should", bytes.len());
-    Err(StoreError { kind: StoreErrorKind::Retry, text })
+    Err(StoreError::new(StoreErrorKind::Retry, text))
 }
 
 /// A request in words.
@@ -227,15 +230,19 @@ pub(crate) fn name(request: &StoreRequest) -> String {
 /// The end that a failed read brings.
 pub(crate) fn exit_of(what: &str, error: &StoreError) -> Exit {
     let text = format!("{what}: {}", error.text);
+    let hint = |otherwise: &str| match error.hint.is_empty() {
+        true => otherwise.to_string(),
+        false => error.hint.clone(),
+    };
     match error.kind {
         StoreErrorKind::Misconfigured | StoreErrorKind::Unsupported => {
-            Exit::Misconfigured { error: text, hint: "check the replica's address".into() }
+            Exit::Misconfigured { error: text, hint: hint("check the replica's address") }
         }
         StoreErrorKind::Denied => Exit::Failed {
             error: text,
-            hint: "check the credentials: listing and reading must be allowed".into(),
+            hint: hint("check the credentials: listing and reading must be allowed"),
         },
-        _ => Exit::Failed { error: text, hint: "try again when the store answers".into() },
+        _ => Exit::Failed { error: text, hint: hint("try again when the store answers") },
     }
 }
 
@@ -255,7 +262,7 @@ mod tests {
             let mut out = Actions::new();
             flight.send(now, (), request, &mut out);
             let Some(Action::Submit { op, .. }) = out.drain().next() else { panic!("nothing was asked") };
-            let error = StoreError { kind: StoreErrorKind::NotFound, text: "404".into() };
+            let error = StoreError::new(StoreErrorKind::NotFound, "404");
             let landed = flight.landed(now, op, Err(error), &mut out);
             landed.expect("it is not tried again").1.map_err(|error| error.kind)
         };

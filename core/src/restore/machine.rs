@@ -217,7 +217,9 @@ impl Restorer {
                 }
                 self.take_bytes(now, key, bytes, out);
             }
-            StoreReply::Done => panic!("a host answers in kind: a read has content"),
+            StoreReply::Done | StoreReply::Dropped(_) => {
+                panic!("a host answers in kind: a read has content")
+            }
         }
     }
 
@@ -542,7 +544,7 @@ impl Machine for Restorer {
             }
             Event::Shutdown { deadline } => self.shut_down(deadline, out),
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::SourceChanged | Event::SyncNow => {}
+            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) => {}
         }
         self.settled(now, out);
     }

@@ -7,7 +7,7 @@ mod naive;
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 use std::{format, vec};
 
@@ -394,7 +394,7 @@ fn objects_that_go_while_they_are_read_cost_a_listing() {
     let mut host = Host::new(history.store);
     host.hook = Some(Box::new(|request, _| {
         let gone = matches!(request, StoreRequest::Get { object: it, .. } if *it == object(0, 30, 30));
-        gone.then(|| StoreError { kind: StoreErrorKind::NotFound, text: "gone".to_string() })
+        gone.then(|| StoreError::new(StoreErrorKind::NotFound, "gone"))
     }));
     let (exit, status) = host.restore(at(40));
     assert!(matches!(exit, Exit::Failed { .. }) && text(&exit).contains("000000000000001e"), "{exit:?}");
@@ -412,7 +412,7 @@ fn a_store_that_never_answers_well_ends_the_restore() {
         let history = History::typical(512, true);
         let mut host = Host::new(history.store);
         host.hook = Some(Box::new(move |request, _| {
-            matches!(request, StoreRequest::Get { .. }).then(|| StoreError { kind, text: "no".to_string() })
+            matches!(request, StoreRequest::Get { .. }).then(|| StoreError::new(kind, "no"))
         }));
         let (exit, _) = host.restore(at(40));
         match kind {

@@ -29,6 +29,26 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
+/// Writes a duration the same way, to the millisecond: `1h30m`, `1.5s`, `250ms`.
+pub fn show(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (hours, minutes, rest) = (millis / 3_600_000, millis / 60_000 % 60, millis % 60_000);
+    let mut text = String::new();
+    if hours > 0 {
+        text.push_str(&format!("{hours}h"));
+    }
+    if minutes > 0 {
+        text.push_str(&format!("{minutes}m"));
+    }
+    match rest {
+        0 if text.is_empty() => text.push_str("0s"),
+        0 => {}
+        rest if rest < 1000 && text.is_empty() => text.push_str(&format!("{rest}ms")),
+        rest => text.push_str(&format!("{}s", rest as f64 / 1000.0)),
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +67,9 @@ mod tests {
         }
         for text in ["", "5 s", "s", "-1s", "1d", "1s2", "1..2s"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        for text in ["0s", "1s", "500ms", "5m", "1h30m", "1.5s", "24h", "1m0.25s"] {
+            assert_eq!(show(parse(text).unwrap()), text);
         }
         assert_eq!(parse("5").unwrap_err(), "\"5\" has no unit; write 5s for seconds");
     }

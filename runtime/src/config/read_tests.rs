@@ -1,14 +1,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Socket};
 
 fn parse(text: &str) -> Config {
-    Config::parse(text, None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    Config::parse(text, false, &|_| None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
 fn check_error(text: &str, line: usize, error: &str, hint: &str) {
-    let found = Config::parse(text, None).unwrap_err();
+    let found = Config::parse(text, false, &|_| None).unwrap_err();
     let found_hint = found.hint.clone().unwrap_or_default();
     assert!(
         found.line == line && found.error.contains(error) && found_hint.contains(hint),
@@ -55,14 +55,44 @@ fn settings_are_inherited_and_overridden() {
 #[test]
 fn idle_keys_are_told_and_the_rest_works() {
     let config = parse(
-        "addr: ':9090'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
+        "mcp-addr: ':3001'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
          dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
     );
     assert_eq!(config.databases.len(), 1);
     assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
-    assert_eq!(config.warnings[0], "line 1: addr has no effect in this release");
+    assert_eq!(
+        config.warnings[0],
+        "line 1: mcp-addr has no effect: there is no mcp server; commands with -json answer the same questions"
+    );
     assert_eq!(parse("dbs: []"), Config::default());
     assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn the_service_is_described() {
+    let config = parse(
+        "exec: app -x\naddr: ':9090'\nheartbeat-url: https://beat/1\nheartbeat-interval: 5m\n\
+         socket: {enabled: true, path: /run/d.sock, permissions: 0660}\nshutdown-sync-interval: 250ms\n\
+         dbs: [{path: /a, replica: /ra, restore-if-db-not-exists: true}, {path: /b, replica: /rb}]",
+    );
+    assert_eq!(config.warnings, [""; 0]);
+    assert_eq!(config.exec.as_deref(), Some("app -x"));
+    assert_eq!(config.addr.as_deref(), Some(":9090"));
+    assert_eq!(config.heartbeat_url.as_deref(), Some("https://beat/1"));
+    assert_eq!(config.heartbeat_interval, Some(Duration::from_secs(300)));
+    assert_eq!(config.databases[1].engine.shutdown_sync_interval, Duration::from_millis(250));
+    let socket = Socket { enabled: Some(true), path: Some("/run/d.sock".into()), permissions: Some(0o660) };
+    assert_eq!(config.socket, socket);
+    let restored: Vec<bool> =
+        config.databases.iter().map(|database| database.restore_if_db_not_exists).collect();
+    assert_eq!(restored, [true, false]);
+    assert_eq!(parse("exec: ''\naddr: ''\nheartbeat-url: ''\nsocket:"), Config::default());
+    check_error("addr: 9090", 1, "without a port", "127.0.0.1:9090");
+    check_error("heartbeat-url: ftp://x", 1, "http or https", "https://host/path");
+    check_error("heartbeat-interval: 59s", 1, "heartbeat-interval is at least 1m", "");
+    check_error("shutdown-sync-interval: 0", 1, "at least 1ms", "");
+    check_error("socket:\n  permissions: rw", 2, "octal", "0600");
+    check_error("socket:\n  pth: /x", 2, "socket has no key \"pth\"", "path");
 }
 
 #[test]
@@ -80,14 +110,14 @@ fn mistakes_are_named_with_their_line() {
     check_error("dsb: []", 1, "the configuration has no key \"dsb\"", "did you mean \"dbs\"?");
     check_error("dbs:\n- path: /a\n  replica:\n    typ: file\n", 4, "a replica has no key", "type");
     check_error("logging:\n  levle: x", 2, "logging has no key \"levle\"", "level");
-    check_error("dbs:\n- path: /a\n", 2, "no replica", "url: file:///");
+    check_error("dbs:\n- path: /a\n", 2, "no replica", "s3://bucket/app or file:///");
     check_error("dbs:\n- replica: /a\n", 2, "no path", "path:");
-    check_error("dbs:\n- path: /a\n  replica: {}\n", 3, "neither url nor path", "");
+    check_error("dbs:\n- path: /a\n  replica: {}\n", 3, "neither url nor path", "s3://");
     check_error("dbs:\n- path: /a\n  replica: {path: /r, url: '/r'}", 3, "both url and path", "");
     check_error("dbs:\n- path: /a\n  replica: {path: 'file:///r'}", 3, "path is a url", "url: file:///r");
     check_error("dbs:\n- path: /a\n  replicas: [/r, /s]", 3, "second replica", "one replica");
     check_error("dbs:\n- {path: /a, replica: /r, url: /r}", 2, "several of", "");
-    check_error("dbs:\n- {path: /a, replica: {type: s3, bucket: b, path: p}}", 2, "not in this release", "");
+    check_error("dbs:\n- {path: /a, replica: {type: sftp, path: p}}", 2, "not in this release", "webdavs://");
     check_error("dbs:\n- {path: /a, replica: 'flie:///r'}", 2, "unknown kind", "file:///r");
     check_error("dbs:\n- {path: /a, replica: {type: fiel, path: /r}}", 2, "unknown kind", "file://");
     check_error("dbs: {path: /a}", 1, "dbs takes a list", "dash");
@@ -97,6 +127,14 @@ fn mistakes_are_named_with_their_line() {
     check_error("min-checkpoint-page-count: 0", 1, "from 1", "");
     check_error("logging: {stderr: maybe}", 1, "true or false", "");
     check_error("just text", 1, "takes keys with values", "");
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_told_with_the_error() {
+    let text = "access-key-id: $GONE\nsecret-access-key: s\ndbs: [{path: /a, replica: 's3://b/x'}]";
+    let error = Config::parse(text, true, &|_| None).unwrap_err();
+    assert_eq!((error.line, error.error.as_str()), (2, "secret-access-key is given without access-key-id"));
+    assert_eq!(error.hint.as_deref(), Some("give both; line 1: $GONE is not set and stands for nothing"));
 }
 
 #[test]
@@ -112,21 +150,14 @@ fn two_engines_never_share_a_file() {
 
 #[test]
 fn promises_that_cannot_be_kept_are_refused() {
-    check_error("exec: app", 1, "exec is not in this release", "by its own means");
     check_error("dbs:\n- {dir: /d, pattern: '*.db', replica: /r}", 2, "dir is not", "list each database");
     check_error(
         "dbs:\n- path: /a\n  replica:\n    path: /r\n    age: {recipients: [x]}",
         5,
         "age is not",
-        "encrypted",
+        "sse-kms-key-id",
     );
-    check_error(
-        "dbs:\n- path: /a\n  replica: /r\n  restore-if-db-not-exists: true",
-        4,
-        "not in this release",
-        "restore",
-    );
-    parse("exec: ''\ndbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
+    parse("dbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
 }
 
 #[test]

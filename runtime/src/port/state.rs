@@ -13,7 +13,7 @@
 //! | 8 | CRC-64/ISO of the eight bytes before and the payload |
 //! | n | payload |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
@@ -37,6 +37,8 @@ pub struct StateJournal<F: Fs> {
     end: u64,
     names: BTreeMap<String, u32>,
     records: BTreeMap<u32, Vec<Chunk>>,
+    /// Whose records were handed out, so that another time they are read from the file.
+    handed_out: BTreeSet<u32>,
 }
 
 impl<F: Fs> StateJournal<F> {
@@ -56,6 +58,7 @@ impl<F: Fs> StateJournal<F> {
             end: 0,
             names: BTreeMap::new(),
             records: BTreeMap::new(),
+            handed_out: BTreeSet::new(),
         };
         journal.load(&file)?;
         journal.file = Some(file);
@@ -102,29 +105,45 @@ impl<F: Fs> StateJournal<F> {
         }
     }
 
-    /// The directory that holds the journal.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The number of a database, which is given one if it has none. `name` says which database
     /// on which replica.
     ///
     /// # Errors
-    /// When the name cannot be written down; it has a number all the same.
-    pub fn number(&mut self, name: &str) -> (DatabaseNo, Result<(), FsError>) {
+    /// When the name cannot be written down; then it has no number, under which records of nobody
+    /// would stand.
+    pub fn number(&mut self, name: &str) -> Result<DatabaseNo, FsError> {
         if let Some(number) = self.names.get(name) {
-            return (DatabaseNo(*number), Ok(()));
+            return Ok(DatabaseNo(*number));
         }
         let number = self.names.values().max().map_or(1, |last| last + 1);
+        self.append_frame(0, &name_payload(number, name))?;
         self.names.insert(name.to_string(), number);
-        let written = self.append_frame(0, &name_payload(number, name));
-        (DatabaseNo(number), written)
+        Ok(DatabaseNo(number))
     }
 
-    /// The records of a database as they were read, once: they are not kept in memory after.
-    pub fn load_records(&mut self, database: DatabaseNo) -> Vec<Chunk> {
-        self.records.remove(&database.0).unwrap_or_default()
+    /// What the journal knows of a database: the name with each replica it ever had, and the number.
+    pub fn of_database(&self, database: &Path) -> Vec<(String, DatabaseNo)> {
+        let start = format!("{}\n", database.display());
+        let known = self.names.iter().filter(|(name, _)| name.starts_with(&start));
+        known.map(|(name, number)| (name.clone(), DatabaseNo(*number))).collect()
+    }
+
+    /// The records of a database. Those that the journal held when it was opened are kept in memory
+    /// until they are asked for; later on they are read from the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn load_records(&mut self, database: DatabaseNo) -> Result<Vec<Chunk>, FsError> {
+        if self.handed_out.insert(database.0) {
+            return Ok(self.records.remove(&database.0).unwrap_or_default());
+        }
+        let mut records = Vec::new();
+        self.each_record(|number, payload| {
+            if number == database.0 {
+                records.push(Chunk::from(payload.to_vec()));
+            }
+        })?;
+        Ok(records)
     }
 
     /// Appends one record.
@@ -175,9 +194,11 @@ impl<F: Fs> StateJournal<F> {
         for (name, number) in &self.names {
             bytes.extend(frame(0, &name_payload(*number, name)));
         }
-        for (number, payload) in self.other_records(database)? {
-            bytes.extend(frame(number, &payload));
-        }
+        self.each_record(|number, payload| {
+            if number != 0 && number != database.0 {
+                bytes.extend(frame(number, payload));
+            }
+        })?;
         for record in records {
             bytes.extend(frame(database.0, record));
         }
@@ -195,12 +216,13 @@ impl<F: Fs> StateJournal<F> {
         }
         self.file = Some(file);
         self.end = bytes.len() as u64;
+        self.records.remove(&database.0);
+        self.handed_out.insert(database.0);
         self.fs.sync_dir(&self.directory)
     }
 
-    /// The records of the other databases, read again from the file.
-    fn other_records(&mut self, database: DatabaseNo) -> Result<Vec<(u32, Vec<u8>)>, FsError> {
-        let mut others = Vec::new();
+    /// Reads the file again, record by record.
+    fn each_record(&mut self, mut take: impl FnMut(u32, &[u8])) -> Result<(), FsError> {
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(self.fs.open_write_or_create(&self.directory.join("journal"))?),
@@ -215,12 +237,10 @@ impl<F: Fs> StateJournal<F> {
         }
         let mut at = MAGIC.len();
         while let Some((number, payload, next)) = parse(&bytes, at) {
-            if number != 0 && number != database.0 {
-                others.push((number, payload.to_vec()));
-            }
+            take(number, payload);
             at = next;
         }
-        Ok(others)
+        Ok(())
     }
 }
 
@@ -253,4 +273,39 @@ fn parse(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
     let start = at + FRAME_BYTES;
     let payload = bytes.get(start..start.checked_add(len)?)?;
     (sum(&head[..8], payload) == stored).then_some((database, payload, start + len))
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_adapters::fs::RealFs;
+
+    use super::*;
+
+    fn records(texts: &[&[u8]]) -> Vec<Chunk> {
+        texts.iter().map(|text| Chunk::from(text.to_vec())).collect()
+    }
+
+    /// A database that is stopped and started again in one process reads what its last run wrote.
+    #[test]
+    fn records_can_be_read_more_than_once() {
+        let directory = std::env::temp_dir().join(format!("driftless-journal-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let open = || StateJournal::open(RealFs, directory.clone()).unwrap();
+        let mut journal = open();
+        let (a, b) = (journal.number("/a\n/ra").unwrap(), journal.number("/b\n/rb").unwrap());
+        assert_eq!(journal.load_records(a).unwrap(), []);
+        journal.append(a, b"one").unwrap();
+        journal.append(b, b"other").unwrap();
+        journal.append(a, b"two").unwrap();
+        assert_eq!(journal.load_records(a).unwrap(), records(&[b"one", b"two"]));
+        let mut journal = open();
+        assert_eq!(journal.number("/a\n/ra").unwrap(), a);
+        journal.rewrite(a, &records(&[b"three"])).unwrap();
+        // Rewritten before they were asked for: what was read at the start counts no more.
+        assert_eq!(journal.load_records(a).unwrap(), records(&[b"three"]));
+        assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+        assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+        assert_eq!(journal.of_database(Path::new("/b")), [("/b\n/rb".to_owned(), b)]);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -4,22 +4,42 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use driftless_adapters::keys::{self, Key, ReplicaLayout};
-use driftless_adapters::store::{self as adapter, PutBody, PutCondition, Store};
+use driftless_adapters::store::{self as adapter, PutBody, Store};
 use driftless_core::machine::{
-    ByteRange, Chunk, Listed, Object, OpId, PutId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    ByteRange, CellCondition, CellReply, CellRequest, Chunk, Listed, Object, OpId, PutCondition, PutId,
+    StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
+
+use crate::metrics::requests::{Operation, Requests, UnderWay};
 
 /// One replica on a store.
 pub struct StorePort {
     store: Arc<dyn Store>,
     layout: ReplicaLayout,
-    puts: Mutex<BTreeMap<PutId, Box<dyn PutBody>>>,
+    puts: Mutex<BTreeMap<PutId, Put>>,
+    /// The kind of the store, and where its requests are counted.
+    counted: (&'static str, Requests),
+}
+
+/// A put under way.
+struct Put {
+    body: Box<dyn PutBody>,
+    counted: UnderWay,
 }
 
 impl StorePort {
     /// The replica at the root of `store`.
     pub fn new(store: Arc<dyn Store>, layout: ReplicaLayout) -> StorePort {
-        StorePort { store, layout, puts: Mutex::new(BTreeMap::new()) }
+        StorePort { store, layout, puts: Mutex::default(), counted: ("", Requests::default()) }
+    }
+
+    /// The same, with its requests counted as those of a kind of store.
+    pub fn counted(self, kind: &'static str, requests: Requests) -> StorePort {
+        StorePort { counted: (kind, requests), ..self }
+    }
+
+    fn begin(&self, operation: Operation) -> UnderWay {
+        self.counted.1.begin(self.counted.0, operation)
     }
 
     fn key(&self, object: Object) -> Key {
@@ -32,39 +52,117 @@ impl StorePort {
     /// As the store says.
     pub async fn perform(&self, op: OpId, request: StoreRequest) -> Result<StoreReply, StoreError> {
         let done = match request {
-            StoreRequest::List { level, after, limit } => return self.list(level, after, limit).await,
-            StoreRequest::Get { object, range } => return self.get(object, range).await,
-            StoreRequest::PutOpen { object } => {
-                let key = self.key(object);
-                self.store.put(&key, PutCondition::IfAbsent).await.map(|body| self.keep(op, body))
+            StoreRequest::List { level, after, limit } => {
+                let counted = self.begin(Operation::List);
+                return ended(counted, self.list(level, after, limit).await);
+            }
+            StoreRequest::Get { object, range } => {
+                let mut counted = self.begin(Operation::Get);
+                let got = self.get(object, range).await;
+                if let Ok(StoreReply::Bytes { bytes, .. }) = &got {
+                    counted.moved(bytes.len());
+                }
+                return ended(counted, got);
+            }
+            StoreRequest::PutOpen { object, condition } => {
+                let condition = match condition {
+                    PutCondition::IfAbsent => adapter::PutCondition::IfAbsent,
+                    PutCondition::Always => adapter::PutCondition::Always,
+                };
+                let (key, counted) = (self.key(object), self.begin(Operation::Put));
+                match self.store.put(&key, condition).await {
+                    Ok(body) => {
+                        self.keep(op, Put { body, counted });
+                        Ok(())
+                    }
+                    Err(error) => ended(counted, Err(error)),
+                }
             }
             StoreRequest::PutPart { put, bytes } => match self.take(put) {
-                Some(mut body) => {
-                    let written = body.write(bytes.to_vec()).await;
-                    self.keep(put, body);
+                Some(mut under_way) => {
+                    under_way.counted.moved(bytes.len());
+                    let written = under_way.body.write(bytes.to_vec()).await;
+                    self.keep(put, under_way);
                     written
                 }
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutCommit { put } => match self.take(put) {
-                Some(body) => body.commit().await,
+                Some(Put { body, counted }) => ended(counted, body.commit().await),
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutAbort { put } => match self.take(put) {
-                Some(body) => body.abort().await,
+                Some(Put { body, .. }) => body.abort().await,
                 None => Ok(()),
             },
-            StoreRequest::Delete { object } => self.store.delete(&self.key(object)).await,
+            StoreRequest::Delete { object } => {
+                let counted = self.begin(Operation::Delete);
+                ended(counted, self.store.delete(&self.key(object)).await)
+            }
+            StoreRequest::DropUnfinished { older_than } => {
+                let counted = self.begin(Operation::List);
+                let dropped = ended(counted, self.store.drop_unfinished("", older_than).await);
+                return dropped.map(StoreReply::Dropped).map_err(translate);
+            }
         };
         done.map(|()| StoreReply::Done).map_err(translate)
     }
 
-    fn keep(&self, put: PutId, body: Box<dyn PutBody>) {
-        self.puts.lock().expect("no holder panics").insert(put, body);
+    /// Does one thing to a cell.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn perform_cell(&self, request: CellRequest) -> Result<CellReply, StoreError> {
+        let counted = self.begin(match &request {
+            CellRequest::Write { .. } => Operation::Put,
+            CellRequest::Read { .. } => Operation::Get,
+            CellRequest::Remove { .. } => Operation::Delete,
+        });
+        ended(counted, self.cell(request).await).map_err(translate)
     }
 
-    fn take(&self, put: PutId) -> Option<Box<dyn PutBody>> {
-        self.puts.lock().expect("no holder panics").remove(&put)
+    async fn cell(&self, request: CellRequest) -> Result<CellReply, adapter::StoreError> {
+        let key = |cell: String| {
+            Key::new(cell).map_err(|error| {
+                adapter::StoreError::new(StoreErrorKind::Misconfigured, "a cell", error.to_string())
+            })
+        };
+        match request {
+            CellRequest::Write { cell, bytes, condition } => {
+                let condition = match condition {
+                    CellCondition::Absent => adapter::PutCondition::IfAbsent,
+                    CellCondition::Version(version) => {
+                        adapter::PutCondition::Matches(adapter::Version(version.into()))
+                    }
+                };
+                let key = key(cell)?;
+                let mut body = self.store.put(&key, condition).await?;
+                body.write(bytes.to_vec()).await?;
+                body.commit().await?;
+                Ok(CellReply::Done)
+            }
+            CellRequest::Read { cell } => {
+                let mut body = self.store.get(&key(cell)?, adapter::ByteRange::ALL).await?;
+                let version = body.version().map(|version| version.0.into());
+                let mut bytes = Vec::new();
+                while let Some(chunk) = body.next().await? {
+                    bytes.extend_from_slice(&chunk);
+                }
+                Ok(CellReply::Content { bytes: Chunk::from(bytes), version })
+            }
+            CellRequest::Remove { cell } => {
+                self.store.delete(&key(cell)?).await?;
+                Ok(CellReply::Done)
+            }
+        }
+    }
+
+    fn keep(&self, id: PutId, put: Put) {
+        self.puts.lock().expect("no holder panics").insert(id, put);
+    }
+
+    fn take(&self, id: PutId) -> Option<Put> {
+        self.puts.lock().expect("no holder panics").remove(&id)
     }
 
     async fn list(
@@ -106,10 +204,33 @@ impl StorePort {
     }
 }
 
+/// Counts a request that has ended.
+fn ended<T, E: Kind>(counted: UnderWay, done: Result<T, E>) -> Result<T, E> {
+    counted.end(done.as_ref().err().map(Kind::kind));
+    done
+}
+
+/// What an error means, on this side and on the store's.
+trait Kind {
+    fn kind(&self) -> StoreErrorKind;
+}
+
+impl Kind for StoreError {
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl Kind for adapter::StoreError {
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
 fn no_such_put() -> StoreError {
-    StoreError { kind: StoreErrorKind::Retry, text: "the body of this put is gone".into() }
+    StoreError::new(StoreErrorKind::Retry, "the body of this put is gone")
 }
 
 fn translate(error: adapter::StoreError) -> StoreError {
-    StoreError { kind: error.kind, text: error.to_string() }
+    StoreError { kind: error.kind, text: error.to_string(), hint: error.hint.unwrap_or_default() }
 }

@@ -17,6 +17,7 @@ use driftless_core::machine::{
 
 use super::app::PATH;
 use super::files::SimFiles;
+use super::plan::Conditions;
 use super::purity::Tape;
 use super::store::Fate;
 use super::violation::Violation;
@@ -63,6 +64,10 @@ impl World {
             stopping: None,
             tape: Tape::default(),
         });
+        if self.plan.store.conditions == Conditions::Ignored {
+            let wait = self.dice.wait("probe", "", self.runs, 100_000, 20_000_000);
+            self.later(wait, Entry::Probed { run });
+        }
         let entropy = self.dice.draw("entropy", "", self.runs);
         self.handle(Event::Start { entropy })
     }
@@ -117,7 +122,7 @@ impl World {
             }
         }
         self.arm();
-        Ok(())
+        self.check_synced()
     }
 
     /// Plans the tick for the deadline that stands now.
@@ -191,8 +196,8 @@ impl World {
                 let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
-            Request::Output(request) => {
-                return Err(Violation::new("contract", format!("a replicator asks for {request:?}")));
+            other @ (Request::Output(_) | Request::Cell(_)) => {
+                return Err(Violation::new("contract", format!("a replicator asks for {other:?}")));
             }
         }
         Ok(())
@@ -261,6 +266,9 @@ impl World {
             Fate::Swallowed,
         ];
         let fate = *self.dice.pick("store fate", &subject, n, &fates);
+        // Where nothing is refused, what lands after its time replaces what came since: such a
+        // store promises nothing then (`docs/OPERATING.md`).
+        let fate = if fate == Fate::Hangs && !self.store.keeps_conditions { Fate::Swallowed } else { fate };
         let wait =
             if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
@@ -281,7 +289,8 @@ impl World {
             if !lands || !self.dice.chance("ghost", &subject, op.seq, 2, 3) {
                 return Ok(());
             }
-            if !late && self.dice.chance("ghost late", &subject, op.seq, 1, 2) {
+            if !late && self.store.keeps_conditions && self.dice.chance("ghost late", &subject, op.seq, 1, 2)
+            {
                 let wait = self.dice.wait("ghost wait", &subject, op.seq, 1_000, 20_000_000);
                 self.later(wait, Entry::Store { run, op, request, fate, late: true });
                 return Ok(());

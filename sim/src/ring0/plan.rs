@@ -56,7 +56,24 @@ pub struct StoreFaults {
     pub outage: Duration,
     /// Entries in one answer to a listing.
     pub page_max: usize,
+    /// Whether it refuses to replace an object.
+    pub conditions: Conditions,
 }
+
+/// What the store makes of create-if-absent, and who knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conditions {
+    /// It keeps it.
+    Kept,
+    /// It does not, and says so.
+    Disclaimed,
+    /// It does not, which the probe finds out some seconds after each start.
+    Ignored,
+}
+
+/// Seeds from here on also vary what the store makes of conditions; those before were kept for
+/// stories of stores that keep them.
+pub const CONDITIONS_FROM: u64 = 1_000_000;
 
 /// A whole run.
 #[derive(Clone, Debug)]
@@ -100,6 +117,7 @@ impl Plan {
                 latency: Duration::from_millis(20),
                 outage: Duration::ZERO,
                 page_max: 1_000,
+                conditions: Conditions::Kept,
             },
             source_latency: Duration::from_micros(200),
             source_faults: 0,
@@ -119,8 +137,13 @@ impl Plan {
         let page_bytes = pick("page size", &[512, 512, 1_024, 1_024, 4_096]) as u32;
         let script = script(&dice, ops, page_bytes);
         let length: Duration = script.iter().map(|(wait, _)| *wait).sum();
+        let conditions = match pick("conditions", &[0, 0, 1, 2]) {
+            1 if seed >= CONDITIONS_FROM => Conditions::Disclaimed,
+            2 if seed >= CONDITIONS_FROM => Conditions::Ignored,
+            _ => Conditions::Kept,
+        };
         Plan {
-            config: config(&dice),
+            config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice) },
             blows: blows(&dice, length),
             script,
             store: StoreFaults {
@@ -128,6 +151,7 @@ impl Plan {
                 latency: Duration::from_millis(pick("store latency", &[5, 50, 500, 3_000])),
                 outage: Duration::from_secs(pick("outage", &[0, 0, 10, 100])),
                 page_max: pick("list page", &[2, 7, 1_000]) as usize,
+                conditions,
             },
             source_latency: Duration::from_micros(pick("source latency", &[50, 1_000, 20_000])),
             source_faults: pick("source faults", &[0, 0, 10, 100]),
@@ -148,6 +172,8 @@ fn config(dice: &Dice) -> Config {
         quiet_after: Duration::from_millis(pick("quiet", &[300, 2_000, 15_000])),
         pending_bytes_max: pick("pending", &[6_000, 40_000, 16 << 20, 16 << 20]) as usize,
         store_deadline: Duration::from_secs(pick("deadline", &[4, 60])),
+        create_if_absent: true,
+        shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
         once: false,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),

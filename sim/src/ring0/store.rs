@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use driftless_core::machine::{
-    ByteRange, Chunk, Listed, Object, OpId, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
+    StoreRequest,
 };
 
 use super::violation::Violation;
@@ -47,11 +48,20 @@ impl Fate {
 #[derive(Debug, Default)]
 pub struct SimStore {
     objects: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
-    bodies: BTreeMap<OpId, (Object, Vec<u8>)>,
+    bodies: BTreeMap<OpId, Body>,
+    /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
+    pub keeps_conditions: bool,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
     pub requests: u64,
+}
+
+#[derive(Debug)]
+struct Body {
+    object: Object,
+    condition: PutCondition,
+    bytes: Vec<u8>,
 }
 
 fn key(object: &Object) -> (u8, u64, u64) {
@@ -60,8 +70,8 @@ fn key(object: &Object) -> (u8, u64, u64) {
 
 impl SimStore {
     /// An empty store.
-    pub fn new(page_max: usize) -> SimStore {
-        SimStore { page_max, ..SimStore::default() }
+    pub fn new(page_max: usize, keeps_conditions: bool) -> SimStore {
+        SimStore { page_max, keeps_conditions, ..SimStore::default() }
     }
 
     /// An object's body.
@@ -83,7 +93,7 @@ impl SimStore {
     ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
         let result = if fate.has_effect() { self.effect(op, request) } else { Ok(StoreReply::Done) };
-        let says = |kind, text: &str| Err(StoreError { kind, text: text.into() });
+        let says = |kind, text: &str| Err(StoreError::new(kind, text));
         match fate {
             Fate::Works => result,
             Fate::Refused => says(StoreErrorKind::Retry, "503 slow down"),
@@ -93,7 +103,7 @@ impl SimStore {
     }
 
     fn effect(&mut self, op: OpId, request: &StoreRequest) -> Result<StoreReply, StoreError> {
-        let missing = || StoreError { kind: StoreErrorKind::NotFound, text: "no such object".into() };
+        let missing = || StoreError::new(StoreErrorKind::NotFound, "no such object");
         match request {
             StoreRequest::List { level, after, limit } => {
                 let from = after.map(|after| (level.get(), after.min().get(), after.max().get()));
@@ -123,24 +133,22 @@ impl SimStore {
                 };
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
-            StoreRequest::PutOpen { object } => {
-                self.bodies.insert(op, (*object, Vec::new()));
+            StoreRequest::PutOpen { object, condition } => {
+                self.bodies.insert(op, Body { object: *object, condition: *condition, bytes: Vec::new() });
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutPart { put, bytes } => {
-                let (_, body) = self.bodies.get_mut(put).ok_or_else(missing)?;
-                body.extend_from_slice(bytes);
+                self.bodies.get_mut(put).ok_or_else(missing)?.bytes.extend_from_slice(bytes);
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutCommit { put } => {
-                let (object, body) = self.bodies.remove(put).ok_or_else(missing)?;
-                if self.objects.contains_key(&key(&object)) {
-                    return Err(StoreError {
-                        kind: StoreErrorKind::AlreadyExists,
-                        text: "412 precondition failed".into(),
-                    });
+                let Body { object, condition, bytes } = self.bodies.remove(put).ok_or_else(missing)?;
+                let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
+                if refuses && self.objects.contains_key(&key(&object)) {
+                    let text = "412 precondition failed";
+                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
                 }
-                self.objects.insert(key(&object), (object, Chunk::from(body)));
+                self.objects.insert(key(&object), (object, Chunk::from(bytes)));
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutAbort { put } => {
@@ -151,20 +159,23 @@ impl SimStore {
                 self.objects.remove(&key(object));
                 Ok(StoreReply::Done)
             }
+            // Bodies die with the process that sent them.
+            StoreRequest::DropUnfinished { .. } => Ok(StoreReply::Dropped(0)),
         }
     }
 
     /// The name of what a request is about, for the dice.
     pub fn subject(&self, request: &StoreRequest) -> String {
-        let body = |put: &OpId| self.bodies.get(put).map_or("gone".into(), |(object, _)| object.to_string());
+        let body = |put: &OpId| self.bodies.get(put).map_or("gone".into(), |body| body.object.to_string());
         match request {
             StoreRequest::List { level, .. } => format!("list {level}"),
             StoreRequest::Get { object, .. } => format!("get {object}"),
-            StoreRequest::PutOpen { object } => format!("open {object}"),
+            StoreRequest::PutOpen { object, .. } => format!("open {object}"),
             StoreRequest::PutPart { put, .. } => format!("part {}", body(put)),
             StoreRequest::PutCommit { put } => format!("commit {}", body(put)),
             StoreRequest::PutAbort { put } => format!("abort {}", body(put)),
             StoreRequest::Delete { object } => format!("delete {object}"),
+            StoreRequest::DropUnfinished { .. } => "drop unfinished".into(),
         }
     }
 
@@ -197,7 +208,10 @@ mod tests {
         let open = OpId { replica: ReplicaId(0), run: 1, seq };
         store.perform(
             open,
-            &StoreRequest::PutOpen { object: Object { level: Level::CAPTURES, range } },
+            &StoreRequest::PutOpen {
+                object: Object { level: Level::CAPTURES, range },
+                condition: PutCondition::IfAbsent,
+            },
             Fate::Works,
         )?;
         let bytes = Chunk::from(seq.to_be_bytes().to_vec());
@@ -207,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_object_is_created_once() {
-        let mut store = SimStore::new(10);
+        let mut store = SimStore::new(10, true);
         assert_eq!(put(&mut store, 1, 10, Fate::Lost).unwrap_err().kind, StoreErrorKind::Ambiguous);
         assert_eq!(put(&mut store, 1, 20, Fate::Works).unwrap_err().kind, StoreErrorKind::AlreadyExists);
         let (_, body) = store.objects().next().unwrap();
@@ -218,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_found() {
-        let mut store = SimStore::new(10);
+        let mut store = SimStore::new(10, true);
         for txid in [1, 2, 4] {
             put(&mut store, txid, txid * 10, Fate::Works).unwrap();
         }

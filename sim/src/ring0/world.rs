@@ -13,15 +13,17 @@ use driftless_core::engine::Config;
 use driftless_core::ids::{Mono, Now, Wall};
 use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
+use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
 use super::host::Running;
-use super::plan::{Blow, Plan, StateFate};
+use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::queue::Queue;
 use super::restore::Restored;
 use super::state::SimState;
 use super::store::{Fate, SimStore};
+use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
@@ -66,6 +68,10 @@ pub(super) enum Entry {
     Tick {
         run: u64,
         wake: u64,
+    },
+    /// The probe of a run comes to its end.
+    Probed {
+        run: u64,
     },
     Changed,
     Start,
@@ -121,6 +127,7 @@ pub struct World {
     pub(super) state: SimState,
     pub(super) truth: Truth,
     pub(super) restored: Restored,
+    pub(super) commits: Commits,
     pub(super) summary: Summary,
     pub(super) runs: u64,
     pub(super) adopt: bool,
@@ -178,10 +185,11 @@ impl World {
             queue,
             clock,
             steps_ns: 0,
-            store: SimStore::new(plan.store.page_max),
+            store: SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept),
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
+            commits: Commits::default(),
             summary: Summary::default(),
             runs: 0,
             adopt: false,
@@ -362,6 +370,10 @@ impl World {
                 Some(running) if running.run == run && running.wake == wake => self.tick(),
                 _ => Ok(()),
             },
+            Entry::Probed { run } if self.is_running(run) => self.handle(Event::StoreProbed(Findings {
+                create_if_absent: Finding::Ignored,
+                ..Findings::default()
+            })),
             Entry::Deliver { run, op, outcome } if self.is_running(run) => {
                 self.handle(Event::Completed { op, outcome })
             }
@@ -371,7 +383,9 @@ impl World {
                 self.handle(Event::Completed { op, outcome })
             }
             Entry::Store { run, op, request, fate, late } => self.store_request(run, op, request, fate, late),
-            Entry::Deliver { .. } | Entry::Source { .. } | Entry::Compute { .. } => Ok(()),
+            Entry::Deliver { .. } | Entry::Source { .. } | Entry::Compute { .. } | Entry::Probed { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -411,6 +425,7 @@ impl World {
             AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
             AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
         }
+        self.commits.note(self.now().mono, self.truth.owed());
         self.look_for_cold();
         self.note_changes(true);
         self.note_blocked(op, &end)?;

@@ -127,7 +127,8 @@ impl Rule {
         }
     }
 
-    /// Only requests of which this holds.
+    /// Only requests of which this holds. It is asked while the proxy's state is locked, so that it
+    /// must not ask the proxy in turn.
     pub fn when(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Rule {
         self.conditions.push(Box::new(condition));
         self

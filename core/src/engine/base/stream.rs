@@ -6,6 +6,7 @@ impl Replicator {
     pub(super) fn base_stream(&mut self, draft: crate::engine::upload::Draft) {
         let mut header = draft.header;
         let pending_byte = self.config.pending_byte;
+        let exclusive = self.config.create_if_absent;
         let base = self.base_ref();
         let post = base.table.checksum();
         header.chain.post = Some(post);
@@ -32,7 +33,7 @@ impl Replicator {
             record: Some(record),
         }));
         base.second_pass = true;
-        base.step = BaseStep::Open;
+        base.step = if exclusive { BaseStep::Open } else { BaseStep::Vacant };
         // None of it has been read in this pass.
         base.chunk = (1, 1);
         if !self.base_stays {
@@ -84,9 +85,13 @@ impl Replicator {
         }
     }
 
-    pub(super) fn base_stored(&mut self, op: OpId, out: &mut Actions) {
+    pub(super) fn base_stored(&mut self, now: Now, op: OpId, out: &mut Actions) {
         let base = self.base_ref();
         match base.step {
+            BaseStep::Vacant => {
+                let taken = StoreError::new(StoreErrorKind::AlreadyExists, "another segment stands there");
+                self.base_store_failed(now, taken, out);
+            }
             BaseStep::Open => {
                 base.stream.as_mut().expect("set with the step").put = Some(op);
                 self.base_send_or_read();
@@ -126,6 +131,14 @@ impl Replicator {
     /// A stream cannot be sent again from memory: begin again from a fresh survey, except that a
     /// put whose fate is unknown, or that found its name taken, is read back first.
     pub(super) fn base_store_failed(&mut self, now: Now, error: StoreError, out: &mut Actions) {
+        let base = self.base_ref();
+        if base.step == BaseStep::Vacant && error.kind == StoreErrorKind::NotFound {
+            base.step = BaseStep::Open;
+            return;
+        }
+        if self.ends_at(&error) {
+            return self.stop_failed("writing to the replica", error, out);
+        }
         let base = self.base.take().expect("only called while a base is under way");
         self.drop_aside(&base, out);
         let stream = base.stream.expect("only a stream asks the store");
@@ -136,8 +149,9 @@ impl Replicator {
             || (base.step == BaseStep::Commit && error.kind == StoreErrorKind::Ambiguous);
         self.tried.extend(stream.header.chain.post);
         let draw = self.draw();
-        let wait = self.base_retry.fail(now.mono, draw);
-        self.say_retry("writing the base", &error.text, wait.as_millis() as u64, out);
+        let longest = self.store_retry_max();
+        let wait = self.base_retry.fail_within(now.mono, draw, longest);
+        self.say_retry("writing the base", (&error).into(), wait, out);
         self.base_wanted = Some(base.wanted);
         if unknown {
             let retry = self.base_retry.clone();

@@ -1,6 +1,7 @@
 //! From a path to a proven position: the files' facts, the header, the first pin, continuity.
 
 use super::*;
+use crate::engine::Failure;
 use crate::engine::standing::plan_writer;
 
 impl Replicator {
@@ -56,6 +57,8 @@ impl Replicator {
             self.next_step();
             self.waiting = None;
             self.source.drained = true;
+            self.synced.verify(self.source.op_since);
+            self.synced.captured = Some(self.source.op_since);
             return;
         }
         if !self.admit(now, plan_admission(facts.as_deref()), out) {
@@ -121,6 +124,7 @@ impl Replicator {
             out.notify(Severity::Info, Fact::Recovered { what: "access to the database".into() });
         }
         out.notify(Severity::Info, Fact::Attached);
+        self.synced.attach(self.source.op_since);
         self.source.retry.clear();
         self.source.last_activity = now.mono;
         self.set_quiet(now);
@@ -214,15 +218,8 @@ impl Replicator {
                 let draw = self.draw();
                 let wait = self.source.retry.fail(now.mono, draw);
                 self.source.changed_while_cold = true;
-                self.last_error = Some(error.text.clone());
-                out.notify(
-                    Severity::Warn,
-                    Fact::Retrying {
-                        what: "opening the database".into(),
-                        error: error.text.clone(),
-                        wait_ms: wait.as_millis() as u64,
-                    },
-                );
+                let failure = Failure { text: error.text.clone(), hint: "".into() };
+                self.say_retry("opening the database", failure, wait, out);
             }
         }
     }

@@ -147,7 +147,8 @@ impl Replicator {
     }
 }
 
-fn header_request(object: Object) -> Request {
+/// Asks for the header of what stands under a name.
+pub(in crate::engine) fn header_request(object: Object) -> Request {
     let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
     Request::Store(StoreRequest::Get { object, range })
 }

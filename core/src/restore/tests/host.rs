@@ -179,7 +179,7 @@ impl Host {
     }
 
     fn read(&mut self, request: &StoreRequest) -> Result<StoreReply, StoreError> {
-        let fail = |kind| Err(StoreError { kind, text: "injected".into() });
+        let fail = |kind| Err(StoreError::new(kind, "injected"));
         if let Some(error) = self.hook.as_mut().and_then(|hook| hook(request, &mut self.store)) {
             return Err(error);
         }

@@ -1,0 +1,121 @@
+//! The databases of the process, each with its life.
+//!
+//! ```text
+//! added -> Running -> Stopping -> Leaving -> Stopped -> Running, or forgotten
+//!             |                      ^  |
+//!             +----------------------+  +--> Ended ---> Running, or forgotten
+//! ```
+//!
+//! A database is forgotten, or started again, only once nothing of its last run is left on any
+//! thread: two engines on one file would share its POSIX locks, which closing a descriptor of one
+//! of them drops for both.
+
+use std::path::{Path, PathBuf};
+
+use driftless_core::engine::{Config, Status};
+use driftless_core::ids::Wall;
+use driftless_core::machine::{Event, Exit};
+use smol::channel::Sender;
+
+use super::ReplicateJob;
+use crate::config::Replica;
+use crate::metrics::tally::Tally;
+
+/// Where a database of this process was named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// On the command line or in the configuration.
+    Given,
+    /// Over the control socket.
+    Registered,
+}
+
+/// What a database is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// Its engine runs.
+    Running,
+    /// Its engine was told to end.
+    Stopping,
+    /// Its engine has ended, and calls of it are still under way on threads.
+    Leaving {
+        /// How it ended.
+        exit: Exit,
+        /// Whether it was told to.
+        asked: bool,
+    },
+    /// It was stopped on request.
+    Stopped(Exit),
+    /// It has ended by itself.
+    Ended(Exit),
+}
+
+/// A database of this process.
+pub(crate) struct Entry {
+    /// Its number in this process; no other gets it.
+    pub(crate) number: u32,
+    pub(crate) database: PathBuf,
+    pub(crate) replica: Replica,
+    pub(crate) engine: Config,
+    /// Whether to restore it before it is followed, if it is not there.
+    pub(crate) restore_if_missing: bool,
+    pub(crate) origin: Origin,
+    pub(crate) life: Life,
+    /// While its engine runs.
+    pub(crate) sender: Option<Sender<Event>>,
+    /// As of the engine's last event.
+    pub(crate) status: Option<Status>,
+    pub(crate) wants_events: bool,
+    /// What was counted of it.
+    pub(crate) tally: Tally,
+    /// When a segment was last put, or found to be there.
+    pub(crate) last_sync: Option<Wall>,
+}
+
+impl Entry {
+    /// A database that was just added.
+    pub(super) fn new(number: u32, job: ReplicateJob, origin: Origin) -> Entry {
+        Entry {
+            number,
+            database: job.database,
+            replica: job.replica,
+            engine: job.engine,
+            restore_if_missing: job.restore_if_missing,
+            origin,
+            life: Life::Stopped(Exit::Done),
+            sender: None,
+            status: None,
+            wants_events: false,
+            tally: Tally::default(),
+            last_sync: None,
+        }
+    }
+
+    /// Whether anything of its last run may still act.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.life, Life::Running | Life::Stopping | Life::Leaving { .. })
+    }
+
+    /// How its last run ended, if it has.
+    pub(crate) fn exit(&self) -> Option<&Exit> {
+        match &self.life {
+            Life::Running | Life::Stopping => None,
+            Life::Leaving { exit, .. } | Life::Stopped(exit) | Life::Ended(exit) => Some(exit),
+        }
+    }
+
+    /// Sends an event to its engine; an engine that has ended needs none.
+    pub(crate) fn send(&self, event: Event) {
+        if let Some(sender) = &self.sender {
+            let _ = sender.try_send(event);
+        }
+    }
+}
+
+/// The directory that holds a database.
+pub(crate) fn directory_of(database: &Path) -> PathBuf {
+    match database.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
