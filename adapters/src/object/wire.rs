@@ -30,6 +30,9 @@ pub(super) struct Server {
     pub(super) route: Route,
     /// Signs for S3. Other services sign in opendal.
     pub(super) keyring: Option<Keyring>,
+    /// Whether opendal is shown refusals. It goes on from some of WebDAV's, and tries parts of
+    /// uploads again by itself after others.
+    pub(super) shows_refusals: bool,
 }
 
 /// What is known of a call.
@@ -37,7 +40,7 @@ pub(super) struct Server {
 pub(super) struct Notes {
     /// Status and headers of the last answer that was no refusal.
     pub(super) head: Option<(StatusCode, HeaderMap)>,
-    /// What went wrong first, and of what follows from it only what may have had an effect.
+    /// What went wrong last.
     pub(super) problem: Option<Problem>,
     /// Whether a request that makes an object visible was begun.
     pub(super) committing: bool,
@@ -90,10 +93,7 @@ impl Wire {
     }
 
     fn note(&self, operation: &'static str, what: What) {
-        let mut notes = self.notes();
-        if notes.problem.is_none() || commits(operation) {
-            notes.problem = Some(Problem { operation, what });
-        }
+        self.notes().problem = Some(Problem { operation, what });
     }
 
     /// Notes the failure; opendal's error only has to be one, and no reason to try again.
@@ -116,6 +116,11 @@ impl Wire {
     ) -> Result<(response::Parts, Reply), Error> {
         let server = &self.server;
         if let Some(keyring) = &server.keyring {
+            if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
+                // The upload was begun with them; S3 takes them there only.
+                parts.headers.remove("x-amz-server-side-encryption");
+                parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
+            }
             parts.uri = strictly_encoded(&parts.uri);
             let signed = keyring.sign(&mut parts).await;
             signed.map_err(|what| self.failed(operation, what))?;
@@ -135,8 +140,9 @@ impl Wire {
         if is_refusal(head.status, operation) {
             // What cannot be read of the words changes nothing about the status.
             let words = answer.whole(SAYING_MAX).await.unwrap_or_default();
-            self.refused(operation, Refusal::read(head.status, &head.headers, &words));
-            return Ok((head, Reply::Whole(words)));
+            let refusal = Refusal::read(head.status, &head.headers, &words);
+            let error = self.refused(operation, refusal);
+            return if server.shows_refusals { Ok((head, Reply::Whole(words))) } else { Err(error) };
         }
         if let Some(mark) = proof(operation) {
             // S3 answers 200 before it is done, to keep the line open, and may say no afterwards. And
@@ -145,9 +151,7 @@ impl Wire {
             let words = words.map_err(|failure| self.failed(operation, What::NoAnswer(failure)))?;
             let refusal = Refusal::read(head.status, &head.headers, &words);
             if !refusal.code.is_empty() {
-                let cause = refusal.to_string();
-                self.refused(operation, refusal);
-                return Err(Error::new(ErrorKind::Unexpected, cause));
+                return Err(self.refused(operation, refusal));
             }
             if !words.windows(mark.len()).any(|part| part == mark.as_bytes()) {
                 return Err(self.no_proof(operation, mark));
@@ -168,11 +172,11 @@ impl Wire {
         self.failed(operation, What::NoAnswer(Failure { stage: Stage::Sent, cause }))
     }
 
-    fn refused(&self, operation: &'static str, refusal: Refusal) {
+    fn refused(&self, operation: &'static str, refusal: Refusal) -> Error {
         if let Some(keyring) = self.server.keyring.as_ref().filter(|_| refusal.doubts_credentials()) {
             keyring.doubt();
         }
-        self.note(operation, What::Refused(refusal));
+        self.failed(operation, What::Refused(refusal))
     }
 }
 
@@ -195,11 +199,14 @@ fn strictly_encoded(uri: &Uri) -> Uri {
     Uri::from_parts(parts).expect("the parts of a URI")
 }
 
-/// 304 is an answer, and so is 308 to a piece of an upload: go on.
+/// In Google's resumable uploads 308 means "go on", and 499 "cancelled, as you wished".
 fn is_refusal(status: StatusCode, operation: &str) -> bool {
-    let goes_on = status == StatusCode::PERMANENT_REDIRECT && operation.ends_with("ResumableUpload")
-        || status == StatusCode::PERMANENT_REDIRECT && operation == "UploadResumableChunk";
-    !status.is_success() && status != StatusCode::NOT_MODIFIED && !goes_on
+    let agrees = match operation {
+        "UploadResumableChunk" | "QueryResumableUpload" => status == StatusCode::PERMANENT_REDIRECT,
+        "CancelResumableUpload" => status.as_u16() == 499,
+        _ => false,
+    };
+    !status.is_success() && !agrees
 }
 
 /// The body of an answer.
