@@ -11,16 +11,19 @@ pub mod expand;
 pub mod keys;
 mod read;
 pub mod replica;
+mod scope;
 pub mod yaml;
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use driftless_core::engine;
 
 use expand::Lookup;
-pub use replica::{Replica, ReplicaError, looks_like_url};
+pub use replica::{About, Replica, ReplicaError, looks_like_url};
 use yaml::LineError;
 
 /// Where the configuration is looked for when nobody says: the first that exists.
@@ -62,6 +65,8 @@ pub struct Database {
     pub path: PathBuf,
     /// Where it is replicated.
     pub replica: Replica,
+    /// How that is reached, in words.
+    pub about: About,
     /// Settings of the engine.
     pub engine: engine::Config,
     /// Whether to restore the database from its replica before it is followed, if it is not there.
@@ -112,36 +117,39 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file at `path`, or at the first usual place where there is one.
+    /// Reads the file at `path`; at the place that `DRIFTLESS_CONFIG` or `LITESTREAM_CONFIG` names;
+    /// or at the first usual place where there is one.
     pub fn load(path: Option<&Path>, expand_env: bool) -> Result<Config, ConfigError> {
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => match DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists()) {
-                Some(path) => path.to_owned(),
-                None => return Err(ConfigError::NoneFound),
-            },
+        let of_environment = || {
+            let named = ["DRIFTLESS_CONFIG", "LITESTREAM_CONFIG"].into_iter().filter_map(std::env::var_os);
+            named.filter(|path| !path.is_empty()).map(PathBuf::from).next()
         };
-        let text = match std::fs::read_to_string(&path) {
+        let usual = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists());
+        let Some(path) = path.map(Path::to_owned).or_else(of_environment).or_else(usual) else {
+            return Err(ConfigError::NoneFound);
+        };
+        let read = absolute(&path).and_then(std::fs::read_to_string);
+        let text = match read {
             Ok(text) => text,
             Err(error) => return Err(ConfigError::Unreadable { path, error }),
         };
-        let lookup = |name: &str| match name {
-            "PID" => Some(std::process::id().to_string()),
-            _ => std::env::var(name).ok(),
-        };
-        let lookup: Option<Lookup<'_>> = if expand_env { Some(&lookup) } else { None };
-        match Config::parse(&text, lookup) {
+        match Config::parse(&text, expand_env, &replica::environment) {
             Ok(config) => Ok(Config { path, ..config }),
             Err(error) => Err(ConfigError::Wrong { path, error }),
         }
     }
 
-    /// Reads a configuration from its text, expanding variables by `lookup` if there is one.
-    pub fn parse(text: &str, lookup: Option<Lookup<'_>>) -> Result<Config, LineError> {
+    /// Reads a configuration from its text. `env` is the environment: it holds what replicas leave
+    /// open, and the variables of the text if they are to be expanded.
+    pub fn parse(text: &str, expand_env: bool, env: Lookup<'_>) -> Result<Config, LineError> {
         let mut warnings = Vec::new();
-        let expanded = lookup.map(|lookup| expand::expand(text, lookup, &mut warnings));
+        let lookup = |name: &str| match name {
+            "PID" => Some(std::process::id().to_string()),
+            _ => env(name),
+        };
+        let expanded = expand_env.then(|| expand::expand(text, &lookup, &mut warnings));
         let node = yaml::parse(expanded.as_deref().unwrap_or(text))?;
-        read::config(&node, warnings)
+        read::config(&node, warnings, env)
     }
 
     /// The database of a path, which need not be written the same way.
@@ -155,9 +163,10 @@ impl Config {
     }
 }
 
-/// A path from the root, with `~/` replaced and without `.` components and trailing slashes.
-/// Symbolic links and `..` stay, since only the filesystem knows what they mean.
+/// A path from the root, with `~/` replaced, without `sqlite://` before it, `.` components and
+/// trailing slashes. Symbolic links and `..` stay, since only the filesystem knows what they mean.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let path = without_sqlite(path);
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     let path = match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => Path::new(&home).join(rest),
@@ -165,4 +174,11 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     };
     let path = std::path::absolute(path)?;
     Ok(path.components().filter(|part| !matches!(part, Component::CurDir)).collect())
+}
+
+/// A path without `sqlite://` or `sqlite3://`, with which frameworks write the same database.
+pub fn without_sqlite(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let rest = bytes.strip_prefix(b"sqlite3://").or_else(|| bytes.strip_prefix(b"sqlite://"));
+    rest.map_or(path, |rest| Path::new(OsStr::from_bytes(rest)))
 }

@@ -194,7 +194,13 @@ impl Settings {
             Service::S3(s3) => format!("s3://{}{slash}{root}", s3.bucket),
             Service::Azure(azure) => format!("abs://{}@{}{slash}{root}", azure.account, azure.container),
             Service::Gcs(gcs) => format!("gs://{}{slash}{root}", gcs.bucket),
-            Service::WebDav(webdav) => format!("{}{slash}{root}", webdav.url.trim_end_matches('/')),
+            Service::WebDav(webdav) => {
+                let url = webdav.url.trim_end_matches('/');
+                match url.split_once("://") {
+                    Some(("https", rest)) => format!("webdavs://{rest}{slash}{root}"),
+                    _ => format!("webdav://{}{slash}{root}", url.trim_start_matches("http://")),
+                }
+            }
         }
     }
 

@@ -51,7 +51,7 @@ pub const GLOBAL: &[Flag] = &[
     value(
         "config",
         "PATH",
-        "The configuration file. Without it: /etc/driftless.yml, then\n/etc/litestream.yml, whichever is there.",
+        "The configuration file. Without it: what DRIFTLESS_CONFIG or LITESTREAM_CONFIG\nnames, then /etc/driftless.yml, then /etc/litestream.yml, whichever is there.",
     ),
     switch("no-expand-env", "Leave $VAR and ${VAR} in the configuration file as they are."),
     value("log-level", "LEVEL", "debug, info, warn or error. Without it: the configuration's, else info."),

@@ -1,7 +1,7 @@
 //! Logs: text or JSON, on standard error unless the configuration wants standard output.
 //!
-//! The flag wins over `LOG_LEVEL` in the environment, which wins over the configuration, as in
-//! Litestream. Litestream logs on standard output unless told otherwise; here that takes
+//! The flag wins over `DRIFTLESS_LOG_LEVEL` and then `LOG_LEVEL` in the environment, which win over
+//! the configuration, as in Litestream. Litestream logs on standard output unless told otherwise; here that takes
 //! `stderr: false`, since a log in the middle of a command's output serves nobody.
 
 use std::io::{self, IsTerminal};
@@ -37,7 +37,8 @@ pub fn tell_end(error: &CliError) {
 
 /// Starts logging, once in a process.
 pub fn start(args: &Args, logging: &Logging) -> Result<(), CliError> {
-    let environment = std::env::var("LOG_LEVEL").ok().filter(|level| !level.is_empty());
+    let set = |name: &&str| std::env::var(name).ok().filter(|level| !level.is_empty());
+    let environment = ["DRIFTLESS_LOG_LEVEL", "LOG_LEVEL"].iter().find_map(set);
     let level = args.text("log-level")?.or(environment.as_deref()).or(logging.level.as_deref());
     let level = level.map_or(Ok(LevelFilter::INFO), parse_level)?;
     let json = match args.text("log-format")?.or(logging.format.as_deref()) {

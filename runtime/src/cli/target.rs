@@ -8,7 +8,7 @@ use driftless_adapters::store::{StoreError, StoreErrorKind};
 use super::args::Args;
 use super::error::CliError;
 use super::load_config;
-use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url};
+use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url, without_sqlite};
 use crate::sqlite::probe::is_mount_point;
 
 /// A replica, and the database that it belongs to if the configuration says so.
@@ -44,6 +44,7 @@ pub fn resolve(args: &Args, wanted: &str) -> Result<Target, CliError> {
     let Some(arg) = args.positionals.first() else {
         return Err(CliError::usage("neither a database nor a replica was given").hint(wanted));
     };
+    let arg = without_sqlite(arg.as_ref()).as_os_str();
     if let Some(text) = arg.to_str().filter(|text| looks_like_url(text)) {
         return Ok(Target { replica: Replica::parse(text)?, database: None, config: None });
     }
@@ -67,6 +68,7 @@ pub fn resolve(args: &Args, wanted: &str) -> Result<Target, CliError> {
 
 /// The database and the replica of a command line that gives both.
 pub fn pair(database: &OsStr, replica: &OsStr) -> Result<(PathBuf, Replica), CliError> {
+    let database = without_sqlite(database.as_ref()).as_os_str();
     if database.to_str().is_some_and(looks_like_url) {
         return Err(CliError::usage(format!("{} is a url where the database should be", database.display()))
             .hint("the database comes first, then its replica"));

@@ -1,23 +1,42 @@
 //! Every configuration key that is understood, and what becomes of it.
 //!
-//! Litestream's keys are all known. One that has no effect here is told in a warning, unless
-//! leaving it out would make the user less safe than the file promises (a database that nobody
-//! would replicate, data that would be stored in the clear, an application that nobody would
-//! start): that is refused.
+//! Litestream's keys are all known, and `docs/PARITY.md` lists them. One that has no effect here is
+//! told in a warning that says what happens instead, unless leaving it out would make the user less
+//! safe than the file promises (a database that nobody would replicate, data that would be stored
+//! in the clear): that is refused. The options of replicas are in
+//! [`options`](super::replica::options).
 
 /// What becomes of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
     /// It takes effect.
     Used,
-    /// It has no effect, which a warning says.
-    Idle,
+    /// It has no effect, and a warning says what happens instead. Its value is still read as what
+    /// it should be.
+    Idle(Form, &'static str),
     /// It is refused unless it is off, and this says what to do.
-    Unsafe(&'static str),
+    Refused(&'static str),
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Text of any kind.
+    Text,
+    /// A duration.
+    Duration,
+    /// A whole number.
+    Number,
+    /// A truth value.
+    Truth,
+    /// A mapping with these keys.
+    Map(&'static [Key]),
+    /// A list of mappings with these keys.
+    Maps(&'static [Key]),
 }
 
 /// A key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -29,42 +48,59 @@ const fn used(name: &'static str) -> Key {
     Key { name, used: Use::Used }
 }
 
-const fn idle(name: &'static str) -> Key {
-    Key { name, used: Use::Idle }
+const fn idle(name: &'static str, form: Form, instead: &'static str) -> Key {
+    Key { name, used: Use::Idle(form, instead) }
 }
 
 const fn refused(name: &'static str, instead: &'static str) -> Key {
-    Key { name, used: Use::Unsafe(instead) }
+    Key { name, used: Use::Refused(instead) }
 }
+
+const ALL_KEPT: &str = "every segment is kept at level 0, which is more than asked for";
+const BASES: &str = "a base is written when one is needed, and everything is kept";
+const BY_VERIFY: &str = "driftless verify reads and checks the whole replica when you ask for it";
+const BY_EVENT: &str = "changes are seen as they happen";
+const BY_PAGES: &str = "checkpoints go by min-checkpoint-page-count, and bound the wal by themselves";
+const BY_MEMORY: &str = "how much is sent at a time is bounded by memory";
+const MANY: &str = "list each database under dbs with its path";
+const SFTP: &str =
+    "it belongs to sftp replicas: mount the place and name the directory, or use webdavs:// or s3://";
+const NATS: &str = "it belongs to nats replicas: use s3:// or a directory";
+
+/// Keys of a duration that is only read.
+const INTERVAL: &[Key] = &[idle("interval", Form::Duration, "")];
+const SNAPSHOT: &[Key] = &[idle("interval", Form::Duration, ""), idle("retention", Form::Duration, "")];
+const RETENTION: &[Key] = &[idle("enabled", Form::Truth, "")];
 
 /// Keys of the whole file.
 pub const TOP: &[Key] = &[
     used("dbs"),
     used("logging"),
     used("state-dir"),
-    used("shutdown-sync-timeout"),
-    used("sync-interval"),
-    used("min-checkpoint-page-count"),
     used("exec"),
     used("addr"),
     used("socket"),
     used("heartbeat-url"),
     used("heartbeat-interval"),
+    used("shutdown-sync-timeout"),
     used("shutdown-sync-interval"),
-    idle("mcp-addr"),
-    idle("levels"),
-    idle("snapshot"),
-    idle("retention"),
-    idle("validation"),
-    idle("validation-interval"),
-    idle("verify-compaction"),
-    idle("l0-retention"),
-    idle("l0-retention-check-interval"),
-    idle("auto-recover"),
-    idle("meta-dir"),
-    idle("max-sync-wal-bytes"),
-    idle("max-sync-ltx-files"),
+    used("sync-interval"),
+    used("min-checkpoint-page-count"),
+    idle("mcp-addr", Form::Text, "there is no mcp server; commands with -json answer the same questions"),
+    idle("levels", Form::Maps(INTERVAL), ALL_KEPT),
+    idle("snapshot", Form::Map(SNAPSHOT), BASES),
+    idle("retention", Form::Map(RETENTION), ALL_KEPT),
+    idle("l0-retention", Form::Duration, ALL_KEPT),
+    idle("l0-retention-check-interval", Form::Duration, ALL_KEPT),
+    idle("validation", Form::Map(INTERVAL), BY_VERIFY),
+    idle("verify-compaction", Form::Truth, "nothing is compacted"),
+    idle("validation-interval", Form::Duration, BY_VERIFY),
+    idle("auto-recover", Form::Truth, RECOVERS),
+    idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];
+
+const RECOVERS: &str =
+    "local state that is lost is found again by proof, or the process ends with exit code 5 and says why";
 
 /// Keys of a database.
 pub const DATABASE: &[Key] = &[
@@ -76,82 +112,65 @@ pub const DATABASE: &[Key] = &[
     used("state-dir"),
     used("sync-interval"),
     used("min-checkpoint-page-count"),
-    refused("dir", "list each database under dbs with its path"),
-    refused("pattern", "list each database under dbs with its path"),
-    refused("recursive", "list each database under dbs with its path"),
-    refused("watch", "list each database under dbs with its path"),
     used("restore-if-db-not-exists"),
-    idle("meta-dir"),
-    idle("monitor-interval"),
-    idle("checkpoint-interval"),
-    idle("busy-timeout"),
-    idle("truncate-page-n"),
-    idle("max-sync-wal-bytes"),
-    idle("max-sync-ltx-files"),
+    refused("dir", MANY),
+    refused("pattern", MANY),
+    refused("recursive", MANY),
+    refused("watch", MANY),
+    refused("meta-dir", "it belongs to dir; give one state-dir for the process"),
+    idle("snapshot", Form::Map(SNAPSHOT), BASES),
+    idle("monitor-interval", Form::Duration, BY_EVENT),
+    idle("checkpoint-interval", Form::Duration, BY_PAGES),
+    idle("truncate-page-n", Form::Number, BY_PAGES),
+    idle("busy-timeout", Form::Duration, "no lock of the database is waited for longer than 20 ms"),
+    idle("max-sync-wal-bytes", Form::Number, BY_MEMORY),
 ];
 
-/// Keys of a replica.
+/// Keys of a replica, besides its options.
 pub const REPLICA: &[Key] = &[
     used("type"),
     used("path"),
     used("url"),
     used("sync-interval"),
-    idle("name"),
-    idle("validation-interval"),
-    idle("auto-recover"),
+    idle("name", Form::Text, "a database has one replica, which needs no name"),
+    idle("validation-interval", Form::Duration, BY_VERIFY),
+    idle("auto-recover", Form::Truth, RECOVERS),
+    idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];
 
-/// Keys that a replica may have and that the whole file may set for all replicas: those of
-/// object stores and other servers, and of encryption.
+/// Keys that a replica may have and that the whole file may set for all replicas, of which this
+/// release has no use.
 pub const REPLICA_SHARED: &[Key] = &[
-    refused("age", "leave it out: this release stores segments as they are, so use an encrypted filesystem"),
-    refused("sse-customer-algorithm", "leave it out, and use an encrypted filesystem"),
-    refused("sse-customer-key", "leave it out, and use an encrypted filesystem"),
-    refused("sse-customer-key-path", "leave it out, and use an encrypted filesystem"),
-    refused("sse-kms-key-id", "leave it out, and use an encrypted filesystem"),
-    idle("access-key-id"),
-    idle("secret-access-key"),
-    idle("region"),
-    idle("bucket"),
-    idle("endpoint"),
-    idle("force-path-style"),
-    idle("sign-payload"),
-    idle("sign-accept-encoding"),
-    idle("require-content-md5"),
-    idle("skip-verify"),
-    idle("part-size"),
-    idle("concurrency"),
-    idle("storage-class"),
-    idle("source"),
-    idle("account-name"),
-    idle("account-key"),
-    idle("sas-token"),
-    idle("host"),
-    idle("user"),
-    idle("password"),
-    idle("key-path"),
-    idle("concurrent-writes"),
-    idle("host-key"),
-    idle("webdav-url"),
-    idle("webdav-username"),
-    idle("webdav-password"),
-    idle("jwt"),
-    idle("seed"),
-    idle("creds"),
-    idle("nkey"),
-    idle("username"),
-    idle("token"),
-    idle("tls"),
-    idle("root-cas"),
-    idle("client-cert"),
-    idle("client-key"),
-    idle("max-reconnects"),
-    idle("reconnect-wait"),
-    idle("timeout"),
+    refused("age", "use sse-kms-key-id or sse-customer-key; litestream 0.5 refuses it as well"),
+    refused("host", SFTP),
+    refused("user", SFTP),
+    refused("password", SFTP),
+    refused("key-path", SFTP),
+    refused("concurrent-writes", SFTP),
+    refused("host-key", SFTP),
+    refused("jwt", NATS),
+    refused("seed", NATS),
+    refused("creds", NATS),
+    refused("nkey", NATS),
+    refused("username", NATS),
+    refused("token", NATS),
+    refused("tls", NATS),
+    refused("root-cas", NATS),
+    refused("client-cert", NATS),
+    refused("client-key", NATS),
+    refused("max-reconnects", NATS),
+    refused("reconnect-wait", NATS),
+    refused("timeout", NATS),
 ];
 
 /// Keys of `logging`.
-pub const LOGGING: &[Key] = &[used("level"), used("type"), used("format"), used("stderr"), idle("source")];
+pub const LOGGING: &[Key] = &[
+    used("level"),
+    used("type"),
+    used("format"),
+    used("stderr"),
+    idle("source", Form::Truth, "lines name no place in the source"),
+];
 
 /// Keys of `socket`.
 pub const SOCKET: &[Key] = &[used("enabled"), used("path"), used("permissions")];

@@ -1,28 +1,38 @@
 //! From the tree to the settings.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use driftless_core::engine;
 
-use super::keys::{self, Key, Use};
+use super::expand::Lookup;
+use super::keys;
+use super::replica::options::{self, Options, Origin};
+use super::replica::{Described, ReplicaError, describe_keys, describe_url};
+use super::scope::{Result, Scope, list, text};
 use super::yaml::{Entry, LineError, Node, Value};
-use super::{Config, Database, Logging, Replica, ReplicaError, Socket, absolute, duration};
-use crate::cli::suggest::nearest;
+use super::{Config, Database, Logging, Socket};
 
 /// Litestream's bound as well: a heartbeat is for a service that counts in minutes.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 const SHUTDOWN_SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-type Result<T> = std::result::Result<T, LineError>;
+/// What holds for all databases unless they say otherwise.
+struct Defaults<'a> {
+    engine: engine::Config,
+    /// Options for all replicas.
+    shared: Vec<&'a Entry>,
+    env: Lookup<'a>,
+}
 
-/// Reads the whole file.
-pub(super) fn config(root: &Node, warnings: Vec<String>) -> Result<Config> {
+/// Reads the whole file. `env` is the environment.
+pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Result<Config> {
     let mut config = Config { warnings, ..Config::default() };
-    let top =
-        Scope::new(root, "the configuration", &[keys::TOP, keys::REPLICA_SHARED], &mut config.warnings)?;
-    let mut defaults = engine::Config::default();
-    top.engine_settings(&mut defaults)?;
+    let known = [keys::TOP, keys::REPLICA_SHARED];
+    let top = Scope::new(root, "the configuration", &known, true, &mut config.warnings)?;
+    let mut defaults = Defaults { engine: engine::Config::default(), shared: top.options().collect(), env };
+    engine_settings(&top, &mut defaults.engine)?;
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.shutdown_sync_interval =
         top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;
@@ -45,11 +55,26 @@ pub(super) fn config(root: &Node, warnings: Vec<String>) -> Result<Config> {
             take_state_dir(&mut config, state_dir);
         }
     }
+    refuse_useless(&defaults.shared, &config.databases)?;
     Ok(config)
 }
 
+/// An option for all replicas must have a use for one of them: whoever wrote it expects that.
+fn refuse_useless(shared: &[&Entry], databases: &[Database]) -> Result<()> {
+    let takes = |entry: &Entry, database: &Database| {
+        let name = options::find(&entry.key).expect("only options are among them");
+        name.kinds.iter().any(|kind| kind.name() == database.replica.kind())
+    };
+    let useless = shared.iter().find(|entry| !databases.iter().any(|database| takes(entry, database)));
+    let Some(entry) = useless.filter(|_| !databases.is_empty()) else { return Ok(()) };
+    let name = options::find(&entry.key).expect("only options are among them");
+    let of: Vec<&str> = name.kinds.iter().map(|kind| kind.name()).collect();
+    Err(LineError::new(entry.line, format!("{} has no effect: no replica of the file takes it", entry.key))
+        .hint(format!("leave it out: replicas of type {} take it", of.join(", "))))
+}
+
 fn logging(node: &Node, warnings: &mut Vec<String>) -> Result<Logging> {
-    let scope = Scope::new(node, "logging", &[keys::LOGGING], warnings)?;
+    let scope = Scope::new(node, "logging", &[keys::LOGGING], false, warnings)?;
     let format = scope.text("format")?.or(scope.text("type")?);
     Ok(Logging {
         level: scope.text("level")?.map(str::to_owned),
@@ -59,7 +84,7 @@ fn logging(node: &Node, warnings: &mut Vec<String>) -> Result<Logging> {
 }
 
 fn socket(node: &Node, warnings: &mut Vec<String>) -> Result<Socket> {
-    let scope = Scope::new(node, "socket", &[keys::SOCKET], warnings)?;
+    let scope = Scope::new(node, "socket", &[keys::SOCKET], false, warnings)?;
     let permissions = match scope.entry("permissions") {
         None => None,
         Some(entry) => Some(permission_bits(text(&entry.value, "permissions")?).ok_or_else(|| {
@@ -89,33 +114,39 @@ fn heartbeat_url(top: &Scope<'_>) -> Result<Option<String>> {
 /// A database, and the state directory it asks for.
 fn database(
     node: &Node,
-    defaults: &engine::Config,
+    defaults: &Defaults<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(Database, Option<PathBuf>)> {
-    let scope = Scope::new(node, "a database", &[keys::DATABASE], warnings)?;
+    let scope = Scope::new(node, "a database", &[keys::DATABASE], false, warnings)?;
     let Some(path) = scope.path("path")? else {
         return Err(LineError::new(node.line, "a database has no path").hint("give path: /srv/app.db"));
     };
-    let mut engine = defaults.clone();
-    scope.engine_settings(&mut engine)?;
+    let mut engine = defaults.engine.clone();
+    engine_settings(&scope, &mut engine)?;
     let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?);
     let named = || format!("the database {}", path.display());
-    let replica = match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
-        (Some(entry), None, None) => replica(&entry.value, &mut engine, warnings)?,
+    let of_text = |text: &str, line: usize| {
+        let (_, options) = options_of(defaults, None)?;
+        describe_url(text, options, defaults.env).map_err(|error| at(line, error))
+    };
+    let described = match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
+        (Some(entry), None, None) => match &entry.value.value {
+            Value::Text(text) => of_text(text, entry.line)?,
+            _ => replica(&entry.value, &mut engine, defaults, warnings)?,
+        },
         (None, Some(entry), None) => match list(&entry.value, "replicas")? {
-            [node] => replica(node, &mut engine, warnings)?,
+            [Node { value: Value::Text(text), line }] => of_text(text, *line)?,
+            [node] => replica(node, &mut engine, defaults, warnings)?,
             [] => return Err(LineError::new(entry.line, format!("{} has no replica", named()))),
             [_, second, ..] => {
                 return Err(LineError::new(second.line, format!("{} has a second replica", named()))
                     .hint("a database has one replica, as in litestream 0.5"));
             }
         },
-        (None, None, Some(entry)) => {
-            Replica::parse(text(&entry.value, "url")?).map_err(|error| at(entry.line, error))?
-        }
+        (None, None, Some(entry)) => of_text(text(&entry.value, "url")?, entry.line)?,
         (None, None, None) => {
             return Err(LineError::new(node.line, format!("{} has no replica", named()))
-                .hint("give replica: with url: file:///backup/app"));
+                .hint("give replica: with url: s3://bucket/app or file:///backup/app"));
         }
         _ => {
             return Err(LineError::new(
@@ -125,38 +156,77 @@ fn database(
             .hint("keep one of them"));
         }
     };
+    let Described { replica, about } = described;
+    warnings.extend(about.warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
     let restore_if_db_not_exists = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
-    Ok((Database { path, replica, engine, restore_if_db_not_exists }, state_dir))
+    Ok((Database { path, replica, about, engine, restore_if_db_not_exists }, state_dir))
 }
 
-fn replica(node: &Node, engine: &mut engine::Config, warnings: &mut Vec<String>) -> Result<Replica> {
-    if let Value::Text(text) = &node.value {
-        return Replica::parse(text).map_err(|error| at(node.line, error));
+/// Settings that may stand at every level.
+fn engine_settings(scope: &Scope<'_>, engine: &mut engine::Config) -> Result<()> {
+    if let Some(interval) = scope.duration_from("sync-interval", SYNC_INTERVAL_MIN)? {
+        engine.sync_interval = interval;
     }
-    let scope = Scope::new(node, "a replica", &[keys::REPLICA, keys::REPLICA_SHARED], warnings)?;
-    scope.engine_settings(engine)?;
-    let (url, path) = (scope.text("url")?, scope.text("path")?);
-    let kind = scope.text("type")?.unwrap_or("file");
-    if kind != "file" {
-        // The words for a kind are those for a scheme.
-        Replica::parse(&format!("{kind}://…")).map_err(|error| at(node.line, error))?;
+    if let Some(entry) = scope.entry("min-checkpoint-page-count") {
+        let count =
+            text(&entry.value, &entry.key)?.parse().ok().filter(|count| (1..=1 << 24).contains(count));
+        engine.min_checkpoint_pages = count.ok_or_else(|| {
+            LineError::new(entry.line, "min-checkpoint-page-count is a number from 1 to 16777216")
+        })?;
     }
-    match (url, path) {
+    Ok(())
+}
+
+/// The options of a replica and of all replicas; with the scope they came from.
+fn options_of<'a>(defaults: &Defaults<'_>, scope: Option<Scope<'a>>) -> Result<(Option<Scope<'a>>, Options)> {
+    let mut options = Options::default();
+    let mut add = |entry: &Entry, origin: Origin| {
+        let text = text(&entry.value, &entry.key)?;
+        options.add(&entry.key, text, origin).map_err(|error| at(entry.line, error))
+    };
+    for entry in scope.iter().flat_map(Scope::options) {
+        add(entry, Origin::Key(entry.line))?;
+    }
+    for entry in &defaults.shared {
+        add(entry, Origin::Shared(entry.line))?;
+    }
+    Ok((scope, options))
+}
+
+fn replica(
+    node: &Node,
+    engine: &mut engine::Config,
+    defaults: &Defaults<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Described> {
+    let scope = Scope::new(node, "a replica", &[keys::REPLICA, keys::REPLICA_SHARED], true, warnings)?;
+    engine_settings(&scope, engine)?;
+    let (url, path, kind) = (scope.filled("url")?, scope.filled("path")?, scope.filled("type")?);
+    let path_line = scope.entry("path").map_or(node.line, |entry| entry.line);
+    let (_, options) = options_of(defaults, Some(scope))?;
+    let described = match (url, path) {
         (Some(_), Some(_)) => {
-            Err(LineError::new(node.line, "a replica has both url and path").hint("keep one of them"))
+            return Err(LineError::new(path_line, "a replica has both url and path").hint("keep one of them"));
         }
-        (Some(url), None) => Replica::parse(url).map_err(|error| at(node.line, error)),
+        (Some(url), None) => describe_url(url, options, defaults.env),
         (None, Some(path)) if super::looks_like_url(path) => {
-            Err(LineError::new(node.line, "a replica's path is a url").hint(format!("write url: {path}")))
+            return Err(
+                LineError::new(path_line, "a replica's path is a url").hint(format!("write url: {path}"))
+            );
         }
-        (None, Some(path)) => Replica::from_path(Path::new(path)).map_err(|error| at(node.line, error)),
-        (None, None) => Err(LineError::new(node.line, "a replica has neither url nor path")
-            .hint("give url: file:///backup/app")),
+        (None, path) => describe_keys(kind.unwrap_or("file"), path, path_line, options, defaults.env),
+    };
+    let described = described.map_err(|error| at(node.line, error))?;
+    if let (Some(kind), Some(_)) = (kind, url)
+        && !described.replica.is_of_type(kind)
+    {
+        warnings.push(format!("line {}: type: {kind} is not used: the url says what it is", node.line));
     }
+    Ok(described)
 }
 
 fn at(line: usize, error: ReplicaError) -> LineError {
-    LineError::new(line, error.error).hint(error.hint)
+    LineError::new(error.line.unwrap_or(line), error.error).hint(error.hint)
 }
 
 /// Two databases on one replica would overwrite each other's history, and a database that stands
@@ -166,7 +236,7 @@ fn refuse_twins(known: &[Database], new: &Database, line: usize) -> Result<()> {
         if old.path == new.path {
             return Err(LineError::new(line, format!("{} stands twice under dbs", new.path.display())));
         }
-        if old.replica == new.replica {
+        if old.replica.same_place(&new.replica) {
             let (new, old, replica) = (new.path.display(), old.path.display(), new.replica.url());
             return Err(LineError::new(line, format!("{new} has the replica of {old}: {replica}"))
                 .hint("give each database a replica of its own"));
@@ -185,137 +255,6 @@ fn take_state_dir(config: &mut Config, wanted: Option<PathBuf>) {
         )),
         (None, Some(wanted)) => config.state_dir = Some(wanted),
         _ => {}
-    }
-}
-
-fn list<'a>(node: &'a Node, name: &str) -> Result<&'a [Node]> {
-    match &node.value {
-        Value::List(items) => Ok(items),
-        Value::Null => Ok(&[]),
-        _ => {
-            Err(LineError::new(node.line, format!("{name} takes a list")).hint("begin each item with a dash"))
-        }
-    }
-}
-
-fn text<'a>(node: &'a Node, name: &str) -> Result<&'a str> {
-    match &node.value {
-        Value::Text(text) => Ok(text),
-        _ => Err(LineError::new(node.line, format!("{name} takes text"))),
-    }
-}
-
-/// The keys of one mapping, all of them known.
-struct Scope<'a> {
-    entries: &'a [Entry],
-}
-
-impl<'a> Scope<'a> {
-    /// Checks the keys of `node`, and tells of those without effect.
-    fn new(node: &'a Node, what: &str, known: &[&[Key]], warnings: &mut Vec<String>) -> Result<Scope<'a>> {
-        let entries: &[Entry] = match &node.value {
-            Value::Map(entries) => entries,
-            Value::Null => &[],
-            _ => return Err(LineError::new(node.line, format!("{what} takes keys with values"))),
-        };
-        for entry in entries {
-            let known = || known.iter().copied().flatten();
-            let (key, line) = (&entry.key, entry.line);
-            match known().find(|known| known.name == key).map(|known| known.used) {
-                Some(Use::Used) => {}
-                Some(Use::Idle) => warnings.push(format!("line {line}: {key} has no effect in this release")),
-                Some(Use::Unsafe(_)) if is_off(&entry.value) => {}
-                Some(Use::Unsafe(hint)) => {
-                    return Err(LineError::new(line, format!("{key} is not in this release")).hint(hint));
-                }
-                None => {
-                    let error = LineError::new(line, format!("{what} has no key {key:?}"));
-                    return Err(match nearest(key, known().map(|known| known.name)) {
-                        Some(near) => error.hint(format!("did you mean {near:?}?")),
-                        None => error,
-                    });
-                }
-            }
-        }
-        Ok(Scope { entries })
-    }
-
-    /// Settings that may stand at every level.
-    fn engine_settings(&self, engine: &mut engine::Config) -> Result<()> {
-        if let Some(interval) = self.duration("sync-interval")? {
-            if interval < Duration::from_millis(10) {
-                let line = self.entry("sync-interval").map_or(0, |entry| entry.line);
-                return Err(LineError::new(line, "sync-interval is at least 10ms"));
-            }
-            engine.sync_interval = interval;
-        }
-        if let Some(entry) = self.entry("min-checkpoint-page-count") {
-            let count =
-                text(&entry.value, &entry.key)?.parse().ok().filter(|count| (1..=1 << 24).contains(count));
-            engine.min_checkpoint_pages = count.ok_or_else(|| {
-                LineError::new(entry.line, "min-checkpoint-page-count is a number from 1 to 16777216")
-            })?;
-        }
-        Ok(())
-    }
-
-    /// An entry that is there and not null.
-    fn entry(&self, name: &str) -> Option<&'a Entry> {
-        self.entries.iter().find(|entry| entry.key == name && entry.value.value != Value::Null)
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&'a str>> {
-        self.entry(name).map(|entry| text(&entry.value, name)).transpose()
-    }
-
-    /// Text that says something: empty text is as good as none.
-    fn filled(&self, name: &str) -> Result<Option<&'a str>> {
-        Ok(self.text(name)?.filter(|text| !text.is_empty()))
-    }
-
-    fn path(&self, name: &str) -> Result<Option<PathBuf>> {
-        let Some(entry) = self.entry(name) else { return Ok(None) };
-        let path = text(&entry.value, name)?;
-        if path.is_empty() {
-            return Err(LineError::new(entry.line, format!("{name} is empty")));
-        }
-        let unknown = |error| LineError::new(entry.line, format!("cannot tell where {path} is: {error}"));
-        absolute(Path::new(path)).map(Some).map_err(unknown)
-    }
-
-    fn duration(&self, name: &str) -> Result<Option<Duration>> {
-        let Some(entry) = self.entry(name) else { return Ok(None) };
-        let wrong = |error| LineError::new(entry.line, format!("{name}: {error}"));
-        duration::parse(text(&entry.value, name)?).map(Some).map_err(wrong)
-    }
-
-    fn duration_from(&self, name: &str, least: Duration) -> Result<Option<Duration>> {
-        match self.duration(name)? {
-            Some(duration) if duration < least => {
-                let line = self.entry(name).map_or(0, |entry| entry.line);
-                Err(LineError::new(line, format!("{name} is at least {}", duration::show(least))))
-            }
-            duration => Ok(duration),
-        }
-    }
-
-    fn boolean(&self, name: &str) -> Result<Option<bool>> {
-        let Some(entry) = self.entry(name) else { return Ok(None) };
-        match text(&entry.value, name)?.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Ok(Some(true)),
-            "false" | "no" | "off" => Ok(Some(false)),
-            _ => Err(LineError::new(entry.line, format!("{name} takes true or false"))),
-        }
-    }
-}
-
-/// Whether a value asks for nothing.
-fn is_off(node: &Node) -> bool {
-    match &node.value {
-        Value::Null => true,
-        Value::Text(text) => matches!(text.as_str(), "" | "false" | "no" | "off"),
-        Value::List(items) => items.is_empty(),
-        Value::Map(entries) => entries.iter().all(|entry| is_off(&entry.value)),
     }
 }
 

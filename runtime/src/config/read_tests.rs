@@ -4,11 +4,11 @@ use std::time::Duration;
 use crate::config::{Config, Socket};
 
 fn parse(text: &str) -> Config {
-    Config::parse(text, None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    Config::parse(text, false, &|_| None).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
 fn check_error(text: &str, line: usize, error: &str, hint: &str) {
-    let found = Config::parse(text, None).unwrap_err();
+    let found = Config::parse(text, false, &|_| None).unwrap_err();
     let found_hint = found.hint.clone().unwrap_or_default();
     assert!(
         found.line == line && found.error.contains(error) && found_hint.contains(hint),
@@ -60,7 +60,10 @@ fn idle_keys_are_told_and_the_rest_works() {
     );
     assert_eq!(config.databases.len(), 1);
     assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
-    assert_eq!(config.warnings[0], "line 1: mcp-addr has no effect in this release");
+    assert_eq!(
+        config.warnings[0],
+        "line 1: mcp-addr has no effect: there is no mcp server; commands with -json answer the same questions"
+    );
     assert_eq!(parse("dbs: []"), Config::default());
     assert_eq!(parse(""), Config::default());
 }
@@ -106,14 +109,14 @@ fn mistakes_are_named_with_their_line() {
     check_error("dsb: []", 1, "the configuration has no key \"dsb\"", "did you mean \"dbs\"?");
     check_error("dbs:\n- path: /a\n  replica:\n    typ: file\n", 4, "a replica has no key", "type");
     check_error("logging:\n  levle: x", 2, "logging has no key \"levle\"", "level");
-    check_error("dbs:\n- path: /a\n", 2, "no replica", "url: file:///");
+    check_error("dbs:\n- path: /a\n", 2, "no replica", "s3://bucket/app or file:///");
     check_error("dbs:\n- replica: /a\n", 2, "no path", "path:");
-    check_error("dbs:\n- path: /a\n  replica: {}\n", 3, "neither url nor path", "");
+    check_error("dbs:\n- path: /a\n  replica: {}\n", 3, "neither url nor path", "s3://");
     check_error("dbs:\n- path: /a\n  replica: {path: /r, url: '/r'}", 3, "both url and path", "");
     check_error("dbs:\n- path: /a\n  replica: {path: 'file:///r'}", 3, "path is a url", "url: file:///r");
     check_error("dbs:\n- path: /a\n  replicas: [/r, /s]", 3, "second replica", "one replica");
     check_error("dbs:\n- {path: /a, replica: /r, url: /r}", 2, "several of", "");
-    check_error("dbs:\n- {path: /a, replica: {type: s3, bucket: b, path: p}}", 2, "not in this release", "");
+    check_error("dbs:\n- {path: /a, replica: {type: sftp, path: p}}", 2, "not in this release", "webdavs://");
     check_error("dbs:\n- {path: /a, replica: 'flie:///r'}", 2, "unknown kind", "file:///r");
     check_error("dbs:\n- {path: /a, replica: {type: fiel, path: /r}}", 2, "unknown kind", "file://");
     check_error("dbs: {path: /a}", 1, "dbs takes a list", "dash");
@@ -143,7 +146,7 @@ fn promises_that_cannot_be_kept_are_refused() {
         "dbs:\n- path: /a\n  replica:\n    path: /r\n    age: {recipients: [x]}",
         5,
         "age is not",
-        "encrypted",
+        "sse-kms-key-id",
     );
     parse("dbs:\n- path: /a\n  replica: {path: /r, age: {recipients: []}}\n  watch: false");
 }

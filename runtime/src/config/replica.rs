@@ -1,14 +1,28 @@
 //! Where a replica is: a URL or a directory, and what an object store wants to know.
 //!
-//! Litestream takes `file://backup/app` as `/backup/app`, and a misspelt scheme as a type that it
-//! does not know. Here the first is refused, since half of those who write it mean a directory
-//! below the present one, and the second is answered with a guess. A plain path is taken as well.
+//! Litestream takes `file://backup/app` as `/backup/app`, a misspelt scheme as a type that it does
+//! not know, and a parameter that it does not know as if it were not there. Here the first is
+//! refused, since half of those who write it mean a directory below the present one, and the
+//! others are answered with a guess. A plain path is taken as well.
+//!
+//! A URL, keys of the configuration and a registration all become [`Options`] first and a
+//! [`Replica`] then, by the same code.
+
+mod encryption;
+pub mod options;
+pub mod provider;
+mod s3;
+mod services;
+pub mod url;
 
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::object::settings::Settings;
 
+use super::expand::Lookup;
 use crate::cli::suggest::nearest;
+use options::{Kind, Options, Origin};
+use url::{Url, percent_decode};
 
 /// A place that holds the segments of one database.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,8 +33,27 @@ pub enum Replica {
     Object(Box<Settings>),
 }
 
-/// Schemes of Litestream that a later release brings.
-const LATER: [&str; 9] = ["s3", "gs", "abs", "azblob", "oss", "webdav", "webdavs", "sftp", "nats"];
+/// A replica, and what a person may want to know about how it came to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// The replica.
+    pub replica: Replica,
+    /// In words.
+    pub about: About,
+}
+
+/// How a replica is reached, in words; never a secret.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct About {
+    /// Who runs the store.
+    pub provider: &'static str,
+    /// Where credentials come from; empty where none are needed.
+    pub credentials: String,
+    /// Options beyond place and credentials as they take effect.
+    pub options: Vec<(&'static str, String)>,
+    /// What is understood and has no effect, or is dangerous.
+    pub warnings: Vec<String>,
+}
 
 /// Why a text names no replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,79 +62,89 @@ pub struct ReplicaError {
     pub error: String,
     /// What to write instead.
     pub hint: String,
+    /// On which line of the configuration, where one key is to blame.
+    pub line: Option<usize>,
 }
 
+/// Where the options are about: named by a URL, or by keys.
+enum Place {
+    /// The URL's parts, its parameters taken out.
+    Url(Url),
+    /// Keys, among them perhaps `path` and its line.
+    Keys { path: Option<String>, line: usize },
+}
+
+/// What a scheme or `type` stands for.
+enum Scheme {
+    Known(Kind),
+    /// Litestream has it, and this release has not: why, and what to do.
+    Refused(&'static str),
+}
+
+/// All schemes of Litestream, and `azblob`, which others use for `abs`.
+const SCHEMES: [(&str, Scheme); 10] = [
+    ("file", Scheme::Known(Kind::File)),
+    ("s3", Scheme::Known(Kind::S3)),
+    ("gs", Scheme::Known(Kind::Gcs)),
+    ("abs", Scheme::Known(Kind::Azure)),
+    ("azblob", Scheme::Known(Kind::Azure)),
+    ("webdav", Scheme::Known(Kind::WebDav)),
+    ("webdavs", Scheme::Known(Kind::WebDav)),
+    (
+        "oss",
+        Scheme::Refused(
+            "use its S3 interface: s3://BUCKET/PATH?endpoint=https://oss-REGION.aliyuncs.com&forcePathStyle=false",
+        ),
+    ),
+    ("sftp", Scheme::Refused("mount it and name the directory, or use webdavs:// or s3://")),
+    ("nats", Scheme::Refused("use s3:// or a directory")),
+];
+
 impl Replica {
-    /// Reads a URL or a path; a relative path is below the present directory.
+    /// Reads a URL or a path; a relative path is below the present directory. What the URL leaves
+    /// open is taken from the environment of the process.
+    ///
+    /// # Errors
+    /// If it names no replica.
     pub fn parse(text: &str) -> Result<Replica, ReplicaError> {
-        let refuse = |error: String, hint: String| Err(ReplicaError { error, hint });
-        if let Some((scheme, rest)) = text.split_once("://") {
-            return match scheme.to_ascii_lowercase().as_str() {
-                "file" => Replica::from_file_url(text, rest),
-                known if LATER.contains(&known) => refuse(
-                    format!("{known}:// replicas are not in this release"),
-                    "replicate to a directory for now: file:///path".to_owned(),
-                ),
-                unknown => {
-                    let near = nearest(unknown, ["file"].into_iter().chain(LATER));
-                    let hint = match near {
-                        Some(near) => format!("did you mean {near}://{rest}?"),
-                        None => "replicas are file:///path or a directory".to_owned(),
-                    };
-                    refuse(format!("unknown kind of replica: {unknown}://"), hint)
-                }
-            };
-        }
-        if let Some((scheme, rest)) = text.split_once(":/")
-            && (scheme == "file" || LATER.contains(&scheme))
-        {
-            return refuse(
-                format!("{text:?} is neither a url nor a path"),
-                format!("did you mean {scheme}:///{rest}?"),
-            );
-        }
-        if text.is_empty() {
-            return refuse(
-                "the replica is empty".to_owned(),
-                "replicas are file:///path or a directory".to_owned(),
-            );
-        }
-        Replica::from_path(Path::new(text))
+        describe_url(text, Options::default(), &environment).map(|described| described.replica)
     }
 
     /// A directory.
+    ///
+    /// # Errors
+    /// If it cannot be told where it is.
     pub fn from_path(path: &Path) -> Result<Replica, ReplicaError> {
         match super::absolute(path) {
             Ok(directory) => Ok(Replica::Directory(directory)),
-            Err(error) => Err(ReplicaError {
-                error: format!("cannot tell where {} is: {error}", path.display()),
-                hint: "give an absolute path".to_owned(),
-            }),
+            Err(cause) => Err(error(
+                format!("cannot tell where {} is: {cause}", path.display()),
+                "give an absolute path",
+            )),
         }
     }
 
     fn from_file_url(url: &str, rest: &str) -> Result<Replica, ReplicaError> {
-        let refuse = |error: String, hint: String| Err(ReplicaError { error, hint });
         if !rest.starts_with('/') {
             let hint = match rest {
                 "" => "write file:///path, with three slashes".to_owned(),
                 _ => format!("write file:///{rest} for a place from the root, {rest} for one from here"),
             };
-            return refuse(format!("{url:?} names a host, not a path"), hint);
+            return Err(error(format!("{url:?} names a host, not a path"), hint));
         }
         if let Some(odd) = rest.find(['?', '#']) {
             let (mark, code) = if rest[odd..].starts_with('?') { ('?', "%3F") } else { ('#', "%23") };
-            return refuse(
+            return Err(error(
                 format!("{url:?} has a part after {mark:?}, which a file url does not take"),
                 format!("write {code} if it belongs to the path"),
-            );
+            ));
         }
         match percent_decode(rest) {
             Some(path) => Replica::from_path(Path::new(&path)),
-            None => refuse(
+            None => Err(error(
                 format!("{url:?} has a percent sign that is no escape"),
-                "write %25 for a percent sign".to_owned(),
-            ),
+                "write %25 for a percent sign",
+            )),
         }
     }
 
@@ -129,6 +172,13 @@ impl Replica {
         }
     }
 
+    /// Whether a word under `type` means its kind.
+    pub(super) fn is_of_type(&self, word: &str) -> bool {
+        SCHEMES.iter().any(|(name, scheme)| {
+            *name == word && matches!(scheme, Scheme::Known(kind) if kind.name() == self.kind())
+        })
+    }
+
     /// The URL, without options and secrets.
     pub fn url(&self) -> String {
         match self {
@@ -144,6 +194,155 @@ impl Replica {
             Replica::Object(settings) => settings.url(),
         }
     }
+
+    /// Whether two replicas would hold their segments at one place, however they are reached.
+    pub fn same_place(&self, other: &Replica) -> bool {
+        match (self, other) {
+            (Replica::Object(one), Replica::Object(other)) => {
+                one.server() == other.server() && one.root == other.root
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// Reads a URL or a path, with what else is known of the replica. `env` is the environment.
+///
+/// # Errors
+/// If it names no replica, or for an option that cannot take effect.
+pub fn describe_url(text: &str, mut options: Options, env: Lookup<'_>) -> Result<Described, ReplicaError> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let scheme = scheme.to_ascii_lowercase();
+        let kind = kind_of(&scheme, rest)?;
+        if kind == Kind::File {
+            options.check(Kind::File)?;
+            return Ok(directory(Replica::from_file_url(text, rest)?));
+        }
+        let url = match rest.starts_with("arn:") {
+            true => arn_url(rest)?,
+            false => Url::parse(&scheme, rest)?,
+        };
+        for (name, value) in &url.query {
+            options.add(name, value, Origin::Url)?;
+        }
+        return service(kind, &Place::Url(url), options, scheme == "webdavs", env);
+    }
+    if let Some((scheme, rest)) = text.split_once(":/")
+        && SCHEMES.iter().any(|(known, _)| *known == scheme)
+    {
+        let slashes = if scheme == "file" { "///" } else { "//" };
+        return Err(error(
+            format!("{text:?} is neither a url nor a path"),
+            format!("did you mean {scheme}:{slashes}{rest}?"),
+        ));
+    }
+    if text.is_empty() {
+        return Err(error("a replica's place is empty", "give a url or a directory"));
+    }
+    options.check(Kind::File)?;
+    Ok(directory(Replica::from_path(Path::new(text))?))
+}
+
+/// Reads a replica that keys name: `type`, `path` on its line, and options.
+///
+/// # Errors
+/// If they name no replica, or for an option that cannot take effect.
+pub fn describe_keys(
+    kind: &str,
+    path: Option<&str>,
+    line: usize,
+    options: Options,
+    env: Lookup<'_>,
+) -> Result<Described, ReplicaError> {
+    let known = kind_of(kind, "…")?;
+    if known == Kind::File {
+        options.check(Kind::File)?;
+        return match path {
+            Some(path) => Ok(directory(Replica::from_path(Path::new(path))?)),
+            None => {
+                Err(error("a replica has neither url nor path", "give url: file:///backup/app, or s3://…"))
+            }
+        };
+    }
+    let place = Place::Keys { path: path.map(str::to_owned), line };
+    service(known, &place, options, kind == "webdavs", env)
+}
+
+/// What kind of replica a scheme or `type` stands for.
+fn kind_of(scheme: &str, rest: &str) -> Result<Kind, ReplicaError> {
+    match SCHEMES.iter().find(|(known, _)| *known == scheme) {
+        Some((_, Scheme::Known(kind))) => Ok(*kind),
+        Some((_, Scheme::Refused(hint))) => {
+            Err(error(format!("{scheme}:// replicas are not in this release"), *hint))
+        }
+        None => {
+            // What may hold secrets is not repeated.
+            let rest = rest.split('?').next().unwrap_or_default();
+            let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+            let hint = match nearest(scheme, SCHEMES.iter().map(|(name, _)| *name)) {
+                Some(near) => format!("did you mean {near}://{rest}?"),
+                None => {
+                    "replicas are s3://bucket/path, abs://, gs://, webdavs://, file:///path or a directory"
+                        .to_owned()
+                }
+            };
+            Err(error(format!("unknown kind of replica: {scheme}://"), hint))
+        }
+    }
+}
+
+fn service(
+    kind: Kind,
+    place: &Place,
+    options: Options,
+    secure: bool,
+    env: Lookup<'_>,
+) -> Result<Described, ReplicaError> {
+    let mut described = match kind {
+        Kind::S3 => s3::build(place, &options, env)?,
+        Kind::Azure => services::azure(place, options.clone(), env)?,
+        Kind::Gcs => services::gcs(place, &options, env)?,
+        Kind::WebDav => services::webdav(place, options.clone(), secure)?,
+        Kind::File => unreachable!("a directory has no service"),
+    };
+    options.tell_overridden(&mut described);
+    if let Replica::Object(settings) = &described.replica
+        && settings.transport.skip_verify
+    {
+        described.about.warnings.push(
+            "skip-verify: certificates are not checked, so whoever stands between can read and change everything"
+                .to_owned(),
+        );
+    }
+    Ok(described)
+}
+
+fn directory(replica: Replica) -> Described {
+    Described { replica, about: About { provider: "a directory", ..About::default() } }
+}
+
+/// `arn:…:accesspoint/NAME/PATH?…`, whose colons no URL has.
+fn arn_url(rest: &str) -> Result<Url, ReplicaError> {
+    let (before, _) = rest.split_once('?').unwrap_or((rest, ""));
+    let head = before.find('/').map_or(before.len(), |slash| {
+        before[slash + 1..].find('/').map_or(before.len(), |next| slash + 1 + next)
+    });
+    let tail = format!("x/{}", rest[head..].trim_start_matches('/'));
+    Ok(Url { host: before[..head].to_owned(), ..Url::parse("s3", &tail)? })
+}
+
+fn error(error: impl Into<String>, hint: impl Into<String>) -> ReplicaError {
+    ReplicaError { error: error.into(), hint: hint.into(), line: None }
+}
+
+/// The first of some variables that is set and not empty, with its name.
+fn first_of(env: Lookup<'_>, names: &[&'static str]) -> Option<(&'static str, String)> {
+    names.iter().find_map(|name| env(name).filter(|value| !value.is_empty()).map(|value| (*name, value)))
+}
+
+/// A variable of this process.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Whether a text is meant to name a replica rather than a database.
@@ -155,61 +354,5 @@ pub fn looks_like_url(text: &str) -> bool {
     })
 }
 
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
-                u8::try_from(high * 16 + low).expect("two hexadecimal digits make a byte")
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, directory: impl AsRef<Path>) {
-        assert_eq!(Replica::parse(text), Ok(Replica::Directory(directory.as_ref().to_owned())), "{text}");
-    }
-
-    fn check_error(text: &str, error: &str, hint: &str) {
-        let found = Replica::parse(text).unwrap_err();
-        assert!(found.error.contains(error) && found.hint.contains(hint), "{text}: {found:?}");
-    }
-
-    #[test]
-    fn urls_and_paths_name_directories() {
-        let here = std::env::current_dir().unwrap();
-        check("file:///srv/backup", "/srv/backup");
-        check("FILE:///srv/backup", "/srv/backup");
-        check("file:///srv/a%20b%25", "/srv/a b%");
-        check("/srv/backup", "/srv/backup");
-        check("/srv/50%", "/srv/50%");
-        check("backup", here.join("backup"));
-        check("./backup/", here.join("backup"));
-        check("a:b", here.join("a:b"));
-    }
-
-    #[test]
-    fn mistakes_are_answered_with_what_was_meant() {
-        check_error("flie:///tmp/x", "unknown kind of replica: flie://", "did you mean file:///tmp/x?");
-        check_error("S4://bucket/x", "unknown kind of replica: s4://", "did you mean s3://bucket/x?");
-        check_error("gopher://x", "unknown kind of replica: gopher://", "file:///path");
-        check_error("file://backup/app", "names a host", "file:///backup/app");
-        check_error("file://", "names a host", "three slashes");
-        check_error("file:/srv", "neither", "file:///srv");
-        check_error("file:///a?b=c", "after '?'", "%3F");
-        check_error("file:///a%zz", "no escape", "%25");
-        check_error("", "empty", "directory");
-        for scheme in ["s3", "gs", "abs", "azblob", "webdav", "sftp", "nats"] {
-            check_error(&format!("{scheme}://b/p"), "not in this release", "file:///path");
-        }
-    }
-}
+mod tests;

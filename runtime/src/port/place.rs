@@ -5,6 +5,7 @@ use std::sync::Arc;
 use driftless_adapters::directory::DirectoryStore;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
+use driftless_adapters::object::settings::Service;
 use driftless_adapters::object::{self, Net};
 use driftless_adapters::store::{Store, StoreError};
 
@@ -21,6 +22,13 @@ pub fn open(replica: &Replica, net: &Net) -> Result<(Arc<dyn Store>, ReplicaLayo
             let store = DirectoryStore::new(RealFs, directory, std::process::id());
             Ok((Arc::new(store), ReplicaLayout::Directory))
         }
-        Replica::Object(settings) => Ok((object::open(settings, net)?, ReplicaLayout::Object)),
+        Replica::Object(settings) => {
+            // Litestream's own: its S3 client names levels in another way than all the others do.
+            let layout = match settings.service {
+                Service::S3(_) => ReplicaLayout::Object,
+                Service::Azure(_) | Service::Gcs(_) | Service::WebDav(_) => ReplicaLayout::Directory,
+            };
+            Ok((object::open(settings, net)?, layout))
+        }
     }
 }
