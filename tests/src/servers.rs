@@ -24,7 +24,7 @@ mod webdav;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use azurite::{Azurite, Container, azurite};
+pub use azurite::{ACCOUNT, ACCOUNT_KEY, Azurite, Container, azurite};
 pub use gcs::{Gcs, GcsBucket, gcs};
 pub use moto::{Moto, moto};
 pub use process::Process;

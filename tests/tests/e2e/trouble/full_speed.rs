@@ -14,8 +14,7 @@ use driftless_tests::store_faults::{Away, FsyncFaults};
 use driftless_tests::{PATIENCE, poll, wait_for};
 use serde_json::json;
 
-use super::{recovers, trouble_is_told};
-use crate::side_by_side::Scene;
+use crate::side_by_side::{Scene, recovers, trouble_is_told};
 
 /// `min-checkpoint-page-count`, in frames.
 const T: f64 = 1_000.0;
@@ -30,11 +29,11 @@ const WINDOW: Duration = Duration::from_millis(250);
 
 /// The terms of the formula, by their names there.
 #[derive(Default)]
-struct Terms {
+pub struct Terms {
     /// Frames a second, the most in any [`WINDOW`].
-    r: f64,
+    pub r: f64,
     /// Frames of the largest transaction.
-    s: f64,
+    pub s: f64,
     /// Seconds of the longest pass; reading from the page cache what it captures is in L.
     c: f64,
     /// Seconds of the passes before a lock, and of taking it.
@@ -47,7 +46,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn bound(&self) -> f64 {
+    pub fn bound(&self) -> f64 {
         let Terms { r, s, c, p, d, b } = self;
         let l = LOOK_MAX.as_secs_f64();
         (5.0 * T).max(T + r * d) + s + r * (l + c + p) + b * ((T / 4.0).max(r * 0.01) + r * (l + p))
@@ -71,19 +70,19 @@ impl fmt::Display for Terms {
 }
 
 /// Frames in the WAL, from time to time.
-struct Watch {
+pub struct Watch {
     begun: Instant,
     /// When, frames in the WAL, frames written in all.
     samples: Vec<(Duration, u64, u64)>,
 }
 
 impl Watch {
-    fn new() -> Watch {
+    pub fn new() -> Watch {
         Watch { begun: Instant::now(), samples: Vec::new() }
     }
 
     /// Looks at the wal-index, which neither waits nor makes anybody wait.
-    fn look(&mut self, app: &mut App) -> u64 {
+    pub fn look(&mut self, app: &mut App) -> u64 {
         let frames = frames_now(app);
         let (before, written) = self.samples.last().map_or((frames, 0), |(_, frames, all)| (*frames, *all));
         // Fewer than before: the WAL began anew, and what was added before that was not seen.
@@ -92,7 +91,7 @@ impl Watch {
         frames
     }
 
-    fn look_for(&mut self, app: &mut App, time: Duration) {
+    pub fn look_for(&mut self, app: &mut App, time: Duration) {
         let end = self.begun.elapsed() + time;
         while self.begun.elapsed() < end {
             self.look(app);
@@ -100,11 +99,11 @@ impl Watch {
         }
     }
 
-    fn largest(&self) -> u64 {
+    pub fn largest(&self) -> u64 {
         self.samples.iter().map(|(_, frames, _)| *frames).max().expect("there was a look")
     }
 
-    fn fastest(&self) -> f64 {
+    pub fn fastest(&self) -> f64 {
         let mut from = 0;
         let mut fastest = 0_f64;
         for (at, _, written) in &self.samples {
@@ -127,7 +126,7 @@ fn frames_now(app: &mut App) -> u64 {
 }
 
 /// The largest of some transactions on a database that nobody else writes to.
-fn largest_transaction(app: &mut App) -> f64 {
+pub fn largest_transaction(app: &mut App) -> f64 {
     let sizes = (0..40).filter_map(|_| {
         let before = frames_now(app);
         app.tx("look");
@@ -144,7 +143,7 @@ fn field(line: &str, name: &str) -> Option<f64> {
 }
 
 /// What checkpoints took, by the log: copying back, and holding the write lock.
-fn measure_checkpoints(terms: &mut Terms, sidecar: &Sidecar) {
+pub fn measure_checkpoints(terms: &mut Terms, sidecar: &Sidecar) {
     let lines = sidecar.lines();
     let mut checkpoints = 0;
     for line in lines.iter().filter(|line| line.contains(" checkpoint frames=")) {
