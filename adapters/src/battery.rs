@@ -32,6 +32,7 @@ use crate::store::{
 
 mod lists;
 mod reads;
+mod swaps;
 mod writes;
 
 /// How hard to look.
@@ -123,6 +124,10 @@ enum Needs {
     Create,
     /// That `create_if_absent` is *not* claimed.
     NoCreate,
+    /// `swap`.
+    Swap,
+    /// That `swap` is *not* claimed.
+    NoSwap,
     /// `modified`.
     Modified,
 }
@@ -133,6 +138,8 @@ impl Needs {
             Needs::Nothing => true,
             Needs::Create => claims.create_if_absent,
             Needs::NoCreate => !claims.create_if_absent,
+            Needs::Swap => claims.swap,
+            Needs::NoSwap => !claims.swap,
             Needs::Modified => claims.modified,
         }
     }
@@ -155,7 +162,7 @@ pub fn check_names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static Check> {
-    reads::CHECKS.iter().chain(writes::CHECKS).chain(lists::CHECKS)
+    reads::CHECKS.iter().chain(writes::CHECKS).chain(swaps::CHECKS).chain(lists::CHECKS)
 }
 
 /// Runs every check over `store`. Deletes what it put and nothing else: if anything stands below
@@ -174,7 +181,7 @@ pub async fn run(store: &dyn Store, options: &Options) -> Report {
     for check in all() {
         if !check.needs.met_by(claims) {
             // Having to refuse what is not claimed is no capability that could be lacking.
-            if check.needs != Needs::NoCreate {
+            if !matches!(check.needs, Needs::NoCreate | Needs::NoSwap) {
                 note(check.name, Verdict::Unclaimed);
             }
             continue;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::keys::Key;
 use crate::store::{
     BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition,
-    Store, StoreError, StoreErrorKind,
+    Store, StoreError, StoreErrorKind, Version,
 };
 
 /// A store in memory. Clones share the objects; everything is gone with the last of them.
@@ -19,7 +19,18 @@ pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
 }
 
-type Objects = BTreeMap<Key, Arc<[u8]>>;
+#[derive(Debug, Default)]
+struct Objects {
+    by_key: BTreeMap<Key, Object>,
+    /// How many puts there were: numbers each content.
+    puts: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Arc<[u8]>,
+    version: Version,
+}
 
 impl MemoryStore {
     /// An empty store.
@@ -39,12 +50,7 @@ impl Store for MemoryStore {
         condition: PutCondition,
     ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
         let put = MemoryPut { store: self.clone(), key: key.clone(), condition, bytes: Vec::new() };
-        Box::pin(async move {
-            match put.condition {
-                PutCondition::Matches(_) => Err(StoreError::new(StoreErrorKind::Unsupported, key, "")),
-                PutCondition::IfAbsent | PutCondition::Always => Ok(Box::new(put) as Box<dyn PutBody>),
-            }
-        })
+        Box::pin(async move { Ok(Box::new(put) as Box<dyn PutBody>) })
     }
 
     fn get<'a>(
@@ -53,10 +59,10 @@ impl Store for MemoryStore {
         range: ByteRange,
     ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         Box::pin(async move {
-            let Some(object) = self.objects().get(key).cloned() else {
+            let Some(object) = self.objects().by_key.get(key).cloned() else {
                 return Err(StoreError::new(StoreErrorKind::NotFound, key, ""));
             };
-            let (start, end) = range.within(object.len() as u64);
+            let (start, end) = range.within(object.bytes.len() as u64);
             // An object in memory is shorter than memory.
             let get = MemoryGet { object, at: start as usize, end: end as usize };
             Ok(Box::new(get) as Box<dyn GetBody>)
@@ -70,7 +76,7 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         Box::pin(async move {
-            let objects = self.objects();
+            let objects = &self.objects().by_key;
             let from = match start_after {
                 Some(key) if key.as_str() >= prefix => Bound::Excluded(key.as_str()),
                 _ => Bound::Included(prefix),
@@ -78,7 +84,8 @@ impl Store for MemoryStore {
             let mut found = objects
                 .range::<str, _>((from, Bound::Unbounded))
                 .take_while(|(key, _)| key.as_str().starts_with(prefix))
-                .map(|(key, bytes)| ListEntry { key: key.clone(), len: bytes.len() as u64, modified: None });
+                .map(|(key, object)| (key.clone(), object.bytes.len() as u64))
+                .map(|(key, len)| ListEntry { key, len, modified: None });
             let entries = found.by_ref().take(limit.max(1)).collect();
             Ok(ListPage { entries, more: found.next().is_some() })
         })
@@ -86,13 +93,13 @@ impl Store for MemoryStore {
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.objects().remove(key);
+            self.objects().by_key.remove(key);
             Ok(())
         })
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { create_if_absent: true, ..Capabilities::default() }
+        Capabilities { create_if_absent: true, swap: true, modified: false }
     }
 }
 
@@ -113,10 +120,18 @@ impl PutBody for MemoryPut {
     fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             let mut objects = self.store.objects();
-            if self.condition == PutCondition::IfAbsent && objects.contains_key(&self.key) {
+            let there = objects.by_key.get(&self.key).map(|object| &object.version);
+            let holds = match &self.condition {
+                PutCondition::IfAbsent => there.is_none(),
+                PutCondition::Matches(version) => there == Some(version),
+                PutCondition::Always => true,
+            };
+            if !holds {
                 return Err(StoreError::new(StoreErrorKind::AlreadyExists, &self.key, ""));
             }
-            objects.insert(self.key.clone(), self.bytes.into());
+            objects.puts += 1;
+            let version = Version(objects.puts.to_string().into());
+            objects.by_key.insert(self.key.clone(), Object { bytes: self.bytes.into(), version });
             Ok(())
         })
     }
@@ -127,14 +142,18 @@ impl PutBody for MemoryPut {
 }
 
 struct MemoryGet {
-    object: Arc<[u8]>,
+    object: Object,
     at: usize,
     end: usize,
 }
 
 impl GetBody for MemoryGet {
     fn object_len(&self) -> u64 {
-        self.object.len() as u64
+        self.object.bytes.len() as u64
+    }
+
+    fn version(&self) -> Option<Version> {
+        Some(self.object.version.clone())
     }
 
     fn remaining(&self) -> u64 {
@@ -143,7 +162,7 @@ impl GetBody for MemoryGet {
 
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
         let end = self.end.min(self.at.saturating_add(PART_BYTES_MAX));
-        let chunk = self.object[self.at..end].to_vec();
+        let chunk = self.object.bytes[self.at..end].to_vec();
         self.at = end;
         Box::pin(async move { Ok((!chunk.is_empty()).then_some(chunk)) })
     }

@@ -6,6 +6,8 @@ mod problem;
 mod service;
 pub mod settings;
 mod store;
+mod uploads;
+mod webdav;
 mod wire;
 
 use std::io;

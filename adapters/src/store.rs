@@ -19,7 +19,7 @@
 //! - **A completed delete may yet be undone** by a crash or a lagging replica; the object then
 //!   reappears whole. Callers plan from listings, not from memory.
 //!
-//! Stores do not retry, wait, back off or clean up unasked. Deadlines are the caller's: it drops
+//! Stores do not retry, wait, back off or clean up unasked ([`Store::drop_unfinished`]). Deadlines are the caller's: it drops
 //! the future. A dropped `commit` has an unknown fate, like an ambiguous one.
 
 use std::fmt;
@@ -87,6 +87,21 @@ pub trait Store: Send + Sync {
 
     /// What the store can promise; the same each time.
     fn capabilities(&self) -> Capabilities;
+
+    /// Gives up puts that were begun longer than `older_than` ago by the store's own clock and
+    /// never ended, below `prefix` as in [`Store::list`], and says how many. They are invisible
+    /// and take room: what a process that was killed leaves behind. A put that is still under way
+    /// somewhere is lost with them, so `older_than` must exceed what any put takes.
+    ///
+    /// A store that leaves nothing of the kind, or clears it away itself, has nothing to do here.
+    fn drop_unfinished<'a>(
+        &'a self,
+        prefix: &'a str,
+        older_than: Duration,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        let _ = (prefix, older_than);
+        Box::pin(async { Ok(0) })
+    }
 }
 
 /// An object being written. Dropping it without [`PutBody::commit`] leaves nothing visible; what

@@ -162,7 +162,7 @@ impl Words {
     }
 }
 
-fn parse_date(date: &str) -> Option<Timestamp> {
+pub(super) fn parse_date(date: &str) -> Option<Timestamp> {
     let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(date).ok()?;
     Some(zoned.timestamp())
 }
@@ -218,7 +218,7 @@ fn no_answer(failure: Failure, operation: &str, effect: Effect, subject: impl fm
 fn kind(refusal: &Refusal, dialect: Dialect, effect: Effect, operation: &str) -> Kind {
     let commit = effect != Effect::None;
     let reads = operation.starts_with("Get") || operation.starts_with("Head");
-    match kind_of_code(refusal, effect) {
+    match kind_of_code(refusal, effect, operation) {
         // What was to be read has been replaced since it was looked at.
         Some(Kind::AlreadyExists) if reads => return Kind::Retry,
         Some(kind) => return kind,
@@ -238,7 +238,8 @@ fn kind(refusal: &Refusal, dialect: Dialect, effect: Effect, operation: &str) ->
             _ => Kind::Misconfigured,
         },
         404 | 410 => Kind::NotFound,
-        408 | 425 | 429 => Kind::Retry,
+        408 | 423 | 425 | 429 => Kind::Retry,
+        405 | 413 | 414 => Kind::Unsupported,
         409 if dialect == Dialect::WebDav => Kind::Retry,
         409 => Kind::Conflict,
         412 if reads => Kind::Retry,
@@ -254,7 +255,7 @@ fn kind(refusal: &Refusal, dialect: Dialect, effect: Effect, operation: &str) ->
 }
 
 /// What codes say more exactly than statuses.
-fn kind_of_code(refusal: &Refusal, effect: Effect) -> Option<Kind> {
+fn kind_of_code(refusal: &Refusal, effect: Effect, operation: &str) -> Option<Kind> {
     let commit = effect != Effect::None;
     let code = refusal.code.as_str();
     Some(match code {
@@ -286,6 +287,7 @@ fn kind_of_code(refusal: &Refusal, effect: Effect) -> Option<Kind> {
         "EntityTooLarge" | "RequestBodyTooLarge" | "MaxBlobSizeExceeded" => Kind::Unsupported,
         // Parts are gone, as after another's clean-up; or a proxy has sent the commit twice.
         "NoSuchUpload" | "InvalidPart" | "InvalidBlockList" if commit => Kind::Ambiguous,
+        "NoSuchUpload" if operation == "AbortMultipartUpload" => Kind::NotFound,
         "NoSuchUpload" => Kind::Retry,
         "InternalError" | "ServiceUnavailable" if !commit => Kind::Retry,
         _ if code.contains("QuotaExceeded")

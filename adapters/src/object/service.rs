@@ -13,6 +13,7 @@ use super::credentials::{Keyring, Ours, profile_region};
 use super::http::{Http, Route};
 use super::problem::Dialect;
 use super::settings::{Azure, Gcs, S3, ServerEncryption, Service, Settings, WebDav};
+use super::webdav::Dav;
 use super::wire::Server;
 use crate::store::{Capabilities, PutCondition, StoreError, StoreErrorKind};
 
@@ -34,6 +35,8 @@ pub(super) struct Place {
     pub(super) name: String,
     /// Where multipart uploads are listed, by S3.
     pub(super) bucket_url: Option<String>,
+    /// What WebDAV needs beside opendal's service.
+    pub(super) dav: Option<Arc<Dav>>,
 }
 
 impl Place {
@@ -138,6 +141,7 @@ fn open_s3(s3: &S3, root: &str, http: &Arc<Http>, route: Route) -> Result<Place,
         concurrency: s3.concurrency.map_or(CONCURRENCY, |n| n.max(1) as usize),
         name: format!("bucket {}", s3.bucket),
         bucket_url: Some(bucket_url),
+        dav: None,
     })
 }
 
@@ -178,6 +182,7 @@ fn open_azure(azure: &Azure, root: &str, http: &Arc<Http>, route: Route) -> Resu
         concurrency: CONCURRENCY,
         name: format!("container {}", azure.container),
         bucket_url: None,
+        dav: None,
     })
 }
 
@@ -207,11 +212,12 @@ fn open_gcs(gcs: &Gcs, root: &str, http: &Arc<Http>, route: Route) -> Result<Pla
         concurrency: CONCURRENCY,
         name: format!("bucket {}", gcs.bucket),
         bucket_url: None,
+        dav: None,
     })
 }
 
 fn open_webdav(webdav: &WebDav, root: &str, http: &Arc<Http>, route: Route) -> Result<Place, String> {
-    let mut builder = services::Webdav::default().root(root).endpoint(&webdav.url);
+    let mut builder = services::Webdav::default().root(root).endpoint(webdav.url.trim_end_matches('/'));
     if let Some(username) = &webdav.username {
         builder = builder.username(username);
     }
@@ -227,5 +233,6 @@ fn open_webdav(webdav: &WebDav, root: &str, http: &Arc<Http>, route: Route) -> R
         concurrency: 1,
         name: webdav.url.clone(),
         bucket_url: None,
+        dav: Some(Arc::new(Dav::new(webdav, root)?)),
     })
 }

@@ -9,25 +9,28 @@ mod put;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opendal::raw::{BoxedStaticFuture, OpDelete};
 use opendal::{Execute, Executor, HttpTransporter, OperationContext};
 
 use super::problem::{Effect, one_line};
 use super::service::Place;
+use super::uploads;
 use super::wire::Wire;
 use crate::keys::Key;
 use crate::store::{
     BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError,
     StoreErrorKind,
 };
-use list::Resumed;
+use list::Listing;
+pub(super) use list::Resumed;
 
 /// A store on a server.
 pub(super) struct ObjectStore {
     place: Arc<Place>,
     executor: Arc<smol::Executor<'static>>,
-    resumed: Resumed,
+    resumed: Resumed<Listing>,
 }
 
 impl ObjectStore {
@@ -35,7 +38,11 @@ impl ObjectStore {
         ObjectStore { place: Arc::new(place), executor, resumed: Resumed::default() }
     }
 
-    fn call(&self) -> Call {
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn call(&self) -> Call {
         let wire = Wire::new(&self.place.server);
         let executor = Executor::with(Tasks(Arc::clone(&self.executor)));
         let context = OperationContext::from_parts(HttpTransporter::new(wire.clone()), executor);
@@ -53,15 +60,15 @@ impl Execute for Tasks {
 }
 
 /// One call of the store, to its end.
-struct Call {
-    place: Arc<Place>,
-    wire: Wire,
-    context: OperationContext,
+pub(super) struct Call {
+    pub(super) place: Arc<Place>,
+    pub(super) wire: Wire,
+    pub(super) context: OperationContext,
 }
 
 impl Call {
     /// The error of a call that makes nothing visible.
-    fn error(&self, error: opendal::Error, subject: impl fmt::Display) -> StoreError {
+    pub(super) fn error(&self, error: opendal::Error, subject: impl fmt::Display) -> StoreError {
         self.error_of(error, Effect::None, subject)
     }
 
@@ -101,7 +108,12 @@ impl Store for ObjectStore {
         key: &'a Key,
         condition: PutCondition,
     ) -> BoxFuture<'a, Result<Box<dyn PutBody>, StoreError>> {
-        Box::pin(async move { self.begin(key, condition) })
+        Box::pin(async move {
+            match &self.place.dav {
+                Some(dav) => self.begin_in(dav, key, condition),
+                None => self.begin(key, condition),
+            }
+        })
     }
 
     fn get<'a>(
@@ -118,11 +130,19 @@ impl Store for ObjectStore {
         start_after: Option<&'a Key>,
         limit: usize,
     ) -> BoxFuture<'a, Result<ListPage, StoreError>> {
-        Box::pin(async move { self.page(prefix, start_after, limit.max(1)).await })
+        Box::pin(async move {
+            match &self.place.dav {
+                Some(dav) => self.walk_page(dav, prefix, start_after, limit.max(1)).await,
+                None => self.page(prefix, start_after, limit.max(1)).await,
+            }
+        })
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
+            if let Some(dav) = &self.place.dav {
+                return self.delete_from(dav, key).await;
+            }
             let call = self.call();
             let deleted = async {
                 let mut deleter = self.place.service.delete_dyn(&call.context)?;
@@ -138,5 +158,22 @@ impl Store for ObjectStore {
 
     fn capabilities(&self) -> Capabilities {
         self.place.capabilities
+    }
+
+    fn drop_unfinished<'a>(
+        &'a self,
+        prefix: &'a str,
+        older_than: Duration,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            if let Some(dav) = &self.place.dav {
+                return self.drop_temporaries(dav, prefix, older_than).await;
+            }
+            let Some(bucket_url) = &self.place.bucket_url else { return Ok(0) };
+            // opendal's root begins and ends with a slash; keys begin with none.
+            let root = self.place.service.info_dyn().root();
+            let prefix = format!("{}{prefix}", root.trim_start_matches('/'));
+            uploads::drop_unfinished(&self.place, bucket_url, &prefix, older_than).await
+        })
     }
 }

@@ -7,7 +7,7 @@ use driftless_adapters::keys::Key;
 use driftless_adapters::memory::MemoryStore;
 use driftless_adapters::store::{
     BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PART_BYTES_MAX, PutBody, PutCondition, Store,
-    StoreError, StoreErrorKind,
+    StoreError, StoreErrorKind, Version,
 };
 use futures_lite::future::yield_now;
 
@@ -55,6 +55,12 @@ pub enum Defect {
     OrdersByName,
     PrefixIsDirectory,
     ClaimsModified,
+    TellsNoVersion,
+    IgnoresVersion,
+    SwapsNothing,
+    SwapsLargeAlways,
+    ComparesBeforeCommitting,
+    AcceptsUnclaimedSwap,
 }
 
 use Defect as D;
@@ -72,7 +78,7 @@ impl Broken {
     pub fn new(defect: Defect) -> Broken {
         let claims = Capabilities {
             create_if_absent: defect != D::AcceptsUnclaimed,
-            swap: false,
+            swap: defect != D::AcceptsUnclaimedSwap,
             modified: defect == D::ClaimsModified,
         };
         Broken { inner: MemoryStore::new(), defect, claims, staging: Arc::default(), deleted: Arc::default() }
@@ -84,13 +90,13 @@ impl Broken {
         Broken { claims, ..Broken::new(D::None) }
     }
 
-    async fn read(&self, key: &Key, range: ByteRange) -> Result<(u64, Vec<u8>), StoreError> {
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<(u64, Vec<u8>, Option<Version>), StoreError> {
         let mut body = self.inner.get(key, range).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await? {
             bytes.extend(chunk);
         }
-        Ok((body.object_len(), bytes))
+        Ok((body.object_len(), bytes, body.version()))
     }
 
     async fn store(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<(), StoreError> {
@@ -134,6 +140,12 @@ impl Store for Broken {
                 }
                 how = PutCondition::Always;
             }
+            if matches!(how, PutCondition::Matches(_)) && !self.claims.swap {
+                if self.defect != D::AcceptsUnclaimedSwap {
+                    return Err(StoreError::new(StoreErrorKind::Unsupported, key, ""));
+                }
+                how = PutCondition::Always;
+            }
             if self.defect == D::ChecksAtBegin && how == PutCondition::IfAbsent {
                 if self.exists(key).await {
                     return Err(StoreError::new(StoreErrorKind::AlreadyExists, key, ""));
@@ -156,13 +168,14 @@ impl Store for Broken {
         range: ByteRange,
     ) -> BoxFuture<'a, Result<Box<dyn GetBody>, StoreError>> {
         Box::pin(async move {
-            let (mut object_len, mut bytes) = match self.read(key, self.distort_range(range)).await {
-                Err(_) if self.defect == D::AbsentIsEmpty => (0, Vec::new()),
-                Err(e) if self.defect == D::AbsentIsRetry => {
-                    return Err(StoreError { kind: StoreErrorKind::Retry, ..e });
-                }
-                read => read?,
-            };
+            let (mut object_len, mut bytes, mut version) =
+                match self.read(key, self.distort_range(range)).await {
+                    Err(_) if self.defect == D::AbsentIsEmpty => (0, Vec::new(), None),
+                    Err(e) if self.defect == D::AbsentIsRetry => {
+                        return Err(StoreError { kind: StoreErrorKind::Retry, ..e });
+                    }
+                    read => read?,
+                };
             if self.defect == D::RefusesRangePastEnd
                 && matches!(range, ByteRange::From { offset, .. } if offset > 0 && offset >= object_len)
             {
@@ -174,11 +187,14 @@ impl Store for Broken {
             if let (D::FlipsFirstByte, Some(byte)) = (self.defect, bytes.first_mut()) {
                 *byte ^= 1;
             }
+            if self.defect == D::TellsNoVersion {
+                version = None;
+            }
             let remaining = bytes.len() as u64;
             if self.defect == D::EndsBodyEarly && bytes.len() > 500 {
                 bytes.pop();
             }
-            let body = BrokenGet { defect: self.defect, object_len, remaining, bytes, at: 0 };
+            let body = BrokenGet { defect: self.defect, object_len, remaining, version, bytes, at: 0 };
             Ok(Box::new(body) as Box<dyn GetBody>)
         })
     }
@@ -267,6 +283,7 @@ impl BrokenPut {
             bytes = std::mem::take(&mut *store.staging.lock().unwrap());
         }
         let exists = store.exists(key).await;
+        let swaps = matches!(self.how, PutCondition::Matches(_));
         match defect {
             D::LosesEmptyObjects if bytes.is_empty() => return Ok(()),
             D::AlwaysKeepsFirst if exists && self.how == PutCondition::Always => return Ok(()),
@@ -281,6 +298,16 @@ impl BrokenPut {
             D::ChecksBeforeCommitting if !exists => {
                 yield_now().await;
                 self.how = PutCondition::Always;
+            }
+            D::IgnoresVersion if swaps && exists => self.how = PutCondition::Always,
+            D::SwapsNothing if swaps && !exists => self.how = PutCondition::Always,
+            D::SwapsLargeAlways if swaps && bytes.len() > PART_BYTES_MAX => self.how = PutCondition::Always,
+            D::ComparesBeforeCommitting if swaps => {
+                let (_, _, there) = store.read(key, ByteRange::ALL).await?;
+                if there.map(PutCondition::Matches) == Some(self.how.clone()) {
+                    yield_now().await;
+                    self.how = PutCondition::Always;
+                }
             }
             _ => {}
         }
@@ -342,6 +369,7 @@ struct BrokenGet {
     defect: Defect,
     object_len: u64,
     remaining: u64,
+    version: Option<Version>,
     bytes: Vec<u8>,
     at: usize,
 }
@@ -356,6 +384,10 @@ impl GetBody for BrokenGet {
             D::MiscountsRemaining => self.bytes.len() as u64,
             _ => self.remaining,
         }
+    }
+
+    fn version(&self) -> Option<Version> {
+        self.version.clone()
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {

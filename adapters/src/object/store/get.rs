@@ -9,7 +9,7 @@ use opendal::{BytesRange, options};
 
 use super::{Call, ObjectStore};
 use crate::keys::Key;
-use crate::object::problem::{Dialect, What};
+use crate::object::problem::{Dialect, Problem, What};
 use crate::store::{BoxFuture, ByteRange, GetBody, PART_BYTES_MAX, StoreError, StoreErrorKind, Version};
 
 impl ObjectStore {
@@ -44,8 +44,27 @@ impl ObjectStore {
         let call = self.call();
         let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
         let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
-        let version = call.wire.notes().head.as_ref().and_then(|(_, headers)| call.version(headers));
-        Ok((stat.content_length(), version))
+        if stat.is_dir() {
+            return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
+        }
+        let version = match self.place.dialect {
+            Dialect::S3 | Dialect::Azure => stat.etag(),
+            Dialect::Gcs => stat.version(),
+            Dialect::WebDav => None,
+        };
+        Ok((stat.content_length(), version.map(|text| Version(text.into()))))
+    }
+
+    /// Whether a WebDAV server answered with a page about a collection. Such a page has neither
+    /// date nor tag; so files, which do, cost no second request.
+    async fn is_index(&self, headers: &HeaderMap, key: &Key) -> Result<bool, StoreError> {
+        if headers.contains_key(header::LAST_MODIFIED) || headers.contains_key(header::ETAG) {
+            return Ok(false);
+        }
+        let call = self.call();
+        let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
+        let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
+        Ok(stat.is_dir())
     }
 
     async fn fetch(
@@ -65,7 +84,7 @@ impl ObjectStore {
         };
         let stream = match opened.await {
             Ok((_, stream)) => stream,
-            Err(error) => match call.past_the_end() {
+            Err(error) => match call.past_the_end(range) {
                 Some(Some(object_len)) => return Ok(Box::new(Got::nothing(call, key, object_len, None))),
                 Some(None) => {
                     let (object_len, version) = self.look(key).await?;
@@ -76,6 +95,9 @@ impl ObjectStore {
         };
         let head = call.wire.notes().head.take();
         let (status, headers) = head.expect("a body has a head");
+        if self.place.dialect == Dialect::WebDav && self.is_index(&headers, key).await? {
+            return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
+        }
         let (sent, object_len) = call.span(status, &headers, key)?;
         let (start, end) = range.within(object_len);
         let usable = sent.0 <= start && end <= sent.1;
@@ -129,15 +151,23 @@ impl Call {
 
     /// Whether the server said that the range begins past the object's end; and if so, its
     /// length, where the server named it.
-    fn past_the_end(&self) -> Option<Option<u64>> {
+    fn past_the_end(&self, range: ByteRange) -> Option<Option<u64>> {
         let mut notes = self.wire.notes();
-        match &notes.problem.as_ref()?.what {
-            What::Refused(refusal) if refusal.status == 416 => {
+        match &notes.problem {
+            Some(Problem { what: What::Refused(refusal), .. }) if refusal.status == 416 => {
                 let object_len = refusal.object_len;
                 notes.problem = None;
                 Some(object_len)
             }
-            _ => None,
+            Some(_) => None,
+            // azurite answers a range at the very end with 206 and a last byte before the first.
+            None => {
+                let (_, headers) = notes.head.as_ref()?;
+                let (_, len) = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?;
+                let object_len = len.parse().ok()?;
+                let (start, end) = range.within(object_len);
+                (start == end).then_some(Some(object_len))
+            }
         }
     }
 }

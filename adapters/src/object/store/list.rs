@@ -17,37 +17,44 @@ const PAGE_MAX: usize = 999;
 /// How long an unfinished listing may be gone on with.
 const RESUME: Duration = Duration::from_secs(30);
 
-/// A listing that Azure can only go on with by itself: it knows no key to start after.
-#[derive(Default)]
-pub(super) struct Resumed(Mutex<Option<Unfinished>>);
+/// A list that was left off in the middle, for the page that is asked for next. Azure goes on by
+/// its own marks only: it knows no key to start after.
+pub(in crate::object) struct Resumed<T>(Mutex<Option<Unfinished<T>>>);
 
-struct Unfinished {
+struct Unfinished<T> {
     prefix: String,
     after: Key,
     /// The entry after that, read already.
     next: ListEntry,
-    listing: Listing,
+    rest: T,
     since: Instant,
 }
 
-impl Resumed {
-    fn take(&self, prefix: &str, after: Option<&Key>) -> Option<(Listing, ListEntry)> {
+impl<T> Default for Resumed<T> {
+    fn default() -> Resumed<T> {
+        Resumed(Mutex::new(None))
+    }
+}
+
+impl<T> Resumed<T> {
+    pub(in crate::object) fn take(&self, prefix: &str, after: Option<&Key>) -> Option<(T, ListEntry)> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |kept: &Unfinished| {
+        let fits = |kept: &Unfinished<T>| {
             kept.prefix == prefix && Some(&kept.after) == after && kept.since.elapsed() < RESUME
         };
         let kept = slot.take_if(|kept| fits(kept))?;
-        Some((kept.listing, kept.next))
+        Some((kept.rest, kept.next))
     }
 
-    fn keep(&self, prefix: &str, after: Key, next: ListEntry, listing: Listing) {
+    pub(in crate::object) fn keep(&self, prefix: &str, after: Key, next: ListEntry, rest: T) {
         let prefix = prefix.to_owned();
-        let kept = Unfinished { prefix, after, next, listing, since: Instant::now() };
+        let kept = Unfinished { prefix, after, next, rest, since: Instant::now() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 }
 
-struct Listing {
+/// A list under way.
+pub(super) struct Listing {
     call: Call,
     lister: oio::Lister,
 }
