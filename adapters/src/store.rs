@@ -73,18 +73,6 @@ pub trait Store: Send + Sync {
     /// Removes an object; succeeds where there is none.
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Removes what puts under `prefix` that were never finished have left invisibly, where that is
-    /// older than `older_than` by the store's own clock, and says how many. Stores that keep
-    /// nothing of them have nothing to do.
-    fn drop_unfinished<'a>(
-        &'a self,
-        prefix: &'a str,
-        older_than: Duration,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        let _ = (prefix, older_than);
-        Box::pin(async { Ok(0) })
-    }
-
     /// What the store can promise; the same each time.
     fn capabilities(&self) -> Capabilities;
 

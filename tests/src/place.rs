@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,9 @@ pub trait Place {
 
     /// First and last TXID of the files of a level, in order.
     fn ltx_files(&self, level: u32) -> Vec<(u64, u64)>;
+
+    /// All files of all levels, with their content.
+    fn snapshot(&self) -> BTreeMap<String, Vec<u8>>;
 
     /// The same place, owned.
     fn to_box(&self) -> Box<dyn Place>;
@@ -52,6 +56,19 @@ impl Place for Path {
         daemon::ltx_files(self, level)
     }
 
+    fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut all = BTreeMap::new();
+        let levels = fs::read_dir(self.join("ltx")).into_iter().flatten().flatten();
+        for entry in levels.flat_map(|level| fs::read_dir(level.path()).into_iter().flatten().flatten()) {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "ltx") {
+                let content = fs::read(&path).expect("nothing deletes files here");
+                all.insert(path.to_string_lossy().into_owned(), content);
+            }
+        }
+        all
+    }
+
     fn to_box(&self) -> Box<dyn Place> {
         Box::new(self.to_path_buf())
     }
@@ -68,6 +85,10 @@ impl Place for PathBuf {
 
     fn ltx_files(&self, level: u32) -> Vec<(u64, u64)> {
         self.as_path().ltx_files(level)
+    }
+
+    fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
+        self.as_path().snapshot()
     }
 
     fn to_box(&self) -> Box<dyn Place> {
@@ -195,13 +216,6 @@ impl Remote {
         &*self.objects
     }
 
-    /// All objects below the place, with their content.
-    pub fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut all = self.objects.snapshot();
-        all.retain(|name, _| name.starts_with(&self.root));
-        all
-    }
-
     /// The name of a file of one level in the store.
     pub fn key(&self, level: u32, min: u64, max: u64) -> String {
         format!("{}{min:016x}-{max:016x}.ltx", self.level(level))
@@ -212,13 +226,6 @@ impl Remote {
             Levels::Hex => format!("{}{level:04x}/", self.root),
             Levels::Ltx => format!("{}ltx/{level}/", self.root),
         }
-    }
-
-    /// Puts a file of level 0 under further TXIDs as if each had been written there: copies whose
-    /// content nobody has read yet.
-    pub fn copy_level0(&self, from: u64, to: impl Iterator<Item = u64>) {
-        let bytes = self.objects.get(&self.key(0, from, from)).expect("it was replicated");
-        to.for_each(|txid| self.objects.put(&self.key(0, txid, txid), &bytes));
     }
 }
 
@@ -246,6 +253,13 @@ impl Place for Remote {
             names.filter_map(|name| ltx_range(name.strip_prefix(folder.as_str())?)).collect();
         ranges.sort_unstable();
         ranges
+    }
+
+    fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
+        let names = self.objects.list().into_keys();
+        let files = names.filter(|name| name.starts_with(&self.root) && name.ends_with(".ltx"));
+        let content = |name: &String| self.objects.get(name).expect("nothing deletes objects here");
+        files.map(|name| (name.clone(), content(&name))).collect()
     }
 
     fn to_box(&self) -> Box<dyn Place> {

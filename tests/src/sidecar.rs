@@ -353,11 +353,7 @@ pub fn reported(line: &str) -> Option<u64> {
 ///
 /// # Errors
 /// What the command said.
-pub fn restore(
-    replica: &(impl Place + ?Sized),
-    txid: Option<u64>,
-    output: &Path,
-) -> Result<(), String> {
+pub fn restore(replica: &(impl Place + ?Sized), txid: Option<u64>, output: &Path) -> Result<(), String> {
     let mut command = Command::new(driftless());
     command.args(["restore", "-o"]).arg(output);
     if let Some(txid) = txid {
@@ -382,7 +378,8 @@ pub fn restore_checked(
 ) -> Result<Seen, String> {
     let _ = fs::remove_file(output);
     restore(replica, txid, output)?;
-    check_copy(output, keep).map_err(|error| format!("{}: txid {txid:?}: {error}", replica.argument().display()))
+    check_copy(output, keep)
+        .map_err(|error| format!("{}: txid {txid:?}: {error}", replica.argument().display()))
 }
 
 /// Compares the latest restore with the source, byte for byte. The application must have ended

@@ -38,6 +38,8 @@ struct Row {
     hint: Option<String>,
     last_error: Option<String>,
     warning: Option<String>,
+    /// What the start-up probe found out about the store; null while no process has asked it.
+    store: Option<Value>,
 }
 
 /// A database to look at, and its replica if that is known.
@@ -137,6 +139,7 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
     row.warning = text("warning");
+    row.store = entry.get("store").filter(|store| store.is_object()).cloned();
     row
 }
 
@@ -226,7 +229,9 @@ fn print(rows: &[Row], out: &mut Out) {
     }
     out.table(&table);
     for row in rows {
+        let store = row.store.as_ref().and_then(store_in_words);
         let facts = [
+            ("store", &store),
             ("waiting", &row.waiting),
             ("last error", &row.last_error),
             ("hint", &row.hint),
@@ -240,10 +245,36 @@ fn print(rows: &[Row], out: &mut Out) {
     }
 }
 
+/// What a person should know of a store: the promises that it does not keep.
+fn store_in_words(store: &Value) -> Option<String> {
+    let promises =
+        [("create_if_absent", "create-if-absent"), ("swap", "compare-and-swap"), ("remove", "deletes")];
+    let broken: Vec<String> = promises
+        .iter()
+        .filter_map(|(name, promise)| match store[*name].as_str() {
+            Some(word @ ("ignored" | "unsupported" | "denied")) => Some(format!("{promise} {word}")),
+            _ => None,
+        })
+        .collect();
+    (!broken.is_empty()).then(|| broken.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn promises_that_a_store_does_not_keep_are_told() {
+        let words = |create: &str, swap: &str, remove: &str| {
+            store_in_words(&json!({ "create_if_absent": create, "swap": swap, "remove": remove }))
+        };
+        assert_eq!(words("holds", "unknown", "holds"), None);
+        assert_eq!(
+            words("ignored", "unsupported", "denied").as_deref(),
+            Some("create-if-absent ignored, compare-and-swap unsupported, deletes denied")
+        );
+    }
 
     #[test]
     fn a_running_process_is_believed() {

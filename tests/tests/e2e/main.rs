@@ -14,4 +14,5 @@ mod rivals;
 mod servers;
 mod side_by_side;
 mod status;
+mod stores;
 mod trouble;

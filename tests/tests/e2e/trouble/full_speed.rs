@@ -31,9 +31,9 @@ const WINDOW: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub struct Terms {
     /// Frames a second, the most in any [`WINDOW`].
-    pub r: f64,
+    r: f64,
     /// Frames of the largest transaction.
-    pub s: f64,
+    s: f64,
     /// Seconds of the longest pass; reading from the page cache what it captures is in L.
     c: f64,
     /// Seconds of the passes before a lock, and of taking it.
@@ -46,6 +46,15 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// What they were in a run that is over: the application writes no more, and its connection
+    /// `look` is open.
+    pub fn measure(watch: &Watch, app: &mut App, sidecar: &Sidecar) -> Terms {
+        let mut terms = Terms { r: watch.fastest(), s: largest_transaction(app), ..Terms::default() };
+        measure_checkpoints(&mut terms, sidecar);
+        terms
+    }
+
+    /// Frames that the WAL may hold.
     pub fn bound(&self) -> f64 {
         let Terms { r, s, c, p, d, b } = self;
         let l = LOOK_MAX.as_secs_f64();
@@ -77,6 +86,7 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Nothing was seen yet.
     pub fn new() -> Watch {
         Watch { begun: Instant::now(), samples: Vec::new() }
     }
@@ -91,6 +101,7 @@ impl Watch {
         frames
     }
 
+    /// Looks every 10 ms.
     pub fn look_for(&mut self, app: &mut App, time: Duration) {
         let end = self.begun.elapsed() + time;
         while self.begun.elapsed() < end {
@@ -99,11 +110,12 @@ impl Watch {
         }
     }
 
+    /// The most frames that were seen.
     pub fn largest(&self) -> u64 {
         self.samples.iter().map(|(_, frames, _)| *frames).max().expect("there was a look")
     }
 
-    pub fn fastest(&self) -> f64 {
+    fn fastest(&self) -> f64 {
         let mut from = 0;
         let mut fastest = 0_f64;
         for (at, _, written) in &self.samples {
@@ -126,7 +138,7 @@ fn frames_now(app: &mut App) -> u64 {
 }
 
 /// The largest of some transactions on a database that nobody else writes to.
-pub fn largest_transaction(app: &mut App) -> f64 {
+fn largest_transaction(app: &mut App) -> f64 {
     let sizes = (0..40).filter_map(|_| {
         let before = frames_now(app);
         app.tx("look");
@@ -143,7 +155,7 @@ fn field(line: &str, name: &str) -> Option<f64> {
 }
 
 /// What checkpoints took, by the log: copying back, and holding the write lock.
-pub fn measure_checkpoints(terms: &mut Terms, sidecar: &Sidecar) {
+fn measure_checkpoints(terms: &mut Terms, sidecar: &Sidecar) {
     let lines = sidecar.lines();
     let mut checkpoints = 0;
     for line in lines.iter().filter(|line| line.contains(" checkpoint frames=")) {
@@ -188,8 +200,7 @@ fn the_wal_keeps_its_bound_at_full_speed_while_the_store_is_late_and_then_away()
     away.bring_back();
     app.stop_writer();
     recovers(&sidecar);
-    let mut terms = Terms { r: watch.fastest(), s: largest_transaction(&mut app), ..Terms::default() };
-    measure_checkpoints(&mut terms, &sidecar);
+    let terms = Terms::measure(&watch, &mut app, &sidecar);
     drop(app);
     scene.ends_well(sidecar);
 
@@ -226,8 +237,7 @@ fn the_wal_keeps_its_bound_while_a_base_takes_long() {
     faults.heal();
     app.stop_writer();
     recovers(&sidecar);
-    let mut terms = Terms { r: watch.fastest(), s: largest_transaction(&mut app), ..Terms::default() };
-    measure_checkpoints(&mut terms, &sidecar);
+    let terms = Terms::measure(&watch, &mut app, &sidecar);
     drop(app);
     let again = sidecar.count("writing the whole database");
     scene.ends_well(sidecar);
