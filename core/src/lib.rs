@@ -17,9 +17,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod application;
 mod bytes;
 pub mod checksum;
 pub mod engine;
+pub mod health;
 pub mod ids;
 pub mod job;
 pub mod ltx;

@@ -421,6 +421,19 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Why it has not ended well.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Exit::Done => None,
+            Exit::Failed { error, .. }
+            | Exit::Misconfigured { error, .. }
+            | Exit::NothingToRestore { error, .. }
+            | Exit::Corrupt { error, .. }
+            | Exit::Fenced { error, .. }
+            | Exit::Unreplicated { error, .. } => Some(error),
+        }
+    }
+
     /// The process exit code (`docs/OPERATING.md` has the table).
     pub fn code(&self) -> u8 {
         match self {

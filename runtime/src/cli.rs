@@ -7,21 +7,28 @@
 //! be piped.
 
 pub mod args;
+mod check;
 pub mod commands;
 mod databases;
 pub mod error;
 pub mod integrity;
 mod lag;
+mod list;
 mod logging;
 mod ltx;
 pub mod output;
 mod progress;
+mod register;
+mod remote;
 mod replicate;
+mod reset;
 pub mod restore;
 mod segments;
+mod start;
 mod status;
 pub mod suggest;
-mod target;
+mod sync;
+pub(crate) mod target;
 mod verify;
 mod version;
 
@@ -71,9 +78,18 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "replicate" => replicate::run(&args),
         "restore" => restore::run(&args, &mut out),
         "status" => status::run(&args, &mut out),
+        "list" => list::list(&args, &mut out),
+        "info" => list::info(&args, &mut out),
+        "sync" => sync::run(&args, &mut out),
+        "register" => register::register(&args, &mut out),
+        "unregister" => register::unregister(&args, &mut out),
+        "start" => start::start(&args, &mut out),
+        "stop" => start::stop(&args, &mut out),
+        "reset" => reset::run(&args, &mut out),
         "ltx" => ltx::run(&args, &mut out),
         "verify" => verify::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
+        "check" => check::run(&args, &mut out),
         "demo" => crate::demo::run(&args, &mut out),
         "version" => {
             version::run(&args, &mut out);
@@ -98,11 +114,13 @@ fn help(args: &Args, out: &mut Out) -> Result<(), CliError> {
 
 /// Litestream's other commands are known by name.
 fn unknown_command(name: &str) -> CliError {
-    const LATER: [&str; 9] =
-        ["info", "list", "register", "unregister", "reset", "start", "stop", "sync", "mcp"];
-    if LATER.contains(&name) {
+    if name == "mcp" {
         return CliError::usage(format!("{name} is not in this release"))
             .hint("driftless help lists what is");
+    }
+    if name == "wal" {
+        return CliError::usage("wal is not in this release")
+            .hint("its name is driftless ltx since litestream 0.5");
     }
     let hint = match suggest::nearest(name, COMMANDS.iter().map(|command| command.name)) {
         Some(near) => format!("did you mean driftless {near}?"),

@@ -36,6 +36,8 @@ pub struct Config {
     pub path: PathBuf,
     /// The databases, in the order of the file.
     pub databases: Vec<Database>,
+    /// Settings of databases that the file does not name.
+    pub engine: engine::Config,
     /// What to log and where.
     pub logging: Logging,
     /// Where local records are kept, if the file says so.
@@ -149,7 +151,15 @@ impl Config {
         };
         let expanded = expand_env.then(|| expand::expand(text, &lookup, &mut warnings));
         let node = yaml::parse(expanded.as_deref().unwrap_or(text))?;
-        read::config(&node, warnings, env)
+        // A variable that stands for nothing is often the reason why something is missing.
+        let missing = warnings.first().cloned();
+        read::config(&node, warnings, env).map_err(|error| match missing {
+            None => error,
+            Some(missing) => {
+                let hint = error.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; "));
+                error.hint(format!("{hint}{missing}"))
+            }
+        })
     }
 
     /// The database of a path, which need not be written the same way.

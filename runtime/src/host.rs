@@ -1,15 +1,19 @@
-//! The process: its databases, their watches, its signals, its control socket.
+//! The process: its databases, their watches, its control socket.
 //!
 //! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
 //! configuration, the control socket, a configuration that is read again) goes through
 //! `Host::add`, which refuses a file or a replica that is taken ([`twins`]), and ends it by
 //! telling its engine to finish and waiting until nothing of it is left ([`running`]).
 
-mod changes;
+pub(crate) mod changes;
 pub(crate) mod databases;
+mod plan;
 mod probes;
+mod registrations;
+mod reload;
+pub(crate) mod requests;
+mod restoring;
 mod running;
-mod signals;
 pub(crate) mod twins;
 mod watching;
 
@@ -26,11 +30,12 @@ use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
 use driftless_core::engine::Config;
-use driftless_core::ids::Mono;
+use driftless_core::ids::{Mono, Now};
 use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
+use crate::clock;
 use crate::config::Replica;
 use crate::control;
 use crate::driver::{Driver, Ports};
@@ -38,11 +43,19 @@ use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+use crate::service::heartbeat::{self, Heartbeat};
+use crate::service::notify::{self, Notifier};
+use crate::service::signals::Signals;
+use crate::service::{Ended, Service};
 
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
 use self::probes::Probes;
-use self::twins::{Refusal, Twins};
+use self::registrations::Registration;
+use self::reload::Reloads;
+pub use self::reload::{Reread, Rereader};
+use self::twins::Refusal;
+pub use crate::control::SocketPlace;
 
 /// One database and where it is replicated.
 #[derive(Clone, Debug)]
@@ -53,22 +66,64 @@ pub struct ReplicateJob {
     pub replica: Replica,
     /// Settings of the engine.
     pub engine: Config,
+    /// Whether to restore the database before it is followed, if it is not there.
+    pub restore_if_missing: bool,
 }
 
 /// Settings of the process.
-#[derive(Clone, Debug)]
 pub struct ReplicateOptions {
     /// Where local state is kept; beside the first database by default.
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Duration,
+    /// A control socket besides the one in the state directory. With it the process stays when it
+    /// has no database, or none that goes on.
+    pub socket: Option<SocketPlace>,
+    /// Settings of databases that are registered while the process runs.
+    pub engine: Config,
+    /// Reads the configuration again, if there is one.
+    pub reread: Option<Rereader>,
+    /// The words of a command to run beside the replication, which ends with it.
+    pub exec: Option<Vec<String>>,
+    /// A service manager that wants to know of the process.
+    pub notifier: Option<Rc<Notifier>>,
+    /// Where a heartbeat goes, if anywhere.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Default for ReplicateOptions {
     fn default() -> ReplicateOptions {
-        ReplicateOptions { state_dir: None, shutdown_sync_timeout: Duration::from_secs(30) }
+        ReplicateOptions {
+            state_dir: None,
+            shutdown_sync_timeout: Duration::from_secs(30),
+            socket: None,
+            engine: Config::default(),
+            reread: None,
+            exec: None,
+            notifier: None,
+            heartbeat: None,
+        }
     }
 }
+
+/// What the process has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Every database has been started, and the control sockets are there.
+    Ready,
+    /// The configuration is being read again.
+    Reloading,
+    /// That is done, or nothing was changed.
+    Reloaded,
+    /// It was told to end.
+    Stopping,
+}
+
+/// Where local state is kept when neither the options nor a database says it.
+pub const HOMELESS_STATE_DIR: &str = "/var/lib/driftless";
+
+/// How long the end of the process waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The process as its tasks see it.
 pub(crate) struct Host {
@@ -78,14 +133,32 @@ pub(crate) struct Host {
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
     probes: Probes,
+    /// Anything that a request may wait for.
     pub(crate) changes: Changes,
+    /// A database has come into another state of its life, or has been forgotten.
+    pub(crate) lives: Changes,
     /// Says that other databases run now.
     watches: Sender<()>,
     /// Says that a database wants events again.
     events_wanted: Sender<()>,
+    /// Requests that are being answered.
+    pub(crate) answering: Cell<usize>,
     /// The process is ending: nothing new begins.
     closing: Cell<bool>,
+    /// It does not end by itself.
+    stays: bool,
     shutdown_sync_timeout: Cell<Duration>,
+    /// The state directory.
+    pub(crate) directory: PathBuf,
+    /// What is registered; held by whoever changes the set of databases.
+    registrations: smol::lock::Mutex<Vec<Registration>>,
+    /// Settings of databases that are registered.
+    engine: RefCell<Config>,
+    reread: Option<Rereader>,
+    pub(crate) reloads: RefCell<Reloads>,
+    notifier: Option<Rc<Notifier>>,
+    /// When it started.
+    pub(crate) started: Now,
 }
 
 /// The state directory that a database has unless told otherwise.
@@ -94,9 +167,9 @@ pub fn default_state_dir(database: &Path) -> PathBuf {
     database.with_file_name(format!(".{name}-driftless"))
 }
 
-/// Replicates until every database has ended: by a signal, by `-once`, or by an error that needs
-/// a person. The worst of their ends is returned.
-pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Exit {
+/// Replicates until every database has ended: by a signal, by `-once`, with the application, or by
+/// an error that needs a person.
+pub fn replicate(jobs: Vec<ReplicateJob>, options: ReplicateOptions) -> Ended {
     tune_allocator();
     block_on(|executor, net| run_all(jobs, options, executor, net))
 }
@@ -115,61 +188,74 @@ async fn run_all(
     options: ReplicateOptions,
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-) -> Exit {
+) -> Ended {
     // Before anything is said to have begun: a signal that comes first would end the process.
-    let signals = match signals::listen() {
+    let signals = match Signals::take(options.exec.is_some(), options.reread.is_some()) {
         Ok(signals) => signals,
-        Err(error) => return misconfigured(&format!("signals cannot be received: {error}"), "see ulimit -n"),
-    };
-    let Some(first) = jobs.first() else {
-        return misconfigured(
-            "there is no database to replicate",
-            "name one on the command line or in the configuration",
-        );
-    };
-    let directory = options.state_dir.clone().unwrap_or_else(|| default_state_dir(&first.database));
-    let lock = match control::StateLock::take(&directory) {
-        Ok(lock) => lock,
-        Err(exit) => return exit,
-    };
-    let journal = match unblock({
-        let directory = directory.clone();
-        move || StateJournal::open(RealFs, directory)
-    })
-    .await
-    {
-        Ok(journal) => Arc::new(Mutex::new(journal)),
         Err(error) => {
-            return misconfigured(&error.to_string(), "give a directory that can be written with -state-dir");
+            let error = format!("signals cannot be received: {error}");
+            return Ended::alone(misconfigured(&error, "see ulimit -n"));
         }
     };
-    let (watches, databases_changed) = smol::channel::bounded(1);
-    let (events_wanted, wanted) = smol::channel::bounded(1);
-    let host = Rc::new(Host {
-        executor: executor.clone(),
-        net,
-        journal,
-        databases: RefCell::default(),
-        next_number: Cell::new(0),
-        probes: Probes::new(executor.clone()),
-        changes: Changes::default(),
-        watches,
-        events_wanted,
-        closing: Cell::new(false),
-        shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
-    });
-    if let Err(refusal) = host.begin(jobs) {
-        return misconfigured(&refusal.error, &refusal.hint);
+    match begin(jobs, options, executor, net).await {
+        Ok(begun) => {
+            let Begun { host, command, helpers, sockets, lock } = begun;
+            let ended = Service::new(command, signals, host.clone()).run().await;
+            // Whoever has asked for this end hears of it.
+            let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
+            let _ = requests::within(LAST_ANSWERS, answered).await;
+            drop(helpers);
+            sockets.iter().for_each(|socket| socket.remove());
+            drop(lock);
+            ended
+        }
+        Err(exit) => Ended::alone(exit),
     }
-    let helpers = [
-        executor.spawn(watching::watch(host.clone(), databases_changed, wanted)),
-        executor.spawn(signals::serve(signals, host.clone())),
-        executor.spawn(control::serve(host.clone(), directory)),
-    ];
-    let worst = host.changes.until(|| host.ended()).await;
-    drop(helpers);
-    drop(lock);
-    worst
+}
+
+/// A process whose databases run.
+struct Begun {
+    host: Rc<Host>,
+    command: Option<Vec<String>>,
+    helpers: Vec<smol::Task<()>>,
+    sockets: Vec<Rc<control::Socket>>,
+    lock: control::StateLock,
+}
+
+async fn begin(
+    jobs: Vec<ReplicateJob>,
+    mut options: ReplicateOptions,
+    executor: Rc<LocalExecutor<'static>>,
+    net: Net,
+) -> Result<Begun, Exit> {
+    let refuse = |refusal: Refusal| misconfigured(&refusal.error, &refusal.hint);
+    let directory = match (&options.state_dir, jobs.first()) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(first)) => default_state_dir(&first.database),
+        (None, None) => PathBuf::from(HOMELESS_STATE_DIR),
+    };
+    let lock = control::StateLock::take(&directory)?;
+    let (socket, command) = (options.socket.clone(), options.exec.take());
+    let heartbeat = options.heartbeat.take();
+    let (host, watching) = Host::new(executor.clone(), net, directory, options)
+        .await
+        .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
+    let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
+    if let Err(refusal) = host.begin(jobs).await {
+        sockets.iter().for_each(|socket| socket.remove());
+        return Err(refuse(refusal));
+    }
+    let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
+    helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
+    if let Some(notifier) = &host.notifier {
+        helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
+        helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(heartbeat) = heartbeat {
+        helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
+    }
+    host.tell(Moment::Ready);
+    Ok(Begun { host, command, helpers, sockets, lock })
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
@@ -177,32 +263,88 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
 }
 
 impl Host {
-    /// Adds and starts the first databases, all or none.
-    fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
-        let mut twins = Twins::default();
-        for job in &jobs {
-            twins.take(&job.database, &job.replica)?;
-            place::open(&job.replica, &self.net).map_err(refused)?;
-        }
-        for job in jobs {
-            let number = self.insert(job, Origin::Given);
-            running::start(self, number).map_err(refused)?;
-        }
+    /// A process without databases, and what its watcher listens to.
+    async fn new(
+        executor: Rc<LocalExecutor<'static>>,
+        net: Net,
+        directory: PathBuf,
+        options: ReplicateOptions,
+    ) -> Result<(Rc<Host>, watching::Signals), String> {
+        let place = directory.clone();
+        let opened = unblock(move || {
+            let registered = registrations::load(&place).map_err(|error| error.to_string())?;
+            let journal = StateJournal::open(RealFs, place).map_err(|error| error.to_string())?;
+            Ok::<_, String>((registered, journal))
+        });
+        let (registered, journal) = opened.await?;
+        let (watches, databases) = smol::channel::bounded(1);
+        let (events_wanted, wanted) = smol::channel::bounded(1);
+        let host = Host {
+            probes: Probes::new(executor.clone()),
+            executor,
+            net,
+            journal: Arc::new(Mutex::new(journal)),
+            databases: RefCell::default(),
+            next_number: Cell::new(0),
+            changes: Changes::default(),
+            lives: Changes::default(),
+            watches,
+            events_wanted,
+            answering: Cell::new(0),
+            closing: Cell::new(false),
+            stays: options.socket.is_some(),
+            shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
+            directory,
+            registrations: smol::lock::Mutex::new(registered),
+            engine: RefCell::new(options.engine),
+            reread: options.reread,
+            reloads: RefCell::default(),
+            notifier: options.notifier,
+            started: clock::now(),
+        };
+        Ok((Rc::new(host), watching::Signals { databases, wanted }))
+    }
+
+    /// Starts the first databases: those that are given, all or none, and those that are registered.
+    async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
+        let registrations = self.registrations.lock().await;
+        let wanted = plan::plan(self, &jobs, &registrations)?;
+        self.bring_in_line(wanted).await;
         Ok(())
     }
 
     fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        let entry = Entry::new(job.database, job.replica, job.engine, origin);
-        self.databases.borrow_mut().insert(number, entry);
+        self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
         number
     }
 
     /// Changes a database and tells whoever waits; the default if it has been forgotten.
     fn change<T: Default>(&self, number: u32, change: impl FnOnce(&mut Entry) -> T) -> T {
-        let changed = self.databases.borrow_mut().get_mut(&number).map(change).unwrap_or_default();
+        let mut databases = self.databases.borrow_mut();
+        let Some(entry) = databases.get_mut(&number) else { return T::default() };
+        let before = core::mem::discriminant(&entry.life);
+        let changed = change(entry);
+        let lives_on = before == core::mem::discriminant(&entry.life);
+        drop(databases);
         self.changes.tell();
+        if !lives_on {
+            self.lives.tell();
+        }
         changed
+    }
+
+    /// Forgets a database of which nothing is left.
+    fn forget(&self, number: u32) -> Option<Entry> {
+        let entry = self.databases.borrow_mut().remove(&number);
+        self.changes.tell();
+        self.lives.tell();
+        entry
+    }
+
+    /// Runs a task beside the others, for as long as the process runs.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(task).detach();
     }
 
     /// Looks at a database; `None` if it has been forgotten.
@@ -249,15 +391,46 @@ impl Host {
         });
     }
 
+    fn tell(&self, moment: Moment) {
+        if let Some(notifier) = &self.notifier {
+            notifier.moment(moment, self.shutdown_sync_timeout.get());
+        }
+    }
+
+    /// Connections to anyone.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Whether the process was told to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ends the process: the first call has each database finish, any other has it stop at once.
+    pub(crate) fn close(&self) {
+        let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
+        if self.closing.replace(true) {
+            self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
+        } else {
+            self.tell(Moment::Stopping);
+            let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.finish(number, deadline));
+        }
+        self.changes.tell();
+        self.lives.tell();
+    }
+
     /// The worst end, once all databases have come to theirs.
-    fn ended(&self) -> Option<Exit> {
+    pub(crate) fn ended(&self) -> Option<Exit> {
         let databases = self.databases.borrow();
         let over = |entry: &Entry| match entry.life {
             Life::Ended(_) | Life::Leaving { asked: false, .. } => true,
             Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
             Life::Running | Life::Stopping => false,
         };
-        if !databases.values().all(over) {
+        let goes_on = self.stays && !self.closing.get();
+        if goes_on || !databases.values().all(over) {
             return None;
         }
         let exits = databases.values().filter_map(Entry::exit);

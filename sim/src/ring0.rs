@@ -39,6 +39,7 @@ mod run;
 pub mod scripts;
 pub mod state;
 pub mod store;
+mod synced;
 pub mod truth;
 pub mod violation;
 pub mod world;

@@ -5,6 +5,7 @@
 //!
 //! - [`programs`] finds or makes the programs under test, once for each run;
 //! - [`command`] runs one to its end, within a deadline, and keeps all it said;
+//! - [`child`] is an application that a replicator runs;
 //! - [`daemon`] keeps one running, waits for what it should come to, and ends it, gently or not;
 //! - [`db`] makes databases and tells whether two have the same content;
 //! - [`dir`] is a directory that stays for inspection when its test fails;
@@ -21,6 +22,7 @@
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
 
 pub mod app;
+pub mod child;
 pub mod command;
 pub mod daemon;
 pub mod db;

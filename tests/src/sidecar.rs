@@ -227,10 +227,10 @@ impl Sidecar {
     pub fn status(&self) -> Option<Value> {
         let mut stream = UnixStream::connect(self.state.join("socket")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"status\n").ok()?;
+        stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply).ok()?;
-        let mut value: Value = serde_json::from_str(&reply).ok()?;
+        let mut value: Value = serde_json::from_str(reply.split_once("\r\n\r\n")?.1).ok()?;
         Some(value["databases"][0].take())
     }
 

@@ -447,7 +447,8 @@ impl Replicator {
 
     fn base_link(&mut self, now: Now, reply: &LinkReply, out: &mut Actions) {
         let before = self.source.index;
-        let seen = self.take_index(reply).is_ok();
+        let since = self.base_ref().since;
+        let seen = self.take_index(reply, since).is_ok();
         let step = self.base_ref().step;
         if !seen && matches!(step, BaseStep::Look) {
             return self.base_again(now, out);

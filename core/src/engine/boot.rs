@@ -360,7 +360,10 @@ impl Replicator {
                 self.journal.bytes = u64::MAX / 4;
             }
             Standing::CatchUp => return self.boot_catch_up(),
-            Standing::Base { why } => self.want_base(why, true, self.head_has_post(), false),
+            Standing::Base { why } => {
+                let prove = self.head_has_post() && !self.history.reset;
+                self.want_base(why, true, prove, false);
+            }
             Standing::Prove => {
                 self.history.table = None;
                 self.history.point = None;

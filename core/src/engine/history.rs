@@ -140,6 +140,8 @@ pub struct History {
     pub head_stamp: Wall,
     /// The head's post-state, where its segment says it.
     pub head_post: Option<DbChecksum>,
+    /// A person has thrown away what was known: a whole base is due, whatever a survey would find.
+    pub reset: bool,
 }
 
 impl History {
@@ -157,6 +159,7 @@ impl History {
         self.head_post = Some(step.to.post);
         self.point = Some(step.to.clone());
         self.seal = None;
+        self.reset &= !step.full;
     }
 }
 
@@ -198,6 +201,8 @@ pub enum Record {
         /// The new position.
         wal: WalPosition,
     },
+    /// A person has thrown away what was known of the replica's states.
+    Reset,
 }
 
 /// What the journal says.
@@ -265,7 +270,20 @@ impl Journal {
                     self.history.seal = None;
                 }
             }
+            Record::Reset => {
+                let History { lineage, incarnation, .. } = self.history;
+                self.history = History { lineage, incarnation, reset: true, ..History::default() };
+                self.intent = None;
+            }
         }
+    }
+
+    /// The records that are left when a person throws away what is known: whose history it is, and
+    /// that a whole base is due. None if nothing is known.
+    pub fn reset(records: &[Chunk]) -> Vec<Chunk> {
+        let mut journal = Journal::replay(records);
+        journal.take(Record::Reset);
+        Journal::rewrite(&journal.history)
     }
 
     /// The fewest records that say the same.
@@ -273,6 +291,9 @@ impl Journal {
         let mut records = Vec::new();
         let Some(lineage) = history.lineage else { return records };
         records.push(Record::Identity { lineage, incarnation: history.incarnation }.encode());
+        if history.reset {
+            records.push(Record::Reset.encode());
+        }
         if let (Some(point), Some(table)) = (&history.point, &history.table) {
             let step = Step { pre: None, to: point.clone(), full: true, sums: table.iter().collect() };
             records.push(Record::Intent(step).encode());
@@ -327,6 +348,7 @@ impl Record {
                 w.u64(file.1);
                 w.wal(wal);
             }
+            Record::Reset => w.u8(6),
         }
         Chunk::from(w.0)
     }
@@ -370,6 +392,7 @@ impl Record {
                 Record::Sealed { seal, wal }
             }
             5 => Record::Moved { file: (r.u64()?, r.u64()?), wal: r.wal()? },
+            6 => Record::Reset,
             _ => return None,
         };
         r.0.is_empty().then_some(record)

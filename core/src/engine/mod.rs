@@ -25,6 +25,7 @@ mod pin;
 mod source;
 mod standing;
 mod status;
+mod synced;
 mod upload;
 mod verdict;
 
@@ -54,6 +55,7 @@ use self::base::Base;
 use self::boot::Boot;
 use self::pending::Pending;
 use self::source::Source;
+use self::synced::Synced;
 use self::upload::Upload;
 
 /// Whether the replicator goes on.
@@ -109,7 +111,7 @@ pub struct Replicator {
     history: History,
     head: Option<Head>,
     journal: JournalState,
-    sync_now: bool,
+    synced: Synced,
     waiting: Option<Waiting>,
     last_error: Option<Failure>,
     /// What the probe found out about the store.
@@ -207,7 +209,7 @@ impl Replicator {
             history: History::default(),
             head: None,
             journal: JournalState::default(),
-            sync_now: false,
+            synced: Synced::default(),
             waiting: None,
             last_error: None,
             store: Findings::default(),
@@ -438,7 +440,7 @@ impl Machine for Replicator {
             Event::Tick => self.check_deadlines(now, out),
             Event::SourceChanged => self.source.changed(now.mono),
             Event::SyncNow => {
-                self.sync_now = true;
+                self.synced.want(now.mono);
                 self.source.changed(now.mono);
             }
             Event::Shutdown { deadline } => match self.life {
@@ -457,6 +459,7 @@ impl Machine for Replicator {
         }
         self.pump(now, out);
         self.note_behind(now.mono);
+        self.note_synced();
     }
 
     fn next_deadline(&self) -> Option<(Mono, Reason)> {

@@ -128,6 +128,8 @@ pub(super) struct Source {
     pub(super) other: Option<Pin>,
     locked: bool,
     pub(super) index: Option<WalIndex>,
+    /// When it was asked for: what was committed before is in it.
+    index_at: Mono,
     /// The answer to the last BEGIN brought no index, and none has come since.
     index_is_old: bool,
     /// Everything up to here is captured.
@@ -157,6 +159,8 @@ pub(super) struct Source {
     changed: bool,
     /// What a capture reads up to.
     target: Option<WalIndex>,
+    /// When that was asked for.
+    target_at: Mono,
     changed_while_cold: bool,
     last_activity: Mono,
     quiet_at: Option<Mono>,
@@ -202,6 +206,7 @@ impl Source {
             other: None,
             locked: false,
             index: None,
+            index_at: Mono::default(),
             index_is_old: false,
             position: None,
             scanner: None,
@@ -220,6 +225,7 @@ impl Source {
             frames_per_second: 0,
             changed: false,
             target: None,
+            target_at: Mono::default(),
             changed_while_cold: false,
             last_activity: Mono::default(),
             quiet_at: None,

@@ -111,6 +111,7 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
         return match claims.intent {
             // The very first put, begun and not confirmed: it carries the whole table.
             Some(step) if step.full && confirms(step, head) => Standing::Confirm(step.clone()),
+            _ if claims.local.reset => Standing::Base { why: "the local state was reset".into() },
             _ => Standing::Base { why: "the local page table is lost".into() },
         };
     };

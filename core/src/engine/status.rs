@@ -71,6 +71,11 @@ pub struct Status {
     pub looked_at: Option<Mono>,
     /// Distinct pages captured that wait for their segment.
     pub pages_waiting: u64,
+    /// Everything committed before this moment is on the replica.
+    pub synced_until: Option<Mono>,
+    /// Everything committed before this moment is on the replica, waits for its segment, or is in
+    /// one that is under way.
+    pub captured_until: Option<Mono>,
     /// Why the source cannot be replicated now.
     pub waiting: Option<Waiting>,
     /// The last failure that has not been followed by a success.
@@ -83,6 +88,9 @@ pub struct Status {
     pub warning: Option<String>,
     /// Whether a put is under way.
     pub uploading: bool,
+    /// Whether it is still open that the replica's history is this database's: the database is being
+    /// compared with the replica's end, and may turn out to be another.
+    pub on_trial: bool,
 }
 
 impl Replicator {
@@ -112,12 +120,15 @@ impl Replicator {
             wal_frames: self.source.wal_frames(),
             looked_at: self.source.looked_at(),
             pages_waiting: self.pending.len() as u64,
+            synced_until: self.synced.until(),
+            captured_until: self.synced.captured,
             waiting: self.waiting.clone(),
             last_error: self.last_error.as_ref().map(|error| error.text.clone()),
             hint: self.last_error.as_ref().map(|error| error.hint.clone()).filter(|hint| !hint.is_empty()),
             store: self.store,
             warning: self.warning.clone(),
             uploading: !matches!(self.upload, Upload::Idle),
+            on_trial: self.is_on_trial(),
         }
     }
 }

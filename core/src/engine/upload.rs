@@ -36,6 +36,8 @@ pub(super) struct Segment {
     pub(super) bytes: Chunk,
     /// `frames_captured` when it was cut.
     pub(super) frames: u64,
+    /// What could be claimed then (`synced.rs`).
+    pub(super) claim: Option<Mono>,
     pub(super) retry: Retry,
 }
 
@@ -300,6 +302,7 @@ impl Replicator {
         let txid = segment.step.to.txid;
         self.history.advance(&segment.step);
         self.frames_replicated = self.frames_replicated.max(segment.frames);
+        self.synced.store(segment.claim);
         out.notify(
             Severity::Info,
             Fact::Replicated {

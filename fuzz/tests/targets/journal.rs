@@ -45,7 +45,7 @@ fn step(feed: &mut Feed<'_>, table: &mut PageTable) -> Step {
 }
 
 fn record(feed: &mut Feed<'_>, table: &mut PageTable, last: &mut Txid) -> Record {
-    match feed.below(6) {
+    match feed.below(7) {
         0 => Record::Identity {
             lineage: Lineage::new(feed.u64() | 1).unwrap(),
             incarnation: Incarnation(feed.u32()),
@@ -66,6 +66,7 @@ fn record(feed: &mut Feed<'_>, table: &mut PageTable, last: &mut Txid) -> Record
             };
             Record::Sealed { seal, wal: wal_position(feed) }
         }
+        5 => Record::Reset,
         _ => Record::Moved { file: (feed.u64(), feed.u64()), wal: wal_position(feed) },
     }
 }

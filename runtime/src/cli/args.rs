@@ -218,7 +218,9 @@ mod tests {
         assert_eq!(error("ltx", "-level").1, "-level wants a value: -level LEVEL / ");
         assert_eq!(error("ltx", "-json=maybe").1, "-json is a switch and takes true or false only / ");
         assert_eq!(error("ltx", "a b").0, 2);
-        assert!(error("replicate", "-exec app a b").1.starts_with("-exec is not in this release"));
+        assert!(
+            error("replicate", "-force-snapshot").1.starts_with("-force-snapshot is not in this release")
+        );
         assert!(error("restore", "-f a").1.starts_with("-f is not in this release"));
         assert!(parse("restore", "-f=false a").is_ok());
     }

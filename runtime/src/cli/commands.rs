@@ -75,7 +75,10 @@ pub fn find(name: &str) -> Option<&'static Command> {
 }
 
 /// All commands, in the order of the help.
-pub const COMMANDS: &[Command] = &[REPLICATE, RESTORE, STATUS, LTX, VERIFY, DATABASES, DEMO, VERSION, HELP];
+pub const COMMANDS: &[Command] = &[
+    REPLICATE, RESTORE, STATUS, LIST, INFO, SYNC, REGISTER, UNREGISTER, START, STOP, RESET, LTX, VERIFY,
+    DATABASES, CHECK, DEMO, VERSION, HELP,
+];
 
 const REPLICATE: Command = Command {
     name: "replicate",
@@ -93,24 +96,33 @@ const REPLICATE: Command = Command {
             "Take over a replica that belongs to another history. A fresh base is\n\
              written at the next txid; what is there stays.",
         ),
+        switch(
+            "restore-if-db-not-exists",
+            "First restore each database that does not exist and has something on its\n\
+             replica. If that fails it is not followed, and -exec starts nothing.",
+        ),
+        value(
+            "exec",
+            "CMD",
+            "Start the application once its databases are followed, pass signals on to it,\n\
+             and when it ends, replicate what it committed and exit with its code.",
+        ),
         value(
             "state-dir",
             "PATH",
             "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",
         ),
-        later("exec", Some("CMD"), "start the application by its own means, before or after driftless"),
         later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
         later("enforce-retention", None, "leave it out: this release keeps every segment"),
-        later(
-            "restore-if-db-not-exists",
-            None,
-            "run driftless restore -if-db-not-exists -if-replica-exists before driftless replicate",
-        ),
     ],
     positionals_max: 2,
     examples: &[
         ("Replicate a database to a directory.", "driftless replicate /srv/app.db file:///backup/app"),
         ("Replicate everything in the configuration.", "driftless replicate -config /etc/driftless.yml"),
+        (
+            "Run the application under it.",
+            "driftless replicate -exec \"app --port 80\" /srv/app.db /backup/app",
+        ),
         ("One last upload before maintenance.", "driftless replicate -once /srv/app.db /backup/app"),
     ],
     exits: &[0, 1, 2, 4, 5, 6],
@@ -166,22 +178,166 @@ const RESTORE: Command = Command {
     exits: &[0, 1, 2, 3, 4],
 };
 
+const SOCKET: Flag = value(
+    "socket",
+    "PATH",
+    "The control socket of the process to ask. Without it: where the configuration\n\
+     has it, in the state directory, or Litestream's /var/run/litestream.sock.",
+);
+const STATE_DIR: Flag = value("state-dir", "PATH", "The -state-dir of the process to ask.");
+const JSON: Flag = switch("json", "Print JSON, with Litestream's fields.");
+const TIMEOUT: Flag =
+    value("timeout", "SECONDS", "How long it may take, in seconds or as a duration. Without it: 30.");
+
 const STATUS: Command = Command {
     name: "status",
     summary: "show how far each database is replicated",
     usage: &["status [flags] [DB [REPLICA]]"],
     about: "Asks the running process; where none runs, looks at the files and the replica.\n\
-            Without DB, all databases of the configuration.",
-    flags: &[
-        switch("json", "Print JSON: Litestream's fields and more."),
-        value("state-dir", "PATH", "The -state-dir of the process to ask."),
-    ],
+            Without DB, all databases of the configuration, and those that are registered.",
+    flags: &[switch("json", "Print JSON: Litestream's fields and more."), SOCKET, STATE_DIR],
     positionals_max: 2,
     examples: &[
         ("All databases of the configuration.", "driftless status"),
         ("One, for a script.", "driftless status -json /srv/app.db"),
         ("One without a configuration.", "driftless status /srv/app.db /backup/app"),
     ],
+    exits: &[0, 1, 2],
+};
+
+const LIST: Command = Command {
+    name: "list",
+    summary: "list the databases of a running process",
+    usage: &["list [flags]"],
+    about: "Asks a running process which databases it has, and what each of them is doing:\n\
+            replicating, stopping, stopped (on request), or ended (by itself).",
+    flags: &[
+        JSON,
+        SOCKET,
+        STATE_DIR,
+        value("timeout", "SECONDS", "How long it may take, in seconds or as a duration. Without it: 10."),
+    ],
+    positionals_max: 0,
+    examples: &[("What runs here.", "driftless list"), ("For a script.", "driftless list -json")],
+    exits: &[0, 1, 2],
+};
+
+const INFO: Command = Command {
+    name: "info",
+    summary: "show what a running process is",
+    usage: &["info [flags]"],
+    about: "Asks a running process for its version, its process number, how long it has run,\n\
+            how many databases it has, and where its state directory is.",
+    flags: LIST.flags,
+    positionals_max: 0,
+    examples: &[("By its socket.", "driftless info -socket /run/driftless.sock")],
+    exits: &[0, 1, 2],
+};
+
+const SYNC: Command = Command {
+    name: "sync",
+    summary: "replicate what is committed now",
+    usage: &["sync [flags] DB"],
+    about: "Has a running process replicate what is committed without waiting for the sync\n\
+            interval. With -wait it ends when everything that was committed before is on the\n\
+            replica, however much is committed meanwhile; if that takes longer than -timeout,\n\
+            it fails and says why.",
+    flags: &[switch("wait", "End when it is on the replica."), TIMEOUT, JSON, SOCKET, STATE_DIR],
+    positionals_max: 1,
+    examples: &[
+        ("Before a risky step.", "driftless sync -wait /srv/app.db"),
+        ("With more time.", "driftless sync -wait -timeout 5m /srv/app.db"),
+    ],
+    exits: &[0, 1, 2],
+};
+
+const REGISTER: Command = Command {
+    name: "register",
+    summary: "add a database to a running process",
+    usage: &["register [flags] DB REPLICA", "register [flags] -replica URL DB"],
+    about: "Has a running process replicate one more database. It is written down in the state\n\
+            directory before this command ends, and is there again after a restart. Where the\n\
+            configuration names the database or the replica too, the configuration wins.",
+    flags: &[
+        value("replica", "URL", "The replica, as Litestream wants it given."),
+        TIMEOUT,
+        JSON,
+        SOCKET,
+        STATE_DIR,
+    ],
+    positionals_max: 2,
+    examples: &[("One more.", "driftless register /srv/new.db file:///backup/new")],
+    exits: &[0, 1, 2],
+};
+
+const UNREGISTER: Command = Command {
+    name: "unregister",
+    summary: "take a database out of a running process",
+    usage: &["unregister [flags] DB"],
+    about: "Has a running process make a last sync of a database, let it go and forget it. The\n\
+            replica stays, and registering the same pair again continues it. A last sync that\n\
+            fails is told (exit code 6); the database is forgotten all the same. One that the\n\
+            configuration names comes back when that is read again.",
+    flags: &[
+        value("timeout", "SECONDS", "How long the last sync may take. Without it: 30."),
+        switch("dry-run", "Say what would be done, and do nothing."),
+        JSON,
+        SOCKET,
+        STATE_DIR,
+    ],
+    positionals_max: 1,
+    examples: &[("A customer has left.", "driftless unregister /srv/old.db")],
+    exits: &[0, 1, 2, 6],
+};
+
+const START: Command = Command {
+    name: "start",
+    summary: "replicate a stopped database again",
+    usage: &["start [flags] DB"],
+    about: "Has a running process start a database that was stopped, or that has ended because\n\
+            of an error.",
+    flags: &[TIMEOUT, JSON, SOCKET, STATE_DIR],
+    positionals_max: 1,
+    examples: &[("After maintenance.", "driftless start /srv/app.db")],
+    exits: &[0, 1, 2],
+};
+
+const STOP: Command = Command {
+    name: "stop",
+    summary: "let go of a database until it is started",
+    usage: &["stop [flags] DB"],
+    about: "Has a running process make a last sync of a database and let go of it. It rests\n\
+            until driftless start, or until the process is started again. A last sync that\n\
+            fails is told (exit code 6); the database is let go all the same.",
+    flags: &[
+        value("timeout", "SECONDS", "How long the last sync may take. Without it: 30."),
+        JSON,
+        SOCKET,
+        STATE_DIR,
+    ],
+    positionals_max: 1,
+    examples: &[("Before maintenance.", "driftless stop /srv/app.db")],
+    exits: &[0, 1, 2, 4, 5, 6],
+};
+
+const RESET: Command = Command {
+    name: "reset",
+    summary: "forget the local state of a database",
+    usage: &["reset [flags] DB"],
+    about: "Forgets what is known of a database's replica, so that a whole base is written\n\
+            next. Of use when the replica is damaged, or the local records are in doubt: from\n\
+            then on the newest state restores from that base alone. Whose history it is stays\n\
+            known, and nothing on the replica is removed. A running process makes a last sync,\n\
+            resets, and goes on.",
+    flags: &[
+        value("timeout", "SECONDS", "How long the last sync may take. Without it: 30."),
+        switch("dry-run", "Say what would be done, and do nothing."),
+        switch("json", "Print JSON."),
+        SOCKET,
+        value("state-dir", "PATH", "The -state-dir of the process, running or not."),
+    ],
+    positionals_max: 1,
+    examples: &[("After driftless verify found damage.", "driftless reset /srv/app.db")],
     exits: &[0, 1, 2],
 };
 
@@ -223,6 +379,26 @@ const DATABASES: Command = Command {
     flags: &[switch("json", "Print JSON, with Litestream's fields.")],
     positionals_max: 0,
     examples: &[("What would be replicated.", "driftless databases -config ./driftless.yml")],
+    exits: &[0, 2],
+};
+
+const CHECK: Command = Command {
+    name: "check",
+    summary: "say what a configuration would do, without doing it",
+    usage: &["check [flags] [DB]", "check [flags] DB REPLICA"],
+    about: "Reads the configuration and looks at each database: whether it would be replicated,\n\
+            where to, with whose credentials and which options; what is ignored, and what\n\
+            would not work. Opens, writes and connects nothing.",
+    flags: &[
+        switch("connect", "Also list one object of each replica, which takes its credentials."),
+        switch("json", "Print JSON."),
+    ],
+    positionals_max: 2,
+    examples: &[
+        ("Before the first start.", "driftless check -config ./litestream.yml"),
+        ("Whether the bucket is to be reached.", "driftless check -connect"),
+        ("A pair, without a configuration.", "driftless check /srv/app.db s3://bucket/app"),
+    ],
     exits: &[0, 2],
 };
 
@@ -353,6 +529,14 @@ mod tests {
             ("databases", "config json no-expand-env"),
             ("status", "config json no-expand-env"),
             ("version", "verbose"),
+            ("list", "json socket timeout"),
+            ("info", "json socket timeout"),
+            ("sync", "wait timeout socket json"),
+            ("register", "replica timeout socket json"),
+            ("unregister", "timeout socket dry-run json"),
+            ("start", "timeout socket json"),
+            ("stop", "timeout socket json"),
+            ("reset", "config no-expand-env dry-run"),
         ] {
             for flag in flags.split_whitespace() {
                 assert!(known(command, flag), "{command} -{flag}");

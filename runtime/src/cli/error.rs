@@ -18,7 +18,7 @@ use driftless_core::machine::Exit;
 /// An error with its exit code, its causes and a hint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CliError {
-    /// The process exit code: 1 to 6.
+    /// The process exit code: 1 to 6, or that of the application.
     pub code: u8,
     /// What could not be done.
     pub error: String,

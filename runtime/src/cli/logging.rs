@@ -5,9 +5,13 @@
 //! `stderr: false`, since a log in the middle of a command's output serves nobody.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::args::Args;
 use super::error::CliError;
@@ -26,6 +30,12 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 /// Whether standard error is a stream of JSON, into which nothing else may be written.
 static JSON_ON_STDERR: AtomicBool = AtomicBool::new(false);
 
+/// The level, which may change while the process runs.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
+/// What is logged, with the reloadable level below it.
+type Lines = tracing_subscriber::layer::Layered<reload::Layer<LevelFilter, Registry>, Registry>;
+
 /// Tells why the process ends: to a person, or as the last line of a JSON log.
 pub fn tell_end(error: &CliError) {
     if JSON_ON_STDERR.load(Ordering::Relaxed) {
@@ -37,10 +47,7 @@ pub fn tell_end(error: &CliError) {
 
 /// Starts logging, once in a process.
 pub fn start(args: &Args, logging: &Logging) -> Result<(), CliError> {
-    let set = |name: &&str| std::env::var(name).ok().filter(|level| !level.is_empty());
-    let environment = ["DRIFTLESS_LOG_LEVEL", "LOG_LEVEL"].iter().find_map(set);
-    let level = args.text("log-level")?.or(environment.as_deref()).or(logging.level.as_deref());
-    let level = level.map_or(Ok(LevelFilter::INFO), parse_level)?;
+    let level = level(args, logging)?;
     let json = match args.text("log-format")?.or(logging.format.as_deref()) {
         None | Some("text") => false,
         Some("json") => true,
@@ -51,16 +58,37 @@ pub fn start(args: &Args, logging: &Logging) -> Result<(), CliError> {
     let to_stdout = logging.stderr == Some(false);
     let terminal = if to_stdout { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(colour);
     JSON_ON_STDERR.store(json && !to_stdout, Ordering::Relaxed);
-    // A second start in one process (in tests) keeps the first.
-    let _ = match (json, to_stdout) {
-        (true, true) => builder.json().flatten_event(true).with_writer(io::stdout).try_init(),
-        (true, false) => builder.json().flatten_event(true).with_writer(io::stderr).try_init(),
-        (false, true) => builder.with_writer(io::stdout).try_init(),
-        (false, false) => builder.with_writer(io::stderr).try_init(),
+    let lines = fmt::layer::<Lines>().with_target(false).with_ansi(colour);
+    let lines: Box<dyn Layer<Lines> + Send + Sync> = match (json, to_stdout) {
+        (true, true) => lines.json().flatten_event(true).with_writer(io::stdout).boxed(),
+        (true, false) => lines.json().flatten_event(true).with_writer(io::stderr).boxed(),
+        (false, true) => lines.with_writer(io::stdout).boxed(),
+        (false, false) => lines.with_writer(io::stderr).boxed(),
     };
+    let (filter, handle) = reload::Layer::new(level);
+    // A second start in one process (in tests) keeps the first.
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let _ = LEVEL.set(handle);
+    }
     Ok(())
+}
+
+/// Takes the level of a configuration that was read again, unless flag or environment name one.
+pub fn restart(args: &Args, logging: &Logging) -> Result<(), CliError> {
+    let level = level(args, logging)?;
+    if let Some(handle) = LEVEL.get() {
+        // It fails only where the subscriber is gone, and then nobody logs.
+        let _ = handle.modify(|filter| *filter = level);
+    }
+    Ok(())
+}
+
+fn level(args: &Args, logging: &Logging) -> Result<LevelFilter, CliError> {
+    let set = |name: &&str| std::env::var(name).ok().filter(|level| !level.is_empty());
+    let environment = ["DRIFTLESS_LOG_LEVEL", "LOG_LEVEL"].iter().find_map(set);
+    let level = args.text("log-level")?.or(environment.as_deref()).or(logging.level.as_deref());
+    level.map_or(Ok(LevelFilter::INFO), parse_level)
 }
 
 fn parse_level(name: &str) -> Result<LevelFilter, CliError> {

@@ -1,19 +1,32 @@
 //! `driftless replicate`.
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use driftless_core::application::Verdict;
 use driftless_core::engine;
 
 use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging};
-use crate::host::{self, ReplicateJob, ReplicateOptions};
+use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
+use crate::service::heartbeat::Heartbeat;
+use crate::service::notify::Notifier;
+use crate::service::{Ended, words};
+
+/// Where Litestream has its socket, so that whoever asks there finds this process.
+pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
+
+/// From one heartbeat to the next, as with Litestream.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (mut jobs, config) = match args.positionals.as_slice() {
+    let (jobs, config) = match args.positionals.as_slice() {
         [] => {
             let config = need_config(args)?;
-            (jobs_of(&config)?, Some(config))
+            (jobs_of(args, &config)?, Some(config))
         }
         [database] => return Err(without_replica(args, database)),
         [database, replica, ..] => {
@@ -22,21 +35,16 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                     .hint("leave out -config, or leave out the database and its replica"));
             }
             let (database, replica) = target::pair(database, replica)?;
-            (vec![ReplicateJob { database, replica, engine: engine::Config::default() }], None)
+            let engine = engine_of(args, &engine::Config::default());
+            (vec![ReplicateJob { database, replica, engine, restore_if_missing: restores(args) }], None)
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
+    let reread = config.as_ref().map(|config| rereader(args.clone(), config.clone()));
     let config = config.unwrap_or_default();
     for warning in &config.warnings {
         tracing::warn!(config = %config.path.display(), "{warning}");
     }
-    for job in &mut jobs {
-        job.engine.once = args.is_on("once");
-        job.engine.adopt = args.is_on("adopt");
-    }
-    let mut options = ReplicateOptions::default();
-    options.state_dir = args.path("state-dir").or(config.state_dir);
-    options.shutdown_sync_timeout = config.shutdown_sync_timeout.unwrap_or(options.shutdown_sync_timeout);
     for job in &jobs {
         tracing::info!(
             database = %job.database.display(),
@@ -45,17 +53,89 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
-    CliError::from_exit(host::replicate(jobs, options))
+    let options = ReplicateOptions {
+        state_dir: args.path("state-dir").or_else(|| config.state_dir.clone()),
+        shutdown_sync_timeout: timeout_of(&config),
+        // With -once it ends when all is done, whoever might still want to ask.
+        socket: socket_of(&config).filter(|_| !args.is_on("once")),
+        engine: engine_of(args, &config.engine),
+        reread,
+        exec: command(args, config.exec.as_deref())?,
+        notifier: notifier(),
+        heartbeat: config.heartbeat_url.map(|url| {
+            let interval = config.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL);
+            Heartbeat { url, interval }
+        }),
+    };
+    outcome(host::replicate(jobs, options))
 }
 
-fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
-    if config.databases.is_empty() {
-        return Err(CliError::usage(format!(
-            "the configuration {} names no database",
-            config.path.display()
-        ))
-        .hint("list at least one under dbs"));
+/// The service manager, if one started us.
+fn notifier() -> Option<Rc<Notifier>> {
+    Notifier::from_environment().map(|found| found.map(Rc::new)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told anything");
+        None
+    })
+}
+
+fn restores(args: &Args) -> bool {
+    args.is_on("restore-if-db-not-exists")
+}
+
+/// The words of the application's command, if there is one.
+fn command(args: &Args, configured: Option<&str>) -> Result<Option<Vec<String>>, CliError> {
+    let (name, text) = match (args.text("exec")?, configured) {
+        (Some(text), _) => ("-exec", text),
+        (None, Some(text)) => ("exec", text),
+        (None, None) => return Ok(None),
+    };
+    if args.is_on("once") {
+        return Err(CliError::usage(format!("{name} and -once exclude each other"))
+            .hint("leave out -once: replication ends with the application, fully replicated"));
     }
+    let words = words::split(text).map_err(|error| {
+        CliError::usage(format!("the command of {name} cannot be understood"))
+            .cause(error)
+            .hint("quote what belongs together; for a shell's syntax: -exec \"sh -c '…'\"")
+    })?;
+    Ok(Some(words))
+}
+
+/// The application's exit code becomes ours. The log has told how it ended; this says so again as
+/// the last word, since the code alone could be one of our own.
+fn outcome(ended: Ended) -> Result<(), CliError> {
+    let databases = CliError::from_exit(ended.databases);
+    match (ended.verdict, ended.application) {
+        (Verdict::Application, Some((how, code))) => {
+            let error = CliError::failed(format!("the application {how}"));
+            let error = match databases {
+                Ok(()) => error.hint("what it committed is on the replica"),
+                Err(ours) => error.cause(ours).hint("replication did not end well either"),
+            };
+            Err(CliError { code, ..error })
+        }
+        _ => databases,
+    }
+}
+
+fn timeout_of(config: &Config) -> Duration {
+    config.shutdown_sync_timeout.unwrap_or(ReplicateOptions::default().shutdown_sync_timeout)
+}
+
+/// The socket that a configuration wants.
+pub fn socket_of(config: &Config) -> Option<SocketPlace> {
+    let socket = &config.socket;
+    socket.enabled.unwrap_or(false).then(|| SocketPlace {
+        path: socket.path.clone().unwrap_or_else(|| SOCKET_PATH.into()),
+        permissions: socket.permissions.unwrap_or(0o600),
+    })
+}
+
+fn engine_of(args: &Args, engine: &engine::Config) -> engine::Config {
+    engine::Config { once: args.is_on("once"), adopt: args.is_on("adopt"), ..engine.clone() }
+}
+
+fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
     config
         .databases
         .iter()
@@ -64,10 +144,42 @@ fn jobs_of(config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
             Ok(ReplicateJob {
                 database: database.path.clone(),
                 replica: database.replica.clone(),
-                engine: database.engine.clone(),
+                engine: engine_of(args, &database.engine),
+                restore_if_missing: database.restore_if_db_not_exists || restores(args),
             })
         })
         .collect()
+}
+
+/// Reads the configuration again, by the same flags.
+fn rereader(args: Args, before: Config) -> Rereader {
+    let read = move || -> Result<Reread, CliError> {
+        let config = need_config(&args)?;
+        let jobs = jobs_of(&args, &config)?;
+        logging::restart(&args, &config.logging)?;
+        for warning in &config.warnings {
+            tracing::warn!(config = %config.path.display(), "{warning}");
+        }
+        let moved = args.os_value("state-dir").is_none() && config.state_dir != before.state_dir;
+        let beats = |config: &Config| (config.heartbeat_url.clone(), config.heartbeat_interval);
+        for (key, changed) in [
+            ("state-dir", moved),
+            ("socket", config.socket != before.socket),
+            ("exec", config.exec != before.exec),
+            ("addr", config.addr != before.addr),
+            ("heartbeat", beats(&config) != beats(&before)),
+        ] {
+            if changed {
+                tracing::warn!("{key} is not the same any more: that takes effect at the next start");
+            }
+        }
+        Ok(Reread {
+            jobs,
+            engine: engine_of(&args, &config.engine),
+            shutdown_sync_timeout: timeout_of(&config),
+        })
+    };
+    Box::new(move || read().map_err(|error| error.to_string()))
 }
 
 /// One argument is half of a pair; the hint depends on what the configuration knows.

@@ -4,7 +4,6 @@
 //! whether the target may be replaced, asks SQLite for its opinion of the result before it is put
 //! in place, and reports.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -24,6 +23,7 @@ use super::segments::{Segments, rfc3339};
 use super::target::{self, Target};
 use crate::config::{Logging, Replica, absolute};
 use crate::port::output::Check;
+use crate::port::vacancy::Vacancy;
 use crate::{driver, host};
 
 /// What is to be restored, and where to.
@@ -254,34 +254,20 @@ enum Verdict {
     },
 }
 
-/// An empty file that no transaction has touched is what opening a database leaves behind, and
-/// counts as none, as in Litestream.
 fn may_write(output: &Path, args: &Args) -> Result<Verdict, CliError> {
-    let facts = match fs::symlink_metadata(output) {
-        Ok(facts) => facts,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Verdict::Write { replace: false });
-        }
-        Err(error) => {
-            return Err(CliError::failed(format!("cannot look at {}", output.display())).cause(error));
+    let vacancy = Vacancy::of(output)
+        .map_err(|error| CliError::failed(format!("cannot look at {}", output.display())).cause(error))?;
+    let error = match vacancy {
+        Vacancy::Free { replace } => return Ok(Verdict::Write { replace }),
+        Vacancy::Taken if args.is_on("if-db-not-exists") => return Ok(Verdict::Skip),
+        _ if args.is_on("force") => return Ok(Verdict::Write { replace: true }),
+        Vacancy::Taken => CliError::failed(format!("{} exists", output.display())),
+        Vacancy::Remains(remains) => {
+            let error = format!("{} exists, though its database does not", remains.display());
+            CliError::failed(error).cause("SQLite would replay it into what is restored")
         }
     };
-    let companions = ["-wal", "-journal"].iter().any(|suffix| {
-        let mut name = output.as_os_str().to_owned();
-        name.push(suffix);
-        fs::metadata(PathBuf::from(name)).is_ok_and(|facts| facts.len() > 0)
-    });
-    if facts.is_file() && facts.len() == 0 && !companions {
-        return Ok(Verdict::Write { replace: true });
-    }
-    if args.is_on("if-db-not-exists") {
-        return Ok(Verdict::Skip);
-    }
-    if args.is_on("force") {
-        return Ok(Verdict::Write { replace: true });
-    }
-    Err(CliError::failed(format!("{} exists", output.display()))
-        .hint("name another place with -o, or replace the database with -force"))
+    Err(error.hint("name another place with -o, or replace what is there with -force"))
 }
 
 fn summary(order: &Order, status: &RestoreStatus, started: Instant) -> Summary {

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fs;
 
 use super::*;
 use crate::cli::commands;
@@ -72,5 +73,9 @@ fn an_existing_target_is_safe_unless_told_otherwise() {
     check("x -force", Some(Verdict::Write { replace: true }));
     check("x -if-db-not-exists", Some(Verdict::Skip));
     check("x -if-db-not-exists -force", Some(Verdict::Skip));
+    fs::remove_file(&file).unwrap();
+    check("x", None);
+    check("x -if-db-not-exists", None);
+    check("x -force", Some(Verdict::Write { replace: true }));
     fs::remove_dir_all(directory).unwrap();
 }

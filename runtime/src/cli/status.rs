@@ -4,20 +4,25 @@
 //! Where none runs, the files tell what they can: whether the database is there, how far the
 //! replica goes, how many committed frames the WAL holds beyond that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use driftless_core::ids::{Level, Txid};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::args::Args;
 use super::error::CliError;
 use super::output::{Out, Table, human_bytes, human_count};
+use super::replicate::SOCKET_PATH;
 use super::segments::Segments;
-use super::{lag, load_config, need_config, target};
+use super::{lag, load_config, need_config, remote, target};
 use crate::config::{Config, Replica, absolute};
-use crate::host;
+use crate::control::client;
+
+/// How long a process may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A database, with Litestream's four fields first.
 #[derive(Serialize, Debug, Default)]
@@ -38,8 +43,23 @@ struct Row {
     hint: Option<String>,
     last_error: Option<String>,
     warning: Option<String>,
-    /// What the start-up probe found out about the store; null while no process has asked it.
-    store: Option<Value>,
+    store: Option<Store>,
+    registered: bool,
+    last_sync_at: Option<String>,
+}
+
+/// What the start-up probe found out about the store, in the words of the process.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Store {
+    create_if_absent: String,
+    swap: String,
+    remove: String,
+}
+
+impl Store {
+    fn in_words(&self) -> String {
+        format!("create-if-absent {}, swap {}, remove {}", self.create_if_absent, self.swap, self.remove)
+    }
 }
 
 /// A database to look at, and its replica if that is known.
@@ -48,35 +68,40 @@ type Wanted = (PathBuf, Option<Replica>);
 /// Shows how far databases are replicated.
 pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     let (wanted, config) = wanted(args)?;
+    let processes = ask(args, &wanted, config.as_ref())?;
     let mut running = BTreeMap::new();
-    for directory in state_dirs(args, &wanted, config.as_ref()) {
-        let reply = host::query_status(&directory).map_err(|error| {
-            CliError::failed(format!("the process that uses {} does not answer", directory.display()))
-                .cause(error)
-        })?;
-        for entry in reply.as_ref().and_then(|reply| reply["databases"].as_array()).into_iter().flatten() {
-            if let Some(path) = entry["database"].as_str() {
-                running.entry(PathBuf::from(path)).or_insert_with(|| entry.clone());
-            }
+    for entry in processes.iter().filter_map(|reply| reply["databases"].as_array()).flatten() {
+        if let Some(path) = entry["database"].as_str() {
+            running.entry(PathBuf::from(path)).or_insert(entry);
         }
     }
     let mut rows = Vec::new();
     for (database, replica) in wanted {
-        rows.push(match running.get(&database) {
+        rows.push(match running.remove(&database) {
             Some(entry) => from_process(&database, entry),
             None => from_files(&database, replica.as_ref())?,
         });
     }
+    if args.positionals.is_empty() {
+        let all = config.is_none();
+        let others = running.iter().filter(|(_, entry)| all || entry["registered"] == true);
+        rows.extend(others.map(|(database, entry)| from_process(database, entry)));
+    }
     if args.is_on("json") {
         out.json(&rows);
-    } else {
-        print(&rows, out);
+        return Ok(());
+    }
+    print(&rows, out);
+    for error in processes.iter().filter_map(|reply| reply["reload_error"].as_str()) {
+        out.line(format_args!("\nthe configuration was read again, and nothing was changed: {error}"));
     }
     Ok(())
 }
 
+/// The databases of an invocation, and the configuration unless it does without.
 fn wanted(args: &Args) -> Result<(Vec<Wanted>, Option<Config>), CliError> {
     match args.positionals.as_slice() {
+        [] if is_named(args) && args.os_value("config").is_none() => Ok((Vec::new(), None)),
         [] => {
             let config = need_config(args)?;
             let all = config.databases.iter().map(|db| (db.path.clone(), Some(db.replica.clone()))).collect();
@@ -98,32 +123,52 @@ fn wanted(args: &Args) -> Result<(Vec<Wanted>, Option<Config>), CliError> {
     }
 }
 
-/// Where a process that replicates these databases may have its socket.
-fn state_dirs(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Vec<PathBuf> {
-    if let Some(path) = args.path("state-dir") {
-        return vec![path];
+/// Whether the flags say which process to ask.
+fn is_named(args: &Args) -> bool {
+    args.os_value("socket").is_some() || args.os_value("state-dir").is_some()
+}
+
+/// What the processes say that may have these databases.
+fn ask(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Result<Vec<Value>, CliError> {
+    let mut sockets = remote::sockets(args, config, None)?;
+    for (database, _) in wanted {
+        sockets.extend(remote::sockets(args, config, Some(database))?);
     }
-    let named = config.and_then(|config| config.state_dir.clone());
-    let first =
-        config.and_then(|config| config.databases.first()).map(|first| host::default_state_dir(&first.path));
-    let own = wanted.iter().map(|(database, _)| host::default_state_dir(database));
-    let mut directories: Vec<PathBuf> = named.into_iter().chain(first).chain(own).collect();
-    let mut seen = std::collections::BTreeSet::new();
-    directories.retain(|directory| seen.insert(directory.clone()));
-    directories
+    let mut seen = BTreeSet::new();
+    sockets.retain(|socket| seen.insert(socket.clone()));
+    let mut replies = Vec::new();
+    for socket in &sockets {
+        match client::ask(socket, "GET", "/status", None, TIMEOUT) {
+            Ok(answer) if answer.status == 200 => replies.push(answer.body),
+            // Litestream has no such path: it is not the one that we ask for.
+            Ok(_) => {}
+            Err(error) if client::is_absent(&error) => {}
+            // Nobody has said that the process there is ours.
+            Err(_) if !is_named(args) && socket.as_os_str() == SOCKET_PATH => {}
+            Err(error) => {
+                let what = format!("the process at {} does not answer", socket.display());
+                return Err(CliError::failed(what).cause(error));
+            }
+        }
+    }
+    if replies.is_empty() && wanted.is_empty() && config.is_none() {
+        return Err(remote::nobody(args, None));
+    }
+    Ok(replies)
 }
 
 fn from_process(database: &Path, entry: &Value) -> Row {
     let text = |name: &str| entry[name].as_str().map(str::to_owned);
     let (waiting, last_error, replicated) = (text("waiting"), text("last_error"), text("replicated_txid"));
     let ended = entry["ended"].as_bool() == Some(true);
+    let stopped = entry["phase"] == "stopped";
     let mut row = row_of(database);
     row.running = !ended;
-    row.phase =
-        if ended { "ended".to_owned() } else { text("phase").unwrap_or_else(|| "starting".to_owned()) };
+    row.phase = text("phase").unwrap_or_else(|| "starting".to_owned());
     if row.status == "ok" {
         let trouble = ended || waiting.is_some() || last_error.is_some();
         row.status = match (trouble, &replicated) {
+            _ if stopped => "stopped",
             (true, _) => "error",
             (false, None) => "not initialized",
             (false, Some(_)) => "ok",
@@ -139,7 +184,9 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
     row.warning = text("warning");
-    row.store = entry.get("store").filter(|store| store.is_object()).cloned();
+    row.store = Store::deserialize(&entry["store"]).ok().filter(|store| store.create_if_absent != "unknown");
+    row.registered = entry["registered"] == true;
+    row.last_sync_at = text("last_sync_at");
     row
 }
 
@@ -229,13 +276,12 @@ fn print(rows: &[Row], out: &mut Out) {
     }
     out.table(&table);
     for row in rows {
-        let store = row.store.as_ref().and_then(store_in_words);
         let facts = [
-            ("store", &store),
             ("waiting", &row.waiting),
             ("last error", &row.last_error),
             ("hint", &row.hint),
             ("warning", &row.warning),
+            ("store", &row.store.as_ref().map(Store::in_words)),
         ];
         let said: Vec<String> =
             facts.iter().filter_map(|(name, fact)| Some(format!("  {name}: {}", fact.as_ref()?))).collect();
@@ -245,36 +291,10 @@ fn print(rows: &[Row], out: &mut Out) {
     }
 }
 
-/// What a person should know of a store: the promises that it does not keep.
-fn store_in_words(store: &Value) -> Option<String> {
-    let promises =
-        [("create_if_absent", "create-if-absent"), ("swap", "compare-and-swap"), ("remove", "deletes")];
-    let broken: Vec<String> = promises
-        .iter()
-        .filter_map(|(name, promise)| match store[*name].as_str() {
-            Some(word @ ("ignored" | "unsupported" | "denied")) => Some(format!("{promise} {word}")),
-            _ => None,
-        })
-        .collect();
-    (!broken.is_empty()).then(|| broken.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn promises_that_a_store_does_not_keep_are_told() {
-        let words = |create: &str, swap: &str, remove: &str| {
-            store_in_words(&json!({ "create_if_absent": create, "swap": swap, "remove": remove }))
-        };
-        assert_eq!(words("holds", "unknown", "holds"), None);
-        assert_eq!(
-            words("ignored", "unsupported", "denied").as_deref(),
-            Some("create-if-absent ignored, compare-and-swap unsupported, deletes denied")
-        );
-    }
 
     #[test]
     fn a_running_process_is_believed() {
@@ -292,6 +312,9 @@ mod tests {
         assert_eq!(from_process(&here, &entry).status, "error");
         (entry["waiting"], entry["replicated_txid"]) = (json!(null), json!(null));
         assert_eq!(from_process(&here, &entry).status, "not initialized");
+        (entry["ended"], entry["phase"]) = (json!(true), json!("stopped"));
+        let row = from_process(&here, &entry);
+        assert_eq!((row.status.as_str(), row.phase.as_str(), row.running), ("stopped", "stopped", false));
         assert_eq!(from_process(Path::new("/nowhere/a.db"), &entry).status, "no database");
     }
 

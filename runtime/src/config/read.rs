@@ -33,12 +33,13 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     let top = Scope::new(root, "the configuration", &known, true, &mut config.warnings)?;
     let mut defaults = Defaults { engine: engine::Config::default(), shared: top.options().collect(), env };
     engine_settings(&top, &mut defaults.engine)?;
+    config.engine = defaults.engine.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.shutdown_sync_interval =
         top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;
     config.state_dir = top.path("state-dir")?;
     config.exec = top.filled("exec")?.map(str::to_owned);
-    config.addr = top.filled("addr")?.map(str::to_owned);
+    config.addr = addr(&top)?;
     config.heartbeat_url = heartbeat_url(&top)?;
     config.heartbeat_interval = top.duration_from("heartbeat-interval", HEARTBEAT_INTERVAL_MIN)?;
     if let Some(entry) = top.entry("socket") {
@@ -98,6 +99,16 @@ fn socket(node: &Node, warnings: &mut Vec<String>) -> Result<Socket> {
 fn permission_bits(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     u32::from_str_radix(digits, 8).ok().filter(|bits| *bits <= 0o777)
+}
+
+fn addr(top: &Scope<'_>) -> Result<Option<String>> {
+    let Some(addr) = top.filled("addr")? else { return Ok(None) };
+    if addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        let line = top.entry("addr").map_or(0, |entry| entry.line);
+        return Err(LineError::new(line, format!("addr is {addr:?}, without a port"))
+            .hint("write addr: ':9090' or addr: 127.0.0.1:9090"));
+    }
+    Ok(Some(addr.to_owned()))
 }
 
 fn heartbeat_url(top: &Scope<'_>) -> Result<Option<String>> {

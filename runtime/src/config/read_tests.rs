@@ -87,6 +87,7 @@ fn the_service_is_described() {
         config.databases.iter().map(|database| database.restore_if_db_not_exists).collect();
     assert_eq!(restored, [true, false]);
     assert_eq!(parse("exec: ''\naddr: ''\nheartbeat-url: ''\nsocket:"), Config::default());
+    check_error("addr: 9090", 1, "without a port", "127.0.0.1:9090");
     check_error("heartbeat-url: ftp://x", 1, "http or https", "https://host/path");
     check_error("heartbeat-interval: 59s", 1, "heartbeat-interval is at least 1m", "");
     check_error("shutdown-sync-interval: 0", 1, "at least 1ms", "");
@@ -126,6 +127,14 @@ fn mistakes_are_named_with_their_line() {
     check_error("min-checkpoint-page-count: 0", 1, "from 1", "");
     check_error("logging: {stderr: maybe}", 1, "true or false", "");
     check_error("just text", 1, "takes keys with values", "");
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_told_with_the_error() {
+    let text = "access-key-id: $GONE\nsecret-access-key: s\ndbs: [{path: /a, replica: 's3://b/x'}]";
+    let error = Config::parse(text, true, &|_| None).unwrap_err();
+    assert_eq!((error.line, error.error.as_str()), (2, "secret-access-key is given without access-key-id"));
+    assert_eq!(error.hint.as_deref(), Some("give both; line 1: $GONE is not set and stands for nothing"));
 }
 
 #[test]

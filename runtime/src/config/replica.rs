@@ -164,19 +164,19 @@ impl Replica {
         }
     }
 
+    /// Whether a word under `type` means its kind.
+    pub(super) fn is_of_type(&self, word: &str) -> bool {
+        SCHEMES.iter().any(|(name, scheme)| {
+            *name == word && matches!(scheme, Scheme::Known(kind) if kind.name() == self.kind())
+        })
+    }
+
     /// The server that it shares with others, if there is one.
     pub fn server(&self) -> Option<String> {
         match self {
             Replica::Directory(_) => None,
             Replica::Object(settings) => Some(settings.server()),
         }
-    }
-
-    /// Whether a word under `type` means its kind.
-    pub(super) fn is_of_type(&self, word: &str) -> bool {
-        SCHEMES.iter().any(|(name, scheme)| {
-            *name == word && matches!(scheme, Scheme::Known(kind) if kind.name() == self.kind())
-        })
     }
 
     /// The URL, without options and secrets.

@@ -16,6 +16,16 @@ impl Changes {
         }
     }
 
+    /// Waits for the next change.
+    pub(crate) async fn next(&self) {
+        let mut looks = 0;
+        self.until(|| {
+            looks += 1;
+            (looks > 1).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until `look` finds something. It is called once at first, and after each change.
     pub(crate) async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         poll_fn(|context| match look() {

@@ -17,6 +17,7 @@ use driftless_core::ids::Wall;
 use driftless_core::machine::{Event, Exit};
 use smol::channel::Sender;
 
+use super::ReplicateJob;
 use crate::config::Replica;
 
 /// Where a database of this process was named.
@@ -50,9 +51,13 @@ pub(crate) enum Life {
 
 /// A database of this process.
 pub(crate) struct Entry {
+    /// Its number in this process; no other gets it.
+    pub(crate) number: u32,
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
     pub(crate) engine: Config,
+    /// Whether to restore it before it is followed, if it is not there.
+    pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
     pub(crate) life: Life,
     /// While its engine runs.
@@ -66,11 +71,13 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// A database that was just added.
-    pub(super) fn new(database: PathBuf, replica: Replica, engine: Config, origin: Origin) -> Entry {
+    pub(super) fn new(number: u32, job: ReplicateJob, origin: Origin) -> Entry {
         Entry {
-            database,
-            replica,
-            engine,
+            number,
+            database: job.database,
+            replica: job.replica,
+            engine: job.engine,
+            restore_if_missing: job.restore_if_missing,
             origin,
             life: Life::Stopped(Exit::Done),
             sender: None,

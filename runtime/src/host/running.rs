@@ -9,8 +9,8 @@ use driftless_adapters::store::StoreError;
 use driftless_core::engine::{Config, Replicator};
 use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
 
-use super::Host;
 use super::databases::{Entry, Life};
+use super::{Host, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
@@ -39,7 +39,9 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let store = Arc::new(StorePort::new(store, layout));
         let ports = ports(host, number, entry, Arc::clone(&store));
         let tenure = ports.tenure.clone();
-        let config = Config { create_if_absent, ..entry.engine.clone() };
+        let mut config = Config { create_if_absent, ..entry.engine.clone() };
+        // What was adopted once is ours: another's history is not to be overrun a second time.
+        config.adopt &= entry.last_sync.is_none();
         let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);
         let driver = Driver::new(machine, ports, host.executor.clone());
         // What is not claimed need not be tried.
@@ -55,7 +57,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.wants_events = true;
     });
     host.watches_changed();
-    host.executor.spawn(run(host.clone(), number, driver, tenure)).detach();
+    host.spawn(run(host.clone(), number, driver, tenure));
     Ok(())
 }
 
@@ -80,7 +82,10 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
 
 async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Replicator>, tenure: Tenure) {
     let database = host.look(number, |entry| entry.database.display().to_string()).unwrap_or_default();
-    let exit = driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await;
+    let exit = match restoring::if_missing(&host, number).await {
+        Ok(()) => driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await,
+        Err(exit) => exit,
+    };
     log::exit(&database, &exit);
     host.change(number, |entry| {
         entry.sender = None;

@@ -49,9 +49,16 @@ struct Views {
     directories: BTreeMap<PathBuf, View>,
 }
 
-/// Keeps the directories of all databases in view, for as long as the process runs. `databases`
-/// says that there are others now, `wanted` that one of them wants events again.
-pub(super) async fn watch(host: Rc<Host>, databases: Receiver<()>, wanted: Receiver<()>) {
+/// What the watcher is told.
+pub(super) struct Signals {
+    /// Other databases run now.
+    pub(super) databases: Receiver<()>,
+    /// One of them wants events again.
+    pub(super) wanted: Receiver<()>,
+}
+
+/// Keeps the directories of all databases in view, for as long as the process runs.
+pub(super) async fn watch(host: Rc<Host>, Signals { databases, wanted }: Signals) {
     let mut views = Views::default();
     views.follow(&host);
     let resume_at = Cell::new(None);

@@ -125,9 +125,11 @@ impl<F: Fs> StateJournal<F> {
         (DatabaseNo(number), written)
     }
 
-    /// The number of a database that has one.
-    pub fn number_of(&self, name: &str) -> Option<DatabaseNo> {
-        self.names.get(name).copied().map(DatabaseNo)
+    /// What the journal knows of a database: the name with each replica it ever had, and the number.
+    pub fn of_database(&self, database: &Path) -> Vec<(String, DatabaseNo)> {
+        let start = format!("{}\n", database.display());
+        let known = self.names.iter().filter(|(name, _)| name.starts_with(&start));
+        known.map(|(name, number)| (name.clone(), DatabaseNo(*number))).collect()
     }
 
     /// The records of a database. Those that the journal held when it was opened are kept in memory

@@ -122,7 +122,7 @@ impl World {
             }
         }
         self.arm();
-        Ok(())
+        self.check_synced()
     }
 
     /// Plans the tick for the deadline that stands now.

@@ -23,6 +23,7 @@ use super::queue::Queue;
 use super::restore::Restored;
 use super::state::SimState;
 use super::store::{Fate, SimStore};
+use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
@@ -126,6 +127,7 @@ pub struct World {
     pub(super) state: SimState,
     pub(super) truth: Truth,
     pub(super) restored: Restored,
+    pub(super) commits: Commits,
     pub(super) summary: Summary,
     pub(super) runs: u64,
     pub(super) adopt: bool,
@@ -187,6 +189,7 @@ impl World {
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
+            commits: Commits::default(),
             summary: Summary::default(),
             runs: 0,
             adopt: false,
@@ -422,6 +425,7 @@ impl World {
             AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
             AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
         }
+        self.commits.note(self.now().mono, self.truth.owed());
         self.look_for_cold();
         self.note_changes(true);
         self.note_blocked(op, &end)?;

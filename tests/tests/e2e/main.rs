@@ -2,16 +2,20 @@
 
 mod bad_input;
 mod commands;
+mod control;
 mod crash;
+mod exec;
 mod fixtures;
 mod handover;
 mod harmless;
 mod harness;
 mod hostile;
 mod litestream_reads_us;
+mod parity;
 mod proxy;
 mod rivals;
 mod servers;
+mod service;
 mod side_by_side;
 mod status;
 mod stores;

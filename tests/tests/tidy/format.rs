@@ -184,6 +184,7 @@ fn records(text: &str) -> Vec<String> {
         ("Done", Record::Done(Txid::FIRST)),
         ("Sealed", Record::Sealed { seal, wal }),
         ("Moved", Record::Moved { file: (0, 0), wal }),
+        ("Reset", Record::Reset),
     ];
     let rows = rows(section(text, "Record kinds"));
     let mut complaints = Vec::new();

@@ -57,6 +57,8 @@ impl Replicator {
             self.next_step();
             self.waiting = None;
             self.source.drained = true;
+            self.synced.verify(self.source.op_since);
+            self.synced.captured = Some(self.source.op_since);
             return;
         }
         if !self.admit(now, plan_admission(facts.as_deref()), out) {
@@ -122,6 +124,7 @@ impl Replicator {
             out.notify(Severity::Info, Fact::Recovered { what: "access to the database".into() });
         }
         out.notify(Severity::Info, Fact::Attached);
+        self.synced.attach(self.source.op_since);
         self.source.retry.clear();
         self.source.last_activity = now.mono;
         self.set_quiet(now);

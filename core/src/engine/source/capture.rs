@@ -37,6 +37,7 @@ impl Replicator {
                 );
             }
             self.source.target = Some(index);
+            self.source.target_at = self.source.index_at;
         }
         let target = self.source.target.as_ref().expect("set above");
         let page_size = self.source.page_size.expect("read before opening");
@@ -126,6 +127,7 @@ impl Replicator {
             return;
         }
         self.source.target = None;
+        self.synced.captured = Some(self.source.target_at);
         if self.endangers() {
             // The pin stays where it is: the next capture goes on with it, without the lock.
             self.source.script.clear();

@@ -99,6 +99,7 @@ impl Replicator {
     pub(in crate::engine) fn forget_pending(&mut self, pages: u32) {
         self.frames_captured -= self.pending.frames.min(self.frames_captured - self.frames_replicated);
         self.pending.reset(pages);
+        self.synced.captured = None;
     }
 
     pub(super) fn verify_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
@@ -111,6 +112,7 @@ impl Replicator {
             Some(facts) if !same_wal(known, &facts) => self.detach(now, "the -wal file was replaced", out),
             Some(facts) => {
                 self.source.facts = Some(facts);
+                self.synced.verify(self.source.op_since);
                 self.next_step();
             }
         }

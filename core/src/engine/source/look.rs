@@ -44,7 +44,14 @@ impl Replicator {
             self.set_quiet(now);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
             self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
+            if self.synced.is_wanted() && core::mem::take(&mut self.source.changed) {
+                // While frames come, no look without any would ask which file the path names.
+                self.begin_script(&[Step::Verify]);
+            }
         } else {
+            if self.source.position.is_some() {
+                self.synced.captured = Some(self.source.index_at);
+            }
             self.after_look(now);
             if core::mem::take(&mut self.source.changed) {
                 self.begin_script(&[Step::Verify]);

@@ -56,11 +56,12 @@ impl Replicator {
     }
 
     /// Reads the wal-index that came with an answer. A torn one is looked at again.
-    pub(in crate::engine) fn take_index(&mut self, reply: &LinkReply) -> Result<(), ()> {
+    pub(in crate::engine) fn take_index(&mut self, reply: &LinkReply, since: Mono) -> Result<(), ()> {
         let Some(raw) = &reply.index else { return Err(()) };
         match WalIndex::parse(raw) {
             Ok(index) => {
                 self.source.index = Some(index);
+                self.source.index_at = since;
                 self.source.index_is_old = false;
                 Ok(())
             }
@@ -112,7 +113,7 @@ impl Replicator {
         out: &mut Actions,
     ) {
         let before = self.source.index;
-        let seen = self.take_index(reply);
+        let seen = self.take_index(reply, self.source.op_since);
         self.source.index_is_old |= seen.is_err();
         let judged = step == Step::Open || part == Part::Header || self.step_took_effect(step);
         if seen.is_err() && !judged {
@@ -197,6 +198,7 @@ impl Replicator {
     pub(super) fn step_failed(&mut self, now: Now, step: Step, error: SourceError, out: &mut Actions) {
         if let Some(index) = error.index.as_deref().and_then(|raw| WalIndex::parse(raw).ok()) {
             self.source.index = Some(index);
+            self.source.index_at = self.source.op_since;
         }
         let busy = error.kind == SourceErrorKind::Busy;
         match step {

@@ -27,6 +27,7 @@ pub(in crate::engine) struct Draft {
     pub(in crate::engine) file: (u64, u64),
     pub(in crate::engine) wal: Option<WalPosition>,
     pub(in crate::engine) frames: u64,
+    pub(in crate::engine) claim: Option<Mono>,
 }
 
 /// What a segment's header says of the WAL.
@@ -71,7 +72,7 @@ impl Replicator {
     pub(super) fn cut_at(&self) -> Option<Mono> {
         let since = self.pending.since?;
         let full = self.pending.is_over() || self.pending.bytes() > self.config.pending_bytes_max / 2;
-        if full || self.draining() || self.sync_now {
+        if full || self.draining() || self.synced.is_wanted() {
             return Some(since);
         }
         Some(since.after(self.config.sync_interval))
@@ -79,7 +80,6 @@ impl Replicator {
 
     /// Turns what waits into a segment.
     pub(super) fn cut(&mut self, now: Now, out: &mut Actions) -> bool {
-        self.sync_now = false;
         let page_size = self.source.page_size().expect("captured pages have a size");
         let lock_page = page_size.lock_page(self.config.pending_byte);
         if let Some(page) = self.pending.missing(lock_page) {
@@ -113,6 +113,7 @@ impl Replicator {
             file: self.source.file(),
             wal,
             frames: self.frames_captured,
+            claim: self.synced.claim(),
         }
     }
 
@@ -167,8 +168,15 @@ impl Replicator {
         let step =
             Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
         let object = Object { level: Level::CAPTURES, range: header.range };
-        let segment =
-            Box::new(Segment { step, header, object, bytes, frames: draft.frames, retry: Retry::default() });
+        let segment = Box::new(Segment {
+            step,
+            header,
+            object,
+            bytes,
+            frames: draft.frames,
+            claim: draft.claim,
+            retry: Retry::default(),
+        });
         self.write_intent(segment, out);
     }
 }

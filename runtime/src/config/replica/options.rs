@@ -9,6 +9,8 @@
 //! An option that its replica has no use for is an error, since whoever wrote it expects something
 //! of it. Keys at the top are for those replicas that have a use for them.
 
+use std::fmt;
+
 use super::{Described, ReplicaError};
 use crate::cli::suggest::nearest;
 
@@ -121,8 +123,8 @@ impl Origin {
     }
 }
 
-/// An option that was given.
-#[derive(Clone, Debug)]
+/// An option that was given. It may be a secret, so there is no `Debug` of its text.
+#[derive(Clone)]
 pub struct Given {
     name: &'static str,
     kinds: &'static [Kind],
@@ -139,7 +141,7 @@ impl Given {
 }
 
 /// The options of one replica.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     given: Vec<Given>,
 }
@@ -266,6 +268,12 @@ impl Options {
                 ));
             }
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.given.iter().map(|given| given.name)).finish()
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn build(place: &Place, options: &Options, env: Lookup<'_>) -> Result
         provider: provider.name(),
         credentials,
         options: effective(&s3),
-        warnings: warnings(options)?,
+        warnings: warnings(options, env)?,
     };
     let settings =
         Settings { root: root(place)?, service: Service::S3(s3), transport: Transport { skip_verify } };
@@ -261,7 +261,7 @@ fn effective(s3: &S3) -> Vec<(&'static str, String)> {
 }
 
 /// Options that are understood and have no effect.
-fn warnings(options: &Options) -> Result<Vec<String>, ReplicaError> {
+fn warnings(options: &Options, env: Lookup<'_>) -> Result<Vec<String>, ReplicaError> {
     let mut warnings = Vec::new();
     if options.flag("sign-payload")? == Some(true) {
         warnings.push(
@@ -271,6 +271,12 @@ fn warnings(options: &Options) -> Result<Vec<String>, ReplicaError> {
     }
     if options.flag("sign-accept-encoding")? == Some(true) {
         warnings.push("sign-accept-encoding has no effect: that header is never signed".to_owned());
+    }
+    if first_of(env, &["LITESTREAM_S3_DEBUG"]).is_some() {
+        warnings.push(
+            "LITESTREAM_S3_DEBUG has no effect: it is about the log of a library that is not used here"
+                .to_owned(),
+        );
     }
     Ok(warnings)
 }

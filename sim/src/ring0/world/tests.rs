@@ -80,3 +80,15 @@ fn a_false_report_is_found() {
     let said = world.carry_out(run, Action::Notify(Notice { severity: Severity::Info, fact }));
     assert_eq!(said.unwrap_err().oracle, "replicated");
 }
+
+/// The replicator says that everything before a moment is on the replica, and one commit is not.
+#[test]
+fn a_false_claim_of_a_sync_is_found() {
+    let mut world = rested();
+    world.commits = Commits::default();
+    world.commits.note(Mono::default(), world.truth.owed());
+    world.check_synced().unwrap();
+    world.commits = Commits::default();
+    world.commits.note(Mono::default(), world.truth.owed() + 1);
+    assert_eq!(world.check_synced().unwrap_err().oracle, "synced");
+}

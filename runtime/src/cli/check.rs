@@ -1,0 +1,306 @@
+//! `driftless check`: what a configuration would do, without doing it.
+//!
+//! The configuration is read and each database looked at as the replicator would look at it before
+//! it opens one, by the same rules; nothing is opened, written or connected. With `-connect` one
+//! key of each replica is listed as well. Secrets are never shown, only where they come from.
+
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use driftless_adapters::object::settings::{Service, Settings};
+use driftless_adapters::store::{StoreError, StoreErrorKind};
+use driftless_core::engine::{self, Admission, plan_admission, plan_header};
+use serde::Serialize;
+
+use super::args::Args;
+use super::error::CliError;
+use super::output::Out;
+use super::{logging, need_config, target};
+use crate::config::replica::{Described, describe_url, environment, options::Options};
+use crate::config::{About, Config, Database, Replica, absolute, duration};
+use crate::host::{self, ReplicateOptions};
+use crate::port::source::{RealFiles, SourceFiles as _};
+
+/// How long a store may take to answer.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What would happen.
+#[derive(Serialize, Debug)]
+pub(super) struct Report {
+    ok: bool,
+    config: Option<String>,
+    databases: Vec<DatabaseReport>,
+    process: ProcessReport,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+/// Of one database.
+#[derive(Serialize, Debug)]
+struct DatabaseReport {
+    path: String,
+    /// `ready`, `waits`, `unseen` (waits while commits go unseen) or `refused`.
+    state: &'static str,
+    why: Option<String>,
+    hint: Option<String>,
+    bytes: Option<u64>,
+    wal_bytes: Option<u64>,
+    replica: ReplicaReport,
+    sync_interval: String,
+    min_checkpoint_page_count: u32,
+    restore_if_db_not_exists: bool,
+}
+
+/// Of one replica.
+#[derive(Serialize, Debug)]
+struct ReplicaReport {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    url: String,
+    provider: &'static str,
+    endpoint: Option<String>,
+    region: Option<String>,
+    addressing: Option<&'static str>,
+    credentials: Option<String>,
+    options: BTreeMap<&'static str, String>,
+    /// `ok`, or the error; null unless it was asked for.
+    connection: Option<String>,
+}
+
+/// Of the process.
+#[derive(Serialize, Debug)]
+struct ProcessReport {
+    state_dir: Option<String>,
+    shutdown_sync_timeout: String,
+    shutdown_sync_interval: Option<String>,
+    exec: Option<String>,
+    addr: Option<String>,
+    heartbeat_url: Option<String>,
+    heartbeat_interval: Option<String>,
+    socket: Option<SocketReport>,
+    log_level: Option<String>,
+    log_format: Option<String>,
+    log_stderr: Option<bool>,
+}
+
+/// Of the control socket, where the configuration names one.
+#[derive(Serialize, Debug)]
+struct SocketReport {
+    enabled: bool,
+    path: Option<String>,
+    permissions: Option<String>,
+}
+
+/// Says what would happen; an error if something would not work.
+pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
+    let config = config_of(args)?;
+    logging::start(args, &config.logging)?;
+    let mut problems = Vec::new();
+    if config.databases.is_empty() {
+        problems.push("the configuration names no database".to_owned());
+    }
+    let connect = args.is_on("connect");
+    let databases = config.databases.iter().map(|database| of_database(database, connect, &mut problems));
+    let report = Report {
+        databases: databases.collect(),
+        config: Some(config.path.display().to_string()).filter(|path| !path.is_empty()),
+        process: of_process(&config),
+        warnings: config.warnings.clone(),
+        ok: problems.is_empty(),
+        problems,
+    };
+    if args.is_on("json") {
+        out.json(&report);
+    } else {
+        out.write(&show::text(&report));
+    }
+    match report.problems.as_slice() {
+        [] => Ok(()),
+        [one] => Err(CliError::usage("this would not work as it is").cause(one)),
+        [first, rest @ ..] => {
+            let what = format!("this would not work as it is, for {} reasons", rest.len() + 1);
+            Err(CliError::usage(what).cause(first).hint("the reasons stand under \"problems\" above"))
+        }
+    }
+}
+
+/// What is to be looked at: all of the configuration, one database of it, or a pair.
+fn config_of(args: &Args) -> Result<Config, CliError> {
+    match args.positionals.as_slice() {
+        [] => need_config(args),
+        [database] => {
+            let mut config = need_config(args)?;
+            let path = Path::new(database);
+            let Some(known) = config.database(path).cloned() else {
+                let what = format!("{} is not a database of the configuration", path.display());
+                return Err(CliError::usage(what).hint("give its replica as well to look at the pair"));
+            };
+            config.databases = vec![known];
+            Ok(config)
+        }
+        [database, replica, ..] => {
+            if args.os_value("config").is_some() {
+                return Err(CliError::usage("both a configuration and a replica were given")
+                    .hint("leave out -config, or leave out the database and its replica"));
+            }
+            let (path, parsed) = target::pair(database, replica)?;
+            let about = match replica.to_str() {
+                Some(text) => describe_url(text, Options::default(), &environment)?,
+                None => Described { replica: parsed, about: About::default() },
+            };
+            let Described { replica, about } = about;
+            let warnings = about.warnings.clone();
+            let engine = engine::Config::default();
+            let database = Database { path, replica, about, engine, restore_if_db_not_exists: false };
+            Ok(Config { databases: vec![database], warnings, ..Config::default() })
+        }
+    }
+}
+
+fn of_database(database: &Database, connect: bool, problems: &mut Vec<String>) -> DatabaseReport {
+    let (state, why, hint) = state(&database.path, &database.replica);
+    let name = database.path.display();
+    if matches!(state, "refused" | "unseen") {
+        problems.push(format!("{name}: {}", why.as_deref().unwrap_or_default()));
+    }
+    let mut replica = of_replica(&database.replica, &database.about);
+    if connect {
+        let answer = reach(&database.replica);
+        if let Err(error) = &answer {
+            problems.push(format!("{name}: {}: {}", error.subject, error.cause));
+        }
+        replica.connection = Some(match answer {
+            Ok(true) => "ok, and there are objects".to_owned(),
+            Ok(false) => "ok, and it is empty".to_owned(),
+            Err(error) => match &error.hint {
+                Some(hint) => format!("{} ({hint})", error.cause),
+                None => error.cause.to_string(),
+            },
+        });
+    }
+    let bytes = |path: PathBuf| path.metadata().ok().map(|facts| facts.len());
+    let mut wal = database.path.as_os_str().to_owned();
+    wal.push("-wal");
+    DatabaseReport {
+        path: name.to_string(),
+        state,
+        why,
+        hint,
+        bytes: bytes(database.path.clone()),
+        wal_bytes: bytes(wal.into()),
+        replica,
+        sync_interval: duration::show(database.engine.sync_interval),
+        min_checkpoint_page_count: database.engine.min_checkpoint_pages,
+        restore_if_db_not_exists: database.restore_if_db_not_exists,
+    }
+}
+
+/// Whether the replicator would open the database now, and if not, why and what to do.
+fn state(path: &Path, replica: &Replica) -> (&'static str, Option<String>, Option<String>) {
+    if let Err(error) = target::check_pair(path, replica) {
+        return ("refused", Some(error.to_string()), error.hint);
+    }
+    let files = RealFiles::new(path.to_owned());
+    let admission = files.facts().and_then(|facts| match plan_admission(facts.as_ref()) {
+        Admission::Open => Ok(plan_header(&files.header()?)),
+        admission => Ok(admission),
+    });
+    match admission {
+        Ok(Admission::Open) => ("ready", None, None),
+        Ok(Admission::Wait { why, hint, unseen }) => {
+            (if unseen { "unseen" } else { "waits" }, Some(why.to_owned()), Some(hint.to_owned()))
+        }
+        Ok(Admission::Refuse { why, hint }) => ("refused", Some(why), Some(hint.to_owned())),
+        Err(error) => {
+            let hint =
+                "give the user that runs driftless read and write access to the database and its directory";
+            ("unseen", Some(error.text), Some(hint.to_owned()))
+        }
+    }
+}
+
+fn of_replica(replica: &Replica, about: &About) -> ReplicaReport {
+    let mut report = ReplicaReport {
+        kind: replica.kind(),
+        url: replica.url(),
+        provider: about.provider,
+        endpoint: None,
+        region: None,
+        addressing: None,
+        credentials: Some(about.credentials.clone()).filter(|words| !words.is_empty()),
+        options: about.options.iter().cloned().collect(),
+        connection: None,
+    };
+    if let Replica::Object(settings) = replica {
+        endpoint_of(settings, &mut report);
+    }
+    report
+}
+
+fn endpoint_of(settings: &Settings, report: &mut ReplicaReport) {
+    match &settings.service {
+        Service::S3(s3) => {
+            let region = match &s3.region {
+                Some(region) => region.clone(),
+                None => {
+                    let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(environment);
+                    set.unwrap_or_else(|| "us-east-1".to_owned())
+                }
+            };
+            let amazon = || format!("https://s3.{region}.amazonaws.com");
+            report.endpoint = Some(s3.endpoint.clone().unwrap_or_else(amazon));
+            report.region = Some(region);
+            report.addressing = Some(if s3.path_style { "bucket in the path" } else { "bucket in the host" });
+        }
+        Service::Azure(azure) => {
+            let microsoft = || format!("https://{}.blob.core.windows.net", azure.account);
+            report.endpoint = Some(azure.endpoint.clone().unwrap_or_else(microsoft));
+        }
+        Service::Gcs(gcs) => {
+            let google = || "https://storage.googleapis.com".to_owned();
+            report.endpoint = Some(gcs.endpoint.clone().unwrap_or_else(google));
+        }
+        Service::WebDav(webdav) => report.endpoint = Some(webdav.url.clone()),
+    }
+}
+
+/// Lists one key; whether there was one.
+fn reach(replica: &Replica) -> Result<bool, StoreError> {
+    host::with_store(replica, async |store, _| {
+        let listed = async { store.list("", None, 1).await.map(|page| !page.entries.is_empty()) };
+        let late = async {
+            async_io::Timer::after(CONNECT_DEADLINE).await;
+            let cause = format!("no answer within {}", duration::show(CONNECT_DEADLINE));
+            Err(StoreError::new(StoreErrorKind::Retry, replica.url(), cause))
+        };
+        futures_lite::future::or(listed, late).await
+    })
+}
+
+fn of_process(config: &Config) -> ProcessReport {
+    let own = || config.databases.first().map(|first| host::default_state_dir(&first.path));
+    let state_dir = config.state_dir.clone().or_else(own);
+    let timeout = config.shutdown_sync_timeout.unwrap_or(ReplicateOptions::default().shutdown_sync_timeout);
+    let socket = &config.socket;
+    let named = socket.enabled.is_some() || socket.path.is_some() || socket.permissions.is_some();
+    ProcessReport {
+        state_dir: state_dir.map(|path| absolute(&path).unwrap_or(path).display().to_string()),
+        shutdown_sync_timeout: duration::show(timeout),
+        shutdown_sync_interval: config.shutdown_sync_interval.map(duration::show),
+        exec: config.exec.clone(),
+        addr: config.addr.clone(),
+        heartbeat_url: config.heartbeat_url.clone(),
+        heartbeat_interval: config.heartbeat_interval.map(duration::show),
+        socket: named.then(|| SocketReport {
+            enabled: socket.enabled.unwrap_or(false),
+            path: socket.path.as_ref().map(|path| path.display().to_string()),
+            permissions: socket.permissions.map(|bits| format!("0{bits:o}")),
+        }),
+        log_level: config.logging.level.clone(),
+        log_format: config.logging.format.clone(),
+        log_stderr: config.logging.stderr,
+    }
+}

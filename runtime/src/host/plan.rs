@@ -1,0 +1,185 @@
+//! Which databases there should be, and bringing those that there are in line with it.
+//!
+//! The configuration wins over registrations: where both name a file or a replica, the
+//! registration rests and is said to. All is checked before anything is touched, so that a
+//! configuration that is wrong changes nothing. What goes ends before what comes begins, since two
+//! databases may have swapped their replicas.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use driftless_core::engine::Config;
+
+use super::databases::{Life, Origin};
+use super::registrations::Registration;
+use super::twins::{Refusal, Twins};
+use super::{Host, ReplicateJob, refused, running};
+use crate::clock;
+use crate::config::Replica;
+use crate::port::place;
+
+/// What is left of an ended database is waited for so much longer than its final sync may take.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// A database that there should be.
+pub(super) struct Wanted {
+    job: ReplicateJob,
+    origin: Origin,
+}
+
+/// Checks what is given and adds what is registered.
+///
+/// # Errors
+/// When two of those that are given share a file or a replica, when a replica's settings cannot
+/// work, and when there is nothing to do for a process that does not stay.
+pub(super) fn plan(
+    host: &Host,
+    given: &[ReplicateJob],
+    registrations: &[Registration],
+) -> Result<Vec<Wanted>, Refusal> {
+    let mut twins = Twins::default();
+    let mut wanted = Vec::new();
+    for job in given {
+        twins.take(&job.database, &job.replica)?;
+        place::open(&job.replica, &host.net).map_err(refused)?;
+        wanted.push(Wanted { job: job.clone(), origin: Origin::Given });
+    }
+    for registration in registrations {
+        let job = match job_of(registration, &host.engine.borrow()) {
+            Ok(job) => job,
+            Err(refusal) => {
+                rests(registration, &refusal);
+                continue;
+            }
+        };
+        let same = |given: &&ReplicateJob| given.database == job.database && given.replica == job.replica;
+        if given.iter().any(|given| same(&given)) {
+            continue;
+        }
+        match twins.take(&job.database, &job.replica) {
+            Ok(()) => wanted.push(Wanted { job, origin: Origin::Registered }),
+            Err(refusal) => rests(registration, &refusal),
+        }
+    }
+    if wanted.is_empty() && !host.stays {
+        let hint = "name one on the command line or in the configuration, or enable its socket".into();
+        return Err(Refusal { error: "there is no database to replicate".into(), hint });
+    }
+    Ok(wanted)
+}
+
+fn rests(registration: &Registration, refusal: &Refusal) {
+    let (database, error) = (&registration.database, &refusal.error);
+    tracing::warn!(database, "the registration of this database is not used: {error}");
+}
+
+/// What a registration asks for.
+pub(super) fn job_of(registration: &Registration, engine: &Config) -> Result<ReplicateJob, Refusal> {
+    let replica = Replica::parse(&registration.replica)
+        .map_err(|error| Refusal { error: error.error, hint: error.hint })?;
+    let database = Path::new(&registration.database).to_path_buf();
+    Ok(ReplicateJob { database, replica, engine: engine.clone(), restore_if_missing: false })
+}
+
+impl Host {
+    /// Ends what is not wanted any more or has other settings, then begins what is to run.
+    pub(super) async fn bring_in_line(self: &Rc<Self>, wanted: Vec<Wanted>) {
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
+        let mut new = wanted;
+        for (number, entry) in self.databases.borrow_mut().iter_mut() {
+            match new.iter().position(|wanted| wanted.job.database == entry.database) {
+                None => gone.push(*number),
+                Some(at) => {
+                    let Wanted { job, origin } = new.remove(at);
+                    entry.origin = origin;
+                    if job.replica != entry.replica || job.engine != entry.engine {
+                        let rests = matches!(entry.life, Life::Stopped(_));
+                        changed.push((*number, job, rests));
+                    }
+                }
+            }
+        }
+        self.finish_all(gone.iter().chain(changed.iter().map(|(number, ..)| number))).await;
+        for number in gone {
+            if self.is_left(number) {
+                self.forget(number);
+            }
+        }
+        for (number, job, rests) in changed {
+            if self.is_left(number) {
+                self.replace(number, job, rests);
+            }
+        }
+        let mut twins = self.twins();
+        for Wanted { job, origin } in new {
+            self.add(job, origin, &mut twins);
+        }
+        self.watches_changed();
+    }
+
+    /// Tells databases to finish, and waits until nothing of them is left or they have had their
+    /// time.
+    async fn finish_all(&self, numbers: impl Iterator<Item = &u32> + Clone) {
+        let timeout = self.shutdown_sync_timeout.get();
+        let deadline = clock::mono().after(timeout);
+        for number in numbers.clone() {
+            self.finish(*number, deadline);
+        }
+        let left = || numbers.clone().all(|number| !self.is_live(*number)).then_some(());
+        let waited = async {
+            async_io::Timer::after(timeout + GRACE).await;
+        };
+        futures_lite::future::or(self.changes.until(left), waited).await;
+    }
+
+    pub(super) fn is_live(&self, number: u32) -> bool {
+        self.look(number, |entry| entry.is_live()).unwrap_or(false)
+    }
+
+    /// Whether a database may be forgotten or changed; if not, that is said.
+    fn is_left(&self, number: u32) -> bool {
+        let live = self.is_live(number);
+        if live && let Some(database) = self.look(number, |entry| entry.database.display().to_string()) {
+            tracing::error!(database, "a call that hangs keeps the database: it stays as it was");
+        }
+        !live
+    }
+
+    /// Gives a database other settings, and starts it unless it rests.
+    fn replace(self: &Rc<Self>, number: u32, job: ReplicateJob, rests: bool) {
+        let database = job.database.display().to_string();
+        self.change(number, |entry| (entry.replica, entry.engine) = (job.replica, job.engine));
+        if rests || self.closing.get() {
+            return;
+        }
+        if let Err(error) = running::start(self, number) {
+            tracing::error!(database, "cannot be started: {error}");
+        }
+    }
+
+    /// Adds a database and starts it, unless its file or replica is taken.
+    fn add(self: &Rc<Self>, job: ReplicateJob, origin: Origin, twins: &mut Twins) {
+        let database = job.database.display().to_string();
+        if self.closing.get() {
+            return;
+        }
+        let started = twins.take(&job.database, &job.replica).and_then(|()| {
+            let number = self.insert(job, origin);
+            running::start(self, number).map_err(refused)
+        });
+        if let Err(refusal) = started {
+            tracing::error!(database, hint = refusal.hint, "cannot be started: {}", refusal.error);
+        }
+    }
+
+    /// The files and replicas that are taken.
+    pub(super) fn twins(&self) -> Twins {
+        let mut twins = Twins::default();
+        self.for_each(|entry| {
+            // Two that have become one since they were added keep their places: each holds its own.
+            let _ = twins.take(&entry.database, &entry.replica);
+        });
+        twins
+    }
+}

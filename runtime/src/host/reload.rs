@@ -1,0 +1,71 @@
+//! Reading the configuration again while the process runs.
+
+use std::rc::Rc;
+
+use driftless_core::engine::Config;
+use driftless_core::ids::Wall;
+
+use super::{Host, Moment, ReplicateJob, plan};
+use crate::clock;
+
+/// What a configuration that was read again says.
+pub struct Reread {
+    /// The databases.
+    pub jobs: Vec<ReplicateJob>,
+    /// Settings of databases that are registered while the process runs.
+    pub engine: Config,
+    /// How long the final sync may take.
+    pub shutdown_sync_timeout: std::time::Duration,
+}
+
+/// Reads the configuration again; the error is a sentence.
+pub type Rereader = Box<dyn Fn() -> Result<Reread, String>>;
+
+/// How the configuration was last read again.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Reloads {
+    /// How many times it was tried.
+    pub(crate) count: u64,
+    /// When last.
+    pub(crate) at: Option<Wall>,
+    /// Why nothing was changed, if so.
+    pub(crate) error: Option<String>,
+}
+
+impl Host {
+    /// Reads the configuration again and brings the databases in line with it. One that is wrong
+    /// changes nothing.
+    pub(crate) async fn reload(self: &Rc<Self>) {
+        let Some(reread) = self.reread.as_ref().filter(|_| !self.closing.get()) else { return };
+        self.tell(Moment::Reloading);
+        let registrations = self.registrations.lock().await;
+        let outcome = match reread() {
+            Ok(Reread { jobs, engine, shutdown_sync_timeout }) => {
+                let before = self.engine.replace(engine);
+                match plan::plan(self, &jobs, &registrations) {
+                    Ok(wanted) => {
+                        self.shutdown_sync_timeout.set(shutdown_sync_timeout);
+                        self.bring_in_line(wanted).await;
+                        Ok(())
+                    }
+                    Err(refusal) => {
+                        self.engine.replace(before);
+                        Err(refusal.error)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(error) => {
+                tracing::error!("the configuration was read again, and nothing was changed: {error}")
+            }
+        }
+        let mut reloads = self.reloads.borrow_mut();
+        *reloads = Reloads { count: reloads.count + 1, at: Some(clock::wall()), error: outcome.err() };
+        drop(reloads);
+        self.changes.tell();
+        self.tell(Moment::Reloaded);
+    }
+}
