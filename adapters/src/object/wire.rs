@@ -97,6 +97,9 @@ impl Wire {
         body: Body,
     ) -> Result<(response::Parts, Reply), Error> {
         let server = &self.server;
+        if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
+            leave_encryption_to_the_upload(&mut parts);
+        }
         if let Some(keyring) = &server.keyring {
             parts.uri = strictly_encoded(&parts.uri);
             let signed = keyring.sign(&mut parts).await;
@@ -159,6 +162,13 @@ fn strictly_encoded(uri: &Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().expect("an encoded query"));
     Uri::from_parts(parts).expect("the parts of a URI")
+}
+
+/// An upload is told once, when it begins, how the server is to encrypt: Amazon refuses these fields
+/// on what follows, where opendal has them too. A customer's own key does go with each part.
+fn leave_encryption_to_the_upload(parts: &mut request::Parts) {
+    parts.headers.remove("x-amz-server-side-encryption");
+    parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
 }
 
 /// 304 is an answer, and so is 308 to a piece of an upload: go on.

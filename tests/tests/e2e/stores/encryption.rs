@@ -104,6 +104,6 @@ fn a_customers_key_is_on_every_request_that_needs_it() {
     ];
     check(
         &[("sse-customer-key", CUSTOMER_KEY), ("part-size", "5MiB")],
-        &[("PUT", key), ("CREATE-UPLOAD", key), ("PUT-PART", key), ("COMPLETE-UPLOAD", &[]), ("GET", key)],
+        &[("PUT", key), ("CREATE-UPLOAD", key), ("PUT-PART", key), ("COMPLETE-UPLOAD", key), ("GET", key)],
     );
 }
