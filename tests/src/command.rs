@@ -121,6 +121,14 @@ pub fn restore(replica: &(impl Place + ?Sized), to: &Path, txid: Option<&str>) -
     finish(replica.equip(&mut command).arg(replica.argument())).expect_ok()
 }
 
+/// Restores `replica` to `to` with Litestream: the newest state. Fails the test if that fails.
+#[track_caller]
+pub fn litestream_restore(replica: &(impl Place + ?Sized), to: &Path) -> Ran {
+    let mut command = Command::new(litestream());
+    command.arg("restore").arg("-o").arg(to);
+    finish(replica.equip(&mut command).arg(replica.url())).expect_ok()
+}
+
 /// Runs a command to its end, within the deadline.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Ran {

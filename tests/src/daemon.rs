@@ -63,6 +63,13 @@ impl Daemon {
         Daemon::spawn(&mut command, &beside(db, ".litestream.log"))
     }
 
+    /// `litestream replicate -config CONFIG`, which names this replica.
+    pub fn litestream_at(db: &Path, replica: &(impl Place + ?Sized), config: &Path) -> Daemon {
+        let mut command = Command::new(litestream());
+        replica.equip(&mut command).arg("replicate").arg("-config").arg(config);
+        Daemon::spawn(&mut command, &beside(db, ".litestream.log"))
+    }
+
     /// Any command; its log is appended to `log`.
     pub fn spawn(command: &mut Command, log: &Path) -> Daemon {
         let open = || -> File {

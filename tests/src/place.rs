@@ -23,6 +23,12 @@ pub trait Place {
     /// What stands for it on a command line and in a configuration.
     fn argument(&self) -> OsString;
 
+    /// Its URL, with all that is needed to get there but keys.
+    fn url(&self) -> String;
+
+    /// What Litestream's configuration says under `replica`, as names and values.
+    fn litestream_keys(&self) -> Vec<(&'static str, String)>;
+
     /// Gives a program what it needs to reach it.
     fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command;
 
@@ -46,6 +52,14 @@ pub trait Place {
 impl Place for Path {
     fn argument(&self) -> OsString {
         self.as_os_str().to_owned()
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}", self.display())
+    }
+
+    fn litestream_keys(&self) -> Vec<(&'static str, String)> {
+        vec![("type", "file".to_owned()), ("path", self.display().to_string())]
     }
 
     fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -77,6 +91,14 @@ impl Place for Path {
 impl Place for PathBuf {
     fn argument(&self) -> OsString {
         self.as_path().argument()
+    }
+
+    fn url(&self) -> String {
+        self.as_path().url()
+    }
+
+    fn litestream_keys(&self) -> Vec<(&'static str, String)> {
+        self.as_path().litestream_keys()
     }
 
     fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -206,11 +228,6 @@ impl Remote {
         self
     }
 
-    /// Its URL.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// The objects of the store that it is in.
     pub fn objects(&self) -> &(dyn Objects + Send + Sync) {
         &*self.objects
@@ -232,6 +249,19 @@ impl Remote {
 impl Place for Remote {
     fn argument(&self) -> OsString {
         self.url.clone().into()
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn litestream_keys(&self) -> Vec<(&'static str, String)> {
+        let mut keys = vec![("url", self.url.clone())];
+        if let Credentials::Key(key) = &self.credentials {
+            keys.push(("access-key-id", key.id.clone()));
+            keys.push(("secret-access-key", key.secret.clone()));
+        }
+        keys
     }
 
     fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command {
