@@ -44,8 +44,6 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Option<Duration>,
-    /// How long to wait between two attempts of the final sync.
-    pub shutdown_sync_interval: Option<Duration>,
     /// A command to run beside the replication, which ends with it.
     pub exec: Option<String>,
     /// Where metrics are served, as `host:port`; the host may be left out.

@@ -11,7 +11,7 @@
 
 mod answers;
 pub mod client;
-mod http;
+pub(crate) mod http;
 mod listen;
 
 use std::io;

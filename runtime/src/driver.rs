@@ -25,8 +25,11 @@ use crate::port::buffers;
 use crate::port::output::OutputPort;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
-use crate::port::state::{DatabaseNo, StateJournal};
+use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
+
+/// The journal of a process, which all its machines write.
+pub type SharedJournal = Arc<Mutex<StateJournal<RealFs>>>;
 
 /// What a machine may reach. A machine that asks for what is not there gets an error.
 #[derive(Clone, Default)]
@@ -35,8 +38,8 @@ pub struct Ports {
     pub source: Option<Arc<Mutex<SourcePort<RealFiles>>>>,
     /// The replica.
     pub store: Option<Arc<StorePort>>,
-    /// The local journal, and this machine's number in it.
-    pub state: Option<(Arc<Mutex<StateJournal<RealFs>>>, DatabaseNo)>,
+    /// The local journal, and the name that this machine has in it.
+    pub state: Option<(SharedJournal, Arc<str>)>,
     /// What is put aside for a while.
     pub scratch: Option<Arc<Mutex<Scratch<RealFs>>>>,
     /// The file that a restore builds.
@@ -174,9 +177,9 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
         }),
         Request::State(request) => Outcome::State(match ports.state {
-            Some((journal, database)) => {
+            Some((journal, name)) => {
                 let tenure = ports.tenure;
-                on_thread(tenure, move || perform_state(&request, &journal, database)).await
+                on_thread(tenure, move || perform_state(&request, &journal, &name)).await
             }
             None => Err("there is no local state".into()),
         }),
@@ -221,9 +224,10 @@ async fn on_thread<T: Send + 'static>(tenure: Tenure, work: impl FnOnce() -> T +
 fn perform_state(
     request: &StateRequest,
     journal: &Mutex<StateJournal<RealFs>>,
-    database: DatabaseNo,
+    name: &str,
 ) -> Result<StateReply, String> {
     let mut journal = journal.lock().expect("no holder panics");
+    let database = journal.number(name).map_err(|error| error.to_string())?;
     let done = match request {
         StateRequest::Load => {
             let records = journal.load_records(database).map_err(|error| error.to_string())?;

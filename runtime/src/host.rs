@@ -38,7 +38,10 @@ use smol::channel::Sender;
 use crate::clock;
 use crate::config::Replica;
 use crate::control;
-use crate::driver::{Driver, Ports};
+use crate::driver::{Driver, Ports, SharedJournal};
+use crate::metrics::requests::Requests;
+use crate::metrics::server::{self, Endpoint};
+use crate::metrics::tally::Tally;
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
@@ -89,6 +92,8 @@ pub struct ReplicateOptions {
     pub notifier: Option<Rc<Notifier>>,
     /// Where a heartbeat goes, if anywhere.
     pub heartbeat: Option<Heartbeat>,
+    /// Where metrics are served, as `host:port`, if anywhere; the host may be left out.
+    pub addr: Option<String>,
 }
 
 impl Default for ReplicateOptions {
@@ -102,6 +107,7 @@ impl Default for ReplicateOptions {
             exec: None,
             notifier: None,
             heartbeat: None,
+            addr: None,
         }
     }
 }
@@ -129,7 +135,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-    journal: Arc<Mutex<StateJournal<RealFs>>>,
+    journal: SharedJournal,
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
     probes: Probes,
@@ -157,6 +163,8 @@ pub(crate) struct Host {
     reread: Option<Rereader>,
     pub(crate) reloads: RefCell<Reloads>,
     notifier: Option<Rc<Notifier>>,
+    /// What was counted of requests to stores.
+    pub(crate) requests: Requests,
     /// When it started.
     pub(crate) started: Now,
 }
@@ -237,6 +245,7 @@ async fn begin(
     let lock = control::StateLock::take(&directory)?;
     let (socket, command) = (options.socket.clone(), options.exec.take());
     let heartbeat = options.heartbeat.take();
+    let endpoint = options.addr.as_deref().map(Endpoint::bind).transpose().map_err(refuse)?;
     let (host, watching) = Host::new(executor.clone(), net, directory, options)
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
@@ -250,6 +259,9 @@ async fn begin(
     if let Some(notifier) = &host.notifier {
         helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
         helpers.push(executor.spawn(notify::feed(notifier.clone())));
+    }
+    if let Some(endpoint) = endpoint {
+        helpers.push(executor.spawn(server::serve(host.clone(), endpoint)));
     }
     if let Some(heartbeat) = heartbeat {
         helpers.push(executor.spawn(heartbeat::beat(host.clone(), heartbeat)));
@@ -300,6 +312,7 @@ impl Host {
             reread: options.reread,
             reloads: RefCell::default(),
             notifier: options.notifier,
+            requests: Requests::default(),
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))
@@ -332,6 +345,13 @@ impl Host {
             self.lives.tell();
         }
         changed
+    }
+
+    /// Counts something of a database. Nobody waits for that.
+    fn tally(&self, number: u32, count: impl FnOnce(&mut Tally)) {
+        if let Some(entry) = self.databases.borrow_mut().get_mut(&number) {
+            count(&mut entry.tally);
+        }
     }
 
     /// Forgets a database of which nothing is left.

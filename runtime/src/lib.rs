@@ -13,6 +13,7 @@ pub mod driver;
 pub mod host;
 pub mod log;
 pub mod memory;
+pub mod metrics;
 pub mod port;
 pub mod service;
 pub mod sqlite;

@@ -99,6 +99,13 @@ impl Replicator {
         }
     }
 
+    /// Ends a wait for the store.
+    pub(super) fn boot_hasten(&mut self, now: Mono) {
+        if let Boot::Finding(finding) = &mut self.boot {
+            finding.retry.hasten(now);
+        }
+    }
+
     pub(super) fn boot_deadline(&self) -> Option<(Mono, Reason)> {
         let Boot::Finding(finding) = &self.boot else { return None };
         match finding.op {
@@ -161,7 +168,8 @@ impl Replicator {
 
     fn boot_failed(&mut self, now: Now, error: &StoreError, out: &mut Actions) {
         let draw = self.draw();
-        let wait = self.finding().retry.fail(now.mono, draw);
+        let longest = self.store_retry_max();
+        let wait = self.finding().retry.fail_within(now.mono, draw, longest);
         self.say_retry("finding the replica's end", error.into(), wait, out);
     }
 

@@ -25,6 +25,8 @@ pub struct Config {
     /// put is preceded by a look at its name: that keeps out a second writer that does not write
     /// in the same moment, and no more.
     pub create_if_absent: bool,
+    /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
+    pub shutdown_sync_interval: Duration,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
@@ -42,6 +44,7 @@ impl Default for Config {
             pending_bytes_max: 32 << 20,
             store_deadline: Duration::from_secs(60),
             create_if_absent: true,
+            shutdown_sync_interval: Duration::from_millis(500),
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,

@@ -152,11 +152,21 @@ struct Retry {
 impl Retry {
     /// The next wait: doubling from a tenth of a second to ten, spread by a quarter.
     fn fail(&mut self, now: Mono, entropy: u64) -> Duration {
-        let doubled = config::RETRY_FIRST.saturating_mul(1 << self.attempts.min(10)).min(config::RETRY_MAX);
+        self.fail_within(now, entropy, config::RETRY_MAX)
+    }
+
+    /// The same, and no longer than `longest`.
+    fn fail_within(&mut self, now: Mono, entropy: u64, longest: Duration) -> Duration {
+        let doubled = config::RETRY_FIRST.saturating_mul(1 << self.attempts.min(10)).min(longest);
         let wait = doubled - doubled.mul_f32((entropy % 256) as f32 / 1024.0);
         self.attempts += 1;
         self.at = Some(now.after(wait));
         wait
+    }
+
+    /// Tries again as soon as may be.
+    fn hasten(&mut self, now: Mono) {
+        self.at = self.at.map(|at| at.min(now));
     }
 
     fn due(&self, now: Mono) -> bool {
@@ -248,6 +258,23 @@ impl Replicator {
 
     fn draining(&self) -> bool {
         matches!(self.life, Life::Draining { .. })
+    }
+
+    /// The longest wait before a failed request of the store is tried again: the final sync has no
+    /// time for long ones.
+    fn store_retry_max(&self) -> Duration {
+        if self.draining() {
+            self.config.shutdown_sync_interval.min(config::RETRY_MAX)
+        } else {
+            config::RETRY_MAX
+        }
+    }
+
+    /// Ends every wait for the store.
+    fn hasten_store(&mut self, now: Mono) {
+        self.boot_hasten(now);
+        self.upload.hasten(now);
+        self.base_retry.hasten(now);
     }
 
     fn complete(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
@@ -452,6 +479,7 @@ impl Machine for Replicator {
                     self.config.once = false;
                     self.life = Life::Draining { deadline: Some(deadline) };
                     self.source.drain(now.mono);
+                    self.hasten_store(now.mono);
                 }
             },
             Event::StoreProbed(findings) => self.store_probed(findings, out),

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::ids::{DbChecksum, Lineage, Mono, Txid};
+use crate::ids::{DbChecksum, Lineage, Mono, PageSize, Txid};
 
 use super::Replicator;
 use super::upload::Upload;
@@ -86,6 +86,10 @@ pub struct Status {
     pub store: Findings,
     /// What a person should know, although it stops nothing.
     pub warning: Option<String>,
+    /// Frames captured since the engine began.
+    pub frames_captured: u64,
+    /// The page size of the database that is followed.
+    pub page_size: Option<PageSize>,
     /// Whether a put is under way.
     pub uploading: bool,
     /// Whether it is still open that the replica's history is this database's: the database is being
@@ -127,6 +131,8 @@ impl Replicator {
             hint: self.last_error.as_ref().map(|error| error.hint.clone()).filter(|hint| !hint.is_empty()),
             store: self.store,
             warning: self.warning.clone(),
+            frames_captured: self.frames_captured,
+            page_size: self.source.page_size(),
             uploading: !matches!(self.upload, Upload::Idle),
             on_trial: self.is_on_trial(),
         }

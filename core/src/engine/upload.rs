@@ -131,6 +131,17 @@ impl Upload {
         }
     }
 
+    /// Ends a wait for the store.
+    pub(super) fn hasten(&mut self, now: Mono) {
+        match self {
+            Upload::AwaitRetry { segment, .. } => segment.retry.hasten(now),
+            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
+                retry.hasten(now)
+            }
+            _ => {}
+        }
+    }
+
     /// When the store request under way began, and its name.
     fn under_way(&self) -> Option<(OpId, Mono)> {
         match self {
@@ -405,7 +416,7 @@ impl Replicator {
     /// Notes a failure and says when the request will be tried again.
     fn try_later(&mut self, now: Now, retry: &mut Retry, what: &str, error: &StoreError, out: &mut Actions) {
         let draw = self.draw();
-        let wait = retry.fail(now.mono, draw);
+        let wait = retry.fail_within(now.mono, draw, self.store_retry_max());
         self.say_retry(what, error.into(), wait, out);
     }
 

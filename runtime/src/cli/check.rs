@@ -75,7 +75,7 @@ struct ReplicaReport {
 struct ProcessReport {
     state_dir: Option<String>,
     shutdown_sync_timeout: String,
-    shutdown_sync_interval: Option<String>,
+    shutdown_sync_interval: String,
     exec: Option<String>,
     addr: Option<String>,
     heartbeat_url: Option<String>,
@@ -289,7 +289,7 @@ fn of_process(config: &Config) -> ProcessReport {
     ProcessReport {
         state_dir: state_dir.map(|path| absolute(&path).unwrap_or(path).display().to_string()),
         shutdown_sync_timeout: duration::show(timeout),
-        shutdown_sync_interval: config.shutdown_sync_interval.map(duration::show),
+        shutdown_sync_interval: duration::show(config.engine.shutdown_sync_interval),
         exec: config.exec.clone(),
         addr: config.addr.clone(),
         heartbeat_url: config.heartbeat_url.clone(),

@@ -108,6 +108,11 @@ const REPLICATE: Command = Command {
              and when it ends, replicate what it committed and exit with its code.",
         ),
         value(
+            "addr",
+            "HOST:PORT",
+            "Serve metrics for Prometheus at /metrics, and health at /healthz. Without HOST:\non all addresses.",
+        ),
+        value(
             "state-dir",
             "PATH",
             "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",

@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         reread,
         exec: command(args, config.exec.as_deref())?,
         notifier: notifier(),
+        addr: args.text("addr")?.map(str::to_owned).or(config.addr),
         heartbeat: config.heartbeat_url.map(|url| {
             let interval = config.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL);
             Heartbeat { url, interval }

@@ -33,10 +33,11 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     let top = Scope::new(root, "the configuration", &known, true, &mut config.warnings)?;
     let mut defaults = Defaults { engine: engine::Config::default(), shared: top.options().collect(), env };
     engine_settings(&top, &mut defaults.engine)?;
+    if let Some(interval) = top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)? {
+        defaults.engine.shutdown_sync_interval = interval;
+    }
     config.engine = defaults.engine.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
-    config.shutdown_sync_interval =
-        top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)?;
     config.state_dir = top.path("state-dir")?;
     config.exec = top.filled("exec")?.map(str::to_owned);
     config.addr = addr(&top)?;

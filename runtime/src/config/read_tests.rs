@@ -72,7 +72,7 @@ fn idle_keys_are_told_and_the_rest_works() {
 fn the_service_is_described() {
     let config = parse(
         "exec: app -x\naddr: ':9090'\nheartbeat-url: https://beat/1\nheartbeat-interval: 5m\n\
-         socket: {enabled: true, path: /run/d.sock, permissions: 0660}\nshutdown-sync-interval: 500ms\n\
+         socket: {enabled: true, path: /run/d.sock, permissions: 0660}\nshutdown-sync-interval: 250ms\n\
          dbs: [{path: /a, replica: /ra, restore-if-db-not-exists: true}, {path: /b, replica: /rb}]",
     );
     assert_eq!(config.warnings, [""; 0]);
@@ -80,7 +80,7 @@ fn the_service_is_described() {
     assert_eq!(config.addr.as_deref(), Some(":9090"));
     assert_eq!(config.heartbeat_url.as_deref(), Some("https://beat/1"));
     assert_eq!(config.heartbeat_interval, Some(Duration::from_secs(300)));
-    assert_eq!(config.shutdown_sync_interval, Some(Duration::from_millis(500)));
+    assert_eq!(config.databases[1].engine.shutdown_sync_interval, Duration::from_millis(250));
     let socket = Socket { enabled: Some(true), path: Some("/run/d.sock".into()), permissions: Some(0o660) };
     assert_eq!(config.socket, socket);
     let restored: Vec<bool> =

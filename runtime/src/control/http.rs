@@ -17,18 +17,18 @@ pub(super) const HEADERS_MAX: usize = 32;
 
 /// What a connection asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// Without the query.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// What stands after the question mark.
-    pub(super) query: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) query: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Why there is no request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     /// Nothing came, or not all of it.
     Closed,
     /// It is none, or too large.
@@ -60,7 +60,7 @@ impl Reply {
 }
 
 /// Reads one request. The caller bounds the time.
-pub(super) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Unreadable> {
+pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Unreadable> {
     let mut bytes = Vec::new();
     let (mut request, head_bytes, body_bytes) = loop {
         if !read_more(stream, &mut bytes, HEAD_BYTES_MAX).await? {
@@ -133,8 +133,19 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, Unreadabl
 
 /// Writes an answer, after which the connection ends. The caller bounds the time.
 pub(super) async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
-    let body = reply.body.to_string();
-    let reason = match reply.status {
+    let body = format!("{}\n", reply.body);
+    write_text(stream, reply.status, "application/json", &body, true).await
+}
+
+/// Writes an answer of any type of content, or only its head. The caller bounds the time.
+pub(crate) async fn write_text(
+    stream: &mut (impl AsyncWrite + Unpin),
+    status: u16,
+    content_type: &str,
+    body: &str,
+    with_body: bool,
+) -> io::Result<()> {
+    let reason = match status {
         200 => "OK",
         400 => "Bad Request",
         404 => "Not Found",
@@ -147,12 +158,14 @@ pub(super) async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), reply: &
         504 => "Gateway Timeout",
         _ => "Internal Server Error",
     };
-    let text = format!(
-        "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}\n",
-        reply.status,
-        body.len() + 1,
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len(),
     );
-    stream.write_all(text.as_bytes()).await?;
+    stream.write_all(head.as_bytes()).await?;
+    if with_body {
+        stream.write_all(body.as_bytes()).await?;
+    }
     stream.close().await
 }
 

@@ -19,6 +19,7 @@ use smol::channel::Sender;
 
 use super::ReplicateJob;
 use crate::config::Replica;
+use crate::metrics::tally::Tally;
 
 /// Where a database of this process was named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +66,8 @@ pub(crate) struct Entry {
     /// As of the engine's last event.
     pub(crate) status: Option<Status>,
     pub(crate) wants_events: bool,
+    /// What was counted of it.
+    pub(crate) tally: Tally,
     /// When a segment was last put, or found to be there.
     pub(crate) last_sync: Option<Wall>,
 }
@@ -83,6 +86,7 @@ impl Entry {
             sender: None,
             status: None,
             wants_events: false,
+            tally: Tally::default(),
             last_sync: None,
         }
     }

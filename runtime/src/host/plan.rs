@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::engine::Config;
+use driftless_core::machine::Exit;
 
 use super::databases::{Life, Origin};
 use super::registrations::Registration;
@@ -48,8 +49,9 @@ pub(super) fn plan(
     for registration in registrations {
         let job = match job_of(registration, &host.engine.borrow()) {
             Ok(job) => job,
-            Err(refusal) => {
-                rests(registration, &refusal);
+            // What it says may quote the URL, and that may hold a secret.
+            Err(_) => {
+                rests(registration, "the URL of its replica cannot be understood");
                 continue;
             }
         };
@@ -59,7 +61,7 @@ pub(super) fn plan(
         }
         match twins.take(&job.database, &job.replica) {
             Ok(()) => wanted.push(Wanted { job, origin: Origin::Registered }),
-            Err(refusal) => rests(registration, &refusal),
+            Err(refusal) => rests(registration, &refusal.error),
         }
     }
     if wanted.is_empty() && !host.stays {
@@ -69,8 +71,8 @@ pub(super) fn plan(
     Ok(wanted)
 }
 
-fn rests(registration: &Registration, refusal: &Refusal) {
-    let (database, error) = (&registration.database, &refusal.error);
+fn rests(registration: &Registration, error: &str) {
+    let database = &registration.database;
     tracing::warn!(database, "the registration of this database is not used: {error}");
 }
 
@@ -153,9 +155,18 @@ impl Host {
         if rests || self.closing.get() {
             return;
         }
-        if let Err(error) = running::start(self, number) {
-            tracing::error!(database, "cannot be started: {error}");
+        if let Err(refusal) = self.run(number) {
+            tracing::error!(database, hint = refusal.hint, "cannot be started: {}", refusal.error);
         }
+    }
+
+    /// Starts a database; one that cannot be started has ended.
+    pub(super) fn run(self: &Rc<Self>, number: u32) -> Result<(), Refusal> {
+        let started = running::start(self, number).map_err(refused);
+        if let Err(Refusal { error, hint }) = started.clone() {
+            self.change(number, |entry| entry.life = Life::Ended(Exit::Misconfigured { error, hint }));
+        }
+        started
     }
 
     /// Adds a database and starts it, unless its file or replica is taken.
@@ -166,7 +177,7 @@ impl Host {
         }
         let started = twins.take(&job.database, &job.replica).and_then(|()| {
             let number = self.insert(job, origin);
-            running::start(self, number).map_err(refused)
+            self.run(number)
         });
         if let Err(refusal) = started {
             tracing::error!(database, hint = refusal.hint, "cannot be started: {}", refusal.error);

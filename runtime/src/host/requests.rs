@@ -13,7 +13,7 @@ use super::databases::{Entry, Life, Origin};
 use super::plan::{GRACE, job_of};
 use super::registrations::{self, Registration};
 use super::twins::{Refusal, is_same_file};
-use super::{Host, refused, running};
+use super::{Host, refused};
 use crate::cli::error::CliError;
 use crate::cli::target::check_pair;
 use crate::clock;
@@ -159,7 +159,7 @@ impl Host {
             return Err(Failure::closing());
         }
         let number = self.insert(job, Origin::Registered);
-        running::start(self, number).map_err(refused)?;
+        self.run(number)?;
         Ok(Effect::Done)
     }
 
@@ -229,7 +229,7 @@ impl Host {
             _ if self.closing.get() => Err(Failure::closing()),
             // Another request was faster.
             Some(true) => Ok(()),
-            Some(false) => Ok(running::start(self, number).map_err(refused)?),
+            Some(false) => Ok(self.run(number)?),
         }
     }
 
@@ -273,7 +273,7 @@ impl Host {
         let journal = self.journal.clone();
         let reset = unblock(move || {
             let mut journal = journal.lock().expect("no holder panics");
-            let (number, _) = journal.number(&name);
+            let number = journal.number(&name)?;
             let left = Journal::reset(&journal.load_records(number)?);
             let effect = if left.is_empty() { Effect::Already } else { Effect::Done };
             journal.rewrite(number, &left).map(|()| effect)

@@ -52,7 +52,7 @@ pub(super) async fn if_missing(host: &Host, number: u32) -> Result<(), Exit> {
         }
     };
     let ports = Ports {
-        store: Some(Arc::new(StorePort::new(store, layout))),
+        store: Some(Arc::new(StorePort::new(store, layout).counted(replica.kind(), host.requests.clone()))),
         output: Some(Arc::new(Mutex::new(OutputPort::new(RealFs, database.clone(), None)))),
         ..Ports::default()
     };

@@ -36,7 +36,8 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         assert!(!entry.is_live(), "two engines on one database would share its locks");
         let (store, layout) = place::open(&entry.replica, &host.net)?;
         let create_if_absent = store.capabilities().create_if_absent;
-        let store = Arc::new(StorePort::new(store, layout));
+        let port = StorePort::new(store, layout);
+        let store = Arc::new(port.counted(entry.replica.kind(), host.requests.clone()));
         let ports = ports(host, number, entry, Arc::clone(&store));
         let tenure = ports.tenure.clone();
         let mut config = Config { create_if_absent, ..entry.engine.clone() };
@@ -62,18 +63,15 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
 }
 
 fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Ports {
-    let mut journal = host.journal.lock().expect("no holder panics");
-    let (number_in_journal, written) = journal.number(&host.name_in_journal(entry));
-    if let Err(error) = written {
-        tracing::warn!(database = %entry.database.display(), %error, "local state cannot be written");
-    }
-    let scratch = journal.directory().join(format!("scratch-{number}"));
+    // The journal is not touched here: its lock may be held by a thread whose disk does not answer.
+    let name = Arc::from(host.name_in_journal(entry));
+    let scratch = host.directory.join(format!("scratch-{number}"));
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
     Ports {
         source: Some(Arc::new(Mutex::new(source))),
         store: Some(store),
-        state: Some((Arc::clone(&host.journal), number_in_journal)),
+        state: Some((Arc::clone(&host.journal), name)),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
         tenure: Tenure::default(),
@@ -114,7 +112,9 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Replicator, notic
     let Some(notice) = notice else {
         let woken = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
-            entry.status = Some(machine.status());
+            let status = machine.status();
+            entry.tally.status(&status);
+            entry.status = Some(status);
             entry.wants_events && !wanted
         });
         if woken {
@@ -123,6 +123,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Replicator, notic
         return;
     };
     log::notice(database, notice);
+    host.tally(number, |tally| tally.notice(notice, clock::wall()));
     match notice.fact {
         Fact::Detached { .. } => {
             crate::port::buffers::clear();

@@ -105,24 +105,20 @@ impl<F: Fs> StateJournal<F> {
         }
     }
 
-    /// The directory that holds the journal.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The number of a database, which is given one if it has none. `name` says which database
     /// on which replica.
     ///
     /// # Errors
-    /// When the name cannot be written down; it has a number all the same.
-    pub fn number(&mut self, name: &str) -> (DatabaseNo, Result<(), FsError>) {
+    /// When the name cannot be written down; then it has no number, under which records of nobody
+    /// would stand.
+    pub fn number(&mut self, name: &str) -> Result<DatabaseNo, FsError> {
         if let Some(number) = self.names.get(name) {
-            return (DatabaseNo(*number), Ok(()));
+            return Ok(DatabaseNo(*number));
         }
         let number = self.names.values().max().map_or(1, |last| last + 1);
+        self.append_frame(0, &name_payload(number, name))?;
         self.names.insert(name.to_string(), number);
-        let written = self.append_frame(0, &name_payload(number, name));
-        (DatabaseNo(number), written)
+        Ok(DatabaseNo(number))
     }
 
     /// What the journal knows of a database: the name with each replica it ever had, and the number.
@@ -277,4 +273,39 @@ fn parse(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
     let start = at + FRAME_BYTES;
     let payload = bytes.get(start..start.checked_add(len)?)?;
     (sum(&head[..8], payload) == stored).then_some((database, payload, start + len))
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_adapters::fs::RealFs;
+
+    use super::*;
+
+    fn records(texts: &[&[u8]]) -> Vec<Chunk> {
+        texts.iter().map(|text| Chunk::from(text.to_vec())).collect()
+    }
+
+    /// A database that is stopped and started again in one process reads what its last run wrote.
+    #[test]
+    fn records_can_be_read_more_than_once() {
+        let directory = std::env::temp_dir().join(format!("driftless-journal-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let open = || StateJournal::open(RealFs, directory.clone()).unwrap();
+        let mut journal = open();
+        let (a, b) = (journal.number("/a\n/ra").unwrap(), journal.number("/b\n/rb").unwrap());
+        assert_eq!(journal.load_records(a).unwrap(), []);
+        journal.append(a, b"one").unwrap();
+        journal.append(b, b"other").unwrap();
+        journal.append(a, b"two").unwrap();
+        assert_eq!(journal.load_records(a).unwrap(), records(&[b"one", b"two"]));
+        let mut journal = open();
+        assert_eq!(journal.number("/a\n/ra").unwrap(), a);
+        journal.rewrite(a, &records(&[b"three"])).unwrap();
+        // Rewritten before they were asked for: what was read at the start counts no more.
+        assert_eq!(journal.load_records(a).unwrap(), records(&[b"three"]));
+        assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+        assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+        assert_eq!(journal.of_database(Path::new("/b")), [("/b\n/rb".to_owned(), b)]);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -10,17 +10,36 @@ use driftless_core::machine::{
     StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 
+use crate::metrics::requests::{Operation, Requests, UnderWay};
+
 /// One replica on a store.
 pub struct StorePort {
     store: Arc<dyn Store>,
     layout: ReplicaLayout,
-    puts: Mutex<BTreeMap<PutId, Box<dyn PutBody>>>,
+    puts: Mutex<BTreeMap<PutId, Put>>,
+    /// The kind of the store, and where its requests are counted.
+    counted: (&'static str, Requests),
+}
+
+/// A put under way.
+struct Put {
+    body: Box<dyn PutBody>,
+    counted: UnderWay,
 }
 
 impl StorePort {
     /// The replica at the root of `store`.
     pub fn new(store: Arc<dyn Store>, layout: ReplicaLayout) -> StorePort {
-        StorePort { store, layout, puts: Mutex::new(BTreeMap::new()) }
+        StorePort { store, layout, puts: Mutex::default(), counted: ("", Requests::default()) }
+    }
+
+    /// The same, with its requests counted as those of a kind of store.
+    pub fn counted(self, kind: &'static str, requests: Requests) -> StorePort {
+        StorePort { counted: (kind, requests), ..self }
+    }
+
+    fn begin(&self, operation: Operation) -> UnderWay {
+        self.counted.1.begin(self.counted.0, operation)
     }
 
     fn key(&self, object: Object) -> Key {
@@ -33,35 +52,56 @@ impl StorePort {
     /// As the store says.
     pub async fn perform(&self, op: OpId, request: StoreRequest) -> Result<StoreReply, StoreError> {
         let done = match request {
-            StoreRequest::List { level, after, limit } => return self.list(level, after, limit).await,
-            StoreRequest::Get { object, range } => return self.get(object, range).await,
+            StoreRequest::List { level, after, limit } => {
+                let counted = self.begin(Operation::List);
+                return ended(counted, self.list(level, after, limit).await);
+            }
+            StoreRequest::Get { object, range } => {
+                let mut counted = self.begin(Operation::Get);
+                let got = self.get(object, range).await;
+                if let Ok(StoreReply::Bytes { bytes, .. }) = &got {
+                    counted.moved(bytes.len());
+                }
+                return ended(counted, got);
+            }
             StoreRequest::PutOpen { object, condition } => {
                 let condition = match condition {
                     PutCondition::IfAbsent => adapter::PutCondition::IfAbsent,
                     PutCondition::Always => adapter::PutCondition::Always,
                 };
-                let key = self.key(object);
-                self.store.put(&key, condition).await.map(|body| self.keep(op, body))
+                let (key, counted) = (self.key(object), self.begin(Operation::Put));
+                match self.store.put(&key, condition).await {
+                    Ok(body) => {
+                        self.keep(op, Put { body, counted });
+                        Ok(())
+                    }
+                    Err(error) => ended(counted, Err(error)),
+                }
             }
             StoreRequest::PutPart { put, bytes } => match self.take(put) {
-                Some(mut body) => {
-                    let written = body.write(bytes.to_vec()).await;
-                    self.keep(put, body);
+                Some(mut under_way) => {
+                    under_way.counted.moved(bytes.len());
+                    let written = under_way.body.write(bytes.to_vec()).await;
+                    self.keep(put, under_way);
                     written
                 }
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutCommit { put } => match self.take(put) {
-                Some(body) => body.commit().await,
+                Some(Put { body, counted }) => ended(counted, body.commit().await),
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutAbort { put } => match self.take(put) {
-                Some(body) => body.abort().await,
+                Some(Put { body, .. }) => body.abort().await,
                 None => Ok(()),
             },
-            StoreRequest::Delete { object } => self.store.delete(&self.key(object)).await,
+            StoreRequest::Delete { object } => {
+                let counted = self.begin(Operation::Delete);
+                ended(counted, self.store.delete(&self.key(object)).await)
+            }
             StoreRequest::DropUnfinished { older_than } => {
-                let dropped = self.store.drop_unfinished("", older_than).await;
+                let counted = self.begin(Operation::List);
+                let dropped = ended(counted, self.store.drop_unfinished("", older_than).await);
                 return dropped.map(StoreReply::Dropped).map_err(translate);
             }
         };
@@ -73,7 +113,12 @@ impl StorePort {
     /// # Errors
     /// As the store says.
     pub async fn perform_cell(&self, request: CellRequest) -> Result<CellReply, StoreError> {
-        self.cell(request).await.map_err(translate)
+        let counted = self.begin(match &request {
+            CellRequest::Write { .. } => Operation::Put,
+            CellRequest::Read { .. } => Operation::Get,
+            CellRequest::Remove { .. } => Operation::Delete,
+        });
+        ended(counted, self.cell(request).await).map_err(translate)
     }
 
     async fn cell(&self, request: CellRequest) -> Result<CellReply, adapter::StoreError> {
@@ -112,12 +157,12 @@ impl StorePort {
         }
     }
 
-    fn keep(&self, put: PutId, body: Box<dyn PutBody>) {
-        self.puts.lock().expect("no holder panics").insert(put, body);
+    fn keep(&self, id: PutId, put: Put) {
+        self.puts.lock().expect("no holder panics").insert(id, put);
     }
 
-    fn take(&self, put: PutId) -> Option<Box<dyn PutBody>> {
-        self.puts.lock().expect("no holder panics").remove(&put)
+    fn take(&self, id: PutId) -> Option<Put> {
+        self.puts.lock().expect("no holder panics").remove(&id)
     }
 
     async fn list(
@@ -156,6 +201,29 @@ impl StorePort {
             }
         }
         Ok(StoreReply::Bytes { bytes: Chunk::from(bytes), object_len })
+    }
+}
+
+/// Counts a request that has ended.
+fn ended<T, E: Kind>(counted: UnderWay, done: Result<T, E>) -> Result<T, E> {
+    counted.end(done.as_ref().err().map(Kind::kind));
+    done
+}
+
+/// What an error means, on this side and on the store's.
+trait Kind {
+    fn kind(&self) -> StoreErrorKind;
+}
+
+impl Kind for StoreError {
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl Kind for adapter::StoreError {
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
     }
 }
 

@@ -173,6 +173,7 @@ fn config(dice: &Dice) -> Config {
         pending_bytes_max: pick("pending", &[6_000, 40_000, 16 << 20, 16 << 20]) as usize,
         store_deadline: Duration::from_secs(pick("deadline", &[4, 60])),
         create_if_absent: true,
+        shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
         once: false,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),

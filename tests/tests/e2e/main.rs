@@ -11,6 +11,7 @@ mod harmless;
 mod harness;
 mod hostile;
 mod litestream_reads_us;
+mod metrics;
 mod parity;
 mod proxy;
 mod rivals;

@@ -94,6 +94,8 @@ pub fn two_databases<P: Place>(scene: &Scene<P>) {
         app.prepare(name, database);
         app.tx(name);
     }
+    // Were they the same, the second to come could prove that the replica is its own.
+    app.tx("b");
     let [one, two] = databases.each_ref().map(|database| Sidecar::of(database, replica));
     let one_is = one.pid();
     let (mut fenced, left) = first_to_end(one, two);

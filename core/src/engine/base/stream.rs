@@ -149,7 +149,8 @@ impl Replicator {
             || (base.step == BaseStep::Commit && error.kind == StoreErrorKind::Ambiguous);
         self.tried.extend(stream.header.chain.post);
         let draw = self.draw();
-        let wait = self.base_retry.fail(now.mono, draw);
+        let longest = self.store_retry_max();
+        let wait = self.base_retry.fail_within(now.mono, draw, longest);
         self.say_retry("writing the base", (&error).into(), wait, out);
         self.base_wanted = Some(base.wanted);
         if unknown {

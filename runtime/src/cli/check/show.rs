@@ -70,8 +70,8 @@ fn of_process(text: &mut String, process: &ProcessReport) {
         }
         push(text, "  socket", &words);
     }
-    let again = process.shutdown_sync_interval.as_ref().map(|again| format!(", tried every {again}"));
-    let last = format!("within {}{}", process.shutdown_sync_timeout, again.unwrap_or_default());
+    let (timeout, again) = (&process.shutdown_sync_timeout, &process.shutdown_sync_interval);
+    let last = format!("within {timeout}, tried every {again}");
     push(text, "  final sync", &last);
     let stream = process.log_stderr.map(|stderr| if stderr { "standard error" } else { "standard output" });
     let set = [process.log_level.as_deref(), process.log_format.as_deref(), stream];

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use driftless_tests::app::App;
-use driftless_tests::proxy::{Answer, Fault, Proxy, Rule};
+use driftless_tests::proxy::{Answer, Fault, Proxy, Record, Rule};
 use driftless_tests::sidecar::{Sidecar, is_caught_up};
 use driftless_tests::{PATIENCE, wait_for};
 use serde_json::json;
@@ -142,6 +142,17 @@ fn requests_that_hang() {
             drop(app);
             caught_up_late(&sidecar);
             scene.ends_well(sidecar);
+        }),
+        // It lands when we have given it up, put the segment again, and gone on: it is refused then.
+        ("late-landing", |name| {
+            story(name, |proxy, sidecar| {
+                let late = Duration::from_secs(64);
+                let rule = proxy.add(of_segments(Fault::DelayRequest(late)).times(1));
+                wait_for("a put that is late", PATIENCE, || proxy.hits(rule) == 1);
+                goes_on(sidecar, 2);
+                let landed = |record: &Record| record.faults == ["delay-request"] && record.server_status == Some(412);
+                proxy.wait_for("the late put to land", LOST, landed);
+            });
         }),
         ("hanging-put", |name| hanging_put(name, Fault::HangBefore)),
         ("hanging-put-after", |name| hanging_put(name, Fault::HangAfter)),

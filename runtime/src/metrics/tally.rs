@@ -1,0 +1,110 @@
+//! What is counted of one database.
+
+use std::time::Duration;
+
+use driftless_core::engine::Status;
+use driftless_core::ids::Wall;
+use driftless_core::machine::{Fact, Notice};
+
+/// Bytes of a frame's header.
+const FRAME_HEADER_BYTES: u64 = 24;
+
+/// Counters of a database, from the start of the process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Segments that were put.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Their pages.
+    pub segment_pages: u64,
+    /// Times that the whole database, or what differs, was read to be written.
+    pub bases: u64,
+    /// Failures after which something was tried again.
+    pub failures: u64,
+    /// Checkpoints without the write lock, and with it.
+    pub checkpoints: [u64; 2],
+    /// How long those took.
+    pub checkpoint_time: [Duration; 2],
+    /// Bytes of the WAL that were captured.
+    pub wal_bytes: u64,
+    /// When a segment with every page was last put by this process.
+    pub snapshot_at: Option<Wall>,
+    full_base: bool,
+    frames_captured: u64,
+}
+
+impl Tally {
+    /// Counts a fact.
+    pub fn notice(&mut self, notice: &Notice, now: Wall) {
+        match &notice.fact {
+            Fact::Base { full, .. } => {
+                self.bases += 1;
+                self.full_base = *full;
+            }
+            Fact::Replicated { bytes, pages, .. } => {
+                self.segments += 1;
+                self.segment_bytes += bytes;
+                self.segment_pages += u64::from(*pages);
+                if core::mem::take(&mut self.full_base) {
+                    self.snapshot_at = Some(now);
+                }
+            }
+            Fact::Checkpointed { held, took, .. } => {
+                let kind = usize::from(held.is_some());
+                self.checkpoints[kind] += 1;
+                self.checkpoint_time[kind] += *took;
+            }
+            Fact::Retrying { .. } => self.failures += 1,
+            _ => {}
+        }
+    }
+
+    /// Counts what was captured since the last status of the same engine, or of one before it.
+    pub fn status(&mut self, status: &Status) {
+        let before = core::mem::replace(&mut self.frames_captured, status.frames_captured);
+        let since = status.frames_captured.checked_sub(before).unwrap_or(status.frames_captured);
+        let page_bytes = status.page_size.map_or(0, |size| u64::from(size.get()));
+        self.wal_bytes += since * (page_bytes + FRAME_HEADER_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_core::engine::{Config, Replicator};
+    use driftless_core::ids::{PageSize, Txid};
+    use driftless_core::machine::{Machine as _, ReplicaId, Severity};
+
+    #[test]
+    fn facts_are_counted() {
+        let mut tally = Tally::default();
+        let mut count = |fact| tally.notice(&Notice { severity: Severity::Info, fact }, Wall(7));
+        let put = || Fact::Replicated { txid: Txid::FIRST, bytes: 100, pages: 3 };
+        count(put());
+        count(Fact::Base { full: true, why: String::new() });
+        count(put());
+        let checkpoint =
+            |held| Fact::Checkpointed { frames: 1, backfilled: 1, held, took: Duration::from_secs(1) };
+        count(checkpoint(None));
+        count(checkpoint(Some(Duration::ZERO)));
+        count(checkpoint(None));
+        count(Fact::Retrying { what: String::new(), error: String::new(), hint: String::new(), wait_ms: 1 });
+        assert_eq!((tally.segments, tally.segment_bytes, tally.segment_pages), (2, 200, 6));
+        assert_eq!((tally.bases, tally.failures, tally.snapshot_at), (1, 1, Some(Wall(7))));
+        assert_eq!(tally.checkpoints, [2, 1]);
+        assert_eq!(tally.checkpoint_time[0], Duration::from_secs(2));
+    }
+
+    #[test]
+    fn captured_bytes_go_on_over_runs_of_the_engine() {
+        let mut status = Replicator::new(ReplicaId(0), 1, Config::default()).status();
+        status.page_size = PageSize::new(512);
+        let mut tally = Tally::default();
+        for frames in [2, 2, 5, 1] {
+            status.frames_captured = frames;
+            tally.status(&status);
+        }
+        assert_eq!(tally.wal_bytes, (2 + 3 + 1) * 536);
+    }
+}
