@@ -11,14 +11,15 @@ mod webdav;
 mod wire;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ::http::Request;
 use smol::Executor;
 
 use crate::store::{Store, StoreError};
 use http::{Body, Http, Route};
-use settings::Settings;
+use service::Place;
+use settings::{Service, Settings, Transport};
 use store::ObjectStore;
 
 /// The longest answer that [`Net::request`] takes, in bytes.
@@ -30,12 +31,21 @@ const ANSWER_MAX: usize = 64 << 10;
 pub struct Net {
     executor: Arc<Executor<'static>>,
     http: Arc<Http>,
+    /// The servers in use, so that what is found out about one, and its credentials, are shared.
+    places: Arc<Mutex<Vec<KnownPlace>>>,
+}
+
+struct KnownPlace {
+    service: Service,
+    transport: Transport,
+    place: Weak<Place>,
 }
 
 impl Net {
     /// Nothing is connected yet.
     pub fn new(executor: Arc<Executor<'static>>) -> Net {
-        Net { http: Arc::new(Http::new(Arc::clone(&executor))), executor }
+        let http = Arc::new(Http::new(Arc::clone(&executor)));
+        Net { executor, http, places: Arc::default() }
     }
 
     /// The executor to run.
@@ -46,6 +56,20 @@ impl Net {
     /// How many connections were opened so far.
     pub fn connections_opened(&self) -> u64 {
         self.http.opened()
+    }
+
+    fn place(&self, settings: &Settings) -> Result<Arc<Place>, StoreError> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|known| known.place.strong_count() > 0);
+        let (service, transport) = (&settings.service, &settings.transport);
+        let known = places.iter().find(|known| known.service == *service && known.transport == *transport);
+        if let Some(place) = known.and_then(|known| known.place.upgrade()) {
+            return Ok(place);
+        }
+        let place = Arc::new(service::open(settings, &self.http)?);
+        let (service, transport) = (service.clone(), transport.clone());
+        places.push(KnownPlace { service, transport, place: Arc::downgrade(&place) });
+        Ok(place)
     }
 
     /// One request to anyone: its answer's status and body. GET and HEAD follow redirects.
@@ -82,6 +106,6 @@ impl Net {
 /// # Errors
 /// `Misconfigured` for settings that cannot work.
 pub fn open(settings: &Settings, net: &Net) -> Result<Arc<dyn Store>, StoreError> {
-    let place = service::open(settings, &net.http)?;
-    Ok(Arc::new(ObjectStore::new(place, Arc::clone(&net.executor))))
+    let place = net.place(settings)?;
+    Ok(Arc::new(ObjectStore::new(place, &settings.root, Arc::clone(&net.executor))))
 }

@@ -19,11 +19,12 @@ use crate::store::{Capabilities, PutCondition, StoreError, StoreErrorKind};
 
 /// S3's and Google's least size of a part that is not the last, in bytes.
 const PART_BYTES_MIN: u64 = 5 << 20;
-/// Where nothing else is asked for: the buffers of one upload are then 32 MiB at the most.
-const PART_BYTES: u64 = 8 << 20;
+/// Where nothing else is asked for: the buffers of one upload are then 20 MiB at the most.
+const PART_BYTES: u64 = 5 << 20;
 const CONCURRENCY: usize = 2;
 
-/// A service, and what is to be known of it.
+/// A service, and what is to be known of it. All replicas on one server and bucket share it, and so
+/// their credentials; what lies where in the bucket is not its business.
 pub(super) struct Place {
     pub(super) service: Servicer,
     pub(super) server: Arc<Server>,
@@ -65,16 +66,16 @@ impl Place {
 pub(super) fn open(settings: &Settings, http: &Arc<Http>) -> Result<Place, StoreError> {
     let route = Route { skip_verify: settings.transport.skip_verify, direct: false };
     let opened = match &settings.service {
-        Service::S3(s3) => open_s3(s3, &settings.root, http, route),
-        Service::Azure(azure) => open_azure(azure, &settings.root, http, route),
-        Service::Gcs(gcs) => open_gcs(gcs, &settings.root, http, route),
-        Service::WebDav(webdav) => open_webdav(webdav, &settings.root, http, route),
+        Service::S3(s3) => open_s3(s3, http, route),
+        Service::Azure(azure) => open_azure(azure, http, route),
+        Service::Gcs(gcs) => open_gcs(gcs, http, route),
+        Service::WebDav(webdav) => open_webdav(webdav, http, route),
     };
     opened.map_err(|cause| StoreError::new(StoreErrorKind::Misconfigured, settings.url(), cause))
 }
 
 fn server(http: &Arc<Http>, route: Route, keyring: Option<Keyring>) -> Arc<Server> {
-    Arc::new(Server { http: Arc::clone(http), route, keyring })
+    Arc::new(Server { http: Arc::clone(http), route, keyring, shows_refusals: false })
 }
 
 fn build(builder: impl opendal::Builder) -> Result<Servicer, String> {
@@ -90,16 +91,17 @@ fn env(name: &str) -> Option<String> {
 
 const EVERYTHING: Capabilities = Capabilities { create_if_absent: true, swap: true, modified: true };
 
-fn open_s3(s3: &S3, root: &str, http: &Arc<Http>, route: Route) -> Result<Place, String> {
+fn open_s3(s3: &S3, http: &Arc<Http>, route: Route) -> Result<Place, String> {
     let region = s3.region.clone().filter(|region| !region.is_empty());
     let region = region.or_else(|| env("AWS_REGION")).or_else(|| env("AWS_DEFAULT_REGION"));
     let region = region.or_else(|| profile_region(s3.profile.as_deref())).unwrap_or("us-east-1".into());
-    let endpoint = s3.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    let china = if region.starts_with("cn-") { ".cn" } else { "" };
+    let amazon = || format!("https://s3.{region}.amazonaws.com{china}");
+    let endpoint = s3.endpoint.clone().unwrap_or_else(amazon);
     let endpoint = endpoint.trim_end_matches('/');
     let endpoint = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
     // Requests are signed by our own transport, those of opendal's and those that it lacks.
     let mut builder = services::S3::default()
-        .root(root)
         .bucket(&s3.bucket)
         .region(&region)
         .endpoint(&endpoint)
@@ -145,7 +147,7 @@ fn open_s3(s3: &S3, root: &str, http: &Arc<Http>, route: Route) -> Result<Place,
     })
 }
 
-fn open_azure(azure: &Azure, root: &str, http: &Arc<Http>, route: Route) -> Result<Place, String> {
+fn open_azure(azure: &Azure, http: &Arc<Http>, route: Route) -> Result<Place, String> {
     let account = Some(azure.account.clone()).filter(|account| !account.is_empty());
     let account =
         account.or_else(|| env("AZURE_STORAGE_ACCOUNT")).ok_or("the storage account is not named")?;
@@ -168,7 +170,6 @@ fn open_azure(azure: &Azure, root: &str, http: &Arc<Http>, route: Route) -> Resu
         (None, None) => chain.push(Ours::new(azure::DefaultCredentialProvider::new(), http)),
     };
     let builder = services::Azblob::default()
-        .root(root)
         .container(&azure.container)
         .account_name(&account)
         .endpoint(endpoint.trim_end_matches('/'))
@@ -186,9 +187,9 @@ fn open_azure(azure: &Azure, root: &str, http: &Arc<Http>, route: Route) -> Resu
     })
 }
 
-fn open_gcs(gcs: &Gcs, root: &str, http: &Arc<Http>, route: Route) -> Result<Place, String> {
+fn open_gcs(gcs: &Gcs, http: &Arc<Http>, route: Route) -> Result<Place, String> {
     const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
-    let mut builder = services::Gcs::default().root(root).bucket(&gcs.bucket).scope(SCOPE);
+    let mut builder = services::Gcs::default().bucket(&gcs.bucket).scope(SCOPE);
     if let Some(endpoint) = &gcs.endpoint {
         builder = builder.endpoint(endpoint.trim_end_matches('/'));
     }
@@ -216,8 +217,8 @@ fn open_gcs(gcs: &Gcs, root: &str, http: &Arc<Http>, route: Route) -> Result<Pla
     })
 }
 
-fn open_webdav(webdav: &WebDav, root: &str, http: &Arc<Http>, route: Route) -> Result<Place, String> {
-    let mut builder = services::Webdav::default().root(root).endpoint(webdav.url.trim_end_matches('/'));
+fn open_webdav(webdav: &WebDav, http: &Arc<Http>, route: Route) -> Result<Place, String> {
+    let mut builder = services::Webdav::default().endpoint(webdav.url.trim_end_matches('/'));
     if let Some(username) = &webdav.username {
         builder = builder.username(username);
     }
@@ -226,13 +227,13 @@ fn open_webdav(webdav: &WebDav, root: &str, http: &Arc<Http>, route: Route) -> R
     }
     Ok(Place {
         service: build(builder)?,
-        server: server(http, route, None),
+        server: Arc::new(Server { http: Arc::clone(http), route, keyring: None, shows_refusals: true }),
         dialect: Dialect::WebDav,
         capabilities: Capabilities { modified: true, ..Capabilities::default() },
         part_bytes: PART_BYTES,
         concurrency: 1,
         name: webdav.url.clone(),
         bucket_url: None,
-        dav: Some(Arc::new(Dav::new(webdav, root)?)),
+        dav: Some(Arc::new(Dav::new(webdav)?)),
     })
 }

@@ -17,6 +17,7 @@ use opendal::{Execute, Executor, HttpTransporter, OperationContext};
 use super::problem::{Effect, one_line};
 use super::service::Place;
 use super::uploads;
+use super::webdav::Walk;
 use super::wire::Wire;
 use crate::keys::Key;
 use crate::store::{
@@ -29,13 +30,31 @@ pub(super) use list::Resumed;
 /// A store on a server.
 pub(super) struct ObjectStore {
     place: Arc<Place>,
+    /// What every path begins with: empty, or with a slash at its end.
+    root: String,
     executor: Arc<smol::Executor<'static>>,
     resumed: Resumed<Listing>,
+    walked: Resumed<Walk>,
 }
 
 impl ObjectStore {
-    pub(super) fn new(place: Place, executor: Arc<smol::Executor<'static>>) -> ObjectStore {
-        ObjectStore { place: Arc::new(place), executor, resumed: Resumed::default() }
+    pub(super) fn new(place: Arc<Place>, root: &str, executor: Arc<smol::Executor<'static>>) -> ObjectStore {
+        let root = if root.is_empty() { String::new() } else { format!("{root}/") };
+        ObjectStore { place, root, executor, resumed: Resumed::default(), walked: Resumed::default() }
+    }
+
+    /// Where a key, or the beginning of one, is in the bucket.
+    pub(super) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.root)
+    }
+
+    /// The key that is there, if it is one of ours.
+    pub(super) fn key(&self, path: &str) -> Option<Key> {
+        Key::new(path.strip_prefix(self.root.as_str())?).ok()
+    }
+
+    pub(super) fn walked(&self) -> &Resumed<Walk> {
+        &self.walked
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -146,7 +165,7 @@ impl Store for ObjectStore {
             let call = self.call();
             let deleted = async {
                 let mut deleter = self.place.service.delete_dyn(&call.context)?;
-                deleter.delete_dyn(key.as_str(), OpDelete::new()).await?;
+                deleter.delete_dyn(&self.path(key.as_str()), OpDelete::new()).await?;
                 deleter.close_dyn().await
             };
             match deleted.await.map_err(|error| call.error(error, key)) {
@@ -170,10 +189,7 @@ impl Store for ObjectStore {
                 return self.drop_temporaries(dav, prefix, older_than).await;
             }
             let Some(bucket_url) = &self.place.bucket_url else { return Ok(0) };
-            // opendal's root begins and ends with a slash; keys begin with none.
-            let root = self.place.service.info_dyn().root();
-            let prefix = format!("{}{prefix}", root.trim_start_matches('/'));
-            uploads::drop_unfinished(&self.place, bucket_url, &prefix, older_than).await
+            uploads::drop_unfinished(&self.place, bucket_url, &self.path(prefix), older_than).await
         })
     }
 }

@@ -28,10 +28,10 @@ use percent_encoding::percent_decode_str;
 use super::http::{Body, Failure, Stage};
 use super::problem::{Effect, Problem, What, parse_date};
 use super::settings::WebDav;
-use super::store::{Call, ObjectStore, Resumed};
+use super::store::{Call, ObjectStore};
 use crate::keys::Key;
 use crate::store::{StoreError, StoreErrorKind};
-use walk::Walk;
+pub(super) use walk::Walk;
 
 /// What ends the name of an object that is not complete.
 const TEMPORARY: &str = ".tmp";
@@ -40,24 +40,19 @@ const ANSWER_MAX: usize = 64 << 20;
 
 /// A directory of a WebDAV server.
 pub(super) struct Dav {
-    /// The URL below which keys lie, with a slash at its end.
+    /// The URL of the server's directory, with a slash at its end.
     base: String,
     authorization: Option<HeaderValue>,
     /// The path of that URL, decoded.
     path: String,
-    /// Lists that were left off: each page of its own would list whole collections again.
-    resumed: Resumed<Walk>,
     /// Collections that were there when they were last needed, with a slash at the end.
     made: Mutex<BTreeSet<String>>,
 }
 
 impl Dav {
     /// `Err` for a URL that is none.
-    pub(super) fn new(settings: &WebDav, root: &str) -> Result<Dav, String> {
-        let mut base = format!("{}/", settings.url.trim_end_matches('/'));
-        if !root.is_empty() {
-            base = format!("{base}{}/", percent_encode_path(root));
-        }
+    pub(super) fn new(settings: &WebDav) -> Result<Dav, String> {
+        let base = format!("{}/", settings.url.trim_end_matches('/'));
         let url: Uri = base.parse().map_err(|_| format!("{} is no URL", settings.url))?;
         let path =
             percent_decode_str(url.path()).decode_utf8().map_err(|_| "the URL is not UTF-8")?.into_owned();
@@ -68,7 +63,7 @@ impl Dav {
             value.set_sensitive(true);
             value
         });
-        Ok(Dav { base, path, resumed: Resumed::default(), authorization, made: Mutex::default() })
+        Ok(Dav { base, path, authorization, made: Mutex::default() })
     }
 
     fn url(&self, path: &str) -> String {
@@ -111,9 +106,9 @@ impl Dav {
         Ok((head.headers, body))
     }
 
-    /// Sees to it that the collection of a key exists.
-    async fn make_parent(&self, call: &Call, key: &Key) -> Result<(), StoreError> {
-        let Some((parent, _)) = key.as_str().rsplit_once('/') else { return self.make(call, "/").await };
+    /// Sees to it that the collection of a path exists.
+    async fn make_parent(&self, call: &Call, path: &str) -> Result<(), StoreError> {
+        let Some((parent, _)) = path.rsplit_once('/') else { return self.make(call, "/").await };
         self.make(call, &format!("{parent}/")).await
     }
 
@@ -130,17 +125,17 @@ impl Dav {
     }
 }
 
-/// A name beside the key's that nobody else takes.
-fn temporary(key: &Key) -> String {
+/// A path beside it that nobody else takes.
+fn temporary(path: &str) -> String {
     let unique = std::hash::RandomState::new().build_hasher().finish();
-    format!("{key}.{unique:016x}{TEMPORARY}")
+    format!("{path}.{unique:016x}{TEMPORARY}")
 }
 
 impl ObjectStore {
     /// Deletes an object, and never a collection.
     pub(super) async fn delete_from(&self, dav: &Dav, key: &Key) -> Result<(), StoreError> {
-        let call = self.call();
-        let stat = self.place().service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
+        let (call, path) = (self.call(), self.path(key.as_str()));
+        let stat = self.place().service.stat_dyn(&call.context, &path, OpStat::new()).await;
         match stat.map(|stat| stat.into_metadata().is_dir()) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
@@ -149,7 +144,7 @@ impl ObjectStore {
                 error => return Err(error),
             },
         }
-        match dav.send(&call, "Delete", "DELETE", key.as_str(), &[], Body::memory(Vec::<u8>::new())).await {
+        match dav.send(&call, "Delete", "DELETE", &path, &[], Body::memory(Vec::<u8>::new())).await {
             Ok(_) => Ok(()),
             Err(problem) => match problem.into_error(call.place.dialect, Effect::None, key) {
                 error if error.kind == StoreErrorKind::NotFound => Ok(()),
@@ -166,7 +161,7 @@ impl ObjectStore {
         older_than: Duration,
     ) -> Result<u64, StoreError> {
         let older_than = SignedDuration::try_from(older_than).unwrap_or(SignedDuration::MAX);
-        let mut walk = Walk::new(prefix, None);
+        let mut walk = Walk::new(&self.path(prefix), None);
         let mut dropped = 0;
         while let Some(found) = walk.next(self, dav).await? {
             let Some(modified) = found.modified.filter(|_| found.path.ends_with(TEMPORARY)) else { continue };

@@ -27,6 +27,9 @@ pub(super) struct Server {
     pub(super) route: Route,
     /// Signs for S3. Other services sign in opendal.
     pub(super) keyring: Option<Keyring>,
+    /// Whether opendal is shown refusals. It goes on from some of WebDAV's, and tries parts of
+    /// uploads again by itself after others.
+    pub(super) shows_refusals: bool,
 }
 
 /// What is known of a call.
@@ -34,7 +37,7 @@ pub(super) struct Server {
 pub(super) struct Notes {
     /// Status and headers of the last answer that was no refusal.
     pub(super) head: Option<(StatusCode, HeaderMap)>,
-    /// What went wrong first, and of what follows from it only what may have had an effect.
+    /// What went wrong last.
     pub(super) problem: Option<Problem>,
     /// Whether a request that makes an object visible was begun.
     pub(super) committing: bool,
@@ -72,10 +75,7 @@ impl Wire {
     }
 
     fn note(&self, operation: &'static str, what: What) {
-        let mut notes = self.notes();
-        if notes.problem.is_none() || commits(operation) {
-            notes.problem = Some(Problem { operation, what });
-        }
+        self.notes().problem = Some(Problem { operation, what });
     }
 
     /// Notes the failure; opendal's error only has to be one, and no reason to try again.
@@ -101,6 +101,11 @@ impl Wire {
             leave_encryption_to_the_upload(&mut parts);
         }
         if let Some(keyring) = &server.keyring {
+            if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
+                // The upload was begun with them; S3 takes them there only.
+                parts.headers.remove("x-amz-server-side-encryption");
+                parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
+            }
             parts.uri = strictly_encoded(&parts.uri);
             let signed = keyring.sign(&mut parts).await;
             signed.map_err(|what| self.failed(operation, what))?;
@@ -120,8 +125,9 @@ impl Wire {
         if is_refusal(head.status, operation) {
             // What cannot be read of the words changes nothing about the status.
             let words = answer.whole(SAYING_MAX).await.unwrap_or_default();
-            self.refused(operation, Refusal::read(head.status, &head.headers, &words));
-            return Ok((head, Reply::Whole(words)));
+            let refusal = Refusal::read(head.status, &head.headers, &words);
+            let error = self.refused(operation, refusal);
+            return if server.shows_refusals { Ok((head, Reply::Whole(words))) } else { Err(error) };
         }
         if operation == "CompleteMultipartUpload" {
             // S3 answers 200 before it is done, to keep the line open, and may say no afterwards.
@@ -129,7 +135,7 @@ impl Wire {
             let words = words.map_err(|failure| self.failed(operation, What::NoAnswer(failure)))?;
             let refusal = Refusal::read(head.status, &head.headers, &words);
             if !refusal.code.is_empty() {
-                self.refused(operation, refusal);
+                return Err(self.refused(operation, refusal));
             }
             return Ok((head, Reply::Whole(words)));
         }
@@ -137,11 +143,11 @@ impl Wire {
         Ok((head, Reply::Streamed(answer)))
     }
 
-    fn refused(&self, operation: &'static str, refusal: Refusal) {
+    fn refused(&self, operation: &'static str, refusal: Refusal) -> Error {
         if let Some(keyring) = self.server.keyring.as_ref().filter(|_| refusal.doubts_credentials()) {
             keyring.doubt();
         }
-        self.note(operation, What::Refused(refusal));
+        self.failed(operation, What::Refused(refusal))
     }
 }
 
@@ -171,11 +177,14 @@ fn leave_encryption_to_the_upload(parts: &mut request::Parts) {
     parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
 }
 
-/// 304 is an answer, and so is 308 to a piece of an upload: go on.
+/// In Google's resumable uploads 308 means "go on", and 499 "cancelled, as you wished".
 fn is_refusal(status: StatusCode, operation: &str) -> bool {
-    let goes_on = status == StatusCode::PERMANENT_REDIRECT && operation.ends_with("ResumableUpload")
-        || status == StatusCode::PERMANENT_REDIRECT && operation == "UploadResumableChunk";
-    !status.is_success() && status != StatusCode::NOT_MODIFIED && !goes_on
+    let agrees = match operation {
+        "UploadResumableChunk" | "QueryResumableUpload" => status == StatusCode::PERMANENT_REDIRECT,
+        "CancelResumableUpload" => status.as_u16() == 499,
+        _ => false,
+    };
+    !status.is_success() && !agrees
 }
 
 /// The body of an answer.

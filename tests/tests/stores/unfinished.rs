@@ -75,6 +75,11 @@ fn a_put_that_fails_leaves_no_upload() {
                 smol::Timer::after(Duration::from_millis(5)).await;
             }
             assert_eq!(bucket.uploads(), []);
+            let parts: Vec<_> = proxy.records().into_iter().filter(|r| r.operation() == "PUT-PART").collect();
+            let mut queries: Vec<_> = parts.iter().map(|record| &record.query).collect();
+            queries.sort_unstable();
+            queries.dedup();
+            assert_eq!(queries.len(), parts.len(), "no part is sent twice");
             proxy.forget();
         };
         proxy.add(Rule::new(Fault::Answer(Answer::internal_error())).operation("PUT-PART").skip(1).times(1));

@@ -42,7 +42,7 @@ impl ObjectStore {
     /// The object's length and version, without reading it.
     async fn look(&self, key: &Key) -> Result<(u64, Option<Version>), StoreError> {
         let call = self.call();
-        let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
+        let stat = self.place.service.stat_dyn(&call.context, &self.path(key.as_str()), OpStat::new()).await;
         let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
         if stat.is_dir() {
             return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
@@ -62,7 +62,7 @@ impl ObjectStore {
             return Ok(false);
         }
         let call = self.call();
-        let stat = self.place.service.stat_dyn(&call.context, key.as_str(), OpStat::new()).await;
+        let stat = self.place.service.stat_dyn(&call.context, &self.path(key.as_str()), OpStat::new()).await;
         let stat = stat.map_err(|error| call.error(error, key))?.into_metadata();
         Ok(stat.is_dir())
     }
@@ -79,7 +79,7 @@ impl ObjectStore {
         let options = options::ReaderOptions { if_match, ..Default::default() };
         let (args, _): (OpRead, OpReader) = options.into();
         let opened = async {
-            let reader = self.place.service.read_dyn(&call.context, key.as_str(), args)?;
+            let reader = self.place.service.read_dyn(&call.context, &self.path(key.as_str()), args)?;
             reader.open_dyn(wanted).await
         };
         let stream = match opened.await {

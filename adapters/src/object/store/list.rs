@@ -19,7 +19,7 @@ const RESUME: Duration = Duration::from_secs(30);
 
 /// A list that was left off in the middle, for the page that is asked for next. Azure goes on by
 /// its own marks only: it knows no key to start after.
-pub(in crate::object) struct Resumed<T>(Mutex<Option<Unfinished<T>>>);
+pub(in crate::object) struct Resumed<T>(Mutex<Option<Box<Unfinished<T>>>>);
 
 struct Unfinished<T> {
     prefix: String,
@@ -49,7 +49,7 @@ impl<T> Resumed<T> {
     pub(in crate::object) fn keep(&self, prefix: &str, after: Key, next: ListEntry, rest: T) {
         let prefix = prefix.to_owned();
         let kept = Unfinished { prefix, after, next, rest, since: Instant::now() };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(kept));
     }
 }
 
@@ -61,12 +61,12 @@ pub(super) struct Listing {
 
 impl Listing {
     /// The next object that has a key of ours.
-    async fn next(&mut self, subject: &str) -> Result<Option<ListEntry>, StoreError> {
+    async fn next(&mut self, store: &ObjectStore, subject: &str) -> Result<Option<ListEntry>, StoreError> {
         loop {
             let next = self.lister.next_dyn().await.map_err(|error| self.call.error(error, subject))?;
             let Some(entry) = next else { return Ok(None) };
             let (path, meta) = (entry.path(), entry.metadata());
-            let Ok(key) = Key::new(path) else { continue };
+            let Some(key) = store.key(path) else { continue };
             let modified = meta.last_modified().map(|at| Wall(at.into_inner().as_millisecond()));
             return Ok(Some(ListEntry { key, len: meta.content_length(), modified }));
         }
@@ -89,7 +89,7 @@ impl ObjectStore {
             None => (self.begin_list(prefix, start_after, limit, subject)?, None),
         };
         let mut entries: Vec<ListEntry> = first.into_iter().collect();
-        while let Some(entry) = listing.next(subject).await? {
+        while let Some(entry) = listing.next(self, subject).await? {
             if Some(&entry.key) <= start_after || !entry.key.as_str().starts_with(prefix) {
                 continue;
             }
@@ -125,11 +125,12 @@ impl ObjectStore {
         let args = OpList::from(options::ListOptions {
             // One more than wanted, which says whether there is more.
             limit: capability.list_with_limit.then_some(limit + 1),
-            start_after: after.map(ToString::to_string),
+            start_after: after.map(|key| self.path(key.as_str())),
             recursive: true,
             ..Default::default()
         });
-        let path = if prefix.is_empty() { "/" } else { prefix };
+        let path = self.path(prefix);
+        let path = if path.is_empty() { "/" } else { path.as_str() };
         let lister = self.place.service.list_dyn(&call.context, path, args);
         let lister = lister.map_err(|error| call.error(error, subject))?;
         Ok(Listing { call, lister })

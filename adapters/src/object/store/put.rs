@@ -21,11 +21,13 @@ const ABORT: Duration = Duration::from_secs(30);
 /// This many parts have the size that was asked for; some servers (R2) want all alike. Later
 /// parts grow with the object, so that 10,000 reach 5 TiB, the largest object of S3.
 const EQUAL_PARTS: u64 = 4_000;
+/// The largest part that S3 takes, in bytes.
+const PART_BYTES_MAX_S3: u64 = 5 << 30;
 
 /// The size of the next part, after `parts` with `written` bytes together.
 fn part_bytes(asked: u64, parts: u64, written: u64) -> u64 {
     let grown = if parts < EQUAL_PARTS { 0 } else { (written / 1_000).next_multiple_of(1 << 20) };
-    asked.max(grown)
+    asked.max(grown.min(PART_BYTES_MAX_S3))
 }
 
 impl ObjectStore {
@@ -35,7 +37,7 @@ impl ObjectStore {
             return Err(StoreError::new(StoreErrorKind::Unsupported, key, cause));
         };
         let call = self.call();
-        let writer = self.place.service.write_dyn(&call.context, key.as_str(), args);
+        let writer = self.place.service.write_dyn(&call.context, &self.path(key.as_str()), args);
         let writer = writer.map_err(|error| call.error(error, key))?;
         Ok(Box::new(Put {
             part_bytes: part_bytes(self.place.part_bytes, 0, 0),
@@ -174,6 +176,8 @@ mod tests {
                 let part = part_bytes(asked, parts, written);
                 assert!(parts >= 4_000 || part == asked);
                 assert!(part <= 5 << 30, "part {parts} of {part} bytes");
+                // What waits in memory is a small share of what there is.
+                assert!(part == asked || part <= written / 1_000 + (1 << 20));
                 written += part;
             }
             assert!(written >= 5 << 40, "{written}");

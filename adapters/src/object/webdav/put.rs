@@ -38,7 +38,13 @@ impl ObjectStore {
             return Err(StoreError::new(StoreErrorKind::Misconfigured, key, cause));
         }
         let waiting = Waiting { chunks: Vec::new(), len: 0, file: None, failed: false };
-        Ok(Box::new(Put { call: self.call(), dav: Arc::clone(dav), key: key.clone(), waiting }))
+        Ok(Box::new(Put {
+            call: self.call(),
+            dav: Arc::clone(dav),
+            key: key.clone(),
+            path: self.path(key.as_str()),
+            waiting,
+        }))
     }
 }
 
@@ -46,6 +52,7 @@ struct Put {
     call: Call,
     dav: Arc<Dav>,
     key: Key,
+    path: String,
     waiting: Waiting,
 }
 
@@ -112,19 +119,19 @@ fn read(file: Arc<File>, len: u64) -> impl Stream<Item = io::Result<Bytes>> + Se
 
 impl Put {
     async fn finish(self) -> Result<(), StoreError> {
-        let Put { call, dav, key, waiting } = self;
+        let Put { call, dav, key, path, waiting } = self;
         if waiting.failed {
             return Err(StoreError::new(StoreErrorKind::Retry, &key, "a part of it could not be kept"));
         }
-        let name = temporary(&key);
-        dav.make_parent(&call, &key).await?;
+        let name = temporary(&path);
+        dav.make_parent(&call, &path).await?;
         let put = dav.send(&call, "Put", "PUT", &name, &[], waiting.into_body()).await;
         if let Err(problem) = put {
             // A collection that was there may be gone.
             dav.made().clear();
             return Err(problem.into_error(Dialect::WebDav, Effect::None, &key));
         }
-        let headers = [("destination", dav.url(key.as_str())), ("overwrite", "T".to_owned())];
+        let headers = [("destination", dav.url(&path)), ("overwrite", "T".to_owned())];
         let empty = || Body::memory(Vec::<u8>::new());
         let moved = dav.send(&call, "Move", "MOVE", &name, &headers, empty()).await;
         let Err(problem) = moved else { return Ok(()) };

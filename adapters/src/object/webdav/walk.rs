@@ -11,9 +11,9 @@ use crate::object::problem::{Dialect, Effect};
 use crate::object::store::ObjectStore;
 use crate::store::{ListEntry, ListPage, StoreError, StoreErrorKind};
 
-pub(super) struct Walk {
+pub(in crate::object) struct Walk {
     prefix: String,
-    after: Option<Key>,
+    after: Option<String>,
     /// Collections yet to be listed and files yet to be told, the next one last.
     ahead: Vec<Found>,
     server_time: Option<Timestamp>,
@@ -28,10 +28,10 @@ pub(super) struct Found {
 
 impl Walk {
     /// Of the files whose paths begin with `prefix` and come after `after`.
-    pub(super) fn new(prefix: &str, after: Option<&Key>) -> Walk {
+    pub(super) fn new(prefix: &str, after: Option<String>) -> Walk {
         let collection = prefix.rsplit_once('/').map_or("/".into(), |(parent, _)| format!("{parent}/"));
         let start = Found { path: collection, len: 0, modified: None };
-        Walk { prefix: prefix.to_owned(), after: after.cloned(), ahead: vec![start], server_time: None }
+        Walk { prefix: prefix.to_owned(), after, ahead: vec![start], server_time: None }
     }
 
     /// The clock of the server when it answered last.
@@ -99,16 +99,16 @@ impl ObjectStore {
         start_after: Option<&Key>,
         limit: usize,
     ) -> Result<ListPage, StoreError> {
-        let (mut walk, first) = match dav.resumed.take(prefix, start_after) {
+        let (mut walk, first) = match self.walked().take(prefix, start_after) {
             Some((walk, next)) => (walk, Some(next)),
-            None => (Walk::new(prefix, start_after), None),
+            None => (Walk::new(&self.path(prefix), start_after.map(|key| self.path(key.as_str()))), None),
         };
         let mut entries: Vec<ListEntry> = first.into_iter().collect();
         while let Some(found) = walk.next(self, dav).await? {
             if found.path.ends_with(TEMPORARY) {
                 continue;
             }
-            let Ok(key) = Key::new(found.path) else { continue };
+            let Some(key) = self.key(&found.path) else { continue };
             let entry = ListEntry {
                 key,
                 len: found.len,
@@ -119,7 +119,7 @@ impl ObjectStore {
                 continue;
             }
             if let Some(last) = entries.last() {
-                dav.resumed.keep(prefix, last.key.clone(), entry, walk);
+                self.walked().keep(prefix, last.key.clone(), entry, walk);
             }
             return Ok(ListPage { entries, more: true });
         }

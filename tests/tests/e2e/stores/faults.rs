@@ -150,7 +150,8 @@ fn requests_that_hang() {
                 let rule = proxy.add(of_segments(Fault::DelayRequest(late)).times(1));
                 wait_for("a put that is late", PATIENCE, || proxy.hits(rule) == 1);
                 goes_on(sidecar, 2);
-                let landed = |record: &Record| record.faults == ["delay-request"] && record.server_status == Some(412);
+                let landed =
+                    |record: &Record| record.faults == ["delay-request"] && record.server_status == Some(412);
                 proxy.wait_for("the late put to land", LOST, landed);
             });
         }),
