@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::place::Place;
 use crate::{driftless, litestream};
 
 /// A command that has not ended after this is killed, and its test fails.
@@ -111,13 +112,21 @@ pub fn run_litestream<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ran
 /// Restores `replica` to `to` with our binary: the newest state, or that of a TXID. The target must
 /// not exist. Fails the test if the restore fails.
 #[track_caller]
-pub fn restore(replica: &Path, to: &Path, txid: Option<&str>) -> Ran {
+pub fn restore(replica: &(impl Place + ?Sized), to: &Path, txid: Option<&str>) -> Ran {
     let mut command = Command::new(driftless());
     command.arg("restore").arg("-o").arg(to);
     if let Some(txid) = txid {
         command.args(["-txid", txid]);
     }
-    finish(command.arg(replica)).expect_ok()
+    finish(replica.equip(&mut command).arg(replica.argument())).expect_ok()
+}
+
+/// Restores `replica` to `to` with Litestream: the newest state. Fails the test if that fails.
+#[track_caller]
+pub fn litestream_restore(replica: &(impl Place + ?Sized), to: &Path) -> Ran {
+    let mut command = Command::new(litestream());
+    command.arg("restore").arg("-o").arg(to);
+    finish(replica.equip(&mut command).arg(replica.url())).expect_ok()
 }
 
 /// Runs a command to its end, within the deadline.

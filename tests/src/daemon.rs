@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{exit_code, run};
+use crate::objects::ltx_range;
+use crate::place::Place;
 use crate::{PATIENCE, driftless, litestream, poll};
 
 /// How a daemon ended.
@@ -41,8 +43,10 @@ pub struct Daemon {
 
 impl Daemon {
     /// `driftless replicate DB REPLICA`, its log in `<db>.driftless.log`.
-    pub fn replicate(db: &Path, replica: &Path) -> Daemon {
-        Daemon::replicate_with(db, &[db.as_os_str(), replica.as_os_str()])
+    pub fn replicate(db: &Path, replica: &(impl Place + ?Sized)) -> Daemon {
+        let mut command = Command::new(driftless());
+        replica.equip(&mut command).arg("replicate").arg(db).arg(replica.argument());
+        Daemon::spawn(&mut command, &beside(db, ".driftless.log"))
     }
 
     /// `driftless replicate ARGS…`, its log in `<db>.driftless.log`.
@@ -56,6 +60,13 @@ impl Daemon {
     pub fn litestream<S: AsRef<OsStr>>(db: &Path, args: &[S]) -> Daemon {
         let mut command = Command::new(litestream());
         command.arg("replicate").args(args);
+        Daemon::spawn(&mut command, &beside(db, ".litestream.log"))
+    }
+
+    /// `litestream replicate -config CONFIG`, which names this replica.
+    pub fn litestream_at(db: &Path, replica: &(impl Place + ?Sized), config: &Path) -> Daemon {
+        let mut command = Command::new(litestream());
+        replica.equip(&mut command).arg("replicate").arg("-config").arg(config);
         Daemon::spawn(&mut command, &beside(db, ".litestream.log"))
     }
 
@@ -218,12 +229,7 @@ pub fn ltx_files(replica: &Path, level: u32) -> Vec<(u64, u64)> {
         return Vec::new();
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut ranges: Vec<(u64, u64)> = names
-        .filter_map(|name| {
-            let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
-            Some((u64::from_str_radix(min, 16).ok()?, u64::from_str_radix(max, 16).ok()?))
-        })
-        .collect();
+    let mut ranges: Vec<(u64, u64)> = names.filter_map(|name| ltx_range(&name)).collect();
     ranges.sort_unstable();
     ranges
 }

@@ -16,6 +16,7 @@
 //! - [`store_faults`] breaks the filesystems under a replica, the local state or the application;
 //! - [`servers`] runs object stores: S3, Azure, GCS, WebDAV, and one that ignores conditions;
 //! - [`objects`] and [`s3`] put objects there, count and compare them, by other code than ours;
+//! - [`place`] is where a replica lies, a directory or a store, for stories that are told of both;
 //! - [`proxy`] stands between the product and a store, counts requests, and does harm.
 //!
 //! A test waits for a condition within a deadline ([`wait_for`]); it never sleeps and hopes.
@@ -28,6 +29,7 @@ pub mod db;
 pub mod dir;
 pub mod http;
 pub mod objects;
+pub mod place;
 pub mod port;
 pub mod proc;
 pub mod programs;

@@ -26,24 +26,12 @@ pub trait Objects {
             })
             .collect()
     }
+}
 
-    /// First and last TXID of the LTX files of a level of a replica, in order, as
-    /// [`crate::daemon::ltx_files`] tells them of a directory. In an object store a level is four hex
-    /// digits (`docs/FORMAT.md`).
-    fn ltx_files(&self, prefix: &str, level: u32) -> Vec<(u64, u64)> {
-        let folder = format!("{}/{level:04x}/", prefix.trim_end_matches('/'));
-        let folder = folder.trim_start_matches('/');
-        let mut ranges: Vec<(u64, u64)> = self
-            .list()
-            .keys()
-            .filter_map(|name| {
-                let (min, max) = name.strip_prefix(folder)?.strip_suffix(".ltx")?.split_once('-')?;
-                Some((u64::from_str_radix(min, 16).ok()?, u64::from_str_radix(max, 16).ok()?))
-            })
-            .collect();
-        ranges.sort_unstable();
-        ranges
-    }
+/// First and last TXID that the name of an LTX file tells.
+pub fn ltx_range(name: &str) -> Option<(u64, u64)> {
+    let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
+    Some((u64::from_str_radix(min, 16).ok()?, u64::from_str_radix(max, 16).ok()?))
 }
 
 /// The texts of all elements of a name in an XML document, without what is nested in them undone.

@@ -47,8 +47,8 @@ use keys::Keys;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RuleId(u64);
 
-/// A point in what a proxy has seen.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// A point in what a proxy has seen; its default is the beginning.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Mark(u64);
 
 /// How the whole network behaves.

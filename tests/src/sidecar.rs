@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::app::{Seen, check_copy};
 use crate::command::finish;
+use crate::place::Place;
 use crate::{PATIENCE, driftless};
 
 /// Called with the transaction as soon as a log line says that it is replicated.
@@ -22,7 +23,7 @@ pub type OnReplicated = Box<dyn FnMut(u64) + Send>;
 /// How a replicator is started.
 pub struct Setup {
     database: PathBuf,
-    replica: PathBuf,
+    replica: Box<dyn Place>,
     arguments: Vec<String>,
     environment: Vec<(String, PathBuf)>,
     state: Option<PathBuf>,
@@ -34,11 +35,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Of `database` to the directory `replica`.
-    pub fn new(database: &Path, replica: &Path) -> Setup {
+    /// Of `database` to `replica`.
+    pub fn new(database: &Path, replica: &(impl Place + ?Sized)) -> Setup {
         Setup {
             database: database.into(),
-            replica: replica.into(),
+            replica: replica.to_box(),
             arguments: Vec::new(),
             environment: Vec::new(),
             state: None,
@@ -128,7 +129,7 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// Without anything special.
-    pub fn of(database: &Path, replica: &Path) -> Sidecar {
+    pub fn of(database: &Path, replica: &(impl Place + ?Sized)) -> Sidecar {
         Setup::new(database, replica).start()
     }
 
@@ -144,10 +145,11 @@ impl Sidecar {
         }
         command.args(["replicate", "-log-level", "debug"]).args(&setup.arguments);
         match &setup.settings {
-            None => command.arg(&setup.database).arg(&setup.replica),
+            None => command.arg(&setup.database).arg(setup.replica.argument()),
             Some(lines) => {
                 let path = setup.database.with_extension("driftless.yml");
-                let (database, replica) = (setup.database.display(), setup.replica.display());
+                let (database, replica) = (setup.database.display(), setup.replica.argument());
+                let replica = replica.display();
                 let text = format!("{lines}\ndbs:\n  - path: {database}\n    replica: {replica}\n");
                 fs::write(&path, text).expect("the test's directory can be written");
                 command.arg("-config").arg(path)
@@ -156,7 +158,7 @@ impl Sidecar {
         if let Some(directory) = &setup.state {
             command.arg("-state-dir").arg(directory);
         }
-        command.env("NO_COLOR", "1");
+        setup.replica.equip(command.env("NO_COLOR", "1"));
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let started = Instant::now();
@@ -351,13 +353,13 @@ pub fn reported(line: &str) -> Option<u64> {
 ///
 /// # Errors
 /// What the command said.
-pub fn restore(replica: &Path, txid: Option<u64>, output: &Path) -> Result<(), String> {
+pub fn restore(replica: &(impl Place + ?Sized), txid: Option<u64>, output: &Path) -> Result<(), String> {
     let mut command = Command::new(driftless());
     command.args(["restore", "-o"]).arg(output);
     if let Some(txid) = txid {
         command.arg("-txid").arg(format!("{txid:016x}"));
     }
-    let done = finish(command.arg(replica));
+    let done = finish(replica.equip(&mut command).arg(replica.argument()));
     match done.code {
         0 => Ok(()),
         code => Err(format!("{}: exit {code}: {}", done.line, done.err)),
@@ -368,15 +370,21 @@ pub fn restore(replica: &Path, txid: Option<u64>, output: &Path) -> Result<(), S
 ///
 /// # Errors
 /// What failed, or what no committed state shows.
-pub fn restore_checked(replica: &Path, txid: Option<u64>, output: &Path, keep: u64) -> Result<Seen, String> {
+pub fn restore_checked(
+    replica: &(impl Place + ?Sized),
+    txid: Option<u64>,
+    output: &Path,
+    keep: u64,
+) -> Result<Seen, String> {
     let _ = fs::remove_file(output);
     restore(replica, txid, output)?;
-    check_copy(output, keep).map_err(|error| format!("{}: txid {txid:?}: {error}", replica.display()))
+    check_copy(output, keep)
+        .map_err(|error| format!("{}: txid {txid:?}: {error}", replica.argument().display()))
 }
 
 /// Compares the latest restore with the source, byte for byte. The application must have ended
 /// or closed; what stands in its WAL is copied back first.
-pub fn assert_equal_to_source(database: &Path, replica: &Path) {
+pub fn assert_equal_to_source(database: &Path, replica: &(impl Place + ?Sized)) {
     let connection = rusqlite::Connection::open(database).expect("the source opens");
     let busy: i64 = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))

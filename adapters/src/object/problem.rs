@@ -209,7 +209,8 @@ fn no_answer(failure: Failure, operation: &str, effect: Effect, subject: impl fm
         Stage::Setup => StoreError::new(Kind::Misconfigured, subject, failure.cause),
         Stage::Untrusted => StoreError::new(Kind::Misconfigured, subject, failure.cause)
             .with_hint("name the file of the authority's certificate in AWS_CA_BUNDLE or SSL_CERT_FILE"),
-        Stage::Unsent => StoreError::new(Kind::Retry, subject, cause),
+        Stage::Unsent => StoreError::new(Kind::Retry, subject, cause)
+            .with_hint("check the endpoint, and whether the network leads there"),
         Stage::Sent if effect == Effect::None => StoreError::new(Kind::Retry, subject, cause),
         Stage::Sent => StoreError::new(Kind::Ambiguous, subject, cause),
     }

@@ -115,6 +115,9 @@ impl Wire {
         body: Body,
     ) -> Result<(response::Parts, Reply), Error> {
         let server = &self.server;
+        if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
+            leave_encryption_to_the_upload(&mut parts);
+        }
         if let Some(keyring) = &server.keyring {
             if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
                 // The upload was begun with them; S3 takes them there only.
@@ -197,6 +200,13 @@ fn strictly_encoded(uri: &Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().expect("an encoded query"));
     Uri::from_parts(parts).expect("the parts of a URI")
+}
+
+/// An upload is told once, when it begins, how the server is to encrypt: Amazon refuses these fields
+/// on what follows, where opendal has them too. A customer's own key does go with each part.
+fn leave_encryption_to_the_upload(parts: &mut request::Parts) {
+    parts.headers.remove("x-amz-server-side-encryption");
+    parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
 }
 
 /// In Google's resumable uploads 308 means "go on", and 499 "cancelled, as you wished".

@@ -27,13 +27,15 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     let segments = Segments::new(&target.replica);
     let mut rows = Vec::new();
     for level in levels {
-        for segment in segments.list(level)? {
+        let listed = segments.list(level)?;
+        let stamps = segments.stamps(&listed);
+        for (segment, stamp) in listed.into_iter().zip(stamps) {
             rows.push(Row {
                 level: level.get(),
                 min_txid: segment.range.min().to_string(),
                 max_txid: segment.range.max().to_string(),
                 size: segment.len,
-                timestamp: rfc3339(segments.stamp(&segment)),
+                timestamp: rfc3339(stamp),
             });
         }
     }

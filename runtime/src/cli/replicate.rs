@@ -23,10 +23,11 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Replicates until all databases have ended.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (jobs, config) = match args.positionals.as_slice() {
+    let (jobs, config, warnings) = match args.positionals.as_slice() {
         [] => {
             let config = need_config(args)?;
-            (jobs_of(args, &config)?, Some(config))
+            let warnings = config.warnings.clone();
+            (jobs_of(args, &config)?, Some(config), warnings)
         }
         [database] => return Err(without_replica(args, database)),
         [database, replica, ..] => {
@@ -34,16 +35,18 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                 return Err(CliError::usage("both a configuration and a replica were given")
                     .hint("leave out -config, or leave out the database and its replica"));
             }
+            let warnings = target::warnings(replica);
             let (database, replica) = target::pair(database, replica)?;
             let engine = engine_of(args, &engine::Config::default());
-            (vec![ReplicateJob { database, replica, engine, restore_if_missing: restores(args) }], None)
+            let job = ReplicateJob { database, replica, engine, restore_if_missing: restores(args) };
+            (vec![job], None, warnings)
         }
     };
     logging::start(args, config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let reread = config.as_ref().map(|config| rereader(args.clone(), config.clone()));
     let config = config.unwrap_or_default();
-    for warning in &config.warnings {
-        tracing::warn!(config = %config.path.display(), "{warning}");
+    for warning in &warnings {
+        tracing::warn!(config = config.path.to_str().filter(|path| !path.is_empty()), "{warning}");
     }
     for job in &jobs {
         tracing::info!(

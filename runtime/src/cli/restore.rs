@@ -321,8 +321,9 @@ fn print_summary(summary: &Summary, out: &mut Out) {
 }
 
 fn plan(order: &Order, status: &RestoreStatus) -> PlanSummary {
-    let segments = Segments::new(&order.replica);
-    let files = status.plan.iter().map(|file| {
+    let wanted: Vec<_> = status.plan.iter().map(|file| (file.object.level, file.object.range)).collect();
+    let headers = Segments::new(&order.replica).headers(&wanted);
+    let files = status.plan.iter().zip(headers).map(|(file, header)| {
         let (level, range) = (file.object.level, file.object.range);
         PlanRow {
             level: level.get(),
@@ -330,7 +331,7 @@ fn plan(order: &Order, status: &RestoreStatus) -> PlanSummary {
             min_txid: range.min().to_string(),
             max_txid: range.max().to_string(),
             size: file.len,
-            timestamp: rfc3339(segments.header(level, range).map(|header| header.stamp)),
+            timestamp: rfc3339(header.map(|header| header.stamp)),
             pages: file.pages,
             fetch_bytes: fetched(file),
         }

@@ -5,10 +5,13 @@
 //! read, with its milliseconds, so that `restore -timestamp` with a time from this list finds the
 //! very transaction.
 
+use std::cell::{Cell, RefCell};
+
 use driftless_adapters::keys::{self, Key};
-use driftless_adapters::store::{ByteRange, StoreError};
+use driftless_adapters::store::{ByteRange, Store, StoreError, StoreErrorKind};
 use driftless_core::ids::{Level, TxidRange, Wall};
 use driftless_core::ltx::{LTX_HEADER_BYTES, LtxHeader};
+use smol::LocalExecutor;
 
 use super::error::CliError;
 use crate::config::Replica;
@@ -16,6 +19,8 @@ use crate::host;
 
 /// Entries asked for at a time.
 const PAGE: usize = 1000;
+/// Headers read at a time.
+const READERS: usize = 8;
 
 /// A segment.
 #[derive(Clone, Debug)]
@@ -63,28 +68,57 @@ impl Segments {
 
     /// The header of a segment, if it can be read at all.
     pub fn header(&self, level: Level, range: TxidRange) -> Option<LtxHeader> {
-        let read = host::with_store(&self.replica, async |store, layout| {
-            let key = keys::segment_key(layout, level, range);
-            let mut get = store.get(&key, ByteRange::at(0, LTX_HEADER_BYTES as u64)).await?;
-            let mut bytes = Vec::with_capacity(LTX_HEADER_BYTES);
-            while let Some(chunk) = get.next().await? {
-                bytes.extend_from_slice(&chunk);
-            }
-            Ok(bytes)
-        });
-        LtxHeader::decode(read.ok()?.first_chunk()?).ok()
+        self.headers(&[(level, range)]).pop().flatten()
     }
 
-    /// When a segment's last transaction was captured, as well as that can be known.
-    pub fn stamp(&self, segment: &Segment) -> Option<Wall> {
-        self.header(segment.level, segment.range).map(|header| header.stamp).or(segment.modified)
+    /// The headers of some segments, several read at a time: a store is far away.
+    pub fn headers(&self, wanted: &[(Level, TxidRange)]) -> Vec<Option<LtxHeader>> {
+        let read = host::with_store(&self.replica, async |store, layout| {
+            let found = RefCell::new(vec![None; wanted.len()]);
+            let next = Cell::new(0);
+            let readers = LocalExecutor::new();
+            let reader = || async {
+                while let Some((level, range)) = wanted.get(next.replace(next.get() + 1)) {
+                    let at = next.get() - 1;
+                    let header = header(store, &keys::segment_key(layout, *level, *range)).await;
+                    found.borrow_mut()[at] = header;
+                }
+            };
+            let tasks: Vec<_> = (0..READERS).map(|_| readers.spawn(reader())).collect();
+            readers.run(async { join(tasks).await }).await;
+            Ok(found.take())
+        });
+        read.unwrap_or_else(|_| vec![None; wanted.len()])
+    }
+
+    /// When each segment's last transaction was captured, as well as that can be known.
+    pub fn stamps(&self, segments: &[Segment]) -> Vec<Option<Wall>> {
+        let wanted: Vec<_> = segments.iter().map(|segment| (segment.level, segment.range)).collect();
+        let headers = self.headers(&wanted).into_iter().zip(segments);
+        headers.map(|(header, segment)| header.map(|header| header.stamp).or(segment.modified)).collect()
     }
 
     fn unreadable(&self, error: &StoreError) -> CliError {
-        CliError::failed(format!("cannot list the replica {}", self.replica.place()))
-            .cause(&error.cause)
-            .hint(error.hint.clone().unwrap_or_default())
+        let code = if error.kind == StoreErrorKind::Misconfigured { 2 } else { 1 };
+        let failed = CliError::failed(format!("cannot list the replica {}", self.replica.place()));
+        let hint = error.hint.clone().unwrap_or_else(|| "try again when the store answers".to_owned());
+        CliError { code, ..failed.cause(&error.cause).hint(hint) }
     }
+}
+
+async fn join(tasks: Vec<smol::Task<()>>) {
+    for task in tasks {
+        task.await;
+    }
+}
+
+async fn header(store: &dyn Store, key: &Key) -> Option<LtxHeader> {
+    let mut get = store.get(key, ByteRange::at(0, LTX_HEADER_BYTES as u64)).await.ok()?;
+    let mut bytes = Vec::with_capacity(LTX_HEADER_BYTES);
+    while let Some(chunk) = get.next().await.ok()? {
+        bytes.extend_from_slice(&chunk);
+    }
+    LtxHeader::decode(bytes.first_chunk()?).ok()
 }
 
 /// A time as RFC 3339 in UTC.

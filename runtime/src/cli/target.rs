@@ -8,6 +8,8 @@ use driftless_adapters::store::{StoreError, StoreErrorKind};
 use super::args::Args;
 use super::error::CliError;
 use super::load_config;
+use crate::config::replica::options::Options;
+use crate::config::replica::{describe_url, environment};
 use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url, without_sqlite};
 use crate::sqlite::probe::is_mount_point;
 
@@ -82,6 +84,12 @@ pub fn pair(database: &OsStr, replica: &OsStr) -> Result<(PathBuf, Replica), Cli
     };
     check_pair(&database, &replica)?;
     Ok((database, replica))
+}
+
+/// What a person should know of a replica that is named on the command line.
+pub fn warnings(replica: &OsStr) -> Vec<String> {
+    let described = |text| describe_url(text, Options::default(), &environment).ok();
+    replica.to_str().and_then(described).map_or(Vec::new(), |described| described.about.warnings)
 }
 
 /// Refuses what can never work: a directory as a database, a file as a replica.

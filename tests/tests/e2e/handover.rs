@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use driftless_tests::command::{restore, run_litestream};
-use driftless_tests::daemon::ltx_files;
+use driftless_tests::command::{litestream_restore, restore};
 use driftless_tests::db::{open_to_read, open_wal};
+use driftless_tests::place::{Place, Remote};
+use driftless_tests::servers::moto;
 use driftless_tests::{Daemon, TempDir, dump_digest, integrity_check, wait_for};
 
 /// More than [`driftless_tests::PATIENCE`]: Litestream's own schedules are waited for.
@@ -82,35 +83,43 @@ impl Application {
     }
 }
 
-struct Scene {
+struct Scene<P: Place> {
     dir: TempDir,
     db: PathBuf,
-    replica: PathBuf,
+    replica: P,
     config: PathBuf,
 }
 
-impl Scene {
-    fn new(name: &str) -> Scene {
+impl Scene<PathBuf> {
+    fn new(name: &str) -> Scene<PathBuf> {
         let dir = TempDir::new(name);
-        let (db, replica, config) = (dir.join("app.db"), dir.join("replica"), dir.join("litestream.yml"));
+        let replica = dir.join("replica");
+        Scene::at(dir, replica)
+    }
+}
+
+impl<P: Place> Scene<P> {
+    fn at(dir: TempDir, replica: P) -> Scene<P> {
+        let (db, config) = (dir.join("app.db"), dir.join("litestream.yml"));
+        let keys = replica.litestream_keys().into_iter();
+        let keys: String = keys.map(|(name, value)| format!("      {name}: {value}\n")).collect();
         let text = format!(
             "levels:\n  - interval: 1s\n  - interval: 3s\n  - interval: 9s\n\
              snapshot:\n  interval: 10s\n  retention: 1h\n\
              l0-retention: 4s\nl0-retention-check-interval: 1s\n\
-             dbs:\n  - path: {}\n    replica:\n      type: file\n      path: {}\n      sync-interval: 200ms\n",
+             dbs:\n  - path: {}\n    replica:\n{keys}      sync-interval: 200ms\n",
             db.display(),
-            replica.display()
         );
         fs::write(&config, text).unwrap();
         Scene { dir, db, replica, config }
     }
 
     fn head(&self) -> u64 {
-        (0..=9).flat_map(|level| ltx_files(&self.replica, level)).map(|(_, max)| max).max().unwrap_or(0)
+        (0..=9).flat_map(|level| self.replica.ltx_files(level)).map(|(_, max)| max).max().unwrap_or(0)
     }
 
     fn covered(&self, level: u32) -> u64 {
-        ltx_files(&self.replica, level).into_iter().map(|(_, max)| max).max().unwrap_or(0)
+        self.replica.ltx_files(level).into_iter().map(|(_, max)| max).max().unwrap_or(0)
     }
 
     /// Lets one replicator run while the application writes: ours for five segments, Litestream until
@@ -126,8 +135,10 @@ impl Scene {
                 assert!(!ended.log.contains(" ERROR "), "{}", ended.log);
             }
             Replicator::Litestream => {
-                let mut daemon = Daemon::litestream(&self.db, &["-config".as_ref(), self.config.as_os_str()]);
+                let mut daemon = Daemon::litestream_at(&self.db, &self.replica, &self.config);
                 daemon.wait_until("Litestream's compaction over all it found", LEG, || {
+                    // A store that is asked all the time has none left for others.
+                    thread::sleep(Duration::from_millis(100));
                     self.covered(0) >= found + 5 && self.covered(1) > found && self.covered(2) >= found
                 });
                 app.wait_for_rows(20);
@@ -144,8 +155,7 @@ impl Scene {
         let (ours, theirs) =
             (self.dir.join(&format!("ours-{leg}.db")), self.dir.join(&format!("theirs-{leg}.db")));
         restore(&self.replica, &ours, None);
-        let url = format!("file://{}", self.replica.display());
-        run_litestream(["restore", "-o", &theirs.display().to_string(), &url]).expect_ok();
+        litestream_restore(&self.replica, &theirs);
         assert_eq!(dump_digest(&ours), dump_digest(&theirs), "after leg {leg} the two restores differ");
         integrity_check(&ours);
         rows_without_gap(&ours)
@@ -166,8 +176,7 @@ fn rows_without_gap(db: &Path) -> u64 {
     count.cast_unsigned()
 }
 
-fn check(name: &str, legs: [Replicator; 4]) {
-    let scene = Scene::new(name);
+fn check<P: Place>(scene: &Scene<P>, legs: [Replicator; 4]) {
     let app = Application::start(&scene.db);
     app.wait_for_rows(20);
     let mut replicated = 0;
@@ -178,7 +187,7 @@ fn check(name: &str, legs: [Replicator; 4]) {
         if leg + 1 == legs.len() {
             // The last leg comes once more, to take what was written after its end.
             let written = app.take().expect("the last leg").stop();
-            final_sync(&scene, who);
+            final_sync(scene, who);
             replicated = scene.check(leg);
             assert_eq!(replicated, written, "the last restore has every row");
             assert_eq!(dump_digest(&scene.db), dump_digest(&scene.dir.join(&format!("ours-{leg}.db"))));
@@ -193,15 +202,15 @@ fn check(name: &str, legs: [Replicator; 4]) {
     }
 }
 
-fn final_sync(scene: &Scene, who: Replicator) {
+fn final_sync<P: Place>(scene: &Scene<P>, who: Replicator) {
     match who {
         Replicator::Driftless => {
-            let args = ["-once".as_ref(), scene.db.as_os_str(), scene.replica.as_os_str()];
-            Daemon::replicate_with(&scene.db, &args).wait_end(LEG).expect_code(0);
+            let db = scene.db.to_str().expect("a plain path");
+            scene.replica.run(&["replicate", "-once", db]).expect_ok();
         }
         Replicator::Litestream => {
             let found = scene.head();
-            let mut daemon = Daemon::litestream(&scene.db, &["-config".as_ref(), scene.config.as_os_str()]);
+            let mut daemon = Daemon::litestream_at(&scene.db, &scene.replica, &scene.config);
             daemon.wait_until("Litestream to go on", LEG, || scene.head() > found);
             daemon.term().expect_code(0);
         }
@@ -226,7 +235,7 @@ fn check_gap(name: &str, end: fn(Daemon)) {
     app.execute_batch("insert into b values ('in the gap')").unwrap();
     app.execute_batch("pragma wal_checkpoint(full); insert into c values ('in a new wal')").unwrap();
     let found = scene.head();
-    let mut litestream = Daemon::litestream(&scene.db, &["-config".as_ref(), scene.config.as_os_str()]);
+    let mut litestream = Daemon::litestream_at(&scene.db, &scene.replica, &scene.config);
     litestream.wait_until("Litestream to take over", LEG, || scene.head() > found);
     let takeover = scene.head();
     app.execute_batch("insert into c values ('live')").unwrap();
@@ -236,8 +245,7 @@ fn check_gap(name: &str, end: fn(Daemon)) {
     let _ = fs::remove_dir_all(scene.replica.join("ltx/9"));
     let (ours, theirs) = (scene.dir.join("ours.db"), scene.dir.join("theirs.db"));
     restore(&scene.replica, &ours, None);
-    let url = format!("file://{}", scene.replica.display());
-    run_litestream(["restore", "-o", &theirs.display().to_string(), &url]).expect_ok();
+    litestream_restore(&scene.replica, &theirs);
     for restored in [&ours, &theirs] {
         assert_eq!(dump_digest(restored), dump_digest(&scene.db), "{}", restored.display());
     }
@@ -260,11 +268,29 @@ fn litestream_misses_nothing_that_was_committed_after_our_crash() {
 #[test]
 fn four_legs_beginning_with_litestream_lose_and_double_nothing() {
     use Replicator::{Driftless, Litestream};
-    check("handover-ls", [Litestream, Driftless, Litestream, Driftless]);
+    check(&Scene::new("handover-ls"), [Litestream, Driftless, Litestream, Driftless]);
 }
 
 #[test]
 fn four_legs_beginning_with_us_lose_and_double_nothing() {
     use Replicator::{Driftless, Litestream};
-    check("handover-us", [Driftless, Litestream, Driftless, Litestream]);
+    check(&Scene::new("handover-us"), [Driftless, Litestream, Driftless, Litestream]);
+}
+
+/// The same in a bucket, where levels have other names and each file is a request.
+fn check_in_s3(name: &str, legs: [Replicator; 4]) {
+    let bucket = moto().bucket(name);
+    check(&Scene::at(TempDir::new(name), Remote::s3(&bucket, bucket.server())), legs);
+}
+
+#[test]
+fn four_legs_in_s3_beginning_with_litestream_lose_and_double_nothing() {
+    use Replicator::{Driftless, Litestream};
+    check_in_s3("handover-s3-ls", [Litestream, Driftless, Litestream, Driftless]);
+}
+
+#[test]
+fn four_legs_in_s3_beginning_with_us_lose_and_double_nothing() {
+    use Replicator::{Driftless, Litestream};
+    check_in_s3("handover-s3-us", [Driftless, Litestream, Driftless, Litestream]);
 }

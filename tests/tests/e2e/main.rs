@@ -19,4 +19,5 @@ mod servers;
 mod service;
 mod side_by_side;
 mod status;
+mod stores;
 mod trouble;

@@ -1,5 +1,6 @@
 //! Two of us at one thing at the same time: one replica, or one restored file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,14 +10,14 @@ use driftless_tests::app::App;
 use driftless_tests::command::{exit_code, finish};
 use driftless_tests::daemon::ltx_files;
 use driftless_tests::dir::copy_dir;
-use driftless_tests::scene::{Scene, names};
-use driftless_tests::sidecar::{Setup, Sidecar, assert_equal_to_source, is_caught_up, restore_checked};
+use driftless_tests::place::Place;
+use driftless_tests::scene::{self, names};
+use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, is_caught_up, restore_checked};
 use driftless_tests::store_faults::FsyncFaults;
 use driftless_tests::{PATIENCE, TempDir, driftless, dump_digest, poll, wait_for};
 use serde_json::json;
 
-/// Transactions whose payload the writer keeps.
-const KEEP: u64 = 300;
+use crate::side_by_side::{KEEP, Scene};
 
 /// Waits until one of both has ended; that one, and the other.
 fn first_to_end(a: Sidecar, b: Sidecar) -> (Sidecar, Sidecar) {
@@ -28,53 +29,65 @@ fn first_to_end(a: Sidecar, b: Sidecar) -> (Sidecar, Sidecar) {
     if at == 0 { (a, b) } else { (b, a) }
 }
 
+/// Files that were there before are there as they were.
+#[track_caller]
+fn nothing_was_replaced(replica: &impl Place, before: &BTreeMap<String, Vec<u8>>) {
+    assert!(!before.is_empty(), "there was nothing to replace");
+    let after = replica.snapshot();
+    for (name, content) in before {
+        assert!(after.get(name) == Some(content), "{name} has changed");
+    }
+}
+
 /// A second process with a state directory of its own is kept out by no lock. It can prove that
 /// this is the replica's database, since it is; whoever puts first then fences the other.
+pub fn two_daemons<P: Place>(scene: &Scene<P>, begun_before: bool) {
+    let (database, replica) = (&scene.database, &scene.replica);
+    let mut app = scene.app();
+    app.tx("a");
+    let start = |name: &str| {
+        let log = scene.dir.join(&format!("{name}.log"));
+        scene.setup().state_dir(&scene.dir.join(name)).log(&log).start()
+    };
+    let first = start("first");
+    if begun_before {
+        first.caught_up();
+    }
+    let second = start("second");
+    app.start_writer(database, json!({ "rate": 200, "keep": KEEP }));
+    let (mut fenced, left) = first_to_end(first, second);
+    let before = replica.snapshot();
+    assert_eq!(fenced.wait(PATIENCE).code(), Some(5), "{:?}", fenced.lines());
+    assert!(fenced.count("-adopt") > 0, "no hint: {:?}", fenced.lines());
+    // The one that is left is not disturbed by the other's attempts.
+    let committed = app.pause_writer();
+    wait_for("all on the replica", PATIENCE, || left.status().is_some_and(|told| is_caught_up(&told)));
+    assert_eq!(scene.held(), committed + 1);
+    app.stop_writer();
+    drop(app);
+    left.caught_up();
+    left.stop();
+    nothing_was_replaced(replica, &before);
+    let objects = replica.ltx_files(0);
+    let expected: Vec<(u64, u64)> = (1..=objects.len() as u64).map(|txid| (txid, txid)).collect();
+    assert_eq!(objects, expected, "a gap or a double in level 0");
+    for (_, txid) in objects {
+        let copy = scene.dir.join("copy.db");
+        restore_checked(replica, Some(txid), &copy, KEEP).expect("it is on the replica");
+    }
+    assert_equal_to_source(database, replica);
+}
+
 #[test]
 fn of_two_daemons_on_one_database_and_one_replica_one_is_fenced() {
     for begun_before in [true, false] {
-        let dir = TempDir::new("rivals");
-        let (database, replica) = (dir.join("app.db"), dir.join("replica"));
-        let mut app = App::start();
-        app.prepare("a", &database);
-        app.tx("a");
-        let start = |name: &str| {
-            let log = dir.join(&format!("{name}.log"));
-            Setup::new(&database, &replica).state_dir(&dir.join(name)).log(&log).start()
-        };
-        let first = start("first");
-        if begun_before {
-            first.caught_up();
-        }
-        let second = start("second");
-        app.start_writer(&database, json!({ "rate": 200, "keep": KEEP }));
-        let (mut fenced, left) = first_to_end(first, second);
-        assert_eq!(fenced.wait(PATIENCE).code(), Some(5), "{:?}", fenced.lines());
-        assert!(fenced.count("-adopt") > 0, "no hint: {:?}", fenced.lines());
-        // The one that is left is not disturbed by the other's attempts.
-        let committed = app.pause_writer();
-        wait_for("all on the replica", PATIENCE, || left.status().is_some_and(|told| is_caught_up(&told)));
-        let seen = restore_checked(&replica, None, &dir.join("copy.db"), KEEP).expect("it restores");
-        assert_eq!(seen.transactions, committed + 1);
-        app.stop_writer();
-        drop(app);
-        left.caught_up();
-        left.stop();
-        let objects = ltx_files(&replica, 0);
-        let expected: Vec<(u64, u64)> = (1..=objects.len() as u64).map(|txid| (txid, txid)).collect();
-        assert_eq!(objects, expected, "a gap or a double in level 0");
-        for (_, txid) in objects {
-            restore_checked(&replica, Some(txid), &dir.join("copy.db"), KEEP).expect("it is on the replica");
-        }
-        assert_equal_to_source(&database, &replica);
+        two_daemons(&Scene::new("rivals"), begun_before);
     }
 }
 
 /// Two databases, each with its own state, that name one replica from the first moment on.
-#[test]
-fn of_two_databases_that_begin_one_replica_one_is_fenced() {
-    let dir = TempDir::new("begin");
-    let replica = dir.join("replica");
+pub fn two_databases<P: Place>(scene: &Scene<P>) {
+    let (dir, replica) = (&scene.dir, &scene.replica);
     let databases = [dir.join("one.db"), dir.join("two.db")];
     let mut app = App::start();
     for (name, database) in ["a", "b"].iter().zip(&databases) {
@@ -83,15 +96,22 @@ fn of_two_databases_that_begin_one_replica_one_is_fenced() {
     }
     // Were they the same, the second to come could prove that the replica is its own.
     app.tx("b");
-    let [one, two] = databases.each_ref().map(|database| Sidecar::of(database, &replica));
+    let [one, two] = databases.each_ref().map(|database| Sidecar::of(database, replica));
     let one_is = one.pid();
     let (mut fenced, left) = first_to_end(one, two);
     assert_eq!(fenced.wait(PATIENCE).code(), Some(5), "{:?}", fenced.lines());
     let owner = &databases[usize::from(left.pid() != one_is)];
     drop(app);
     left.caught_up();
+    let before = replica.snapshot();
     left.stop();
-    assert_equal_to_source(owner, &replica);
+    nothing_was_replaced(replica, &before);
+    assert_equal_to_source(owner, replica);
+}
+
+#[test]
+fn of_two_databases_that_begin_one_replica_one_is_fenced() {
+    two_databases(&Scene::new("begin"));
 }
 
 /// A copy of the host with its local state, started when the original has gone on: what the copy
@@ -142,7 +162,7 @@ fn slow_restore(faults: &FsyncFaults, replica: &Path, target: &Path, args: &[&st
 /// restore that was killed leaves a file, which is in nobody's way.
 #[test]
 fn two_restores_to_one_path() {
-    let scene = Scene::replicated("two-restores", 3);
+    let scene = scene::Scene::replicated("two-restores", 3);
     let home = scene.dir.join("home");
     fs::create_dir(&home).expect("ours");
     let faults = FsyncFaults::new(scene.dir.path());

@@ -4,80 +4,23 @@
 //! source), nothing is doubled (each transaction is reported once and has one object), the WAL
 //! stayed within its bound, the status named the trouble while it lasted, and nobody had to help.
 
-mod full_speed;
+pub mod full_speed;
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftless_tests::app::App;
-use driftless_tests::daemon::{level0, ltx_files};
-use driftless_tests::sidecar::{Sidecar, assert_equal_to_source, is_caught_up, reported, restore_checked};
+use driftless_tests::daemon::level0;
+use driftless_tests::sidecar::Sidecar;
 use driftless_tests::store_faults::{Away, FsyncFaults, Tmpfs, Volume};
 use driftless_tests::{PATIENCE, wait_for};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::side_by_side::Scene;
+use crate::side_by_side::{KEEP, Scene, recovers, status, trouble_is_told};
 
 /// The WAL's bound under any load without long readers (DESIGN §12).
 const WAL_BYTES_MAX: u64 = 64 << 20;
-/// Transactions whose payload the writer keeps.
-const KEEP: u64 = 400;
-
-impl Scene {
-    fn wal_bytes(&self) -> u64 {
-        fs::metadata(format!("{}-wal", self.database.display())).map_or(0, |facts| facts.len())
-    }
-
-    /// How many transactions the newest state on the replica holds.
-    fn held(&self) -> u64 {
-        let seen = restore_checked(&self.replica, None, &self.dir.join("copy.db"), KEEP);
-        seen.expect("the replica restores").transactions
-    }
-
-    /// The trouble is over: what was committed is all there, and the writer ends.
-    fn recovers_whole(&self, mut app: App, sidecar: Sidecar) {
-        let committed = app.pause_writer();
-        recovers(&sidecar);
-        assert_eq!(self.held(), committed);
-        app.stop_writer();
-        drop(app);
-        self.ends_well(sidecar);
-    }
-
-    /// The end of each test: the application has ended, the trouble is over.
-    fn ends_well(&self, sidecar: Sidecar) {
-        sidecar.caught_up();
-        let lines = sidecar.lines();
-        sidecar.stop();
-        let mut txids: Vec<u64> = lines.iter().filter_map(|line| reported(line)).collect();
-        let reports = txids.len();
-        txids.dedup();
-        assert_eq!(txids.len(), reports, "a transaction was reported twice");
-        let objects = ltx_files(&self.replica, 0);
-        let expected: Vec<(u64, u64)> = (1..=objects.len() as u64).map(|txid| (txid, txid)).collect();
-        assert_eq!(objects, expected, "a gap or a double in level 0");
-        assert_equal_to_source(&self.database, &self.replica);
-    }
-}
-
-fn status(sidecar: &Sidecar) -> Value {
-    sidecar.status().unwrap_or_default()
-}
-
-/// Waits until the status names a failure and a lag.
-fn trouble_is_told(sidecar: &Sidecar) {
-    wait_for("the trouble in the status", PATIENCE, || {
-        let status = status(sidecar);
-        status["last_error"].is_string() && status["lag_frames"] != 0
-    });
-}
-
-fn recovers(sidecar: &Sidecar) {
-    wait_for("recovery without a human", PATIENCE, || is_caught_up(&status(sidecar)));
-    assert!(status(sidecar)["last_error"].is_null(), "{}", status(sidecar));
-}
-
 #[test]
 fn a_store_that_answers_late() {
     let scene = Scene::new("late");

@@ -1,13 +1,14 @@
 //! Measures Driftless beside Litestream 0.5.17 in one run.
 //!
 //! `cargo run --release -p driftless-tests --bin bench` runs everything and prints the tables of
-//! `docs/BENCHMARKS.md`; `bench load|idle|restore|micro` runs a part. Seconds on a shared machine
+//! `docs/BENCHMARKS.md`; `bench load|idle|restore|micro|requests` runs a part. Seconds on a shared machine
 //! are noise: read the ratios, and the counts, which are exact.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod load;
 mod micro;
 mod process;
+mod requests;
 mod restore;
 mod writer;
 
@@ -71,14 +72,18 @@ fn main() {
         ["idle"] => load::idle(),
         ["restore"] => restore::main(),
         ["micro"] => micro::main(),
+        ["requests", rest @ ..] => requests::main(rest),
         [] => {
             micro::main();
             load::main(&[]);
             load::idle();
             restore::main();
+            requests::main(&[]);
         }
         other => {
-            println!("unknown words {other:?}; use load [SECONDS], idle, restore, micro, or nothing for all");
+            println!(
+                "unknown words {other:?}; use load [SECONDS], idle, restore, micro, requests, or nothing for all"
+            );
             std::process::exit(2);
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use driftless_tests::place::Place;
 use driftless_tests::proc::status_kib;
 
 use crate::Program;
@@ -18,10 +19,10 @@ pub struct Measured {
 
 impl Measured {
     /// Starts it on `db` with a replica in `replica`.
-    pub fn start(program: Program, db: &Path, replica: &Path) -> Measured {
+    pub fn start(program: Program, db: &Path, replica: &(impl Place + ?Sized)) -> Measured {
         let log = fs::File::create(db.with_extension("log")).expect("a log file is made");
         let mut command = Command::new(program.binary());
-        command.arg("replicate").arg(db).arg(format!("file://{}", replica.display()));
+        replica.equip(&mut command).arg("replicate").arg(db).arg(replica.url());
         let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the replicator starts");
         Measured { program, child }
     }

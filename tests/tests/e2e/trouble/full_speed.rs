@@ -14,8 +14,7 @@ use driftless_tests::store_faults::{Away, FsyncFaults};
 use driftless_tests::{PATIENCE, poll, wait_for};
 use serde_json::json;
 
-use super::{recovers, trouble_is_told};
-use crate::side_by_side::Scene;
+use crate::side_by_side::{Scene, recovers, trouble_is_told};
 
 /// `min-checkpoint-page-count`, in frames.
 const T: f64 = 1_000.0;
@@ -30,7 +29,7 @@ const WINDOW: Duration = Duration::from_millis(250);
 
 /// The terms of the formula, by their names there.
 #[derive(Default)]
-struct Terms {
+pub struct Terms {
     /// Frames a second, the most in any [`WINDOW`].
     r: f64,
     /// Frames of the largest transaction.
@@ -47,7 +46,16 @@ struct Terms {
 }
 
 impl Terms {
-    fn bound(&self) -> f64 {
+    /// What they were in a run that is over: the application writes no more, and its connection
+    /// `look` is open.
+    pub fn measure(watch: &Watch, app: &mut App, sidecar: &Sidecar) -> Terms {
+        let mut terms = Terms { r: watch.fastest(), s: largest_transaction(app), ..Terms::default() };
+        measure_checkpoints(&mut terms, sidecar);
+        terms
+    }
+
+    /// Frames that the WAL may hold.
+    pub fn bound(&self) -> f64 {
         let Terms { r, s, c, p, d, b } = self;
         let l = LOOK_MAX.as_secs_f64();
         (5.0 * T).max(T + r * d) + s + r * (l + c + p) + b * ((T / 4.0).max(r * 0.01) + r * (l + p))
@@ -71,19 +79,20 @@ impl fmt::Display for Terms {
 }
 
 /// Frames in the WAL, from time to time.
-struct Watch {
+pub struct Watch {
     begun: Instant,
     /// When, frames in the WAL, frames written in all.
     samples: Vec<(Duration, u64, u64)>,
 }
 
 impl Watch {
-    fn new() -> Watch {
+    /// Nothing was seen yet.
+    pub fn new() -> Watch {
         Watch { begun: Instant::now(), samples: Vec::new() }
     }
 
     /// Looks at the wal-index, which neither waits nor makes anybody wait.
-    fn look(&mut self, app: &mut App) -> u64 {
+    pub fn look(&mut self, app: &mut App) -> u64 {
         let frames = frames_now(app);
         let (before, written) = self.samples.last().map_or((frames, 0), |(_, frames, all)| (*frames, *all));
         // Fewer than before: the WAL began anew, and what was added before that was not seen.
@@ -92,7 +101,8 @@ impl Watch {
         frames
     }
 
-    fn look_for(&mut self, app: &mut App, time: Duration) {
+    /// Looks every 10 ms.
+    pub fn look_for(&mut self, app: &mut App, time: Duration) {
         let end = self.begun.elapsed() + time;
         while self.begun.elapsed() < end {
             self.look(app);
@@ -100,7 +110,8 @@ impl Watch {
         }
     }
 
-    fn largest(&self) -> u64 {
+    /// The most frames that were seen.
+    pub fn largest(&self) -> u64 {
         self.samples.iter().map(|(_, frames, _)| *frames).max().expect("there was a look")
     }
 
@@ -189,8 +200,7 @@ fn the_wal_keeps_its_bound_at_full_speed_while_the_store_is_late_and_then_away()
     away.bring_back();
     app.stop_writer();
     recovers(&sidecar);
-    let mut terms = Terms { r: watch.fastest(), s: largest_transaction(&mut app), ..Terms::default() };
-    measure_checkpoints(&mut terms, &sidecar);
+    let terms = Terms::measure(&watch, &mut app, &sidecar);
     drop(app);
     scene.ends_well(sidecar);
 
@@ -227,8 +237,7 @@ fn the_wal_keeps_its_bound_while_a_base_takes_long() {
     faults.heal();
     app.stop_writer();
     recovers(&sidecar);
-    let mut terms = Terms { r: watch.fastest(), s: largest_transaction(&mut app), ..Terms::default() };
-    measure_checkpoints(&mut terms, &sidecar);
+    let terms = Terms::measure(&watch, &mut app, &sidecar);
     drop(app);
     let again = sidecar.count("writing the whole database");
     scene.ends_well(sidecar);

@@ -1,0 +1,77 @@
+//! Replicas in object stores: what holds of directories holds here, with a network between.
+//!
+//! The stores are the servers of [`driftless_tests::servers`]. Most stories have the fault proxy on
+//! the way, which also counts: a segment becomes visible by one request, and an idle database makes
+//! none.
+
+mod daily;
+mod encryption;
+mod faults;
+mod keys;
+mod large;
+mod many;
+mod quiet;
+mod races;
+mod refusals;
+mod silence;
+mod weak;
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use driftless_tests::place::Remote;
+use driftless_tests::proxy::{Proxy, Record};
+use driftless_tests::s3::Bucket;
+use driftless_tests::servers::{azurite, moto};
+
+use crate::side_by_side::Scene;
+
+/// A database whose replica lies in a new bucket of moto's, behind a proxy.
+fn s3(name: &str) -> (Proxy, Scene<Remote>) {
+    let (proxy, _, scene) = s3_bucket(name);
+    (proxy, scene)
+}
+
+/// The same, with the bucket.
+fn s3_bucket(name: &str) -> (Proxy, Bucket, Scene<Remote>) {
+    let bucket = moto().bucket(name);
+    let proxy = Proxy::start(bucket.server());
+    let remote = Remote::s3(&bucket, proxy.address());
+    (proxy, bucket, Scene::at(name, remote))
+}
+
+/// A database whose replica lies in a new container of azurite's, behind a proxy.
+fn azure(name: &str) -> (Proxy, Scene<Remote>) {
+    let container = azurite().container(name);
+    let proxy = Proxy::start(azurite().address());
+    let remote = Remote::azure(&container, proxy.address());
+    (proxy, Scene::at(name, remote))
+}
+
+/// Whether a request makes a segment visible.
+fn shows_segment(record: &Record) -> bool {
+    matches!(record.operation(), "PUT" | "COMPLETE-UPLOAD") && record.path.ends_with(".ltx")
+}
+
+/// Each segment became visible by one request: none was put in the place of another, and none twice.
+#[track_caller]
+fn put_once(proxy: &Proxy) {
+    let mut effects: BTreeMap<String, usize> = BTreeMap::new();
+    for record in proxy.records().iter().filter(|record| shows_segment(record) && record.took_effect()) {
+        *effects.entry(record.path.clone()).or_default() += 1;
+    }
+    assert!(!effects.is_empty(), "nothing was put by way of the proxy");
+    effects.retain(|_, times| *times > 1);
+    assert!(effects.is_empty(), "put more than once: {effects:?}");
+}
+
+/// Tells stories at the same time: they wait more than they work.
+fn side_by_side(stories: &[(&str, fn(&str))]) {
+    thread::scope(|scope| {
+        let told: Vec<_> =
+            stories.iter().map(|(name, story)| (name, scope.spawn(move || story(name)))).collect();
+        let failed: Vec<&str> =
+            told.into_iter().filter_map(|(name, story)| story.join().is_err().then_some(*name)).collect();
+        assert!(failed.is_empty(), "failed: {failed:?}");
+    });
+}

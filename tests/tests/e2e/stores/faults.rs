@@ -1,0 +1,248 @@
+//! A store that is late, throttles, fails, lies and loses answers.
+//!
+//! The stories of a kind are told side by side, each with a bucket, a proxy and a writer of its own:
+//! they wait more than they work.
+
+use std::time::Duration;
+
+use driftless_tests::app::App;
+use driftless_tests::proxy::{Answer, Fault, Proxy, Record, Rule};
+use driftless_tests::sidecar::{Sidecar, is_caught_up};
+use driftless_tests::{PATIENCE, wait_for};
+use serde_json::json;
+
+use super::{put_once, s3, side_by_side};
+use crate::side_by_side::{KEEP, Scene, status, trouble_is_told};
+
+/// More than a request may take until it counts as lost.
+const LOST: Duration = Duration::from_secs(90);
+
+/// Faults of the puts of segments.
+fn of_segments(fault: Fault) -> Rule {
+    Rule::new(fault).operation("PUT").path_ends(".ltx")
+}
+
+/// A writer at a moderate rate, some trouble, and the end: all is there, once.
+fn story(name: &str, trouble: impl FnOnce(&Proxy, &Sidecar)) {
+    let (proxy, scene) = s3(name);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 100, "keep": KEEP }));
+    let mut sidecar = scene.sidecar();
+    sidecar.wait_line("replicated txid=");
+    trouble(&proxy, &sidecar);
+    proxy.clear();
+    scene.recovers_whole(app, sidecar);
+    put_once(&proxy);
+}
+
+/// Some puts meet a fault, and replication goes on.
+fn some_meet(name: &str, fault: Fault, times: u64) {
+    story(name, |proxy, sidecar| {
+        let rule = proxy.add(of_segments(fault).times(times));
+        wait_for("the fault to happen", PATIENCE, || proxy.hits(rule) == times);
+        goes_on(sidecar, 1);
+    });
+}
+
+fn goes_on(sidecar: &Sidecar, more: u64) {
+    let goal = sidecar.replicated().expect("it was told before") + more;
+    wait_for("replication to go on", LOST, || sidecar.replicated() >= Some(goal));
+}
+
+/// The kind of an error and the wait are in the log, and the trouble in the status until it is over.
+fn refused(name: &str, answer: Answer) {
+    story(name, |proxy, sidecar| {
+        let rule = proxy.add(of_segments(Fault::Answer(answer)));
+        trouble_is_told(sidecar);
+        wait_for("some refusals", PATIENCE, || proxy.hits(rule) >= 3);
+        let before = sidecar.replicated();
+        proxy.clear();
+        wait_for("replication to go on", PATIENCE, || sidecar.replicated() > before);
+    });
+}
+
+#[test]
+fn answers_that_are_late_or_lost() {
+    side_by_side(&[
+        ("late", |name| {
+            story(name, |proxy, sidecar| {
+                proxy.add(of_segments(Fault::DelayAnswer(Duration::from_millis(1_500))));
+                goes_on(sidecar, 3);
+            });
+        }),
+        ("late-effect", |name| {
+            story(name, |proxy, sidecar| {
+                proxy.add(of_segments(Fault::DelayRequest(Duration::from_millis(1_500))));
+                goes_on(sidecar, 3);
+            });
+        }),
+        ("cut-before", |name| some_meet(name, Fault::CutBefore, 3)),
+        ("cut-within", |name| some_meet(name, Fault::CutWithin(200), 3)),
+        ("cut-after", |name| some_meet(name, Fault::CutAfter, 3)),
+        ("twice", |name| some_meet(name, Fault::Twice, 3)),
+    ]);
+}
+
+#[test]
+fn refusals_and_failures_with_and_without_effect() {
+    side_by_side(&[
+        ("slow-down", |name| refused(name, Answer::slow_down())),
+        ("too-many", |name| refused(name, Answer::too_many_requests(1))),
+        ("500", |name| some_meet(name, Fault::Answer(Answer::internal_error()), 3)),
+        ("500-after", |name| some_meet(name, Fault::AnswerAfter(Answer::internal_error()), 3)),
+        ("503", |name| refused(name, Answer::unavailable())),
+        ("503-after", |name| some_meet(name, Fault::AnswerAfter(Answer::unavailable()), 2)),
+        ("409", |name| some_meet(name, Fault::Answer(Answer::conflict()), 3)),
+        ("409-after", |name| some_meet(name, Fault::AnswerAfter(Answer::conflict()), 2)),
+        ("412-own", |name| some_meet(name, Fault::AnswerAfter(Answer::precondition_failed()), 3)),
+        ("412-for-nothing", |name| some_meet(name, Fault::Answer(Answer::precondition_failed()), 2)),
+    ]);
+}
+
+/// Every request is at risk, also those of the start: reading back, listing, probing.
+#[test]
+fn a_storm_over_all_requests() {
+    side_by_side(&[
+        ("storm-429", |name| storm(name, Fault::Answer(Answer::too_many_requests(1)), 3)),
+        ("storm-503", |name| storm(name, Fault::AnswerAfter(Answer::unavailable()), 5)),
+        ("storm-cut", |name| storm(name, Fault::CutAfter, 7)),
+    ]);
+}
+
+fn storm(name: &str, fault: Fault, seed: u64) {
+    let (proxy, scene) = s3(name);
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 100, "keep": KEEP }));
+    let rule = proxy.add(Rule::new(fault).probability(0.5, seed));
+    for _ in 0..2 {
+        let sidecar = scene.sidecar();
+        wait_for("replication in a storm", LOST, || sidecar.replicated().is_some());
+        goes_on(&sidecar, 2);
+        sidecar.kill();
+    }
+    assert!(proxy.hits(rule) >= 8, "no storm: {}", proxy.hits(rule));
+    proxy.remove(rule);
+    let sidecar = scene.sidecar();
+    scene.recovers_whole(app, sidecar);
+    put_once(&proxy);
+}
+
+/// What hangs is given up, and what it did meanwhile is found.
+#[test]
+fn requests_that_hang() {
+    side_by_side(&[
+        ("hanging-list", |name| {
+            let (proxy, scene) = s3(name);
+            let mut app = scene.app();
+            app.tx("a");
+            let hanging = proxy.add(Rule::new(Fault::HangBefore).operation("LIST").skip(3).times(1));
+            let sidecar = scene.sidecar();
+            wait_for("a list that hangs", PATIENCE, || proxy.hits(hanging) == 1);
+            wait_for("the hanging list in the status", LOST, || status(&sidecar)["last_error"].is_string());
+            drop(app);
+            caught_up_late(&sidecar);
+            scene.ends_well(sidecar);
+        }),
+        // It lands when we have given it up, put the segment again, and gone on: it is refused then.
+        ("late-landing", |name| {
+            story(name, |proxy, sidecar| {
+                let late = Duration::from_secs(64);
+                let rule = proxy.add(of_segments(Fault::DelayRequest(late)).times(1));
+                wait_for("a put that is late", PATIENCE, || proxy.hits(rule) == 1);
+                goes_on(sidecar, 2);
+                let landed =
+                    |record: &Record| record.faults == ["delay-request"] && record.server_status == Some(412);
+                proxy.wait_for("the late put to land", LOST, landed);
+            });
+        }),
+        ("hanging-put", |name| hanging_put(name, Fault::HangBefore)),
+        ("hanging-put-after", |name| hanging_put(name, Fault::HangAfter)),
+    ]);
+}
+
+fn hanging_put(name: &str, fault: Fault) {
+    story(name, |proxy, sidecar| {
+        let hanging = proxy.add(of_segments(fault).times(1));
+        wait_for("a put that hangs", PATIENCE, || proxy.hits(hanging) == 1);
+        goes_on(sidecar, 2);
+        assert_eq!(sidecar.count("no answer from the store"), 1, "{:?}", sidecar.lines());
+    });
+}
+
+fn caught_up_late(sidecar: &Sidecar) {
+    wait_for("all on the replica", LOST, || is_caught_up(&status(sidecar)));
+}
+
+/// A restore whose answers end early, or not at all, is whole or an error, and here it is whole.
+#[test]
+fn a_restore_whose_answers_end_early() {
+    let (proxy, scene) = s3("truncated");
+    let mut app = App::start();
+    app.start_writer(&scene.database, json!({ "rate": 300, "keep": KEEP, "bytes": 2_000 }));
+    let sidecar = scene.sidecar();
+    wait_for("some captures", PATIENCE, || sidecar.replicated() >= Some(4));
+    app.stop_writer();
+    drop(app);
+    sidecar.caught_up();
+    sidecar.stop();
+    let faults = [
+        Fault::Truncate(0),
+        Fault::Truncate(1_000),
+        Fault::CutAfter,
+        Fault::Answer(Answer::internal_error()),
+        Fault::Answer(Answer::slow_down()),
+    ];
+    for fault in faults {
+        let name = format!("{fault:?}");
+        // Some at the first request, some in the middle; the listing is not spared.
+        let gets = proxy.add(Rule::new(fault.clone()).operation("GET").every(2).times(6));
+        let lists = proxy.add(Rule::new(fault).operation("LIST").every(3).times(3));
+        scene.held();
+        driftless_tests::sidecar::assert_equal_to_source(&scene.database, &scene.replica);
+        assert!(proxy.remove(gets) >= 3 && proxy.remove(lists) >= 2, "{name} did not happen");
+    }
+    put_once(&proxy);
+}
+
+/// Stopped while the store is away: exit 6, the first transaction that is missing is named, and
+/// nobody has to do anything but start it again.
+fn stopped_while_away(name: &str, go_away: fn(&Proxy)) {
+    let (proxy, scene): (Proxy, Scene<_>) = s3(name);
+    let mut app = scene.app();
+    app.tx("a");
+    let mut sidecar = scene.setup().settings("shutdown-sync-timeout: 2s").start();
+    sidecar.caught_up();
+    let next = sidecar.replicated().expect("caught up") + 1;
+    go_away(&proxy);
+    app.tx("a");
+    wait_for("a lag in the status", PATIENCE, || status(&sidecar)["lag_frames"] != 0);
+    sidecar.ask_to_stop();
+    assert_eq!(sidecar.wait(PATIENCE).code(), Some(6), "{:?}", sidecar.lines());
+    let named = format!("{next:016x}");
+    assert!(sidecar.lines().iter().rev().take(6).any(|line| line.contains(&named)), "{:?}", sidecar.lines());
+    proxy.heal();
+    proxy.clear();
+    drop(app);
+    scene.ends_well(scene.sidecar());
+    assert_eq!(scene.held(), 2);
+    put_once(&proxy);
+}
+
+#[test]
+fn a_shutdown_while_the_store_is_away_names_what_is_left() {
+    side_by_side(&[
+        ("stop-refused", |name| stopped_while_away(name, |proxy| proxy.refuse(None))),
+        ("stop-silent", |name| stopped_while_away(name, |proxy| proxy.silence(None))),
+        ("stop-denied", |name| {
+            stopped_while_away(name, |proxy| {
+                proxy.add(of_segments(Fault::Answer(Answer::access_denied())));
+            });
+        }),
+        // It has its effect after all: the next run finds its own segment there.
+        ("stop-late", |name| {
+            stopped_while_away(name, |proxy| {
+                proxy.add(of_segments(Fault::HangAfter));
+            });
+        }),
+    ]);
+}

@@ -1,0 +1,62 @@
+//! What a database costs in requests.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use driftless_tests::proxy::counts;
+
+use super::{s3, side_by_side};
+
+/// Longer than the quiet after which a database is let go.
+const IDLE: Duration = Duration::from_secs(40);
+const WRITES: u32 = 20;
+
+#[test]
+fn an_idle_database_asks_for_nothing_and_a_slow_one_for_one_put_a_second() {
+    side_by_side(&[("idle", idle), ("slow", one_write_a_second)]);
+}
+
+fn idle(name: &str) {
+    let (proxy, scene) = s3(name);
+    let mut app = scene.app();
+    app.tx("a");
+    let mut sidecar = scene.sidecar();
+    sidecar.caught_up();
+    sidecar.wait_line("the store was probed");
+    let started = proxy.counts();
+    let mark = proxy.mark();
+    thread::sleep(IDLE);
+    assert_eq!(counts(&proxy.since(mark)), BTreeMap::new(), "requests of an idle database");
+    assert_eq!(sidecar.count("the database is quiet"), 1, "{:?}", sidecar.lines());
+    // And it wakes.
+    app.tx("a");
+    sidecar.caught_up();
+    assert_eq!(counts(&proxy.since(mark)), BTreeMap::from([("PUT", 1)]));
+    drop(app);
+    scene.ends_well(sidecar);
+    eprintln!("requests of a start on an empty replica: {started:?}");
+}
+
+fn one_write_a_second(name: &str) {
+    let (proxy, scene) = s3(name);
+    let mut app = scene.app();
+    app.tx("a");
+    let mut sidecar = scene.sidecar();
+    sidecar.caught_up();
+    sidecar.wait_line("the store was probed");
+    let mark = proxy.mark();
+    let begun = Instant::now();
+    for n in 0..WRITES {
+        let due = Duration::from_secs(1) * n;
+        thread::sleep(due.saturating_sub(begun.elapsed()));
+        app.tx("a");
+    }
+    sidecar.caught_up();
+    let asked = counts(&proxy.since(mark));
+    assert_eq!(asked.keys().copied().collect::<Vec<_>>(), ["PUT"], "{asked:?}");
+    assert!(asked["PUT"] <= WRITES as usize + 1, "{asked:?} in {:?}", begun.elapsed());
+    drop(app);
+    scene.ends_well(sidecar);
+    assert_eq!(scene.held(), u64::from(WRITES) + 1);
+}

@@ -1,0 +1,54 @@
+//! Nothing passes between a full-speed application's replicator and its store, for a while.
+
+use std::time::Duration;
+
+use driftless_tests::app::App;
+use driftless_tests::proxy::Proxy;
+use driftless_tests::{PATIENCE, wait_for};
+use serde_json::json;
+
+use super::{put_once, s3};
+use crate::side_by_side::{KEEP, recovers, status};
+use crate::trouble::full_speed::{Terms, Watch};
+
+/// A minute is for the benchmarks' machine; the rules are the same from the first second on.
+const SILENCE: Duration = Duration::from_secs(20);
+
+fn is_silent(proxy: &Proxy, watch: &mut Watch, app: &mut App) {
+    proxy.silence(None);
+    watch.look_for(app, SILENCE);
+    proxy.heal();
+}
+
+#[test]
+fn the_wal_keeps_its_bound_at_full_speed_while_the_store_is_silent() {
+    let (proxy, scene) = s3("silence");
+    let mut app = App::start();
+    app.prepare("look", &scene.database);
+    let sidecar = scene.sidecar();
+    // A base would hold the WAL: this one is behind us.
+    sidecar.caught_up();
+    app.start_writer(&scene.database, json!({ "keep": KEEP }));
+    let mut watch = Watch::new();
+    watch.look_for(&mut app, Duration::from_secs(2));
+    let held = sidecar.replicated();
+    is_silent(&proxy, &mut watch, &mut app);
+    let told = status(&sidecar);
+    assert!(told["lag_seconds"].as_f64().is_some_and(|lag| lag >= 15.0), "{told}");
+    assert!(told["lag_frames"].as_u64().is_some_and(|frames| frames > 10_000), "{told}");
+    let counts = app.counts();
+    // What was on its way arrives; what waited follows.
+    wait_for("replication to go on", PATIENCE, || sidecar.replicated() > held);
+    let bases = sidecar.count("writing the ");
+    app.stop_writer();
+    recovers(&sidecar);
+    let terms = Terms::measure(&watch, &mut app, &sidecar);
+    drop(app);
+    scene.ends_well(sidecar);
+    put_once(&proxy);
+
+    let largest = watch.largest();
+    eprintln!("{counts}; {terms} frames, largest WAL {largest} frames, {bases} base(s)");
+    assert_eq!(bases, 1, "a base held the WAL while it was measured");
+    assert!(largest as f64 <= terms.bound(), "the WAL grew to {largest} frames; {terms}");
+}
