@@ -17,3 +17,4 @@ mod service;
 mod side_by_side;
 mod status;
 mod trouble;
+mod watch;
