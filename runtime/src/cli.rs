@@ -31,6 +31,7 @@ mod sync;
 pub(crate) mod target;
 mod verify;
 mod version;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

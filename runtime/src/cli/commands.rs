@@ -200,11 +200,26 @@ const STATUS: Command = Command {
     usage: &["status [flags] [DB [REPLICA]]"],
     about: "Asks the running process; where none runs, looks at the files and the replica.\n\
             Without DB, all databases of the configuration, and those that are registered.",
-    flags: &[switch("json", "Print JSON: Litestream's fields and more."), SOCKET, STATE_DIR],
+    flags: &[
+        switch("json", "Print JSON: Litestream's fields and more."),
+        switch(
+            "watch",
+            "Show it again and again, the worst first, until Ctrl-C: on a terminal in place,\n\
+             elsewhere as tables, with -json a line each time. Only processes are asked.",
+        ),
+        value(
+            "interval",
+            "DURATION",
+            "With -watch: from one look to the next, at least 100ms. Without it: 2s.",
+        ),
+        SOCKET,
+        STATE_DIR,
+    ],
     positionals_max: 2,
     examples: &[
         ("All databases of the configuration.", "driftless status"),
         ("One, for a script.", "driftless status -json /srv/app.db"),
+        ("Live, while something goes on.", "driftless status -watch"),
         ("One without a configuration.", "driftless status /srv/app.db /backup/app"),
     ],
     exits: &[0, 1, 2],

@@ -25,6 +25,11 @@ impl Out {
         io::stdout().is_terminal()
     }
 
+    /// Whether nobody reads any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Writes a line.
     pub fn line(&mut self, line: impl Display) {
         self.write(&format!("{line}\n"));
@@ -74,7 +79,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn render(&self) -> String {
+    /// Its lines.
+    pub fn render(&self) -> String {
         let columns = self.rows[0].len();
         let width =
             |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use driftless_core::ids::{Level, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::Args;
 use super::error::CliError;
 use super::output::{Out, Table, human_bytes, human_count};
 use super::replicate::SOCKET_PATH;
 use super::segments::Segments;
+use super::watch::{self, Look};
 use super::{lag, load_config, need_config, remote, target};
 use crate::config::{Config, Replica, absolute};
 use crate::control::client;
@@ -68,7 +69,13 @@ type Wanted = (PathBuf, Option<Replica>);
 /// Shows how far databases are replicated.
 pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     let (wanted, config) = wanted(args)?;
-    let processes = ask(args, &wanted, config.as_ref())?;
+    if args.is_on("watch") {
+        return watch::run(args, out, || look(args, &wanted, config.as_ref()));
+    }
+    if args.os_value("interval").is_some() {
+        return Err(CliError::usage("-interval goes with -watch"));
+    }
+    let processes = ask(args, &wanted, config.as_ref(), "/status")?;
     let mut running = BTreeMap::new();
     for entry in processes.iter().filter_map(|reply| reply["databases"].as_array()).flatten() {
         if let Some(path) = entry["database"].as_str() {
@@ -96,6 +103,35 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         out.line(format_args!("\nthe configuration was read again, and nothing was changed: {error}"));
     }
     Ok(())
+}
+
+/// One look of `-watch`: what the processes know, without a look of theirs.
+fn look(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Look {
+    let processes = match ask(args, wanted, config, "/status?look=no") {
+        Ok(processes) => processes,
+        Err(error) => return Look { error: Some(error.to_string()), ..Look::default() },
+    };
+    let mut running = BTreeMap::new();
+    for entry in processes.iter().filter_map(|reply| reply["databases"].as_array()).flatten() {
+        running
+            .entry(entry["database"].as_str().unwrap_or_default().to_owned())
+            .or_insert_with(|| entry.clone());
+    }
+    let mut look = Look::default();
+    for (database, _) in wanted {
+        let name = database.display().to_string();
+        let absent = || json!({ "database": name, "phase": "not running", "waiting": "no process has it" });
+        look.databases.push(running.remove(&name).unwrap_or_else(absent));
+    }
+    if args.positionals.is_empty() {
+        let all = config.is_none();
+        look.databases.extend(running.into_values().filter(|entry| all || entry["registered"] == true));
+    }
+    look.processes = processes.iter().map(|reply| format!("process {}", reply["pid"])).collect();
+    if processes.is_empty() {
+        look.processes.push("no process answers".to_owned());
+    }
+    look
 }
 
 /// The databases of an invocation, and the configuration unless it does without.
@@ -129,7 +165,12 @@ fn is_named(args: &Args) -> bool {
 }
 
 /// What the processes say that may have these databases.
-fn ask(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Result<Vec<Value>, CliError> {
+fn ask(
+    args: &Args,
+    wanted: &[Wanted],
+    config: Option<&Config>,
+    target: &str,
+) -> Result<Vec<Value>, CliError> {
     let mut sockets = remote::sockets(args, config, None)?;
     for (database, _) in wanted {
         sockets.extend(remote::sockets(args, config, Some(database))?);
@@ -138,7 +179,7 @@ fn ask(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Result<Vec<Va
     sockets.retain(|socket| seen.insert(socket.clone()));
     let mut replies = Vec::new();
     for socket in &sockets {
-        match client::ask(socket, "GET", "/status", None, TIMEOUT) {
+        match client::ask(socket, "GET", target, None, TIMEOUT) {
             Ok(answer) if answer.status == 200 => replies.push(answer.body),
             // Litestream has no such path: it is not the one that we ask for.
             Ok(_) => {}
@@ -294,7 +335,6 @@ fn print(rows: &[Row], out: &mut Out) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_running_process_is_believed() {

@@ -3,7 +3,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /status[?path=]` | every database in full (ours) |
+//! | `GET /status[?path=][&look=no]` | every database in full (ours), after a look at it or without |
 //! | `GET /list`, `GET /info`, `GET /txid?path=` | |
 //! | `POST /sync` | `path`, `wait`, `timeout` in seconds |
 //! | `POST /register` | `path`, `replica_url` |
@@ -50,7 +50,10 @@ struct Asked {
 
 pub(super) async fn answer(host: &Rc<Host>, request: &Request) -> Reply {
     let answered = match (request.method.as_str(), request.path.as_str()) {
-        ("GET", "/status") => status(host, query_value(&request.query, "path")).await,
+        ("GET", "/status") => {
+            let look = query_value(&request.query, "look").as_deref() != Some("no");
+            status(host, query_value(&request.query, "path"), look).await
+        }
         ("GET", "/list") => Ok(list(host)),
         ("GET", "/info") => Ok(info(host)),
         ("GET", "/txid") => txid(host, query_value(&request.query, "path")),
@@ -195,7 +198,7 @@ fn info(host: &Host) -> Value {
     })
 }
 
-async fn status(host: &Host, path: Option<String>) -> Result<Value, Failure> {
+async fn status(host: &Host, path: Option<String>, look: bool) -> Result<Value, Failure> {
     let number = match path {
         None => None,
         Some(path) => {
@@ -205,16 +208,18 @@ async fn status(host: &Host, path: Option<String>) -> Result<Value, Failure> {
         }
     };
     let concerns = |entry: &Entry| number.is_none_or(|number| number == entry.number);
-    let asked = clock::mono();
-    host.for_each(|entry| {
-        if concerns(entry) {
-            entry.send(Event::SourceChanged);
-        }
-    });
-    // The answer is of now: one that is a look old would say "all replicated" of a commit that
-    // whoever asks has just made. A database that is followed is looked at four times a second.
-    let looked = host.changes.until(|| all_looked_since(host, asked, concerns).then_some(()));
-    let _ = within(LOOK_TIME, looked).await;
+    if look {
+        let asked = clock::mono();
+        host.for_each(|entry| {
+            if concerns(entry) {
+                entry.send(Event::SourceChanged);
+            }
+        });
+        // The answer is of now: one that is a look old would say "all replicated" of a commit that
+        // whoever asks has just made. A database that is followed is looked at four times a second.
+        let looked = host.changes.until(|| all_looked_since(host, asked, concerns).then_some(()));
+        let _ = within(LOOK_TIME, looked).await;
+    }
     let mut databases = Vec::new();
     host.for_each(|entry| {
         if concerns(entry) {
@@ -270,6 +275,8 @@ fn entry_status(entry: &Entry) -> Value {
     value["ended"] = json!(entry.exit().is_some());
     value["exit_code"] = json!(entry.exit().map(|exit| exit.code()));
     value["last_sync_at"] = json!(entry.last_sync.map(rfc3339));
+    value["segments"] = json!(entry.tally.segments);
+    value["segment_bytes"] = json!(entry.tally.segment_bytes);
     value
 }
 

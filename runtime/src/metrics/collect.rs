@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use driftless_adapters::pool::unblock;
@@ -60,7 +60,7 @@ pub(crate) async fn metrics(host: &Host) -> String {
     let paths: Vec<PathBuf> = rows.iter().map(|row| row.path.clone()).collect();
     // Off this thread: a disk that hangs must not keep the others waiting.
     for (row, sizes) in
-        rows.iter_mut().zip(unblock(move || paths.iter().map(sizes).collect::<Vec<_>>()).await)
+        rows.iter_mut().zip(unblock(move || paths.iter().map(|path| sizes(path)).collect::<Vec<_>>()).await)
     {
         row.sizes = sizes;
     }
@@ -156,10 +156,10 @@ fn rows(host: &Host, now: Mono) -> Vec<Row> {
 }
 
 /// The sizes of a database and of its WAL, if they are there.
-fn sizes(path: &PathBuf) -> (Option<u64>, Option<u64>) {
+fn sizes(path: &Path) -> (Option<u64>, Option<u64>) {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    let size = |path: &std::path::Path| path.metadata().ok().map(|facts| facts.len());
+    let size = |path: &Path| path.metadata().ok().map(|facts| facts.len());
     (size(path), size(wal.as_ref()))
 }
 

@@ -123,7 +123,7 @@ mod tests {
         for addr in [":0", "127.0.0.1:0", "localhost:0"] {
             assert!(Endpoint::bind(addr).is_ok(), "{addr}");
         }
-        let taken = Endpoint::bind("127.0.0.1:0").ok().expect("a free port");
+        let Ok(taken) = Endpoint::bind("127.0.0.1:0") else { panic!("no free port") };
         let refusal = Endpoint::bind(&taken.address.to_string()).err().expect("it is taken");
         assert!(refusal.hint.contains("another port"), "{} {}", refusal.error, refusal.hint);
         for addr in ["", "9090", "127.0.0.1", ":port", "127.0.0.1:99999"] {

@@ -21,3 +21,4 @@ mod side_by_side;
 mod status;
 mod stores;
 mod trouble;
+mod watch;
