@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -285,14 +286,20 @@ fn as_the_first_process_it_reaps_what_others_have_left() {
     stage.check(3);
 }
 
-/// A quiet database and a waiting application: nobody wakes us.
+/// A quiet database, a waiting application, a port for metrics, a service manager: nobody wakes us.
 #[test]
 fn waiting_costs_nothing() {
     let stage = Stage::new("idle");
-    let mut daemon = stage.start("create insert:1 signals until:SIGTERM exit:0");
+    let manager = stage.dir.join("notify");
+    let socket = UnixDatagram::bind(&manager).expect("the test's directory");
+    let mut command = Command::new(driftless());
+    command.args(["replicate", "-addr", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &manager);
+    command.args(stage.arguments("create insert:1 signals until:SIGTERM exit:0"));
+    let mut daemon = Daemon::spawn(&mut command, &stage.dir.join("log"));
     daemon.wait_for("quiet", PATIENCE * 2, |log| log.contains("the database is quiet"));
     assert!(proc::child_states(daemon.id()).len() == 1, "the application runs");
     proc::assert_no_switches(daemon.id(), Duration::from_secs(10));
     daemon.term().expect_code(0);
+    drop(socket);
     stage.check(1);
 }
