@@ -43,6 +43,10 @@ pub fn ailment(status: Option<&Status>, now: Mono) -> Option<Ailment> {
     if status.behind_since.is_some_and(|since| now.since(since) > LAG_MAX) {
         return Some(Ailment::Behind);
     }
+    // A call to the disk that does not come back: what is committed meanwhile cannot be seen.
+    if status.source_asked.is_some_and(|since| now.since(since) > LAG_MAX) {
+        return Some(Ailment::Behind);
+    }
     let known = status.replicated.is_some() && status.phase != Phase::Starting;
     (!known).then_some(Ailment::Starting)
 }
@@ -71,6 +75,8 @@ mod tests {
         // A first base that takes long leaves everything unprotected.
         check(&Status { behind_since: ago(61), replicated: None, ..well.clone() }, Some(Ailment::Behind));
         check(&Status { replicated: None, ..well.clone() }, Some(Ailment::Starting));
+        check(&Status { source_asked: ago(60), ..well.clone() }, None);
+        check(&Status { source_asked: ago(61), ..well.clone() }, Some(Ailment::Behind));
         let waiting = Waiting { why: String::new(), hint: String::new(), unseen: false };
         check(&Status { waiting: Some(waiting), ..well }, Some(Ailment::Waiting));
     }

@@ -27,6 +27,8 @@ const RACERS: u8 = 6;
 const DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+/// Between two writes of one name: some servers (R2) take one in a second.
+const PAUSE: Duration = Duration::from_millis(1_100);
 
 /// What was found out about one promise.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -101,7 +103,11 @@ pub struct Probe {
     under_way: BTreeMap<OpId, u8>,
     since: Mono,
     retry_at: Option<Mono>,
+    /// A step that waits for its time.
+    later: Option<(Mono, Step)>,
     attempts: u32,
+    /// Attempts that found create-if-absent ignored. One may be a proxy's that sent a write twice.
+    suspicions: u32,
     version: Option<String>,
     winners: Vec<u8>,
     findings: Findings,
@@ -119,7 +125,9 @@ impl Probe {
             under_way: BTreeMap::new(),
             since: Mono::default(),
             retry_at: None,
+            later: None,
             attempts: 0,
+            suspicions: 0,
             version: None,
             winners: Vec::new(),
             findings: Findings::default(),
@@ -140,7 +148,7 @@ impl Probe {
         self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x9e37_79b9);
         self.name = format!("{:016x}", self.entropy);
         self.findings = Findings::default();
-        (self.retry_at, self.version) = (None, None);
+        (self.retry_at, self.later, self.version) = (None, None, None);
         self.winners.clear();
         self.enter(now, Step::Create, out);
     }
@@ -216,10 +224,20 @@ impl Probe {
             Step::NotStarted | Step::Done => unreachable!("nothing is under way"),
         };
         match next {
+            Some(Step::Done) if self.is_first_suspicion() => self.retry_at = Some(now.mono.after(PAUSE)),
+            Some(step @ (Step::Again | Step::Swap | Step::Stale)) => {
+                self.later = Some((now.mono.after(PAUSE), step));
+            }
             Some(step) => self.enter(now, step, out),
             None if self.under_way.is_empty() => unreachable!("a step that is over names the next"),
             None => {}
         }
+    }
+
+    /// Whether what was found is grave, and was found only once.
+    fn is_first_suspicion(&mut self) -> bool {
+        self.suspicions += u32::from(self.findings.create_if_absent == Finding::Ignored);
+        self.findings.create_if_absent == Finding::Ignored && self.suspicions == 1
     }
 
     fn created(&mut self, result: Result<CellReply, StoreErrorKind>) -> Option<Step> {
@@ -377,6 +395,8 @@ impl Machine for Probe {
         }
         if self.retry_at.is_some_and(|at| at <= now.mono) {
             self.begin(now, out);
+        } else if let Some((_, step)) = self.later.take_if(|(at, _)| *at <= now.mono) {
+            self.enter(now, step, out);
         } else if !self.under_way.is_empty() && self.since.after(DEADLINE) <= now.mono {
             let text = format!("no answer from the store in {} s", DEADLINE.as_secs()).to_string();
             self.again(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
@@ -384,7 +404,7 @@ impl Machine for Probe {
     }
 
     fn next_deadline(&self) -> Option<(Mono, Reason)> {
-        match self.retry_at {
+        match self.retry_at.or(self.later.map(|(at, _)| at)) {
             Some(at) => Some((at, Reason::Retry)),
             None if self.under_way.is_empty() => None,
             None => Some((self.since.after(DEADLINE), Reason::Deadline)),

@@ -102,6 +102,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(10);
 /// What puts that were never finished have left invisibly is removed once it is so old: by then no
 /// writer is at it any more.
 pub const UNFINISHED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a streamed put whose fate is unknown may yet land, where nothing would refuse it: another
+/// body goes out under its name only then.
+pub const LATE_PUT: Duration = Duration::from_secs(5 * 60);
 /// The local journal is rewritten when it has grown past twice its size after the last rewrite
 /// and this many bytes.
 pub const JOURNAL_SLACK: u64 = 1 << 20;

@@ -29,7 +29,7 @@ mod synced;
 mod upload;
 mod verdict;
 
-pub use config::Config;
+pub use config::{Config, LATE_PUT};
 pub use history::{History, Journal, PageTable, Point, Record, Step};
 pub use standing::{
     Admission, Claims, Continuity, Head, Sighting, Standing, plan_admission, plan_continuity, plan_header,

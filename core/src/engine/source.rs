@@ -251,6 +251,11 @@ impl Source {
         self.op.is_some_and(|(awaited, _)| awaited == op)
     }
 
+    /// Since when an answer is awaited.
+    pub(super) fn asked_since(&self) -> Option<Mono> {
+        self.op.map(|_| self.op_since)
+    }
+
     /// Whether no step is under way, so that a base may use the link or a segment may be cut.
     pub(super) fn is_idle(&self) -> bool {
         self.op.is_none() && self.script.is_empty()

@@ -90,6 +90,8 @@ pub struct Status {
     pub frames_captured: u64,
     /// The page size of the database that is followed.
     pub page_size: Option<PageSize>,
+    /// Since when an answer of the database's files is awaited.
+    pub source_asked: Option<Mono>,
     /// Whether a put is under way.
     pub uploading: bool,
     /// Whether it is still open that the replica's history is this database's: the database is being
@@ -133,6 +135,7 @@ impl Replicator {
             warning: self.warning.clone(),
             frames_captured: self.frames_captured,
             page_size: self.source.page_size(),
+            source_asked: self.source.asked_since(),
             uploading: !matches!(self.upload, Upload::Idle),
             on_trial: self.is_on_trial(),
         }

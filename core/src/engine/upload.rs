@@ -91,6 +91,8 @@ pub(super) enum Upload {
         since: Mono,
         header: Box<LtxHeader>,
         object: Object,
+        /// When it is given up if nothing stands there.
+        until: Mono,
         retry: Retry,
     },
     Fetch {
@@ -370,11 +372,11 @@ impl Replicator {
                 (segment, matches!(kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Ambiguous))
             }
             Upload::ReadBack { segment, .. } => (segment, kind != StoreErrorKind::NotFound),
-            // Nothing stands there: the base begins anew.
-            Upload::Settle { .. } if kind == StoreErrorKind::NotFound => return,
-            Upload::Settle { header, object, mut retry, .. } => {
+            // Nothing stands there, and nothing will: the base begins anew.
+            Upload::Settle { until, .. } if kind == StoreErrorKind::NotFound && until <= now.mono => return,
+            Upload::Settle { header, object, until, mut retry, .. } => {
                 self.try_later(now, &mut retry, "reading a segment back", &error, out);
-                self.upload = Upload::Settle { op: None, since: now.mono, header, object, retry };
+                self.upload = Upload::Settle { op: None, since: now.mono, header, object, until, retry };
                 return;
             }
             Upload::Fetch { ghost, mut retry, .. } => {

@@ -36,7 +36,6 @@ struct Cells {
     defect: Defect,
     cells: BTreeMap<String, (Vec<u8>, u64)>,
     requests: usize,
-    race_wins: usize,
     racers: usize,
 }
 
@@ -81,10 +80,7 @@ impl Cells {
                             || self.defect == Defect::IgnoresVersions
                     }
                 };
-                let racy = self.defect == Defect::RacyCreate && cell.ends_with("-race") && self.race_wins < 2;
-                if racy {
-                    self.race_wins += 1;
-                }
+                let racy = self.defect == Defect::RacyCreate && cell.ends_with("-race") && there < Some(2);
                 let takes = holds || racy || self.defect == Defect::IgnoresAll;
                 if takes || self.defect == Defect::RefusesAndTakes {
                     self.cells.insert(cell, (bytes.to_vec(), there.unwrap_or(0) + 1));
@@ -111,7 +107,7 @@ impl Cells {
 
 /// Runs a probe to its end; `later` answers the last request of several first.
 fn probe(defect: Defect, later: bool) -> (Findings, Cells) {
-    let mut store = Cells { defect, cells: BTreeMap::new(), requests: 0, race_wins: 0, racers: 0 };
+    let mut store = Cells { defect, cells: BTreeMap::new(), requests: 0, racers: 0 };
     let mut probe = Probe::new(OpIds::new(ReplicaId(0), 7));
     let mut now = Now { mono: Mono::default(), wall: Wall(0) };
     let mut out = Actions::new();

@@ -266,9 +266,6 @@ impl World {
             Fate::Swallowed,
         ];
         let fate = *self.dice.pick("store fate", &subject, n, &fates);
-        // Where nothing is refused, what lands after its time replaces what came since: such a
-        // store promises nothing then (`docs/OPERATING.md`).
-        let fate = if fate == Fate::Hangs && !self.store.keeps_conditions { Fate::Swallowed } else { fate };
         let wait =
             if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
@@ -287,6 +284,11 @@ impl World {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
             if !lands || !self.dice.chance("ghost", &subject, op.seq, 2, 3) {
+                return Ok(());
+            }
+            // Where nothing is refused, what lands after its process's time replaces what came since:
+            // such a store promises nothing then (`docs/OPERATING.md`).
+            if !self.store.keeps_conditions && (fate == Fate::Hangs || self.running.is_some()) {
                 return Ok(());
             }
             if !late && self.store.keeps_conditions && self.dice.chance("ghost late", &subject, op.seq, 1, 2)

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_core::engine::Config;
+use driftless_core::engine::{Config, LATE_PUT};
 use driftless_core::ids::{Mono, Now, Wall};
 use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
@@ -246,7 +246,10 @@ impl World {
     /// Until everything is on the replica and quiet, within the bound.
     fn converge(&mut self) -> Result<(), Violation> {
         let healed = self.healed_at.expect("set before");
-        let bound = CONVERGE + if self.event_lost { SWEEP } else { Duration::ZERO };
+        let sweep = if self.event_lost { SWEEP } else { Duration::ZERO };
+        // Where nothing is refused, a put that may yet land is waited for.
+        let late = if self.store.keeps_conditions { Duration::ZERO } else { LATE_PUT };
+        let bound = CONVERGE + sweep + late;
         let until = healed + bound.as_nanos() as u64;
         loop {
             if self.is_quiet() && self.is_complete()? {

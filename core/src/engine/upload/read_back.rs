@@ -7,8 +7,10 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
+use core::time::Duration;
 
 use super::{Segment, Upload};
+use crate::engine::config::LATE_PUT;
 use crate::engine::ghost::{Ghost, GhostStep, step_of};
 use crate::engine::standing::{decode_header, fenced};
 use crate::engine::verdict::{Verdict, judge_header};
@@ -72,7 +74,10 @@ impl Replicator {
         object: Object,
         retry: Retry,
     ) {
-        self.upload = Upload::Settle { op: None, since: now.mono, header: Box::new(header), object, retry };
+        // Where a late one is refused there is nothing to wait for: whatever lands first is settled.
+        let late = if self.config.create_if_absent { Duration::ZERO } else { LATE_PUT };
+        let (header, until) = (Box::new(header), now.mono.after(late));
+        self.upload = Upload::Settle { op: None, since: now.mono, header, object, until, retry };
     }
 
     pub(super) fn settle(&mut self, now: Now, out: &mut Actions) {
