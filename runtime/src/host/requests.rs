@@ -139,7 +139,7 @@ impl Host {
         if let Some(number) = self.find(path) {
             let place = self.look(number, |entry| entry.replica.clone());
             if place.as_ref() == Some(&job.replica) {
-                return Ok(Effect::Already);
+                return self.registered_again(number, path);
             }
             let other = place.map_or(String::new(), |replica| replica.url());
             let error = format!("{} is replicated already, to {other}", path.display());
@@ -161,6 +161,23 @@ impl Host {
         let number = self.insert(job, Origin::Registered);
         self.run(number)?;
         Ok(Effect::Done)
+    }
+
+    /// What becomes of a database that is registered a second time. One that has ended by itself is
+    /// started again; one that a person has stopped is not.
+    fn registered_again(self: &Rc<Self>, number: u32, path: &Path) -> Result<Effect, Failure> {
+        let rests = |why: &str| {
+            let error = format!("{} is registered, and {why}", path.display());
+            let hint = format!("driftless start {}", path.display());
+            Err(Failure::new(FailureKind::Conflict, 1, error, hint))
+        };
+        match self.look(number, |entry| entry.life.clone()) {
+            None => Err(Failure::unknown(path)),
+            Some(Life::Running | Life::Resetting { again: true, .. }) => Ok(Effect::Already),
+            Some(Life::Ended(_)) => self.begin_again(number, path).map(|()| Effect::Done),
+            Some(Life::Stopped(_)) => rests("was stopped"),
+            Some(Life::Stopping | Life::Leaving { .. } | Life::Resetting { .. }) => rests("is stopping"),
+        }
     }
 
     async fn save(&self, list: &[Registration]) -> Result<(), Failure> {
