@@ -401,13 +401,16 @@ impl Host {
         format!("{}\n{}", entry.database.display(), entry.replica.place())
     }
 
-    /// Tells a database that runs to finish; one that was told already is left to it.
+    /// Tells a database that runs to finish, or one that would run again not to; one that was told
+    /// already is left to it.
     fn finish(&self, number: u32, deadline: Mono) {
-        self.change(number, |entry| {
-            if entry.life == Life::Running {
+        self.change(number, |entry| match &mut entry.life {
+            Life::Running => {
                 entry.life = Life::Stopping;
                 entry.send(Event::Shutdown { deadline });
             }
+            Life::Resetting { again, .. } => *again = false,
+            _ => {}
         });
     }
 
@@ -447,7 +450,7 @@ impl Host {
         let over = |entry: &Entry| match entry.life {
             Life::Ended(_) | Life::Leaving { asked: false, .. } => true,
             Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
-            Life::Running | Life::Stopping => false,
+            Life::Running | Life::Stopping | Life::Resetting { .. } => false,
         };
         let goes_on = self.stays && !self.closing.get();
         if goes_on || !databases.values().all(over) {

@@ -220,7 +220,7 @@ fn standing(host: &Host) -> Databases {
     host.for_each(|entry| match &entry.life {
         Life::Running | Life::Stopping => standing.add(entry.status.as_ref(), None),
         Life::Ended(exit) | Life::Leaving { exit, asked: false } => standing.add(None, Some(exit)),
-        Life::Stopped(_) | Life::Leaving { asked: true, .. } => {}
+        Life::Stopped(_) | Life::Resetting { .. } | Life::Leaving { asked: true, .. } => {}
     });
     standing.sum()
 }

@@ -168,6 +168,7 @@ fn list(host: &Host) -> Value {
             "status": match entry.life {
                 Life::Running => "replicating",
                 Life::Stopping | Life::Leaving { .. } => "stopping",
+                Life::Resetting { .. } => "resetting",
                 Life::Stopped(_) => "stopped",
                 Life::Ended(_) => "ended",
             },
@@ -259,6 +260,7 @@ fn is_fresh(status: &Status, asked: Mono) -> bool {
 /// What a database is about, in a word.
 pub(crate) fn phase(entry: &Entry) -> &'static str {
     match (&entry.life, &entry.status) {
+        (Life::Resetting { .. }, _) => "resetting",
         (Life::Stopped(_), _) => "stopped",
         (Life::Ended(_), _) => "ended",
         (_, Some(status)) => status.phase.word(),

@@ -4,6 +4,8 @@
 //! added -> Running -> Stopping -> Leaving -> Stopped -> Running, or forgotten
 //!             |                      ^  |
 //!             +----------------------+  +--> Ended ---> Running, or forgotten
+//!
+//! Stopped or Ended -> Resetting -> Stopped, or Running
 //! ```
 //!
 //! A database is forgotten, or started again, only once nothing of its last run is left on any
@@ -43,6 +45,14 @@ pub(crate) enum Life {
         exit: Exit,
         /// Whether it was told to.
         asked: bool,
+    },
+    /// Its engine has ended, and its records are being written anew on a thread: what another engine
+    /// wrote meanwhile would be lost.
+    Resetting {
+        /// How it ended.
+        exit: Exit,
+        /// Whether it is to run afterwards.
+        again: bool,
     },
     /// It was stopped on request.
     Stopped(Exit),
@@ -91,16 +101,17 @@ impl Entry {
         }
     }
 
-    /// Whether anything of its last run may still act.
+    /// Whether anything of its last run may still act, or its records are being written.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.life, Life::Running | Life::Stopping | Life::Leaving { .. })
+        !matches!(self.life, Life::Stopped(_) | Life::Ended(_))
     }
 
     /// How its last run ended, if it has.
     pub(crate) fn exit(&self) -> Option<&Exit> {
         match &self.life {
             Life::Running | Life::Stopping => None,
-            Life::Leaving { exit, .. } | Life::Stopped(exit) | Life::Ended(exit) => Some(exit),
+            Life::Leaving { exit, .. } | Life::Resetting { exit, .. } => Some(exit),
+            Life::Stopped(exit) | Life::Ended(exit) => Some(exit),
         }
     }
 

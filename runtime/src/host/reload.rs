@@ -5,6 +5,7 @@ use std::rc::Rc;
 use driftless_core::engine::Config;
 use driftless_core::ids::Wall;
 
+use super::databases::Entry;
 use super::{Host, Moment, ReplicateJob, plan};
 use crate::clock;
 
@@ -40,7 +41,8 @@ impl Host {
         self.tell(Moment::Reloading);
         let registrations = self.registrations.lock().await;
         let outcome = match reread() {
-            Ok(Reread { jobs, engine, shutdown_sync_timeout }) => {
+            Ok(Reread { mut jobs, engine, shutdown_sync_timeout }) => {
+                jobs.iter_mut().for_each(|job| adopt_as_before(job, self.databases.borrow().values()));
                 let before = self.engine.replace(engine);
                 match plan::plan(self, &jobs, &registrations) {
                     Ok(wanted) => {
@@ -67,5 +69,44 @@ impl Host {
         drop(reloads);
         self.changes.tell();
         self.tell(Moment::Reloaded);
+    }
+}
+
+/// To own a replica was said when the process began, of the pairs that were named then. What has
+/// come since adopts nothing.
+fn adopt_as_before<'a>(job: &mut ReplicateJob, mut known: impl Iterator<Item = &'a Entry>) {
+    let same = |entry: &&Entry| entry.database == job.database && entry.replica == job.replica;
+    job.engine.adopt = known.find(same).is_some_and(|entry| entry.engine.adopt);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Replica;
+    use crate::host::databases::Origin;
+
+    #[test]
+    fn what_has_come_since_the_start_adopts_nothing() {
+        let job = |name: &str, replica: &str, adopt| ReplicateJob {
+            database: name.into(),
+            replica: Replica::parse(replica).unwrap(),
+            engine: Config { adopt, ..Config::default() },
+            restore_if_missing: false,
+        };
+        let known = [
+            Entry::new(0, job("/old.db", "file:///old", true), Origin::Given),
+            Entry::new(1, job("/new.db", "file:///new", false), Origin::Given),
+        ];
+        let check = |name, replica, adopts| {
+            let mut read = job(name, replica, true);
+            adopt_as_before(&mut read, known.iter());
+            assert_eq!(read.engine.adopt, adopts, "{name} {replica}");
+        };
+        check("/old.db", "file:///old", true);
+        // It was not said of this place.
+        check("/old.db", "file:///elsewhere", false);
+        check("/never.db", "file:///never", false);
+        // Read once more, so that nothing of it seems to have changed.
+        check("/new.db", "file:///new", false);
     }
 }

@@ -139,7 +139,7 @@ impl Host {
         if let Some(number) = self.find(path) {
             let place = self.look(number, |entry| entry.replica.clone());
             if place.as_ref() == Some(&job.replica) {
-                return Ok(Effect::Already);
+                return self.registered_again(number, path);
             }
             let other = place.map_or(String::new(), |replica| replica.url());
             let error = format!("{} is replicated already, to {other}", path.display());
@@ -161,6 +161,23 @@ impl Host {
         let number = self.insert(job, Origin::Registered);
         self.run(number)?;
         Ok(Effect::Done)
+    }
+
+    /// What becomes of a database that is registered a second time. One that has ended by itself is
+    /// started again; one that a person has stopped is not.
+    fn registered_again(self: &Rc<Self>, number: u32, path: &Path) -> Result<Effect, Failure> {
+        let rests = |why: &str| {
+            let error = format!("{} is registered, and {why}", path.display());
+            let hint = format!("driftless start {}", path.display());
+            Err(Failure::new(FailureKind::Conflict, 1, error, hint))
+        };
+        match self.look(number, |entry| entry.life.clone()) {
+            None => Err(Failure::unknown(path)),
+            Some(Life::Running | Life::Resetting { again: true, .. }) => Ok(Effect::Already),
+            Some(Life::Ended(_)) => self.begin_again(number, path).map(|()| Effect::Done),
+            Some(Life::Stopped(_)) => rests("was stopped"),
+            Some(Life::Stopping | Life::Leaving { .. } | Life::Resetting { .. }) => rests("is stopping"),
+        }
     }
 
     async fn save(&self, list: &[Registration]) -> Result<(), Failure> {
@@ -268,8 +285,7 @@ impl Host {
         let number = self.known(path)?;
         let rests = self.look(number, |entry| matches!(entry.life, Life::Stopped(_))) == Some(true);
         self.finish_in(number, path, timeout).await?;
-        let name =
-            self.look(number, |entry| self.name_in_journal(entry)).ok_or_else(|| Failure::unknown(path))?;
+        let name = self.begin_reset(number, path, !rests)?;
         let journal = self.journal.clone();
         let reset = unblock(move || {
             let mut journal = journal.lock().expect("no holder panics");
@@ -282,10 +298,42 @@ impl Host {
             let error = format!("the local state cannot be written: {error}");
             Failure::new(FailureKind::Failed, 1, error, "see that the state directory can be written")
         });
-        if !rests {
+        if self.end_reset(number) {
             self.begin_again(number, path)?;
         }
         effect
+    }
+
+    /// Keeps everyone from a database whose records are to be written anew. Returns their name.
+    fn begin_reset(&self, number: u32, path: &Path, again: bool) -> Result<String, Failure> {
+        let name = self.look(number, |entry| self.name_in_journal(entry));
+        let begun = self.change(number, |entry| {
+            let (Life::Stopped(exit) | Life::Ended(exit)) = &entry.life else { return false };
+            entry.life = Life::Resetting { exit: exit.clone(), again };
+            true
+        });
+        match name {
+            None => Err(Failure::unknown(path)),
+            Some(name) if begun => Ok(name),
+            Some(_) => {
+                let error = format!("{} was started again, or is being reset, meanwhile", path.display());
+                Err(Failure::new(FailureKind::Conflict, 1, error, "reset it once more"))
+            }
+        }
+    }
+
+    /// Lets it go on. Returns whether it is to run: nobody has told it to finish meanwhile.
+    fn end_reset(&self, number: u32) -> bool {
+        // It was kept in view.
+        self.watches_changed();
+        self.change(number, |entry| {
+            let Life::Resetting { exit, again } = &entry.life else {
+                unreachable!("nothing but a reset ends itself, and it is {:?}", entry.life)
+            };
+            let again = *again;
+            entry.life = Life::Stopped(exit.clone());
+            again
+        })
     }
 
     /// Has what is committed replicated now. With `wait`, the answer comes when all that was
@@ -364,4 +412,59 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
         None
     };
     futures_lite::future::or(async { Some(future.await) }, late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use driftless_adapters::object::Net;
+    use driftless_core::engine::Config;
+    use smol::LocalExecutor;
+
+    use super::*;
+    use crate::config::Replica;
+    use crate::host::{ReplicateJob, ReplicateOptions};
+
+    #[test]
+    fn nothing_starts_while_records_are_written_anew() {
+        let directory = std::env::temp_dir().join(format!("driftless-reset-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let executor = Rc::new(LocalExecutor::new());
+        let net = Net::new(Arc::new(smol::Executor::new()));
+        let place = directory.clone();
+        smol::block_on(executor.clone().run(async move {
+            let options = ReplicateOptions::default();
+            let (host, _watching) = Host::new(executor.clone(), net, place.clone(), options).await.unwrap();
+            let database = place.join("a.db");
+            let replica = Replica::parse(&format!("file://{}", place.join("r").display())).unwrap();
+            let job = ReplicateJob {
+                database: database.clone(),
+                replica,
+                engine: Config::default(),
+                restore_if_missing: false,
+            };
+            let number = host.insert(job, Origin::Given);
+            // A disk that does not answer yet.
+            let (journal, (held, is_held), (release, released)) =
+                (host.journal.clone(), mpsc::channel(), mpsc::channel::<()>());
+            let disk = std::thread::spawn(move || {
+                let _journal = journal.lock().unwrap();
+                held.send(()).unwrap();
+                let _ = released.recv();
+            });
+            is_held.recv().unwrap();
+            let (resetting, path) = (host.clone(), database.clone());
+            let reset = executor.spawn(async move { resetting.reset(&path, Duration::from_secs(30)).await });
+            let begun = host.changes.until(|| host.is_live(number).then_some(()));
+            assert!(within(Duration::from_secs(30), begun).await.is_some(), "nothing keeps others away");
+            let early = host.start(&database, Duration::from_millis(50)).await;
+            assert_eq!(early.map_err(|failure| failure.kind), Err(FailureKind::Late));
+            drop(release);
+            assert_eq!(reset.await, Ok(Effect::Already));
+            assert_eq!(host.look(number, |entry| entry.life.clone()), Some(Life::Stopped(Exit::Done)));
+            disk.join().unwrap();
+        }));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

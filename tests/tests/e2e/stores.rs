@@ -65,8 +65,11 @@ fn put_once(proxy: &Proxy) {
     assert!(effects.is_empty(), "put more than once: {effects:?}");
 }
 
+/// A story, which is told with its name.
+type Story = fn(&str);
+
 /// Tells stories at the same time: they wait more than they work.
-fn side_by_side(stories: &[(&str, fn(&str))]) {
+fn side_by_side(stories: &[(&str, Story)]) {
     thread::scope(|scope| {
         let told: Vec<_> =
             stories.iter().map(|(name, story)| (name, scope.spawn(move || story(name)))).collect();

@@ -192,9 +192,14 @@ fn an_end_by_itself_is_told_and_can_be_mended() {
     assert_eq!(status["databases"][1]["exit_code"], 2, "{status}");
     fs::remove_file(place.dir.join("b.db")).unwrap();
     place.database("b.db");
-    place.ask("start @b.db").expect_ok();
+    // Registered once more it is started again; one that a person has stopped is not.
+    assert_eq!(place.ask("register -json @b.db @rb").expect_ok().json()["status"], "registered");
     place.ask("sync -wait @b.db").expect_ok();
     place.expect_restored("rb", "b.db");
+    place.ask("stop @b.db").expect_ok();
+    place.ask("register @b.db @rb").expect_error(1, &["was stopped", "driftless start"]);
+    place.ask("start @b.db").expect_ok();
+    place.ask("sync -wait @b.db").expect_ok();
     daemon.term().expect_code(0);
 }
 

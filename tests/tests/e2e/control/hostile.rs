@@ -1,11 +1,10 @@
 //! Clients that mean harm, or are broken, do none; and an idle process stays idle.
 
-use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use driftless_tests::proc::status_kib;
+use driftless_tests::proc::{assert_no_switches, status_kib};
 use serde_json::json;
 
 use super::{PROMPT, Place, exchange, insert};
@@ -73,17 +72,6 @@ fn a_hundred_silent_connections_stop_nothing() {
     daemon.term().expect_code(0);
 }
 
-/// The voluntary context switches of all threads.
-fn switches(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |task: fs::DirEntry| {
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    tasks.flatten().map(of).sum()
-}
-
 #[test]
 fn nothing_wakes_an_idle_process_that_listens() {
     let place = Place::new("control-idle");
@@ -97,9 +85,6 @@ fn nothing_wakes_an_idle_process_that_listens() {
     // A request after that wakes it, and leaves nothing behind.
     place.ask("list").expect_ok();
     place.status();
-    std::thread::sleep(Duration::from_secs(3));
-    let before = switches(daemon.id());
-    std::thread::sleep(Duration::from_secs(10));
-    assert_eq!(switches(daemon.id()) - before, 0);
+    assert_no_switches(daemon.id(), Duration::from_secs(10));
     daemon.term().expect_code(0);
 }
