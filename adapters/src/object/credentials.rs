@@ -23,11 +23,12 @@ use smol::Timer;
 use super::http::{Body, Http, Route};
 use super::problem::{What, one_line};
 use super::settings::S3;
+use crate::children;
 use crate::pool::unblock_store;
 
 /// How long a metadata service may take: it is next door, or it is not there.
 const METADATA: Duration = Duration::from_secs(1);
-/// How long any other server may take to give out credentials.
+/// How long any other server, or a command, may take to give out credentials.
 const ISSUER: Duration = Duration::from_secs(20);
 /// The longest answer with credentials, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -62,9 +63,13 @@ impl CommandExecute for Commands {
         args: &'a [&'a str],
     ) -> reqsign_core::Result<CommandOutput> {
         let mut command = std::process::Command::new(program);
-        command.args(args).stdin(std::process::Stdio::null());
-        let output = unblock_store(move || command.output()).await;
-        let output = output.map_err(|error| Error::config_invalid(format!("{program}: {error}")))?;
+        command.args(args);
+        let output = unblock_store(move || children::run(&mut command, ISSUER, ANSWER_MAX)).await;
+        let output = output.map_err(|error| match error.kind() {
+            // Another time it may not hang.
+            io::ErrorKind::TimedOut => Error::unexpected(format!("{program}: {error}")).set_retryable(true),
+            _ => Error::config_invalid(format!("{program}: {error}")),
+        })?;
         let status = output.status.code().unwrap_or(-1);
         Ok(CommandOutput { status, stdout: output.stdout, stderr: output.stderr })
     }
