@@ -119,11 +119,6 @@ impl Wire {
             leave_encryption_to_the_upload(&mut parts);
         }
         if let Some(keyring) = &server.keyring {
-            if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
-                // The upload was begun with them; S3 takes them there only.
-                parts.headers.remove("x-amz-server-side-encryption");
-                parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
-            }
             parts.uri = strictly_encoded(&parts.uri);
             let signed = keyring.sign(&mut parts).await;
             signed.map_err(|what| self.failed(operation, what))?;
@@ -319,7 +314,7 @@ mod tests {
             let s3 = S3 { bucket: "b".into(), endpoint, path_style: true, keys: Some(keys), ..S3::default() };
             let settings =
                 Settings { root: "r".into(), service: Service::S3(s3), transport: Transport::default() };
-            let net = super::super::Net::new(std::sync::Arc::new(smol::Executor::new()));
+            let net = super::super::Net::new(Arc::new(smol::Executor::new()));
             let store = super::super::open(&settings, &net).unwrap();
             smol::block_on(net.executor().run(async {
                 let listed = store.list("0000/", None, 10).await;
