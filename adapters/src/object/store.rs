@@ -57,6 +57,10 @@ impl ObjectStore {
         &self.walked
     }
 
+    pub(super) fn executor(&self) -> &smol::Executor<'static> {
+        &self.executor
+    }
+
     pub(super) fn place(&self) -> &Place {
         &self.place
     }

@@ -119,7 +119,7 @@ impl ObjectStore {
                 continue;
             }
             if let Some(last) = entries.last() {
-                self.walked().keep(prefix, last.key.clone(), entry, walk);
+                self.walked().keep(self.executor(), prefix, last.key.clone(), entry, walk);
             }
             return Ok(ListPage { entries, more: true });
         }
