@@ -6,6 +6,8 @@
 mod get;
 mod list;
 mod put;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
