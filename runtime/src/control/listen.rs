@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_io::Async;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{answers, http, socket_in};
@@ -113,10 +114,15 @@ fn make_way(path: &Path) -> io::Result<()> {
     if !facts.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket stands there"));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
+    // Without waiting: whoever listens there and does not accept is alive as well.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
+        }
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -169,4 +175,35 @@ async fn answer_to(
         }
     };
     within(ANSWER_TIME, http::write_reply(stream, &reply)).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_hangs_holds_up_no_start() {
+        let path = std::env::temp_dir().join(format!("driftless-hung-{}.sock", std::process::id()));
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            || rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let (hung, address) = (socket(), SocketAddrUnix::new(&path).unwrap());
+        rustix::net::bind(&hung, &address).unwrap();
+        rustix::net::listen(&hung, 1).unwrap();
+        let mut waiting = Vec::new();
+        // Until there is no room for one more, which is where a connect would wait.
+        let full = loop {
+            let client = socket();
+            match rustix::net::connect(&client, &address) {
+                Ok(()) => waiting.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full, Errno::AGAIN);
+        let refused = make_way(&path).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::AddrInUse));
+        drop(hung);
+        make_way(&path).unwrap();
+        assert!(!path.exists(), "a dead one's is removed");
+    }
 }
