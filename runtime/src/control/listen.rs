@@ -1,6 +1,5 @@
 //! Sockets: making them so that they are never open to more than they should be, and serving.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -14,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{answers, http, socket_in};
+use super::{answers, connections, http, socket_in};
 use crate::host::Host;
 use crate::host::requests::{Failure, FailureKind, within};
 use crate::host::twins::Refusal;
@@ -128,33 +127,14 @@ fn make_way(path: &Path) -> io::Result<()> {
 
 /// Serves a socket for as long as the process runs.
 pub(crate) async fn serve(host: Rc<Host>, socket: Rc<Socket>) {
-    let busy = Rc::new(Cell::new(0));
-    loop {
-        let room = || (busy.get() < CONNECTIONS_MAX).then_some(());
-        host.changes.until(room).await;
-        match socket.listener.accept().await {
-            Ok((stream, _)) => {
-                busy.set(busy.get() + 1);
-                let (busy, served) = (busy.clone(), host.clone());
-                host.spawn(async move {
-                    // Whoever hangs up early has no use for the answer.
-                    let _ = answer(stream, &served).await;
-                    busy.set(busy.get() - 1);
-                    served.changes.tell();
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket failed");
-                async_io::Timer::after(Duration::from_secs(1)).await;
-            }
-        }
-    }
+    let accept = async || Ok(socket.listener.accept().await?.0);
+    connections::serve(host, CONNECTIONS_MAX, "the control socket failed", accept, answer).await;
 }
 
-async fn answer(mut stream: Async<UnixStream>, host: &Rc<Host>) -> io::Result<()> {
+async fn answer(mut stream: Async<UnixStream>, host: Rc<Host>) -> io::Result<()> {
     let request = within(REQUEST_TIME, http::read_request(&mut stream)).await;
     host.answering.set(host.answering.get() + 1);
-    let written = answer_to(&mut stream, host, request).await;
+    let written = answer_to(&mut stream, &host, request).await;
     host.answering.set(host.answering.get() - 1);
     host.changes.tell();
     written
