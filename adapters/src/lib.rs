@@ -12,12 +12,15 @@
 //! - [`store`]: the contract of a store and its errors, sorted by what the core does next.
 //! - [`keys`]: object names, Litestream's two layouts among them.
 //! - [`directory`], [`memory`]: the stores of this crate that need no server.
+//! - `children`: commands that are run for their answer.
 //! - `object`: S3, Azure, GCS and WebDAV.
 //! - [`battery`]: the conformance battery that every store passes, your own included
 //!   (`docs/STORAGE.md`).
 #![forbid(unsafe_code)]
 
 pub mod battery;
+#[cfg(feature = "host")]
+pub mod children;
 pub mod directory;
 pub mod fs;
 pub mod keys;

@@ -11,6 +11,7 @@
 
 mod answers;
 pub mod client;
+pub(crate) mod connections;
 pub(crate) mod http;
 mod listen;
 

@@ -23,11 +23,12 @@ use smol::Timer;
 use super::http::{Body, Http, Route};
 use super::problem::{What, one_line};
 use super::settings::S3;
+use crate::children;
 use crate::pool::unblock_store;
 
 /// How long a metadata service may take: it is next door, or it is not there.
 const METADATA: Duration = Duration::from_secs(1);
-/// How long any other server may take to give out credentials.
+/// How long any other server, or a command, may take to give out credentials.
 const ISSUER: Duration = Duration::from_secs(20);
 /// The longest answer with credentials, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -48,7 +49,37 @@ impl FileRead for Files {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
         let (name, owned) = (path.to_owned(), path.to_owned());
         let read = unblock_store(move || std::fs::read(owned)).await;
-        read.map_err(|error| Error::config_invalid(format!("{name}: {error}")))
+        let read = read.map_err(|error| Error::config_invalid(format!("{name}: {error}")))?;
+        // It may have become one since it was looked at first.
+        match google_runs_a_program(&read) {
+            true => Err(Error::config_invalid(format!("{name}: {NO_PROGRAMS}"))),
+            false => Ok(read),
+        }
+    }
+}
+
+const NO_PROGRAMS: &str =
+    "it has a program give Google's credentials (credential_source.executable), which is not supported";
+
+/// Whether a file of Google's has a program give credentials: reqsign wants tokio for that.
+fn google_runs_a_program(file: &[u8]) -> bool {
+    let file: serde_json::Value = serde_json::from_slice(file).unwrap_or_default();
+    file["type"] == "external_account" && file["credential_source"].get("executable").is_some()
+}
+
+/// Refuses a file of credentials that Google's rules find and that cannot be used. One that cannot be
+/// read may be there later. Blocks.
+pub(super) fn check_google(file: Option<&str>) -> Result<(), String> {
+    let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let found = file.map(str::to_owned).or_else(|| var("GOOGLE_APPLICATION_CREDENTIALS"));
+    let found = found.or_else(|| {
+        let directory = var("APPDATA").or_else(|| var("XDG_CONFIG_HOME"));
+        let directory = directory.or_else(|| Some(format!("{}/.config", var("HOME")?)))?;
+        Some(format!("{directory}/gcloud/application_default_credentials.json"))
+    });
+    match found.map(|path| (std::fs::read(&path), path)) {
+        Some((Ok(read), path)) if google_runs_a_program(&read) => Err(format!("{path}: {NO_PROGRAMS}")),
+        _ => Ok(()),
     }
 }
 
@@ -62,9 +93,13 @@ impl CommandExecute for Commands {
         args: &'a [&'a str],
     ) -> reqsign_core::Result<CommandOutput> {
         let mut command = std::process::Command::new(program);
-        command.args(args).stdin(std::process::Stdio::null());
-        let output = unblock_store(move || command.output()).await;
-        let output = output.map_err(|error| Error::config_invalid(format!("{program}: {error}")))?;
+        command.args(args);
+        let output = unblock_store(move || children::run(&mut command, ISSUER, ANSWER_MAX)).await;
+        let output = output.map_err(|error| match error.kind() {
+            // Another time it may not hang.
+            io::ErrorKind::TimedOut => Error::unexpected(format!("{program}: {error}")).set_retryable(true),
+            _ => Error::config_invalid(format!("{program}: {error}")),
+        })?;
         let status = output.status.code().unwrap_or(-1);
         Ok(CommandOutput { status, stdout: output.stdout, stderr: output.stderr })
     }
@@ -270,7 +305,23 @@ fn region_of(config: &str, profile: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::region_of;
+    use super::{check_google, region_of};
+
+    #[test]
+    fn a_program_of_googles_is_refused_before_it_is_run() {
+        let path = std::env::temp_dir().join(format!("driftless-google-{}", std::process::id()));
+        let check = |source: &str| {
+            let text = format!("{{\"type\": \"external_account\", \"credential_source\": {source}}}");
+            std::fs::write(&path, text).unwrap();
+            check_google(path.to_str())
+        };
+        let error = check("{\"executable\": {\"command\": \"/bin/token\"}}").unwrap_err();
+        assert!(error.contains("executable") && error.starts_with(path.to_str().unwrap()), "{error}");
+        assert_eq!(check("{\"file\": \"/token\"}"), Ok(()));
+        assert_eq!(check("not json"), Ok(()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(check_google(path.to_str()), Ok(()), "it may come yet");
+    }
 
     #[test]
     fn a_profile_has_its_own_region() {

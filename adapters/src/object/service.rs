@@ -9,7 +9,7 @@ use reqsign_azure_storage as azure;
 use reqsign_core::ProvideCredentialChain;
 use reqsign_google as google;
 
-use super::credentials::{Keyring, Ours, profile_region};
+use super::credentials::{Keyring, Ours, check_google, profile_region};
 use super::http::{Http, Route};
 use super::problem::Dialect;
 use super::settings::{Azure, Gcs, S3, ServerEncryption, Service, Settings, WebDav};
@@ -188,6 +188,9 @@ fn open_azure(azure: &Azure, http: &Arc<Http>, route: Route) -> Result<Place, St
 }
 
 fn open_gcs(gcs: &Gcs, http: &Arc<Http>, route: Route) -> Result<Place, String> {
+    if !gcs.anonymous {
+        check_google(gcs.credential_path.as_deref())?;
+    }
     const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
     let mut builder = services::Gcs::default().bucket(&gcs.bucket).scope(SCOPE);
     if let Some(endpoint) = &gcs.endpoint {

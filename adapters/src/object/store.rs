@@ -6,6 +6,8 @@
 mod get;
 mod list;
 mod put;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +57,10 @@ impl ObjectStore {
 
     pub(super) fn walked(&self) -> &Resumed<Walk> {
         &self.walked
+    }
+
+    pub(super) fn executor(&self) -> &smol::Executor<'static> {
+        &self.executor
     }
 
     pub(super) fn place(&self) -> &Place {

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header, response};
 use jiff::{SignedDuration, Timestamp};
 use opendal::raw::{OpCreateDir, OpStat, percent_encode_path};
 use percent_encoding::percent_decode_str;
@@ -83,7 +83,7 @@ impl Dav {
         path: &str,
         headers: &[(&str, String)],
         body: Body,
-    ) -> Result<(HeaderMap, Vec<u8>), Problem> {
+    ) -> Result<(response::Parts, Vec<u8>), Problem> {
         let mut request = Request::builder().method(method).uri(self.url(path));
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -103,7 +103,7 @@ impl Dav {
         let (head, reply) = sent.map_err(|error| wrong(error.message().to_owned()))?;
         let body = reply.whole(ANSWER_MAX).await;
         let body = body.map_err(|failure| Problem { operation, what: What::NoAnswer(failure) })?;
-        Ok((head.headers, body))
+        Ok((head, body))
     }
 
     /// Sees to it that the collection of a path exists.

@@ -119,11 +119,6 @@ impl Wire {
             leave_encryption_to_the_upload(&mut parts);
         }
         if let Some(keyring) = &server.keyring {
-            if matches!(operation, "UploadPart" | "CompleteMultipartUpload") {
-                // The upload was begun with them; S3 takes them there only.
-                parts.headers.remove("x-amz-server-side-encryption");
-                parts.headers.remove("x-amz-server-side-encryption-aws-kms-key-id");
-            }
             parts.uri = strictly_encoded(&parts.uri);
             let signed = keyring.sign(&mut parts).await;
             signed.map_err(|what| self.failed(operation, what))?;
@@ -284,50 +279,5 @@ mod tests {
         check("list-type=2&start-after=%C3%BC%252F", "list-type=2&start-after=%C3%BC%252F");
         let bare: Uri = "http://host/a".parse().unwrap();
         assert_eq!(strictly_encoded(&bare), bare);
-    }
-
-    /// A server that answers anything with 200 and this body.
-    fn obliging(body: &'static str) -> std::net::SocketAddr {
-        use std::io::{Read as _, Write as _};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 4096]);
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                );
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
-        address
-    }
-
-    #[test]
-    fn what_answers_in_the_place_of_a_server_is_not_believed() {
-        use super::super::settings::{AccessKeys, S3, Secret, Service, Settings, Transport};
-        use crate::keys::Key;
-        use crate::store::{PutCondition, StoreErrorKind};
-        for body in [
-            "<html><body>Down for a moment</body></html>",
-            "<Error><Code>InternalError</Code><Message>again</Message></Error>",
-        ] {
-            let keys = AccessKeys { id: "id".into(), secret: Secret::new("secret"), session_token: None };
-            let endpoint = Some(format!("http://{}", obliging(body)));
-            let s3 = S3 { bucket: "b".into(), endpoint, path_style: true, keys: Some(keys), ..S3::default() };
-            let settings =
-                Settings { root: "r".into(), service: Service::S3(s3), transport: Transport::default() };
-            let net = super::super::Net::new(std::sync::Arc::new(smol::Executor::new()));
-            let store = super::super::open(&settings, &net).unwrap();
-            smol::block_on(net.executor().run(async {
-                let listed = store.list("0000/", None, 10).await;
-                assert_eq!(listed.map_err(|error| error.kind), Err(StoreErrorKind::Retry), "{body}");
-                let key = Key::new("0000/a").unwrap();
-                let put = store.put(&key, PutCondition::IfAbsent).await.unwrap().commit().await;
-                assert_eq!(put.map_err(|error| error.kind), Err(StoreErrorKind::Ambiguous), "{body}");
-            }));
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! Sockets: making them so that they are never open to more than they should be, and serving.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -11,9 +10,10 @@ use std::time::Duration;
 
 use async_io::Async;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{answers, http, socket_in};
+use super::{answers, connections, http, socket_in};
 use crate::host::Host;
 use crate::host::requests::{Failure, FailureKind, within};
 use crate::host::twins::Refusal;
@@ -113,42 +113,28 @@ fn make_way(path: &Path) -> io::Result<()> {
     if !facts.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket stands there"));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
+    // Without waiting: whoever listens there and does not accept is alive as well.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
+        }
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Serves a socket for as long as the process runs.
 pub(crate) async fn serve(host: Rc<Host>, socket: Rc<Socket>) {
-    let busy = Rc::new(Cell::new(0));
-    loop {
-        let room = || (busy.get() < CONNECTIONS_MAX).then_some(());
-        host.changes.until(room).await;
-        match socket.listener.accept().await {
-            Ok((stream, _)) => {
-                busy.set(busy.get() + 1);
-                let (busy, served) = (busy.clone(), host.clone());
-                host.spawn(async move {
-                    // Whoever hangs up early has no use for the answer.
-                    let _ = answer(stream, &served).await;
-                    busy.set(busy.get() - 1);
-                    served.changes.tell();
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket failed");
-                async_io::Timer::after(Duration::from_secs(1)).await;
-            }
-        }
-    }
+    let accept = async || Ok(socket.listener.accept().await?.0);
+    connections::serve(host, CONNECTIONS_MAX, "the control socket failed", accept, answer).await;
 }
 
-async fn answer(mut stream: Async<UnixStream>, host: &Rc<Host>) -> io::Result<()> {
+async fn answer(mut stream: Async<UnixStream>, host: Rc<Host>) -> io::Result<()> {
     let request = within(REQUEST_TIME, http::read_request(&mut stream)).await;
     host.answering.set(host.answering.get() + 1);
-    let written = answer_to(&mut stream, host, request).await;
+    let written = answer_to(&mut stream, &host, request).await;
     host.answering.set(host.answering.get() - 1);
     host.changes.tell();
     written
@@ -169,4 +155,35 @@ async fn answer_to(
         }
     };
     within(ANSWER_TIME, http::write_reply(stream, &reply)).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_hangs_holds_up_no_start() {
+        let path = std::env::temp_dir().join(format!("driftless-hung-{}.sock", std::process::id()));
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            || rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let (hung, address) = (socket(), SocketAddrUnix::new(&path).unwrap());
+        rustix::net::bind(&hung, &address).unwrap();
+        rustix::net::listen(&hung, 1).unwrap();
+        let mut waiting = Vec::new();
+        // Until there is no room for one more, which is where a connect would wait.
+        let full = loop {
+            let client = socket();
+            match rustix::net::connect(&client, &address) {
+                Ok(()) => waiting.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full, Errno::AGAIN);
+        let refused = make_way(&path).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::AddrInUse));
+        drop(hung);
+        make_way(&path).unwrap();
+        assert!(!path.exists(), "a dead one's is removed");
+    }
 }

@@ -3,7 +3,6 @@
 //! Whoever may connect may read, so there is nothing here that a stranger must not see, and nothing
 //! that costs more than a look. What comes in is bounded in size, time and number.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::rc::Rc;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use async_io::Async;
 
 use super::{collect, text};
-use crate::control::http;
+use crate::control::{connections, http};
 use crate::host::Host;
 use crate::host::requests::within;
 use crate::host::twins::Refusal;
@@ -68,30 +67,11 @@ impl Endpoint {
 /// Serves for as long as the process runs.
 pub(crate) async fn serve(host: Rc<Host>, endpoint: Endpoint) {
     tracing::info!("serving metrics on http://{}/metrics", endpoint.address);
-    let busy = Rc::new(Cell::new(0));
-    loop {
-        let room = || (busy.get() < CONNECTIONS_MAX).then_some(());
-        host.changes.until(room).await;
-        match endpoint.listener.accept().await {
-            Ok((stream, _)) => {
-                busy.set(busy.get() + 1);
-                let (busy, served) = (busy.clone(), host.clone());
-                host.spawn(async move {
-                    // Whoever hangs up early has no use for the answer.
-                    let _ = answer(stream, &served).await;
-                    busy.set(busy.get() - 1);
-                    served.changes.tell();
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "metrics cannot be served for now");
-                async_io::Timer::after(Duration::from_secs(1)).await;
-            }
-        }
-    }
+    let accept = async || Ok(endpoint.listener.accept().await?.0);
+    connections::serve(host, CONNECTIONS_MAX, "metrics cannot be served for now", accept, answer).await;
 }
 
-async fn answer(mut stream: Async<TcpStream>, host: &Host) -> io::Result<()> {
+async fn answer(mut stream: Async<TcpStream>, host: Rc<Host>) -> io::Result<()> {
     const PLAIN: &str = "text/plain; charset=utf-8";
     let (status, kind, body, with_body) = match within(REQUEST_TIME, http::read_request(&mut stream)).await {
         None | Some(Err(http::Unreadable::Closed)) => return Ok(()),
@@ -99,9 +79,9 @@ async fn answer(mut stream: Async<TcpStream>, host: &Host) -> io::Result<()> {
         Some(Ok(request)) => {
             let with_body = request.method != "HEAD";
             let (status, kind, body) = match (request.method.as_str(), request.path.as_str()) {
-                ("GET" | "HEAD", "/metrics") => (200, text::CONTENT_TYPE, collect::metrics(host).await),
+                ("GET" | "HEAD", "/metrics") => (200, text::CONTENT_TYPE, collect::metrics(&host).await),
                 ("GET" | "HEAD", "/healthz") => {
-                    let (status, body) = collect::health(host);
+                    let (status, body) = collect::health(&host);
                     (status, PLAIN, body)
                 }
                 (_, "/metrics" | "/healthz") => (405, PLAIN, "this is a GET\n".to_owned()),

@@ -10,12 +10,13 @@ use std::io;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use driftless_adapters::children;
 use driftless_core::application::Signal;
 use driftless_core::machine::Exit;
 use rustix::io::retry_on_intr;
 use rustix::process::{
-    Pid, Signal as System, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, wait,
-    waitid, waitpid,
+    Pid, Signal as System, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, waitid,
+    waitpid,
 };
 use smol::channel::{Receiver, Sender, bounded};
 
@@ -111,9 +112,8 @@ impl Application {
     }
 }
 
-/// Reaps whoever ends, to the end of the application; but elsewhere than at the root of a container
-/// the application alone: other children of ours, as commands that give credentials, are awaited by
-/// whoever began them, who would be told that there are none.
+/// Reaps the application; and at the root of a container, to the end of that, whoever ends. How
+/// commands end that give credentials is kept for whoever awaits them ([`children`]).
 fn await_end(application: Pid, reaped: &Mutex<Option<End>>, tell: &Sender<End>) {
     let first = getpid().is_init();
     loop {
@@ -122,11 +122,11 @@ fn await_end(application: Pid, reaped: &Mutex<Option<End>>, tell: &Sender<End>) 
         let waited = retry_on_intr(|| waitid(whom(), options));
         assert!(waited.is_ok(), "a child that nobody else reaps is there: {waited:?}");
         let mut reaped = reaped.lock().expect("no holder panics");
-        let ended = retry_on_intr(|| match first {
-            true => wait(WaitOptions::NOHANG),
-            false => waitpid(Some(application), WaitOptions::NOHANG),
-        });
-        if let Some((_, status)) = ended.ok().flatten().filter(|(pid, _)| *pid == application) {
+        let ended = match first {
+            true => children::reap_any(),
+            false => retry_on_intr(|| waitpid(Some(application), WaitOptions::NOHANG)).ok().flatten(),
+        };
+        if let Some((_, status)) = ended.filter(|(pid, _)| *pid == application) {
             *reaped = Some(End(status));
             // Nobody listens if the process ends first.
             let _ = tell.try_send(End(status));

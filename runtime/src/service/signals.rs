@@ -37,14 +37,15 @@ pub struct Arrived {
 
 impl Signals {
     /// Takes SIGTERM and SIGINT; SIGHUP, if there is a configuration to read again; and with an
-    /// application whatever is passed on to one.
+    /// application whatever is passed on to one. SIGHUP stays ignored where whoever started us
+    /// ignores it, as nohup does: there it means the end of a terminal.
     ///
     /// # Errors
     /// When the system has no descriptors left.
     pub fn take(application: bool, configuration: bool) -> io::Result<Signals> {
         let taken = KNOWN.iter().filter(|(signal, _)| match signal {
             Signal::Term | Signal::Int => true,
-            Signal::Hup => application || configuration,
+            Signal::Hup => (application || configuration) && !is_ignored(System::HUP),
             _ => application,
         });
         // Where whoever started us ignores SIGCHLD, the kernel would forget the exit code.
@@ -62,6 +63,14 @@ impl Signals {
             }
         }
     }
+}
+
+/// Whether this process ignores a signal; where the kernel does not tell, it does not.
+fn is_ignored(signal: System) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// A signal that is passed on, as the system has it.

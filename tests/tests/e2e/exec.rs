@@ -110,6 +110,22 @@ fn signals_reach_the_application_and_it_says_when_the_end_is() {
     stage.check(7);
 }
 
+/// As under nohup: the end of a terminal is not to reach the application.
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let stage = Stage::new("nohup");
+    let line = format!("trap '' HUP; exec '{}' replicate \"$@\"", driftless().display());
+    let mut command = Command::new("bash");
+    command.args(["-c", &line, "bash"]).args(stage.arguments("create signals until:SIGTERM insert:2 exit:4"));
+    let daemon = Daemon::spawn(&mut command, &stage.dir.join("log"));
+    stage.wait_told("ready");
+    daemon.signal(Signal::HUP);
+    daemon.signal(Signal::TERM);
+    daemon.wait_end(PATIENCE).expect_code(4);
+    assert_eq!(stage.script.count("signal"), 1, "{:?}", stage.script.told());
+    stage.check(2);
+}
+
 #[test]
 fn one_that_does_nothing_about_sigterm_ends_by_it() {
     let stage = Stage::new("default");

@@ -235,11 +235,8 @@ impl Got {
         match stream.read_dyn().await {
             Ok(buffer) if buffer.is_empty() => {
                 self.stream = None;
-                Err(StoreError::new(
-                    StoreErrorKind::Corrupt,
-                    &self.key,
-                    "the body is shorter than its length",
-                ))
+                // As at a connection that broke off, where nothing else says how long the body is.
+                Err(StoreError::new(StoreErrorKind::Retry, &self.key, "the body ended early"))
             }
             Ok(buffer) => {
                 self.queue.extend(buffer);

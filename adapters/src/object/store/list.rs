@@ -1,7 +1,7 @@
 //! Listing, one page at a time.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use driftless_core::ids::Wall;
 use opendal::options;
@@ -14,12 +14,17 @@ use crate::store::{ListEntry, ListPage, StoreError, StoreErrorKind};
 
 /// The most that servers put into one answer, less the entry that says whether more follow.
 const PAGE_MAX: usize = 999;
-/// How long an unfinished listing may be gone on with.
+/// How long an unfinished listing is kept to be gone on with.
 const RESUME: Duration = Duration::from_secs(30);
 
 /// A list that was left off in the middle, for the page that is asked for next. Azure goes on by
 /// its own marks only: it knows no key to start after.
-pub(in crate::object) struct Resumed<T>(Mutex<Option<Box<Unfinished<T>>>>);
+pub(in crate::object) struct Resumed<T> {
+    slot: Arc<Slot<T>>,
+    time: Duration,
+}
+
+type Slot<T> = Mutex<Option<Box<Unfinished<T>>>>;
 
 struct Unfinished<T> {
     prefix: String,
@@ -27,29 +32,40 @@ struct Unfinished<T> {
     /// The entry after that, read already.
     next: ListEntry,
     rest: T,
-    since: Instant,
+    /// Drops it after its time.
+    _end: smol::Task<()>,
 }
 
 impl<T> Default for Resumed<T> {
     fn default() -> Resumed<T> {
-        Resumed(Mutex::new(None))
+        Resumed { slot: Arc::default(), time: RESUME }
     }
 }
 
-impl<T> Resumed<T> {
+impl<T: Send + 'static> Resumed<T> {
     pub(in crate::object) fn take(&self, prefix: &str, after: Option<&Key>) -> Option<(T, ListEntry)> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |kept: &Unfinished<T>| {
-            kept.prefix == prefix && Some(&kept.after) == after && kept.since.elapsed() < RESUME
-        };
-        let kept = slot.take_if(|kept| fits(kept))?;
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = slot.take_if(|kept| kept.prefix == prefix && Some(&kept.after) == after)?;
         Some((kept.rest, kept.next))
     }
 
-    pub(in crate::object) fn keep(&self, prefix: &str, after: Key, next: ListEntry, rest: T) {
-        let prefix = prefix.to_owned();
-        let kept = Unfinished { prefix, after, next, rest, since: Instant::now() };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(kept));
+    pub(in crate::object) fn keep(
+        &self,
+        executor: &smol::Executor<'static>,
+        prefix: &str,
+        after: Key,
+        next: ListEntry,
+        rest: T,
+    ) {
+        let (slot, time) = (Arc::downgrade(&self.slot), self.time);
+        let end = executor.spawn(async move {
+            smol::Timer::after(time).await;
+            if let Some(slot) = slot.upgrade() {
+                slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
+        });
+        let kept = Unfinished { prefix: prefix.to_owned(), after, next, rest, _end: end };
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(kept));
     }
 }
 
@@ -104,7 +120,7 @@ impl ObjectStore {
                 continue;
             }
             if resumable && let Some(last) = entries.last() {
-                self.resumed.keep(prefix, last.key.clone(), entry, listing);
+                self.resumed.keep(&self.executor, prefix, last.key.clone(), entry, listing);
             }
             return Ok(ListPage { entries, more: true });
         }
@@ -134,5 +150,30 @@ impl ObjectStore {
         let lister = self.place.service.list_dyn(&call.context, path, args);
         let lister = lister.map_err(|error| call.error(error, subject))?;
         Ok(Listing { call, lister })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_nobody_goes_on_with_is_dropped() {
+        let executor = smol::Executor::new();
+        let (after, rest) = (Key::new("0000/a").unwrap(), Arc::new(()));
+        let next = || ListEntry { key: Key::new("0000/b").unwrap(), len: 1, modified: None };
+        let lists = Resumed { slot: Arc::default(), time: RESUME };
+        lists.keep(&executor, "0000/", after.clone(), next(), Arc::clone(&rest));
+        assert!(lists.take("0001/", Some(&after)).is_none());
+        assert!(lists.take("0000/", Some(&after)).is_some());
+        let lists = Resumed { slot: Arc::default(), time: Duration::from_millis(10) };
+        lists.keep(&executor, "0000/", after.clone(), next(), Arc::clone(&rest));
+        assert_eq!(Arc::strong_count(&rest), 2);
+        smol::block_on(executor.run(async {
+            while Arc::strong_count(&rest) > 1 {
+                smol::Timer::after(Duration::from_millis(5)).await;
+            }
+        }));
+        assert!(lists.take("0000/", Some(&after)).is_none());
     }
 }

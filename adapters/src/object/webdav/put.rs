@@ -12,7 +12,7 @@ use opendal::Buffer;
 use super::{Dav, TEMPORARY, temporary};
 use crate::keys::Key;
 use crate::object::http::Body;
-use crate::object::problem::{Dialect, Effect};
+use crate::object::problem::{Dialect, Effect, Problem, Refusal, What};
 use crate::object::store::{Call, ObjectStore};
 use crate::pool::unblock_store;
 use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind};
@@ -134,7 +134,15 @@ impl Put {
         let headers = [("destination", dav.url(&path)), ("overwrite", "T".to_owned())];
         let empty = || Body::memory(Vec::<u8>::new());
         let moved = dav.send(&call, "Move", "MOVE", &name, &headers, empty()).await;
-        let Err(problem) = moved else { return Ok(()) };
+        let problem = match moved {
+            Ok((head, _)) if matches!(head.status.as_u16(), 200 | 201 | 204) => return Ok(()),
+            // Some of what was to be moved (207), or later (202).
+            Ok((head, words)) => {
+                let refusal = Refusal::read(head.status, &head.headers, &words);
+                Problem { operation: "Move", what: What::Refused(refusal) }
+            }
+            Err(problem) => problem,
+        };
         let error = problem.into_error(Dialect::WebDav, Effect::Commit { conditional: false }, &key);
         // Either it is there, or it has become the object.
         let _ = dav.send(&call, "Delete", "DELETE", &name, &[], empty()).await;

@@ -67,7 +67,7 @@ impl Walk {
         let ask = Body::memory(ASK.as_bytes().to_vec());
         let collection = at.trim_start_matches('/');
         let (headers, body) = match dav.send(&call, "Propfind", "PROPFIND", collection, &headers, ask).await {
-            Ok(answer) => answer,
+            Ok((head, body)) => (head.headers, body),
             Err(problem) => match problem.into_error(Dialect::WebDav, Effect::None, at) {
                 // A collection that does not exist yet is empty.
                 error if error.kind == StoreErrorKind::NotFound => return Ok(Vec::new()),
@@ -119,7 +119,7 @@ impl ObjectStore {
                 continue;
             }
             if let Some(last) = entries.last() {
-                self.walked().keep(prefix, last.key.clone(), entry, walk);
+                self.walked().keep(self.executor(), prefix, last.key.clone(), entry, walk);
             }
             return Ok(ListPage { entries, more: true });
         }
