@@ -69,7 +69,7 @@ fn put_once(proxy: &Proxy) {
 type Story = fn(&str);
 
 /// Tells stories at the same time: they wait more than they work.
-fn side_by_side(stories: &[(&str, Story)]) {
+fn at_the_same_time(stories: &[(&str, Story)]) {
     thread::scope(|scope| {
         let told: Vec<_> =
             stories.iter().map(|(name, story)| (name, scope.spawn(move || story(name)))).collect();
@@ -77,4 +77,19 @@ fn side_by_side(stories: &[(&str, Story)]) {
             told.into_iter().filter_map(|(name, story)| story.join().is_err().then_some(*name)).collect();
         assert!(failed.is_empty(), "failed: {failed:?}");
     });
+}
+
+/// What waits for longer than anything else here: deadlines of a minute, and quiet.
+#[test]
+fn stories_that_take_a_minute() {
+    at_the_same_time(&[
+        ("hanging-list", faults::hanging_list),
+        ("hanging-put", faults::hanging_put),
+        ("hanging-put-after", faults::hanging_put_with_effect),
+        ("late-landing", faults::late_landing),
+        ("idle", quiet::idle),
+        ("slow", quiet::one_write_a_second),
+        ("unreachable-readers", refusals::unreachable_to_readers),
+        ("unreachable", refusals::unreachable_for_a_while),
+    ]);
 }

@@ -97,7 +97,8 @@ impl ObjectStore {
         limit: usize,
     ) -> Result<ListPage, StoreError> {
         let limit = limit.min(PAGE_MAX);
-        let subject = if prefix.is_empty() { self.place.name.as_str() } else { prefix };
+        // What goes wrong with a list is the bucket's, whatever is looked for in it.
+        let subject = self.place.name.as_str();
         let resumable = self.place.dialect == Dialect::Azure;
         let resumed = if resumable { self.resumed.take(prefix, start_after) } else { None };
         let (mut listing, first) = match resumed {

@@ -22,7 +22,7 @@ fn tells_the_same_as_a_directory(scene: &Scene<Remote>, findings: &Value) {
     let place = &scene.replica;
     let database = scene.database.to_str().expect("a plain path");
     let mut app = scene.app();
-    let mut sidecar = scene.sidecar();
+    let mut sidecar = scene.setup().settings("sync-interval: 300ms").start();
     let mut states = Vec::new();
     for _ in 0..STATES {
         app.tx("a");

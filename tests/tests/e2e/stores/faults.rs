@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use driftless_tests::app::App;
-use driftless_tests::proxy::{Answer, Fault, Proxy, Record, Rule};
-use driftless_tests::sidecar::{Sidecar, is_caught_up};
+use driftless_tests::place::Place as _;
+use driftless_tests::proxy::{Answer, Fault, Proxy, Rule};
+use driftless_tests::sidecar::{Sidecar, assert_equal_to_source};
 use driftless_tests::{PATIENCE, wait_for};
 use serde_json::json;
 
-use super::{put_once, s3, side_by_side};
+use super::{at_the_same_time, put_once, s3};
 use crate::side_by_side::{KEEP, Scene, status, trouble_is_told};
 
 /// More than a request may take until it counts as lost.
@@ -63,7 +64,7 @@ fn refused(name: &str, answer: Answer) {
 
 #[test]
 fn answers_that_are_late_or_lost() {
-    side_by_side(&[
+    at_the_same_time(&[
         ("late", |name| {
             story(name, |proxy, sidecar| {
                 proxy.add(of_segments(Fault::DelayAnswer(Duration::from_millis(1_500))));
@@ -85,7 +86,7 @@ fn answers_that_are_late_or_lost() {
 
 #[test]
 fn refusals_and_failures_with_and_without_effect() {
-    side_by_side(&[
+    at_the_same_time(&[
         ("slow-down", |name| refused(name, Answer::slow_down())),
         ("too-many", |name| refused(name, Answer::too_many_requests(1))),
         ("500", |name| some_meet(name, Fault::Answer(Answer::internal_error()), 3)),
@@ -102,7 +103,7 @@ fn refusals_and_failures_with_and_without_effect() {
 /// Every request is at risk, also those of the start: reading back, listing, probing.
 #[test]
 fn a_storm_over_all_requests() {
-    side_by_side(&[
+    at_the_same_time(&[
         ("storm-429", |name| storm(name, Fault::Answer(Answer::too_many_requests(1)), 3)),
         ("storm-503", |name| storm(name, Fault::AnswerAfter(Answer::unavailable()), 5)),
         ("storm-cut", |name| storm(name, Fault::CutAfter, 7)),
@@ -127,50 +128,50 @@ fn storm(name: &str, fault: Fault, seed: u64) {
     put_once(&proxy);
 }
 
-/// What hangs is given up, and what it did meanwhile is found.
-#[test]
-fn requests_that_hang() {
-    side_by_side(&[
-        ("hanging-list", |name| {
-            let (proxy, scene) = s3(name);
-            let mut app = scene.app();
-            app.tx("a");
-            let hanging = proxy.add(Rule::new(Fault::HangBefore).operation("LIST").skip(3).times(1));
-            let sidecar = scene.sidecar();
-            wait_for("a list that hangs", PATIENCE, || proxy.hits(hanging) == 1);
-            wait_for("the hanging list in the status", LOST, || status(&sidecar)["last_error"].is_string());
-            drop(app);
-            caught_up_late(&sidecar);
-            scene.ends_well(sidecar);
-        }),
-        // It lands when we have given it up, put the segment again, and gone on: it is refused then.
-        ("late-landing", |name| {
-            story(name, |proxy, sidecar| {
-                let late = Duration::from_secs(64);
-                let rule = proxy.add(of_segments(Fault::DelayRequest(late)).times(1));
-                wait_for("a put that is late", PATIENCE, || proxy.hits(rule) == 1);
-                goes_on(sidecar, 2);
-                let landed =
-                    |record: &Record| record.faults == ["delay-request"] && record.server_status == Some(412);
-                proxy.wait_for("the late put to land", LOST, landed);
-            });
-        }),
-        ("hanging-put", |name| hanging_put(name, Fault::HangBefore)),
-        ("hanging-put-after", |name| hanging_put(name, Fault::HangAfter)),
-    ]);
+/// A list that hangs at the start is given up and asked for again.
+pub(super) fn hanging_list(name: &str) {
+    let (proxy, scene) = s3(name);
+    let mut app = scene.app();
+    app.tx("a");
+    let hanging = proxy.add(Rule::new(Fault::HangBefore).operation("LIST").skip(3).times(1));
+    let sidecar = scene.sidecar();
+    wait_for("a list that hangs", PATIENCE, || proxy.hits(hanging) == 1);
+    wait_for("it to be given up", LOST, || sidecar.count("no answer from the store") == 1);
+    drop(app);
+    scene.ends_well(sidecar);
+    put_once(&proxy);
 }
 
-fn hanging_put(name: &str, fault: Fault) {
+/// A put lands when it has been given up, the segment put again, and later ones behind it: it is
+/// refused then.
+pub(super) fn late_landing(name: &str) {
+    story(name, |proxy, sidecar| {
+        let rule = proxy.add(of_segments(Fault::DelayRequest(Duration::from_secs(64))).times(1));
+        wait_for("a put that is late", PATIENCE, || proxy.hits(rule) == 1);
+        goes_on(sidecar, 2);
+        proxy.wait_for("the late put to land", LOST, |record| {
+            record.faults == ["delay-request"] && record.server_status == Some(412)
+        });
+    });
+}
+
+/// A put that is never answered is given up, and what it did meanwhile is found.
+pub(super) fn hanging_put(name: &str) {
+    one_put_hangs(name, Fault::HangBefore);
+}
+
+/// The same when it had its effect.
+pub(super) fn hanging_put_with_effect(name: &str) {
+    one_put_hangs(name, Fault::HangAfter);
+}
+
+fn one_put_hangs(name: &str, fault: Fault) {
     story(name, |proxy, sidecar| {
         let hanging = proxy.add(of_segments(fault).times(1));
         wait_for("a put that hangs", PATIENCE, || proxy.hits(hanging) == 1);
         goes_on(sidecar, 2);
         assert_eq!(sidecar.count("no answer from the store"), 1, "{:?}", sidecar.lines());
     });
-}
-
-fn caught_up_late(sidecar: &Sidecar) {
-    wait_for("all on the replica", LOST, || is_caught_up(&status(sidecar)));
 }
 
 /// A restore whose answers end early, or not at all, is whole or an error, and here it is whole.
@@ -198,10 +199,36 @@ fn a_restore_whose_answers_end_early() {
         let gets = proxy.add(Rule::new(fault.clone()).operation("GET").every(2).times(6));
         let lists = proxy.add(Rule::new(fault).operation("LIST").every(3).times(3));
         scene.held();
-        driftless_tests::sidecar::assert_equal_to_source(&scene.database, &scene.replica);
+        assert_equal_to_source(&scene.database, &scene.replica);
         assert!(proxy.remove(gets) >= 3 && proxy.remove(lists) >= 2, "{name} did not happen");
     }
     put_once(&proxy);
+}
+
+/// A store that says yes and keeps nothing: the hole has a name, and no older state is passed off as
+/// the newest.
+#[test]
+fn a_put_that_was_acknowledged_and_is_not_there() {
+    let (proxy, scene) = s3("lying");
+    let mut app = scene.app();
+    app.tx("a");
+    let sidecar = scene.sidecar();
+    sidecar.caught_up();
+    let lie = proxy.add(of_segments(Fault::Answer(Answer::status(200))).times(1));
+    for _ in 0..2 {
+        app.tx("a");
+        sidecar.caught_up();
+    }
+    assert_eq!((proxy.hits(lie), sidecar.replicated()), (1, Some(3)));
+    sidecar.stop();
+    assert_eq!(scene.replica.ltx_files(0), [(1, 1), (3, 3)]);
+    let copy = scene.dir.join("copy.db");
+    let target = copy.to_str().expect("a plain path");
+    scene.replica.run(&["restore", "-o", target]).expect_error(4, &["0000000000000002"]).expect_hint();
+    assert!(!copy.exists());
+    let verified = scene.replica.run(&["verify"]).expect_code(4);
+    assert!(verified.out.contains("0000000000000002"), "{}", verified.out);
+    scene.replica.run(&["restore", "-txid", "1", "-o", target]).expect_ok();
 }
 
 /// Stopped while the store is away: exit 6, the first transaction that is missing is named, and
@@ -230,7 +257,7 @@ fn stopped_while_away(name: &str, go_away: fn(&Proxy)) {
 
 #[test]
 fn a_shutdown_while_the_store_is_away_names_what_is_left() {
-    side_by_side(&[
+    at_the_same_time(&[
         ("stop-refused", |name| stopped_while_away(name, |proxy| proxy.refuse(None))),
         ("stop-silent", |name| stopped_while_away(name, |proxy| proxy.silence(None))),
         ("stop-denied", |name| {

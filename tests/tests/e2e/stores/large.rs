@@ -6,13 +6,15 @@ use std::time::Duration;
 use driftless_tests::app::App;
 use driftless_tests::http::Request;
 use driftless_tests::objects::Objects as _;
+use driftless_tests::place::Remote;
 use driftless_tests::proc::status_kib;
 use driftless_tests::proxy::{Answer, Fault, Proxy, Rule};
 use driftless_tests::s3::Bucket;
 use driftless_tests::sidecar::assert_equal_to_source;
 use driftless_tests::{PATIENCE, poll, wait_for};
 
-use super::{put_once, s3_bucket};
+use super::{azure, put_once, s3_bucket};
+use crate::side_by_side::Scene;
 
 /// The least that S3 takes for a part which is not the last.
 const PART_MIN: u64 = 5 << 20;
@@ -36,17 +38,11 @@ fn incompressible(database: &Path, megabytes: u64) {
     app.close("big");
 }
 
-fn bytes(database: &Path) -> u64 {
-    std::fs::metadata(database).expect("it was made").len()
-}
-
-/// One process that waits for a database, then sends 300 MB, then has nothing to do: what it holds
-/// in memory before and after.
-#[test]
-fn a_snapshot_of_300_mb_goes_in_parts_and_in_little_memory() {
-    let (proxy, bucket, scene) = s3_bucket("large");
+/// One process that waits for a database, then sends it in parts, then has nothing to do: what it
+/// holds in memory before and after. Returns the bytes of the segment.
+fn goes_in_parts_and_in_little_memory(proxy: &Proxy, scene: &Scene<Remote>, megabytes: u64) -> u64 {
     let made = scene.dir.join("made.db");
-    incompressible(&made, 300);
+    incompressible(&made, megabytes);
     let mut sidecar = scene.sidecar();
     sidecar.wait_line("does not exist");
     let idle = status_kib(sidecar.pid(), "VmRSS");
@@ -56,22 +52,38 @@ fn a_snapshot_of_300_mb_goes_in_parts_and_in_little_memory() {
     let rss = || status_kib(sidecar.pid(), "VmRSS");
     let small = poll(PATIENCE, || (rss() <= idle + RSS_KIB_MAX).then(rss));
     let (after, peak) = (rss(), status_kib(sidecar.pid(), "VmHWM"));
-    eprintln!("RSS {idle} KiB before, {after} KiB after, {peak} KiB at most");
+    eprintln!("{megabytes} MB: RSS {idle} KiB before, {after} KiB after, {peak} KiB at most");
     assert!(small.is_some(), "{after} KiB of memory are kept, {idle} KiB were used before");
 
     let counts = proxy.counts();
-    let size = bucket.list()[&scene.replica.key(0, 1, 1)];
-    assert!(size >= bytes(&scene.database), "{size} bytes: it was to be incompressible");
-    assert_eq!((counts["CREATE-UPLOAD"], counts["COMPLETE-UPLOAD"]), (1, 1), "{counts:?}");
+    let size = scene.replica.objects().list()[&scene.replica.key(0, 1, 1)];
+    let raw = std::fs::metadata(&scene.database).expect("it was made").len();
+    assert!(size >= raw, "{size} of {raw} bytes: it was to be incompressible");
     let records = proxy.records();
     let parts = records.iter().filter(|record| record.operation() == "PUT-PART");
     let part = parts.map(|part| part.body_bytes).max().expect("there were parts");
     assert!(part >= PART_MIN, "parts of {part} bytes");
     assert_eq!(counts["PUT-PART"] as u64, size.div_ceil(part), "all alike but the last: {counts:?}");
-    assert_eq!(bucket.uploads(), []);
-    put_once(&proxy);
+    assert_eq!(counts["COMPLETE-UPLOAD"], 1, "{counts:?}");
+    put_once(proxy);
     sidecar.stop();
     assert_equal_to_source(&scene.database, &scene.replica);
+    size
+}
+
+#[test]
+fn a_snapshot_of_300_mb_goes_in_parts_and_in_little_memory() {
+    let (proxy, bucket, scene) = s3_bucket("large");
+    let size = goes_in_parts_and_in_little_memory(&proxy, &scene, 300);
+    assert!(size >= 300_000_000, "{size}");
+    assert_eq!(proxy.counts()["CREATE-UPLOAD"], 1);
+    assert_eq!(bucket.uploads(), []);
+}
+
+#[test]
+fn a_snapshot_goes_to_azure_in_blocks() {
+    let (proxy, scene) = azure("large");
+    goes_in_parts_and_in_little_memory(&proxy, &scene, 60);
 }
 
 fn parts_done(proxy: &Proxy) -> usize {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use driftless_tests::app::App;
 use driftless_tests::place::{Place as _, Remote};
@@ -41,7 +42,8 @@ fn is_seen_whole(scene: &Scene, remote: &Remote, name: &str) {
     let verified = remote.run(&["verify"]).expect_ok().out;
     assert!(verified.contains(&format!("{} of {}", group(files.len()), group(files.len()))), "{verified}");
     for txid in [None, Some(DEEP)] {
-        let (here, there) = (scene.dir.join("here.db"), scene.dir.join(&format!("{name}.db")));
+        let (here, there) =
+            (scene.dir.join(&format!("{name}-here.db")), scene.dir.join(&format!("{name}.db")));
         restore(remote, txid, &there).expect("the store's copy restores");
         restore(&scene.replica, txid, &here).expect("the directory restores");
         assert_same_bytes(&here, &there);
@@ -74,10 +76,15 @@ fn more_than_a_page_of_objects_on_s3_and_azure() {
     let ((by_s3, s3), (by_azure, azure)) = (s3("many"), azure("many"));
     let remotes: [(&str, &Proxy, &Remote); 2] =
         [("s3", &by_s3, &s3.replica), ("azure", &by_azure, &azure.replica)];
-    for (name, _, remote) in remotes {
-        upload(&scene.replica, remote);
-        is_seen_whole(&scene, remote, name);
-    }
+    thread::scope(|scope| {
+        for (name, _, remote) in remotes {
+            let scene = &scene;
+            scope.spawn(move || {
+                upload(&scene.replica, remote);
+                is_seen_whole(scene, remote, name);
+            });
+        }
+    });
     // A replicator that finds the end behind the first page goes on there.
     let last = scene.replica.ltx_files(0).last().expect("many").1;
     let sidecars = remotes.map(|(name, proxy, remote)| {

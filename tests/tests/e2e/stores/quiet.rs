@@ -6,18 +6,14 @@ use std::time::{Duration, Instant};
 
 use driftless_tests::proxy::counts;
 
-use super::{s3, side_by_side};
+use super::s3;
 
 /// Longer than the quiet after which a database is let go.
 const IDLE: Duration = Duration::from_secs(40);
 const WRITES: u32 = 20;
 
-#[test]
-fn an_idle_database_asks_for_nothing_and_a_slow_one_for_one_put_a_second() {
-    side_by_side(&[("idle", idle), ("slow", one_write_a_second)]);
-}
-
-fn idle(name: &str) {
+/// An idle database asks for nothing, also when it is let go of.
+pub(super) fn idle(name: &str) {
     let (proxy, scene) = s3(name);
     let mut app = scene.app();
     app.tx("a");
@@ -38,7 +34,8 @@ fn idle(name: &str) {
     eprintln!("requests of a start on an empty replica: {started:?}");
 }
 
-fn one_write_a_second(name: &str) {
+/// One write a second costs a put a second.
+pub(super) fn one_write_a_second(name: &str) {
     let (proxy, scene) = s3(name);
     let mut app = scene.app();
     app.tx("a");
