@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::command::{exit_code, run};
 use crate::objects::ltx_range;
 use crate::place::Place;
-use crate::{PATIENCE, driftless, litestream, poll};
+use crate::{PATIENCE, driftless_command, litestream, poll};
 
 /// How a daemon ended.
 #[derive(Clone, Debug)]
@@ -44,14 +44,14 @@ pub struct Daemon {
 impl Daemon {
     /// `driftless replicate DB REPLICA`, its log in `<db>.driftless.log`.
     pub fn replicate(db: &Path, replica: &(impl Place + ?Sized)) -> Daemon {
-        let mut command = Command::new(driftless());
+        let mut command = driftless_command();
         replica.equip(&mut command).arg("replicate").arg(db).arg(replica.argument());
         Daemon::spawn(&mut command, &beside(db, ".driftless.log"))
     }
 
     /// `driftless replicate ARGS…`, its log in `<db>.driftless.log`.
     pub fn replicate_with<S: AsRef<OsStr>>(db: &Path, args: &[S]) -> Daemon {
-        let mut command = Command::new(driftless());
+        let mut command = driftless_command();
         command.arg("replicate").args(args);
         Daemon::spawn(&mut command, &beside(db, ".driftless.log"))
     }

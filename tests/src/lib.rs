@@ -48,7 +48,7 @@ pub use command::{Ran, run};
 pub use daemon::{Daemon, Ended};
 pub use db::{content_lines, dump_digest, integrity_check, pages};
 pub use dir::TempDir;
-pub use programs::{driftless, fixtures, litestream, python};
+pub use programs::{driftless, driftless_command, fixtures, litestream, python};
 
 /// How long a condition is waited for where nothing says otherwise: far more than a slow machine
 /// needs, so that only a condition that never comes runs into it.

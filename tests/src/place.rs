@@ -16,7 +16,7 @@ use crate::objects::{Objects, ltx_range};
 use crate::s3::{Bucket, give_key};
 use crate::servers::{ACCOUNT, ACCOUNT_KEY, Container, GcsBucket, Webdav};
 use crate::sign::S3Key;
-use crate::{daemon, driftless};
+use crate::{daemon, driftless_command};
 
 /// A place that holds the segments of one database.
 pub trait Place {
@@ -44,7 +44,7 @@ pub trait Place {
     /// Runs `driftless ARGS… PLACE` to its end.
     #[track_caller]
     fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(driftless());
+        let mut command = driftless_command();
         finish(self.equip(command.args(args)).arg(self.argument()))
     }
 }

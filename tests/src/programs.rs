@@ -27,6 +27,14 @@ pub fn driftless() -> PathBuf {
     .clone()
 }
 
+/// `driftless` with the signals of a login. Whoever runs the tests may ignore SIGHUP, as under
+/// `nohup`, which every program inherits, and ours then leaves it ignored.
+pub fn driftless_command() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(driftless());
+    command
+}
+
 /// The application under test, `driftless-test-app`. Cargo makes it for the tests of this package,
 /// and not for `cargo run` of another of its programs.
 pub fn test_app() -> PathBuf {

@@ -15,7 +15,9 @@ use driftless_tests::command::{exit_code, finish, restore};
 use driftless_tests::db::content_lines;
 use driftless_tests::scene::Scene;
 use driftless_tests::store_faults::Away;
-use driftless_tests::{Daemon, PATIENCE, Ran, TempDir, driftless, dump_digest, proc, wait_for};
+use driftless_tests::{
+    Daemon, PATIENCE, Ran, TempDir, driftless, driftless_command, dump_digest, proc, wait_for,
+};
 use rustix::process::Signal;
 
 /// A directory, a database that is not there yet, a replica, and an application.
@@ -42,7 +44,7 @@ impl Stage {
 
     /// Runs the application under the replicator to the end of both.
     fn run(&self, words: &str) -> Ran {
-        finish(Command::new(driftless()).arg("replicate").args(self.arguments(words)))
+        finish(driftless_command().arg("replicate").args(self.arguments(words)))
     }
 
     /// The same, and goes on beside it.
@@ -167,7 +169,7 @@ fn it_gets_nothing_of_ours_and_everything_of_our_surroundings() {
     };
     let mut alone = Command::new("sh");
     alone.args(["-c", &stage.script.command("facts")]);
-    let mut under_us = Command::new(driftless());
+    let mut under_us = driftless_command();
     under_us.arg("replicate").args(stage.arguments("facts"));
     let (alone, told) = (of_facts(alone), of_facts(under_us));
     // Which descriptors there are, and which signals are blocked and ignored.
@@ -186,7 +188,7 @@ fn it_gets_nothing_of_ours_and_everything_of_our_surroundings() {
 fn what_cannot_be_started_is_told_with_its_reason() {
     let scene = Scene::fresh("no-program");
     let run = |exec: &str, more: &[&str]| {
-        let mut command = Command::new(driftless());
+        let mut command = driftless_command();
         command.args(["replicate", "-exec", exec]).args(more).arg(&scene.db).arg(&scene.replica);
         finish(&mut command)
     };
@@ -207,9 +209,8 @@ fn the_configuration_names_it_too_and_the_flag_wins() {
         stage.replica.display()
     );
     fs::write(&config, text).expect("the test's directory");
-    let run = |more: &[&str]| {
-        finish(Command::new(driftless()).args(["replicate", "-config"]).arg(&config).args(more))
-    };
+    let run =
+        |more: &[&str]| finish(driftless_command().args(["replicate", "-config"]).arg(&config).args(more));
     run(&[]).expect_error(6, &["the application ended with exit code 6"]);
     stage.check(2);
     run(&["-exec", "true"]).expect_ok();
@@ -308,7 +309,7 @@ fn waiting_costs_nothing() {
     let stage = Stage::new("idle");
     let manager = stage.dir.join("notify");
     let socket = UnixDatagram::bind(&manager).expect("the test's directory");
-    let mut command = Command::new(driftless());
+    let mut command = driftless_command();
     command.args(["replicate", "-addr", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &manager);
     command.args(stage.arguments("create insert:1 signals until:SIGTERM exit:0"));
     let mut daemon = Daemon::spawn(&mut command, &stage.dir.join("log"));

@@ -26,7 +26,7 @@ fn what_was_committed_before_is_there_under_load() {
         let before = app.committed();
         let synced = place.ask("sync -wait -json @a.db").expect_ok().json();
         let txid = |name: &str| synced[name].as_u64().unwrap_or_else(|| panic!("no {name}: {synced}"));
-        assert!(txid("replicated_txid") <= txid("txid"), "{synced}");
+        assert!(txid("replica_txid") <= txid("txid"), "{synced}");
         let held = restore_checked(&place.dir.join("ra"), None, &copy, 200).unwrap().transactions;
         assert!(held >= before, "{before} were committed, {held} are on the replica: {synced}");
     }

@@ -4,11 +4,10 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use driftless_tests::scene::Scene;
-use driftless_tests::{Daemon, PATIENCE, TempDir, driftless, proc, wait_for};
+use driftless_tests::{Daemon, PATIENCE, TempDir, driftless_command, proc, wait_for};
 use rustix::process::Signal;
 
 /// A service manager.
@@ -53,7 +52,7 @@ impl Manager {
 }
 
 fn start(scene: &Scene, name: &str, more: &[(&str, &str)]) -> Daemon {
-    let mut command = Command::new(driftless());
+    let mut command = driftless_command();
     command.args(["replicate", "-config"]).arg(&scene.config).env("NOTIFY_SOCKET", name);
     command.envs(more.iter().copied());
     Daemon::spawn(&mut command, &scene.dir.join("log"))
@@ -117,7 +116,7 @@ fn it_is_not_ready_before_it_knows_and_never_if_it_cannot_be() {
     driftless_tests::db::open_wal(&database).execute_batch("create table t(x)").expect("a new database");
     let path = dir.join("notify");
     let mut manager = Manager::at(&path);
-    let mut command = Command::new(driftless());
+    let mut command = driftless_command();
     command.arg("replicate").arg(&database).arg(&other.replica).env("NOTIFY_SOCKET", &path);
     Daemon::spawn(&mut command, &dir.join("log")).wait_end(PATIENCE).expect_code(5);
     assert_eq!(manager.count("READY=1"), 0, "{:?}", manager.heard);

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use driftless_tests::child::Script;
 use driftless_tests::command::finish;
 use driftless_tests::db::content_lines;
 use driftless_tests::scene::{Scene, flip, names};
-use driftless_tests::{Ran, driftless, dump_digest};
+use driftless_tests::{Ran, driftless_command, dump_digest};
 
 /// A scene whose database and local state are gone, and an application.
 fn fresh_host(name: &str) -> (Scene, Script) {
@@ -26,7 +25,7 @@ fn lose(scene: &Scene) {
 }
 
 fn begin(scene: &Scene, script: &Script, words: &str) -> Ran {
-    let mut command = Command::new(driftless());
+    let mut command = driftless_command();
     command.args(["replicate", "-restore-if-db-not-exists", "-exec", &script.command(words)]);
     finish(command.arg(&scene.db).arg(&scene.replica))
 }
@@ -88,7 +87,7 @@ fn the_wal_of_a_database_that_is_gone_is_for_a_person_to_look_at() {
     assert!(!scene.db.exists() && script.told().is_empty());
     // An explicit restore says so as well, since SQLite would replay it.
     let restore = |more: &[&str]| {
-        let mut command = Command::new(driftless());
+        let mut command = driftless_command();
         finish(command.arg("restore").args(more).arg("-o").arg(&scene.db).arg(&scene.replica))
     };
     restore(&[]).expect_error(1, &["though its database does not"]).expect_hint();
@@ -111,7 +110,7 @@ fn the_key_does_it_for_the_databases_that_have_it() {
         other.replica.display()
     );
     fs::write(&scene.config, text).unwrap();
-    let mut command = Command::new(driftless());
+    let mut command = driftless_command();
     finish(command.args(["replicate", "-exec", "true", "-config"]).arg(&scene.config)).expect_ok();
     assert_eq!(dump_digest(&scene.db), scene.digests[2]);
     assert!(!other.db.exists());
