@@ -93,6 +93,8 @@ fn refusals_and_failures_with_and_without_effect() {
         ("500-after", |name| some_meet(name, Fault::AnswerAfter(Answer::internal_error()), 3)),
         ("503", |name| refused(name, Answer::unavailable())),
         ("503-after", |name| some_meet(name, Fault::AnswerAfter(Answer::unavailable()), 2)),
+        // Not a server of S3: it may be anything that says yes to everything.
+        ("200-of-a-stranger", |name| some_meet(name, Fault::Answer(Answer::status(200)), 2)),
         ("409", |name| some_meet(name, Fault::Answer(Answer::conflict()), 3)),
         ("409-after", |name| some_meet(name, Fault::AnswerAfter(Answer::conflict()), 2)),
         ("412-own", |name| some_meet(name, Fault::AnswerAfter(Answer::precondition_failed()), 3)),
@@ -214,7 +216,8 @@ fn a_put_that_was_acknowledged_and_is_not_there() {
     app.tx("a");
     let sidecar = scene.sidecar();
     sidecar.caught_up();
-    let lie = proxy.add(of_segments(Fault::Answer(Answer::status(200))).times(1));
+    let lie = Answer::status(200).header("ETag", "\"0123456789abcdef0123456789abcdef\"");
+    let lie = proxy.add(of_segments(Fault::Answer(lie)).times(1));
     for _ in 0..2 {
         app.tx("a");
         sidecar.caught_up();
