@@ -45,8 +45,10 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         config.adopt &= entry.last_sync.is_none();
         let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);
         let driver = Driver::new(machine, ports, host.executor.clone());
-        // What is not claimed need not be tried.
-        if let Some(server) = entry.replica.server().filter(|_| create_if_absent) {
+        // What is not claimed need not be tried; and a run that ends at once would leave the probe's
+        // objects behind.
+        let probes = create_if_absent && !entry.engine.once;
+        if let Some(server) = entry.replica.server().filter(|_| probes) {
             host.probes.tell(server, &store, driver.sender());
         }
         (driver, tenure)
