@@ -19,6 +19,7 @@ pub use source::{
     Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
     SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
+pub(crate) use store::body_time;
 pub use store::{
     ByteRange, Listed, Object, PART_BYTES_MAX, PutCondition, PutId, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,

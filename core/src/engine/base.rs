@@ -129,6 +129,11 @@ struct Stream {
 }
 
 impl Base {
+    /// Bytes of the stream that were sent, with the part under way.
+    fn sent(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| stream.bytes)
+    }
+
     pub(super) fn awaits(&self, op: OpId) -> bool {
         self.op == Some(op)
     }
@@ -245,7 +250,7 @@ impl Replicator {
         if let Some(base) = &self.base {
             return match (base.op, base.step) {
                 (Some(_), BaseStep::Vacant | BaseStep::Open | BaseStep::Part | BaseStep::Commit) => {
-                    Some((base.since.after(self.config.store_deadline), Reason::Deadline))
+                    Some((base.since.after(self.config.put_deadline(base.sent())), Reason::Deadline))
                 }
                 (None, _) => base.again_at.map(|at| (at, Reason::Look)),
                 _ => None,
@@ -263,11 +268,10 @@ impl Replicator {
         let Some(base) = &self.base else { return };
         let store =
             matches!(base.step, BaseStep::Vacant | BaseStep::Open | BaseStep::Part | BaseStep::Commit);
-        if let Some(op) =
-            base.op.filter(|_| store && base.since.after(self.config.store_deadline) <= now.mono)
-        {
+        let deadline = self.config.put_deadline(base.sent());
+        if let Some(op) = base.op.filter(|_| store && base.since.after(deadline) <= now.mono) {
             out.push(Action::Cancel { op });
-            let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
+            let text = format!("no answer from the store in {} s", deadline.as_secs());
             self.base_store_failed(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
         }
     }

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::ids::PENDING_BYTE;
+use crate::machine::body_time;
 
 /// The settings of one replicator. `Default` is what Litestream does, where it does it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,9 @@ pub struct Config {
     pub pending_bytes_max: usize,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
+    /// Whether bodies cross a network, which may be slow: a put then has more time, by what was sent
+    /// of it. Off by default.
+    pub remote: bool,
     /// Whether the store is said to keep create-if-absent. If it is not, or is found not to, each
     /// put is preceded by a look at its name: that keeps out a second writer that does not write
     /// in the same moment, and no more.
@@ -43,6 +47,7 @@ impl Default for Config {
             quiet_after: Duration::from_secs(15),
             pending_bytes_max: 32 << 20,
             store_deadline: Duration::from_secs(60),
+            remote: false,
             create_if_absent: true,
             shutdown_sync_interval: Duration::from_millis(500),
             adopt: false,
@@ -52,6 +57,17 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// How long a request of a put may take, after so many bytes were sent.
+    pub(super) fn put_deadline(&self, sent: u64) -> Duration {
+        let slow = if self.remote { body_time(sent.min(IN_FLIGHT_MAX), 1) } else { Duration::ZERO };
+        self.store_deadline + slow
+    }
+}
+
+/// Bytes of one put that a store may hold back or have under way, and that one request may have to
+/// wait for.
+const IN_FLIGHT_MAX: u64 = 32 << 20;
 /// The write lock is taken from this many times `min_checkpoint_pages`.
 pub const LOCK_FACTOR: u32 = 4;
 /// A person is told that the WAL is over its bound from this many times `min_checkpoint_pages`.
@@ -108,3 +124,21 @@ pub const LATE_PUT: Duration = Duration::from_secs(5 * 60);
 /// The local journal is rewritten when it has grown past twice its size after the last rewrite
 /// and this many bytes.
 pub const JOURNAL_SLACK: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_on_a_slow_line_has_time_to_arrive() {
+        let seconds = |remote, sent| {
+            let config = Config { remote, ..Config::default() };
+            config.put_deadline(sent).as_secs()
+        };
+        assert_eq!((seconds(true, 0), seconds(true, 20_000)), (60, 60));
+        // 20 MiB, which the object stores may have under way, at half a megabit a second.
+        assert_eq!(seconds(true, 20 << 20), 60 + 320);
+        assert_eq!(seconds(true, u64::MAX), 60 + 512);
+        assert_eq!(seconds(false, 20 << 20), 60);
+    }
+}

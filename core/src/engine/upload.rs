@@ -144,16 +144,17 @@ impl Upload {
         }
     }
 
-    /// When the store request under way began, and its name.
-    fn under_way(&self) -> Option<(OpId, Mono)> {
+    /// When the store request under way began, its name, and how many bytes were sent before it or
+    /// with it.
+    fn under_way(&self) -> Option<(OpId, Mono, u64)> {
         match self {
+            Upload::Part { op, since, sent, .. } => Some((*op, *since, *sent as u64)),
+            Upload::Commit { op, since, segment } => Some((*op, *since, segment.bytes.len() as u64)),
             Upload::Vacant { op, since, .. }
             | Upload::Open { op, since, .. }
-            | Upload::Part { op, since, .. }
-            | Upload::Commit { op, since, .. }
             | Upload::ReadBack { op, since, .. }
             | Upload::Settle { op: Some(op), since, .. }
-            | Upload::Fetch { op: Some(op), since, .. } => Some((*op, *since)),
+            | Upload::Fetch { op: Some(op), since, .. } => Some((*op, *since, 0)),
             _ => None,
         }
     }
@@ -165,8 +166,8 @@ impl Replicator {
     }
 
     pub(super) fn upload_deadline(&self) -> Option<(Mono, Reason)> {
-        if let Some((_, since)) = self.upload.under_way() {
-            return Some((since.after(self.config.store_deadline), Reason::Deadline));
+        if let Some((_, since, sent)) = self.upload.under_way() {
+            return Some((since.after(self.config.put_deadline(sent)), Reason::Deadline));
         }
         match &self.upload {
             Upload::AwaitRetry { segment, .. } => segment.retry.at.map(|at| (at, Reason::Retry)),
@@ -179,12 +180,13 @@ impl Replicator {
     }
 
     pub(super) fn upload_tick(&mut self, now: Now, out: &mut Actions) {
-        let Some((op, since)) = self.upload.under_way() else { return };
-        if since.after(self.config.store_deadline) > now.mono {
+        let Some((op, since, sent)) = self.upload.under_way() else { return };
+        let deadline = self.config.put_deadline(sent);
+        if since.after(deadline) > now.mono {
             return;
         }
         out.push(Action::Cancel { op });
-        let text = format!("no answer from the store in {} s", self.config.store_deadline.as_secs());
+        let text = format!("no answer from the store in {} s", deadline.as_secs());
         // A put that was not answered may have had its effect.
         self.upload_failed(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
     }

@@ -16,6 +16,15 @@ use crate::ids::{Level, TxidRange, Wall};
 /// The largest part of a body on its way to or from a store, in bytes: 1 MiB.
 pub const PART_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes a second below which a body counts as stuck: 64 KiB. A request that moves a body may take
+/// so much longer than one that does not.
+pub const BODY_RATE_MIN: u64 = 64 << 10;
+
+/// How much longer a request may take because so many bytes move with it, `shares` requests at a time.
+pub(crate) fn body_time(bytes: u64, shares: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(shares).saturating_mul(1_000) / BODY_RATE_MIN)
+}
+
 /// One segment on the replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object {

@@ -13,11 +13,15 @@ use core::time::Duration;
 use crate::ids::{Mono, Now};
 use crate::machine::{
     Action, Actions, ByteRange, Exit, Fact, OpId, OpIds, Reason, Request, Severity, StoreError,
-    StoreErrorKind, StoreReply, StoreRequest,
+    StoreErrorKind, StoreReply, StoreRequest, body_time,
 };
 
 /// Tries of one request before it is given up: about half a minute of waits.
 pub(crate) const ATTEMPTS_MAX: u32 = 10;
+/// Bytes of one answer for which more time is given, at the most.
+const BODY_MAX: u64 = 8 << 20;
+/// How many bodies are thought to come at a time.
+const SHARES: u64 = 8;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -123,7 +127,7 @@ impl<K: Copy> Flight<K> {
         for op in late {
             let Some(it) = self.open.remove(&op) else { continue };
             out.push(Action::Cancel { op });
-            let text = format!("no answer within {} ms", self.request_deadline.as_millis());
+            let text = format!("no answer within {} ms", self.deadline(&it.request).as_millis());
             let error = StoreError::new(StoreErrorKind::Ambiguous, text);
             failed.extend(self.again(now, it, error, out));
         }
@@ -151,8 +155,17 @@ impl<K: Copy> Flight<K> {
         open.chain(waiting).min()
     }
 
+    /// How long one try of a request may take: those under way share a network that may be slow.
+    fn deadline(&self, request: &StoreRequest) -> Duration {
+        let bytes = match request {
+            StoreRequest::Get { range: ByteRange::At { len, .. } | ByteRange::Tail(len), .. } => *len,
+            _ => 0,
+        };
+        self.request_deadline + body_time(bytes.min(BODY_MAX), SHARES)
+    }
+
     fn fly(&mut self, now: Now, mut it: Try<K>, out: &mut Actions) {
-        it.until = now.mono.after(self.request_deadline);
+        it.until = now.mono.after(self.deadline(&it.request));
         self.requests += 1;
         let op = self.ids.submit(Request::Store(it.request.clone()), out);
         self.open.insert(op, it);

@@ -40,7 +40,8 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let store = Arc::new(port.counted(entry.replica.kind(), host.requests.clone()));
         let ports = ports(host, number, entry, Arc::clone(&store));
         let tenure = ports.tenure.clone();
-        let mut config = Config { create_if_absent, ..entry.engine.clone() };
+        let remote = entry.replica.server().is_some();
+        let mut config = Config { create_if_absent, remote, ..entry.engine.clone() };
         // What was adopted once is ours: another's history is not to be overrun a second time.
         config.adopt &= entry.last_sync.is_none();
         let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);

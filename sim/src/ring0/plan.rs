@@ -172,6 +172,7 @@ fn config(dice: &Dice) -> Config {
         quiet_after: Duration::from_millis(pick("quiet", &[300, 2_000, 15_000])),
         pending_bytes_max: pick("pending", &[6_000, 40_000, 16 << 20, 16 << 20]) as usize,
         store_deadline: Duration::from_secs(pick("deadline", &[4, 60])),
+        remote: pick("remote", &[0, 1]) == 1,
         create_if_absent: true,
         shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
