@@ -7,7 +7,7 @@
 //! place. So sockets are the owner's alone unless the configuration says otherwise, from the
 //! moment they exist. What comes in is bounded in size and time, and no request keeps another
 //! waiting. They speak HTTP with Litestream's paths and fields, so that its commands work with this
-//! process and ours with it ([`answers`]).
+//! process and ours with it (`answers`).
 
 mod answers;
 pub mod client;

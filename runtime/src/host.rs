@@ -1,9 +1,9 @@
 //! The process: its databases, their watches, its control socket.
 //!
-//! Databases come and go while it runs ([`databases`]). Whatever names one (the command line, the
+//! Databases come and go while it runs (`databases`). Whatever names one (the command line, the
 //! configuration, the control socket, a configuration that is read again) goes through
-//! `Host::add`, which refuses a file or a replica that is taken ([`twins`]), and ends it by
-//! telling its engine to finish and waiting until nothing of it is left ([`running`]).
+//! `Host::add`, which refuses a file or a replica that is taken (`twins`), and ends it by
+//! telling its engine to finish and waiting until nothing of it is left (`running`).
 
 pub(crate) mod changes;
 pub(crate) mod databases;
