@@ -27,11 +27,16 @@ pub fn driftless() -> PathBuf {
     .clone()
 }
 
-/// `driftless` with the signals of a login. Whoever runs the tests may ignore SIGHUP, as under
-/// `nohup`, which every program inherits, and ours then leaves it ignored.
+/// `driftless` with the signals of a login.
 pub fn driftless_command() -> Command {
+    with_default_signals(&driftless())
+}
+
+/// A program with the signals of a login. Whoever runs the tests may ignore some, as under `nohup` or
+/// in the background of a script, and every program inherits that.
+pub fn with_default_signals(program: &Path) -> Command {
     let mut command = Command::new("env");
-    command.arg("--default-signal=HUP").arg(driftless());
+    command.arg("--default-signal").arg(program);
     command
 }
 

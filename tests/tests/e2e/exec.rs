@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use driftless_tests::child::Script;
 use driftless_tests::command::{exit_code, finish, restore};
 use driftless_tests::db::content_lines;
+use driftless_tests::programs::with_default_signals;
 use driftless_tests::scene::Scene;
 use driftless_tests::store_faults::Away;
 use driftless_tests::{
@@ -167,7 +168,7 @@ fn it_gets_nothing_of_ours_and_everything_of_our_surroundings() {
         finish(&mut command).expect_ok();
         stage.script.told().split_off(before)
     };
-    let mut alone = Command::new("sh");
+    let mut alone = with_default_signals(Path::new("sh"));
     alone.args(["-c", &stage.script.command("facts")]);
     let mut under_us = driftless_command();
     under_us.arg("replicate").args(stage.arguments("facts"));
