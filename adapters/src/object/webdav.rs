@@ -47,6 +47,8 @@ pub(super) struct Dav {
     path: String,
     /// Collections that were there when they were last needed, with a slash at the end.
     made: Mutex<BTreeSet<String>>,
+    /// One at a time makes collections: servers (WsgiDAV) answer 500 to whoever comes second.
+    making: smol::lock::Mutex<()>,
 }
 
 impl Dav {
@@ -63,7 +65,7 @@ impl Dav {
             value.set_sensitive(true);
             value
         });
-        Ok(Dav { base, path, authorization, made: Mutex::default() })
+        Ok(Dav { base, path, authorization, made: Mutex::default(), making: smol::lock::Mutex::default() })
     }
 
     fn url(&self, path: &str) -> String {
@@ -113,6 +115,10 @@ impl Dav {
     }
 
     async fn make(&self, call: &Call, collection: &str) -> Result<(), StoreError> {
+        if self.made().contains(collection) {
+            return Ok(());
+        }
+        let _making = self.making.lock().await;
         if self.made().contains(collection) {
             return Ok(());
         }
