@@ -1,6 +1,6 @@
 //! The replicator under ring 0: every crash of three scripts, kept seeds, fresh seeds.
 
-use driftless_sim::ring0::plan::{Plan, StateFate};
+use driftless_sim::ring0::plan::{CONDITIONS_FROM, Conditions, Plan, StateFate};
 use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
 
 fn crash_everywhere(plan: &Plan) {
@@ -51,6 +51,17 @@ fn fresh_seeds_stay_quiet_and_do_enough() {
         "{restored} restored, {faults} faults, {starts} starts"
     );
     assert!(commits > 2_000 && phantoms > 100, "{commits} commits, {phantoms} phantoms");
+}
+
+/// These stores refuse nothing, and say so or are found out.
+#[test]
+fn fresh_seeds_of_stores_without_conditions_stay_quiet() {
+    let weak = |seed: &u64| Plan::of_seed(*seed).store.conditions != Conditions::Kept;
+    let seeds: Vec<u64> = (CONDITIONS_FROM..CONDITIONS_FROM + 80).filter(weak).collect();
+    assert!(seeds.len() > 20, "{} stores without conditions", seeds.len());
+    for seed in seeds {
+        run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+    }
 }
 
 #[test]

@@ -299,6 +299,7 @@ impl World {
             }
         }
         let result = self.store.perform(op, &request, fate);
+        self.store.check_kept()?;
         self.say(|| format!("     store {subject}: {fate:?}"));
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });

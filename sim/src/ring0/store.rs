@@ -51,6 +51,8 @@ pub struct SimStore {
     bodies: BTreeMap<OpId, Body>,
     /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
     pub keeps_conditions: bool,
+    /// A segment that a put without a condition has replaced by other bytes.
+    overwritten: Option<Object>,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
@@ -148,7 +150,12 @@ impl SimStore {
                     let text = "412 precondition failed";
                     return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
                 }
-                self.objects.insert(key(&object), (object, Chunk::from(bytes)));
+                let body = Chunk::from(bytes);
+                let before = self.objects.insert(key(&object), (object, body.clone()));
+                let replaced = before.is_some_and(|(_, before)| *before != *body);
+                if replaced && condition == PutCondition::Always {
+                    self.overwritten = Some(object);
+                }
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutAbort { put } => {
@@ -176,6 +183,17 @@ impl SimStore {
             StoreRequest::PutAbort { put } => format!("abort {}", body(put)),
             StoreRequest::Delete { object } => format!("delete {object}"),
             StoreRequest::DropUnfinished { .. } => "drop unfinished".into(),
+        }
+    }
+
+    /// Where nothing is refused, the engine looks before it puts: no segment becomes another.
+    ///
+    /// # Errors
+    /// When one did.
+    pub fn check_kept(&self) -> Result<(), Violation> {
+        match self.overwritten {
+            Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
+            None => Ok(()),
         }
     }
 
@@ -228,6 +246,24 @@ mod tests {
         assert_eq!(**body, 10_u64.to_be_bytes());
         assert_eq!(put(&mut store, 2, 30, Fate::Unclear).unwrap_err().kind, StoreErrorKind::Ambiguous);
         assert_eq!(store.check_contiguous(), Ok(1));
+    }
+
+    #[test]
+    fn a_segment_that_becomes_another_is_found() {
+        let mut store = SimStore::new(10, false);
+        let always = |store: &mut SimStore, seq: u64, byte: u8| {
+            let object = Object { level: Level::CAPTURES, range: TxidRange::single(Txid::FIRST) };
+            let open = OpId { replica: ReplicaId(0), run: 1, seq };
+            let request = StoreRequest::PutOpen { object, condition: PutCondition::Always };
+            store.perform(open, &request, Fate::Works).unwrap();
+            let bytes = Chunk::from(vec![byte]);
+            store.perform(open, &StoreRequest::PutPart { put: open, bytes }, Fate::Works).unwrap();
+            store.perform(open, &StoreRequest::PutCommit { put: open }, Fate::Works).unwrap();
+            store.check_kept()
+        };
+        assert_eq!(always(&mut store, 1, 7), Ok(()));
+        assert_eq!(always(&mut store, 2, 7), Ok(()), "the same again is no harm");
+        assert_eq!(always(&mut store, 3, 8).unwrap_err().oracle, "overwrite");
     }
 
     #[test]
