@@ -40,6 +40,14 @@ pub fn with_default_signals(program: &Path) -> Command {
     command
 }
 
+/// A terminal in which a shell runs `line`. What is typed into the command's standard input reaches it
+/// as from a keyboard, and its end is the command's.
+pub fn terminal(line: &str) -> Command {
+    let mut command = with_default_signals(Path::new("script"));
+    command.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+    command
+}
+
 /// The application under test, `driftless-test-app`. Cargo makes it for the tests of this package,
 /// and not for `cargo run` of another of its programs.
 pub fn test_app() -> PathBuf {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use driftless_tests::child::Script;
 use driftless_tests::command::{exit_code, finish, restore};
 use driftless_tests::db::content_lines;
-use driftless_tests::programs::with_default_signals;
+use driftless_tests::programs::{terminal, with_default_signals};
 use driftless_tests::scene::Scene;
 use driftless_tests::store_faults::Away;
 use driftless_tests::{
@@ -145,8 +145,7 @@ fn ctrl_c_reaches_it_once() {
     let [exec, command, database, replica] = stage.arguments("create signals until:SIGINT sleep:0.3 exit:5");
     let line =
         format!("'{}' replicate '{exec}' \"{command}\" '{database}' '{replica}'", driftless().display());
-    let mut terminal = Command::new("script")
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+    let mut terminal = terminal(&line)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

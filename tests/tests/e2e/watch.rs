@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use driftless_tests::command::exit_code;
 use driftless_tests::db::open_wal;
+use driftless_tests::programs::terminal;
 use driftless_tests::scene::Scene;
 use driftless_tests::{Daemon, PATIENCE, driftless, wait_for};
 use rustix::process::Signal;
@@ -40,8 +41,7 @@ fn a_terminal_is_drawn_on_and_given_back() {
         driftless().display(),
         scene.config.display()
     );
-    let mut terminal = Command::new("script")
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+    let mut terminal = terminal(&line)
         .env("TERM", "xterm")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
