@@ -29,6 +29,7 @@
 pub mod app;
 pub mod dice;
 pub mod files;
+pub mod hits;
 mod host;
 pub mod image;
 pub mod plan;
@@ -44,6 +45,7 @@ pub mod truth;
 pub mod violation;
 pub mod world;
 
+pub use hits::Hits;
 pub use plan::Plan;
 pub use run::{Failure, run_plan, run_seed, run_with_every_crash};
 pub use violation::Violation;

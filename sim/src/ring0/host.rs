@@ -111,6 +111,7 @@ impl World {
             if self.crash_at == Some(self.summary.actions) {
                 self.crash_at = None;
                 self.say(|| "!!!  crash".into());
+                self.hit("process: crashed after an action");
                 self.kill();
                 self.lose(self.plan.crash_state);
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
@@ -165,6 +166,9 @@ impl World {
             Request::State(request) => {
                 let fails =
                     request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                if fails {
+                    self.hit("state: no room");
+                }
                 // Without a record of who we are, the state counts as lost.
                 let names_us = match &request {
                     StateRequest::Append(record) => {
@@ -188,6 +192,9 @@ impl World {
             }
             Request::Scratch(request) => {
                 let fails = self.fails("scratch", n, self.plan.state_faults, 1_000);
+                if fails {
+                    self.hit("scratch: no room");
+                }
                 let running = self.running.as_mut().expect("it has just asked");
                 let outcome = Outcome::Scratch(match fails {
                     true => Err("no room".into()),
@@ -213,9 +220,11 @@ impl World {
         {
             // A writer is in the middle of publishing it.
             reply.index = None;
+            self.hit("source: index torn");
         }
         if !self.sqlite.is_alive(DRIFTLESS) {
             self.say(|| format!("!!!  death in {request:?}"));
+            self.hit("process: died in an operation of SQLite");
             self.kill();
             let down = self.dice.wait("death", "down", self.summary.actions, 1_000, 3_000_000);
             self.later(down, Entry::Start);
@@ -249,6 +258,7 @@ impl World {
         }
         if self.in_outage() {
             self.summary.faults += 1;
+            self.hit("store: outage");
             let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
             return (*self.dice.pick("outage", &subject, n, &fates), wait);
         }
@@ -266,6 +276,7 @@ impl World {
             Fate::Swallowed,
         ];
         let fate = *self.dice.pick("store fate", &subject, n, &fates);
+        self.hit(fate.name());
         let wait =
             if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
@@ -293,6 +304,7 @@ impl World {
             }
             if !late && self.store.keeps_conditions && self.dice.chance("ghost late", &subject, op.seq, 1, 2)
             {
+                self.hit("store: put lands after its sender's death");
                 let wait = self.dice.wait("ghost wait", &subject, op.seq, 1_000, 20_000_000);
                 self.later(wait, Entry::Store { run, op, request, fate, late: true });
                 return Ok(());

@@ -45,6 +45,19 @@ pub enum Blow {
     },
 }
 
+impl Blow {
+    /// Its name among the hits.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Blow::Kill { .. } => "process: killed",
+            Blow::Stop { .. } => "process: stopped",
+            Blow::WallStep(_) => "clock: wall stepped",
+            Blow::SyncNow => "process: told to sync",
+            Blow::PowerLoss { .. } => "machine: power lost",
+        }
+    }
+}
+
 /// How faulty the store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreFaults {

@@ -38,6 +38,19 @@ impl Fate {
         matches!(self, Fate::Works | Fate::Lost | Fate::Hangs)
     }
 
+    /// Its name among the hits; a request that works is none.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Works => "store: works",
+            Fate::Refused => "store: refused",
+            Fate::Conflict => "store: conflict",
+            Fate::Lost => "store: answer lost after the effect",
+            Fate::Unclear => "store: reset before the effect",
+            Fate::Hangs => "store: effect late, no answer",
+            Fate::Swallowed => "store: no effect, no answer",
+        }
+    }
+
     /// Whether the sender hears of it at all.
     pub fn is_answered(self) -> bool {
         !matches!(self, Fate::Hangs | Fate::Swallowed)

@@ -17,6 +17,7 @@ use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
+use super::hits::Hits;
 use super::host::Running;
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::queue::Queue;
@@ -79,7 +80,7 @@ pub(super) enum Entry {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
     /// Actions of all replicators.
     pub actions: u64,
@@ -91,6 +92,8 @@ pub struct Summary {
     pub starts: u64,
     /// Store requests that did not simply work.
     pub faults: u64,
+    /// Faults of every kind that struck, by name.
+    pub hits: Hits,
     /// Commits that were left behind in the WAL and do not count.
     pub phantoms: u64,
     /// Runs that ended fenced and were told to adopt.
@@ -359,6 +362,11 @@ impl World {
         }
     }
 
+    /// Counts a fault that struck.
+    pub(super) fn hit(&mut self, name: &'static str) {
+        self.summary.hits.hit(name);
+    }
+
     fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
         match entry {
             Entry::App => self.app_step(),
@@ -496,6 +504,7 @@ impl World {
             && self.dice.chance("event", "lost", n, self.plan.events_lost, 100)
         {
             self.say(|| "     the event is lost".into());
+            self.hit("event: lost");
             self.event_lost = true;
             return;
         }
@@ -506,6 +515,7 @@ impl World {
 
     fn blow(&mut self, blow: Blow) -> Result<(), Violation> {
         self.say(|| format!("!!!  {blow:?}"));
+        self.hit(blow.name());
         match blow {
             Blow::Kill { state, down } if self.running.is_some() => {
                 self.kill();
