@@ -1,23 +1,26 @@
 //! Which faults struck, and how often: a fault that no seed ever meets proves nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 /// A count by the name of the fault.
 ///
 /// A name says where and what, as `store: answer lost`; all names of one place sort together.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Hits(BTreeMap<&'static str, u64>);
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Hits(BTreeMap<Cow<'static, str>, u64>);
 
 impl Hits {
     /// Counts one hit.
     pub fn hit(&mut self, name: &'static str) {
-        *self.0.entry(name).or_default() += 1;
+        *self.0.entry(Cow::Borrowed(name)).or_default() += 1;
     }
 
     /// Adds what another run met.
     pub fn add(&mut self, other: &Hits) {
         for (name, count) in &other.0 {
-            *self.0.entry(name).or_default() += count;
+            *self.0.entry(name.clone()).or_default() += count;
         }
     }
 
@@ -32,8 +35,8 @@ impl Hits {
     }
 
     /// Names and counts, in the order of names.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().map(|(name, count)| (*name, *count))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, count)| (&**name, *count))
     }
 }
 

@@ -7,6 +7,7 @@ use driftless_core::ids::PENDING_BYTE;
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::sites::Strike;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +115,8 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// Which of the faults that the dice decide about strike.
+    pub strike: Strike,
 }
 
 const MS: u64 = 1_000;
@@ -139,6 +142,7 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            strike: Strike::All,
         }
     }
 
@@ -173,6 +177,7 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            strike: Strike::All,
         }
     }
 }

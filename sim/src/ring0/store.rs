@@ -89,6 +89,16 @@ impl SimStore {
         SimStore { page_max, keeps_conditions, ..SimStore::default() }
     }
 
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// An object's body.
     pub fn get(&self, object: &Object) -> Option<&Chunk> {
         self.objects.get(&key(object)).map(|(_, body)| body)
