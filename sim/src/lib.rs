@@ -8,5 +8,6 @@ pub mod bad_input;
 pub mod commit;
 pub mod disk;
 pub mod ring0;
+pub mod scenario;
 pub mod trace;
 pub mod vfs;
