@@ -29,22 +29,27 @@
 pub mod app;
 pub mod dice;
 pub mod files;
+pub mod hits;
 mod host;
 pub mod image;
+pub mod misfortune;
 pub mod plan;
 pub mod purity;
 pub mod queue;
 pub mod restore;
 mod run;
 pub mod scripts;
+pub mod sites;
 pub mod state;
 pub mod store;
+pub mod summary;
 mod synced;
 pub mod truth;
 pub mod violation;
 pub mod world;
 
+pub use hits::Hits;
 pub use plan::Plan;
-pub use run::{Failure, run_plan, run_seed, run_with_every_crash};
+pub use run::{Failure, Report, report, run_plan, run_seed, run_with_every_crash};
 pub use violation::Violation;
 pub use world::{Summary, World};

@@ -8,13 +8,12 @@
 //! The busy timeout is zero: in a world of one thread nobody else runs while SQLite waits. The
 //! loop tries a busy operation again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::dice::Dice;
 use super::host::DRIFTLESS;
+use super::misfortune::Misfortune;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
 use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
@@ -146,44 +145,6 @@ pub struct App {
     pub commits: u64,
     /// Operations that found a lock in their way.
     pub busy: u64,
-}
-
-/// What befalls the replicator's SQLite: operations fail by dice while a step is set.
-#[derive(Clone, Debug)]
-pub struct Misfortune {
-    dice: Dice,
-    per_myriad: u64,
-    step: Arc<AtomicU64>,
-    count: Arc<AtomicU64>,
-}
-
-impl Misfortune {
-    /// Strikes so many of ten thousand operations.
-    pub fn new(dice: Dice, per_myriad: u64) -> Misfortune {
-        Misfortune { dice, per_myriad, step: Arc::default(), count: Arc::default() }
-    }
-
-    /// What is done now has this number; none strikes at 0.
-    pub fn set(&self, step: u64) {
-        self.step.store(step, Ordering::SeqCst);
-        self.count.store(0, Ordering::SeqCst);
-    }
-
-    fn strikes(&self, op: VfsOp) -> Option<VfsFault> {
-        let step = self.step.load(Ordering::SeqCst);
-        let n = step << 12 | self.count.fetch_add(1, Ordering::SeqCst) & 0xfff;
-        if step == 0 || !self.dice.chance("vfs", "strikes", n, self.per_myriad, 10_000) {
-            return None;
-        }
-        let kinds = [VfsFault::Io, VfsFault::Io, VfsFault::Busy, VfsFault::Full, VfsFault::Die];
-        let fault = *self.dice.pick("vfs", "kind", n, &kinds);
-        let fits = match fault {
-            VfsFault::Busy => matches!(op, VfsOp::Lock | VfsOp::ShmLock),
-            VfsFault::Full => op == VfsOp::Write,
-            _ => true,
-        };
-        fits.then_some(fault)
-    }
 }
 
 type Sql = rusqlite::Result<AppEnd>;

@@ -7,6 +7,7 @@ use driftless_core::ids::PENDING_BYTE;
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::sites::Strike;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,19 @@ pub enum Blow {
         /// How long it stays dark.
         down: Duration,
     },
+}
+
+impl Blow {
+    /// Its name among the hits.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Blow::Kill { .. } => "process: killed",
+            Blow::Stop { .. } => "process: stopped",
+            Blow::WallStep(_) => "clock: wall stepped",
+            Blow::SyncNow => "process: told to sync",
+            Blow::PowerLoss { .. } => "machine: power lost",
+        }
+    }
 }
 
 /// How faulty the store is.
@@ -101,6 +115,8 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// Which of the faults that the dice decide about strike.
+    pub strike: Strike,
 }
 
 const MS: u64 = 1_000;
@@ -126,6 +142,7 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            strike: Strike::All,
         }
     }
 
@@ -160,6 +177,7 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            strike: Strike::All,
         }
     }
 }
