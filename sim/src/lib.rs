@@ -9,5 +9,7 @@ pub mod commit;
 pub mod disk;
 pub mod ring0;
 pub mod scenario;
+pub mod seed;
+pub mod shrink;
 pub mod trace;
 pub mod vfs;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::planted::Planted;
 use super::sites::Strike;
 use crate::scenario::parts::{ConfigText, time, timed};
 
@@ -146,6 +147,9 @@ pub struct Plan {
     pub crash_state: StateFate,
     /// Which of the faults that the dice decide about strike.
     pub strike: Strike,
+    /// A defect that is put in to try the tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planted: Option<Planted>,
 }
 
 const MS: u64 = 1_000;
@@ -178,6 +182,7 @@ impl Plan {
             crash_at: None,
             crash_state: StateFate::Kept,
             strike: Strike::All,
+            planted: None,
         }
     }
 
@@ -213,6 +218,7 @@ impl Plan {
             crash_at: None,
             crash_state: StateFate::Kept,
             strike: Strike::All,
+            planted: None,
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Summary {
     pub commits: u64,
     /// Starts of the process.
     pub starts: u64,
+    /// Deaths of the process, by whatever cause.
+    pub crashes: u64,
     /// Store requests that did not simply work.
     pub faults: u64,
     /// Faults of every kind that struck, by name.

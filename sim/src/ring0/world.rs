@@ -21,6 +21,7 @@ use super::dice::Dice;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
 use super::sites::Sites;
@@ -121,6 +122,9 @@ pub struct World {
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
     pub(super) sites: Sites,
+    pub(super) seen: Seen,
+    /// What was seen where nobody could be told at once.
+    pub(super) broken: Option<Violation>,
     pub(super) trace: Trace,
 }
 
@@ -188,6 +192,8 @@ impl World {
             source_steps,
             outages,
             sites,
+            seen: Seen::default(),
+            broken: None,
             trace,
             plan,
         }
@@ -219,7 +225,9 @@ impl World {
         if at > now {
             self.clock.advance_ns(at - now);
         }
-        self.happen(entry)
+        self.sites.set_now(Duration::from_nanos(self.now_ns()));
+        self.happen(entry)?;
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     fn heal(&mut self) {
@@ -426,6 +434,7 @@ impl World {
             _ => Kind::Operation,
         };
         self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
+        self.plant_after_app(op, &end);
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {
