@@ -35,6 +35,7 @@ pub mod image;
 pub mod misfortune;
 pub mod plan;
 pub mod planted;
+pub mod profile;
 pub mod purity;
 pub mod queue;
 pub mod restore;

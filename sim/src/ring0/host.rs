@@ -127,8 +127,12 @@ impl World {
                 let n = self.summary.actions;
                 self.note(node::MACHINE, Kind::Fault, format_args!("crash after action {n}"));
                 self.hit("process: crashed after an action");
-                self.kill();
-                self.lose(self.plan.crash_state);
+                if self.plan.crash_power {
+                    self.power_loss();
+                } else {
+                    self.kill();
+                    self.lose(self.plan.crash_state);
+                }
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
                 self.later(down, Entry::Start);
                 return Ok(());

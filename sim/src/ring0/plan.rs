@@ -55,6 +55,11 @@ pub enum Blow {
 }
 
 impl Blow {
+    /// Whether something breaks.
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Blow::Stop { .. } | Blow::SyncNow | Blow::WallStep(_))
+    }
+
     /// Its name among the hits.
     pub const fn name(self) -> &'static str {
         match self {
@@ -145,6 +150,8 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// The machine loses power there.
+    pub crash_power: bool,
     /// Which of the faults that the dice decide about strike.
     pub strike: Strike,
     /// A defect that is put in to try the tools.
@@ -181,6 +188,7 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
             strike: Strike::All,
             planted: None,
         }
@@ -188,10 +196,15 @@ impl Plan {
 
     /// The run of a seed.
     pub fn of_seed(seed: u64) -> Plan {
+        let ops = Dice::new(seed).range("plan", "ops", 0, 60, 220);
+        Plan::of_seed_with(seed, ops, &[512, 512, 1_024, 1_024, 4_096])
+    }
+
+    /// The run of a seed with so many operations and one of these page sizes.
+    pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
-        let ops = dice.range("plan", "ops", 0, 60, 220);
-        let page_bytes = pick("page size", &[512, 512, 1_024, 1_024, 4_096]) as u32;
+        let page_bytes = pick("page size", page_sizes) as u32;
         let script = script(&dice, ops, page_bytes);
         let length: Duration = script.iter().map(|(wait, _)| *wait).sum();
         let conditions = match pick("conditions", &[0, 0, 1, 2]) {
@@ -217,6 +230,7 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
             strike: Strike::All,
             planted: None,
         }

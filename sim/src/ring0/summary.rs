@@ -21,6 +21,8 @@ pub struct Summary {
     pub faults: u64,
     /// Faults of every kind that struck, by name.
     pub hits: Hits,
+    /// Promises that were not held to, each by its reason, which the truth proves.
+    pub excuses: Hits,
     /// Commits that were left behind in the WAL and do not count.
     pub phantoms: u64,
     /// Runs that ended fenced and were told to adopt.

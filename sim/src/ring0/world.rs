@@ -356,6 +356,11 @@ impl World {
         self.queue.push(at, entry);
     }
 
+    /// The faults of this run.
+    pub fn sites(&self) -> Sites {
+        self.sites.clone()
+    }
+
     /// Tells the trace what happened.
     pub(super) fn note(&self, node: &'static str, kind: Kind, text: fmt::Arguments<'_>) {
         self.trace.note(self.now_ns(), node, kind, text);
@@ -541,7 +546,7 @@ impl World {
         }
     }
 
-    fn power_loss(&mut self) {
+    pub(super) fn power_loss(&mut self) {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;
