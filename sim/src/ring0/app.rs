@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host::DRIFTLESS;
 use super::misfortune::Misfortune;
+use super::summary::Contents;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
 use crate::scenario::parts::checkpoint_mode;
@@ -542,6 +543,19 @@ impl App {
             return Err(fail(format!("{traces} objects of ours stand in the schema")));
         }
         Ok(())
+    }
+
+    /// What the database holds.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn contents(&mut self, sqlite: &SimSqlite) -> Result<Contents, Violation> {
+        let sql = |error: rusqlite::Error| Violation::new("source unharmed", error.to_string());
+        let query = "SELECT (SELECT n FROM m), count(*), ifnull(sum(length(x)), 0) FROM t";
+        let writer = self.opened(sqlite).map_err(sql)?;
+        let row = writer.query_row(query, [], |row| Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?]));
+        let [commits, rows, bytes] = row.map_err(sql)?.map(|number| number as u64);
+        Ok(Contents { commits, rows, bytes })
     }
 }
 

@@ -11,17 +11,21 @@ use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceReply,
+    Action, Actions, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request, SourceReply,
     SourceRequest, StateRequest, StoreRequest,
 };
 
 use super::app::PATH;
 use super::files::SimFiles;
+use super::oracles::acknowledged::check_report;
+use super::oracles::exit;
+use super::oracles::limits::Underway;
+use super::oracles::purity::Tape;
+use super::oracles::transitions::Story;
 use super::plan::Conditions;
-use super::purity::Tape;
 use super::store::Fate;
 use super::violation::Violation;
-use super::world::{Entry, World, capture};
+use super::world::{Entry, World};
 use crate::disk::SimFs;
 use crate::trace::{Kind, node};
 
@@ -40,6 +44,8 @@ pub(super) struct Running {
     pub(super) stopping: Option<Duration>,
     first: Replicator,
     tape: Tape,
+    underway: Underway,
+    story: Story,
 }
 
 /// A put whose sender has died.
@@ -55,6 +61,7 @@ impl World {
             return Ok(());
         }
         self.runs += 1;
+        self.reads.clear();
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
         let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
@@ -71,6 +78,8 @@ impl World {
             wake: 0,
             stopping: None,
             tape: Tape::default(),
+            underway: Underway::default(),
+            story: Story::default(),
         });
         if self.plan.store.conditions == Conditions::Ignored {
             let wait = self.dice.wait("probe", "", self.runs, 100_000, 20_000_000);
@@ -118,8 +127,11 @@ impl World {
         self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
         let running = self.running.as_mut().expect("looked at above");
         running.engine.handle(now, event.clone(), &mut actions);
+        let completed = if let Event::Completed { op, .. } = &event { Some(*op) } else { None };
         running.tape.record(now, event, &actions);
-        for action in actions.drain() {
+        let actions: Vec<Action> = actions.drain().collect();
+        running.underway.step(completed, &actions)?;
+        for action in actions {
             self.summary.actions += 1;
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
@@ -161,7 +173,14 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
-        self.note(node::DRIFTLESS, Kind::Action, format_args!("{action:?}"));
+        let kind = match &action {
+            Action::Notify(Notice { fact: Fact::Checkpointed { .. }, .. }) => Kind::Checkpoint,
+            _ => Kind::Action,
+        };
+        self.note(node::DRIFTLESS, kind, format_args!("{action:?}"));
+        if let Some(running) = &mut self.running {
+            running.story.tell(&action)?;
+        }
         match action {
             Action::Submit { op, request } => self.submit(run, op, request),
             Action::Cancel { .. } => Ok(()),
@@ -224,6 +243,7 @@ impl World {
         let mut outcome = Outcome::Source(running.port.perform(request));
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
+            && self.healed_at.is_none()
             && self.sites.strikes(
                 "index",
                 "source: index torn",
@@ -316,6 +336,9 @@ impl World {
                 return Ok(());
             }
         }
+        if let StoreRequest::Get { object, .. } = &request {
+            self.reads.read(object.range.max(), false);
+        }
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
@@ -333,12 +356,9 @@ impl World {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
                 self.restore_all()?;
-                if self.restored.txid < Some(*txid) {
-                    let text = format!(
-                        "{txid} is said to be replicated, {} is not there",
-                        capture(self.restored.next())
-                    );
-                    return Err(Violation::new("replicated", text));
+                check_report(self.restored.txid, *txid)?;
+                if matches!(fact, Fact::Adopted { .. }) {
+                    self.reads.adopted(*txid)?;
                 }
             }
             Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
@@ -354,24 +374,17 @@ impl World {
         let running = self.running.as_ref().expect("it has just acted");
         let stopping = running.stopping;
         let fenced = matches!(exit, Exit::Fenced { .. });
-        let expected = match &exit {
-            Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => self.state_lost && !self.adopt,
-            _ => false,
-        };
-        if !expected {
-            return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
-        }
+        exit::check(
+            &exit,
+            exit::Allowed {
+                stop: stopping.is_some(),
+                fenced: self.state_lost && !self.adopt,
+                corrupt: false,
+            },
+        )?;
         self.restore_all()?;
-        let same = self.truth.last() == Some(&self.restored.image);
-        if exit == Exit::Done && !same && self.restored.truth_at + 1 < self.owed {
-            let text = format!(
-                "state {} is on the replica, {} was committed before",
-                self.restored.truth_at,
-                self.owed - 1
-            );
-            return Err(Violation::new("exit", format!("{exit:?}: {text}")));
-        }
+        let all = self.truth.last() == Some(&self.restored.image);
+        exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();
         if fenced {

@@ -11,6 +11,7 @@ use driftless_core::machine::{
     StoreRequest,
 };
 
+use super::oracles::{contiguous, fork};
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -70,6 +71,8 @@ pub struct SimStore {
     pub page_max: usize,
     /// Requests that reached it.
     pub requests: u64,
+    /// Those of them that brought a part of a body.
+    pub parts: u64,
 }
 
 #[derive(Debug)]
@@ -117,6 +120,7 @@ impl SimStore {
         fate: Fate,
     ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
+        self.parts += u64::from(matches!(request, StoreRequest::PutPart { .. }));
         let result = if fate.has_effect() { self.effect(op, request) } else { Ok(StoreReply::Done) };
         let says = |kind, text: &str| Err(StoreError::new(kind, text));
         match fate {
@@ -214,26 +218,15 @@ impl SimStore {
     /// # Errors
     /// When one did.
     pub fn check_kept(&self) -> Result<(), Violation> {
-        match self.overwritten {
-            Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
-            None => Ok(()),
-        }
+        fork::kept(self.overwritten)
     }
 
-    /// Level 0 holds single transactions from 1 on, without a gap.
+    /// Level 0 holds single transactions from 1 on, without a gap, and each other level has none.
     ///
     /// # Errors
-    /// When it does not.
+    /// When that is not so.
     pub fn check_contiguous(&self) -> Result<u64, Violation> {
-        let mut expected = 1;
-        for ((level, min, max), _) in self.objects.iter().filter(|((level, ..), _)| *level == 0) {
-            if (*min, *max) != (expected, expected) {
-                let text = format!("level {level}: {min:x}-{max:x} where {expected:x} comes next");
-                return Err(Violation::new("contiguity", text));
-            }
-            expected += 1;
-        }
-        Ok(expected - 1)
+        contiguous::check(self.objects().map(|(object, _)| object))
     }
 }
 

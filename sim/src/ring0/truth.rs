@@ -106,6 +106,12 @@ impl Truth {
         }
     }
 
+    /// Whether the last state is one from before the state `at`, and came after it.
+    pub fn has_gone_back_behind(&self, at: usize) -> bool {
+        let Some(last) = self.last().filter(|_| at + 1 < self.len()) else { return false };
+        self.find(last, 0).is_some_and(|first| first < at)
+    }
+
     /// Takes a state for committed, or for one that a phantom would have made.
     #[cfg(test)]
     pub(super) fn pretend(&mut self, image: Image, committed: bool) {
