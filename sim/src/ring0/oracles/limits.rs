@@ -3,9 +3,9 @@
 //! Thousands of them share one process, one store and its bill: each has a few requests under way
 //! and asks the store for no more than its segments, its starts and the store's own failures take.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use driftless_core::machine::{Action, OpId};
+use driftless_core::machine::{Action, OpId, Request, StoreRequest};
 
 use super::super::violation::Violation;
 
@@ -18,7 +18,7 @@ pub const ACTIONS_MAX: usize = 40;
 
 /// What a run has under way.
 #[derive(Clone, Debug, Default)]
-pub struct Underway(BTreeSet<OpId>);
+pub struct Underway(BTreeMap<OpId, &'static str>);
 
 impl Underway {
     /// An event led to these actions; `completed` is what it ended.
@@ -31,20 +31,43 @@ impl Underway {
         completed.map(|op| self.0.remove(&op));
         for action in actions {
             match action {
-                Action::Submit { op, .. } if !self.0.insert(*op) => {
-                    return wrong(format!("{op:?} is under way already"));
+                Action::Submit { request: Request::Store(request), .. } if is_unawaited(request) => {}
+                Action::Submit { op, request } => {
+                    if self.0.insert(*op, party(request)).is_some() {
+                        return wrong(format!("{op:?} is under way already"));
+                    }
                 }
                 Action::Cancel { op } => drop(self.0.remove(op)),
                 _ => {}
             }
         }
         if self.0.len() > IN_FLIGHT_MAX {
-            return wrong(format!("{} requests under way, {IN_FLIGHT_MAX} are allowed", self.0.len()));
+            let text =
+                format!("{} requests under way, {IN_FLIGHT_MAX} are allowed: {:?}", self.0.len(), self.0);
+            return wrong(text);
         }
         if actions.len() > ACTIONS_MAX {
             return wrong(format!("{} actions at once, {ACTIONS_MAX} are allowed", actions.len()));
         }
         Ok(())
+    }
+}
+
+/// Cleaning up is asked for and not waited for: the host ends it when its own time is over.
+const fn is_unawaited(request: &StoreRequest) -> bool {
+    matches!(request, StoreRequest::PutAbort { .. } | StoreRequest::DropUnfinished { .. })
+}
+
+/// Whom a request goes to.
+const fn party(request: &Request) -> &'static str {
+    match request {
+        Request::Source(_) => "source",
+        Request::Store(_) => "store",
+        Request::State(_) => "state",
+        Request::Compute(_) => "compute",
+        Request::Scratch(_) => "scratch",
+        Request::Output(_) => "output",
+        Request::Cell(_) => "cell",
     }
 }
 
@@ -93,7 +116,7 @@ pub fn requests(made: u64, occasions: Occasions) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::machine::{ReplicaId, Request, SourceRequest};
+    use driftless_core::machine::{ReplicaId, SourceRequest};
 
     use super::*;
 
