@@ -130,7 +130,7 @@ mod tests {
     use crate::disk::{DiskConfig, SimClock};
     use crate::ring0::app::{App, AppEnd, AppOp, Misfortune, PATH, Work};
     use crate::ring0::dice::Dice;
-    use crate::vfs::{SimHost, SimSqlite, Turn};
+    use crate::ring0::sqlite::{Library, Sqlite as _};
 
     use super::*;
 
@@ -139,19 +139,17 @@ mod tests {
     /// A phantom does not count while a wal-index lives, and counts once none does.
     #[test]
     fn a_phantom_counts_only_after_a_recovery() {
-        let _turn = Turn::take(9);
         let clock = SimClock::new(1_800_000_000_000_000_000);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let host = std::sync::Arc::new(SimHost::new(clock, 9));
-        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0));
-        let sqlite = SimSqlite::new(disk.clone(), host);
+        let sqlite = Library::new(disk.clone(), clock, 9, PENDING);
+        let mut app = App::new(&sqlite, true, Misfortune::new(Dice::new(9), 0));
         let mut truth = Truth::new();
         app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
         let work = Work::Insert { rows: 3, bytes: 200 };
         assert_eq!(app.perform(&sqlite, AppOp::Write(work)).unwrap(), AppEnd::Committed);
         truth.committed(&disk, PATH, PENDING);
         let committed = truth.last().unwrap().clone();
-        let witness = sqlite.open("witness", PATH).unwrap();
+        let witness = sqlite.library().unwrap().open("witness", PATH).unwrap();
         let rows = |db: &rusqlite::Connection| {
             db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
         };

@@ -6,7 +6,6 @@
 //! nobody set it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::engine::{Config, LATE_PUT};
@@ -21,13 +20,13 @@ use super::host::Running;
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::queue::Queue;
 use super::restore::Restored;
+use super::sqlite::{Library, Sqlite};
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
-use crate::vfs::{SimHost, SimSqlite, Turn};
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
 
@@ -113,11 +112,10 @@ pub struct Summary {
 
 /// One run.
 pub struct World {
-    // Connections end before the turn does: the order of the fields matters.
+    // Connections end before the machine does: the order of the fields matters.
     pub(super) app: App,
     pub(super) running: Option<Running>,
-    pub(super) sqlite: SimSqlite,
-    _turn: Turn,
+    pub(super) sqlite: Box<dyn Sqlite>,
     pub(super) plan: Plan,
     pub(super) dice: Dice,
     pub(super) queue: Queue<Entry>,
@@ -154,14 +152,13 @@ pub struct World {
 impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, plan: Plan, verbose: bool) -> World {
-        let turn = Turn::take(seed as u32);
-        turn.set_pending_byte(plan.config.pending_byte as u32);
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
+        let sqlite: Box<dyn Sqlite> =
+            Box::new(Library::new(disk, clock.clone(), seed, plan.config.pending_byte));
         let source_steps = Misfortune::new(dice, plan.source_faults);
-        let app = App::new(&sim_host, plan.durable, source_steps.clone());
+        let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
         for (at, blow) in &plan.blows {
             queue.push(at.as_nanos() as u64, Entry::Blow(*blow));
@@ -179,8 +176,7 @@ impl World {
         World {
             app,
             running: None,
-            sqlite: SimSqlite::new(disk, sim_host.clone()),
-            _turn: turn,
+            sqlite,
             dice,
             queue,
             clock,
@@ -318,7 +314,7 @@ impl World {
     fn finish(mut self) -> Result<Summary, Violation> {
         self.store.check_contiguous()?;
         self.check_purity()?;
-        self.app.check_source(&self.sqlite)?;
+        self.app.check_source(self.sqlite.as_ref())?;
         self.summary.commits = self.app.commits;
         self.summary.restored = self.restored.segments;
         self.summary.phantoms = self.truth.phantoms() as u64;
@@ -419,7 +415,7 @@ impl World {
             return Ok(());
         };
         self.app_steps += 1;
-        let end = self.app.perform(&self.sqlite, op)?;
+        let end = self.app.perform(self.sqlite.as_ref(), op)?;
         self.say(|| format!("app  {op:?} → {end:?}"));
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
@@ -533,7 +529,7 @@ impl World {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;
-        self.sqlite.power_loss(|_| {
+        self.sqlite.power_loss(&mut |_| {
             n += 1;
             dice.chance("survives", "", at ^ n, 1, 2)
         });
