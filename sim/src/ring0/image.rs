@@ -155,7 +155,7 @@ fn overlay(bytes: &mut Vec<u8>, wal: &[u8], page_bytes: usize) -> ChainEnd {
     end
 }
 
-fn checksum(mut sum: (u32, u32), bytes: &[u8], big_endian: bool) -> (u32, u32) {
+pub(crate) fn checksum(mut sum: (u32, u32), bytes: &[u8], big_endian: bool) -> (u32, u32) {
     let word = |four: &[u8]| {
         let four: [u8; 4] = four.try_into().expect("four bytes");
         if big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
@@ -167,10 +167,10 @@ fn checksum(mut sum: (u32, u32), bytes: &[u8], big_endian: bool) -> (u32, u32) {
     sum
 }
 
-fn be16(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u32 {
     u32::from(bytes[at]) << 8 | u32::from(bytes[at + 1])
 }
 
-fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     be16(bytes, at) << 16 | be16(bytes, at + 2)
 }

@@ -75,9 +75,23 @@ pub enum Conditions {
 /// stories of stores that keep them.
 pub const CONDITIONS_FROM: u64 = 1_000_000;
 
+/// Seeds from here on run on a model of SQLite; those before were kept for SQLite itself.
+pub const MODEL_FROM: u64 = 10_000_000;
+
+/// What the application and the replicator's link run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workload {
+    /// SQLite itself and the production link.
+    Library,
+    /// A model of both.
+    Model,
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What SQLite is.
+    pub workload: Workload,
     /// The settings of the replicator.
     pub config: Config,
     /// The application's operations, each so long after the one before.
@@ -109,6 +123,7 @@ impl Plan {
     /// A run without faults.
     pub fn calm(script: Vec<(Duration, AppOp)>) -> Plan {
         Plan {
+            workload: Workload::Library,
             config: Config::default(),
             script,
             blows: Vec::new(),
@@ -143,6 +158,7 @@ impl Plan {
             _ => Conditions::Kept,
         };
         Plan {
+            workload: if seed < MODEL_FROM { Workload::Library } else { Workload::Model },
             config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice) },
             blows: blows(&dice, length),
             script,

@@ -17,7 +17,7 @@ use driftless_core::probe::{Finding, Findings};
 use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
 use super::host::Running;
-use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::plan::{Blow, Conditions, Plan, StateFate, Workload};
 use super::queue::Queue;
 use super::restore::Restored;
 use super::sqlite::{Library, Sqlite};
@@ -27,6 +27,7 @@ use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
+use crate::model::Model;
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
 
@@ -155,8 +156,11 @@ impl World {
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sqlite: Box<dyn Sqlite> =
-            Box::new(Library::new(disk, clock.clone(), seed, plan.config.pending_byte));
+        let pending_byte = plan.config.pending_byte;
+        let sqlite: Box<dyn Sqlite> = match plan.workload {
+            Workload::Library => Box::new(Library::new(disk, clock.clone(), seed, pending_byte)),
+            Workload::Model => Box::new(Model::new(disk, seed, pending_byte, true)),
+        };
         let source_steps = Misfortune::new(dice, plan.source_faults);
         let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
