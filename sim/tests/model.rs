@@ -10,7 +10,7 @@ use driftless_sim::ring0::dice::Dice;
 use judge::{Script, compare};
 
 /// Scripts in `cargo test`.
-const SCRIPTS: u64 = 3000;
+const SCRIPTS: u64 = 400;
 
 #[test]
 fn the_model_does_what_sqlite_does() {

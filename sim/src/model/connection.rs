@@ -15,7 +15,7 @@ pub(super) struct ModelConnection {
     process: Rc<Process>,
     pager: Pager,
     in_transaction: bool,
-    /// Whether it has read the schema since it was opened, or since its own last `VACUUM`. Most
+    /// Whether it has read the schema since it was opened, or since its last `VACUUM`. Most
     /// pragmas read it first, and so take a snapshot for an instant.
     knows_schema: bool,
 }
@@ -69,7 +69,7 @@ impl Connection for ModelConnection {
             self.enter_wal_mode()?;
         }
         self.knows_schema = true;
-        self.pager.synchronous = if durable { Synchronous::Full } else { Synchronous::Normal };
+        self.pager.synchronous = if durable { Synchronous::Extra } else { Synchronous::Normal };
         Ok(self.write(rows::create)?)
     }
 
@@ -139,6 +139,7 @@ impl Connection for ModelConnection {
     }
 
     fn vacuum_into(&mut self, path: &str) -> SqlResult<()> {
+        self.knows_schema = false;
         let page_bytes = self.pager.page_bytes;
         let (total, number) = self.read(|pager| Ok((rows::total(pager)?, rows::number(pager)?)))?;
         let mut copy = Pager::open(&self.pager.machine, &self.process, path, true)?;
@@ -158,7 +159,7 @@ impl Connection for ModelConnection {
 
     fn leave_wal_mode(&mut self) -> SqlResult<bool> {
         self.read_schema()?;
-        self.pager.synchronous = Synchronous::Full;
+        self.pager.synchronous = Synchronous::Extra;
         if self.pager.wal_mode {
             self.pager.set_wal_mode(false)?;
         }

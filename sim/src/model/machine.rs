@@ -280,6 +280,11 @@ impl File {
         Ok(there == buf.len())
     }
 
+    /// Fills `buf`; an error where the file ends.
+    pub(super) fn read_exact(&self, buf: &mut [u8], offset: u64) -> Result<(), Code> {
+        if self.read(buf, offset)? { Ok(()) } else { Err(Code::Io(VfsOp::Read)) }
+    }
+
     /// Reads what there is.
     pub(super) fn read_some(&self, buf: &mut [u8], offset: u64) -> Result<usize, Code> {
         self.enter(VfsOp::Read)?;

@@ -63,7 +63,8 @@ pub(super) struct Pager {
 }
 
 impl Pager {
-    /// Opens a database, creating the file if `create`. Nothing is read.
+    /// Opens a database, creating the file if `create`. The header is read for its page size,
+    /// under no lock.
     pub(super) fn open(
         machine: &Rc<Machine>,
         process: &Rc<Process>,
@@ -71,11 +72,19 @@ impl Pager {
         create: bool,
     ) -> Result<Pager, Code> {
         let usage = Usage { create, lockable: true, sync_name: false };
+        let db = File::open(machine, process, path, usage)?;
+        let mut header = [0; 100];
+        db.read(&mut header, 0)?;
+        let page_bytes = match be16(&header, 16) {
+            1 => 65_536,
+            bytes if bytes.is_power_of_two() && bytes >= 512 => bytes as usize,
+            _ => 4_096,
+        };
         Ok(Pager {
             machine: Rc::clone(machine),
             process: Rc::clone(process),
             path: path.to_owned(),
-            db: Rc::new(File::open(machine, process, path, usage)?),
+            db: Rc::new(db),
             wal: None,
             holds: Holds::Nothing,
             synchronous: Synchronous::Full,
@@ -83,7 +92,7 @@ impl Pager {
             checkpoints_at_close: true,
             wal_mode: false,
             no_wal: false,
-            page_bytes: 4_096,
+            page_bytes,
             pages: 0,
             pages_before: 0,
             cache: BTreeMap::new(),

@@ -38,6 +38,8 @@ pub(super) enum Synchronous {
     Off,
     Normal,
     Full,
+    /// The directory as well, when a rollback journal is deleted.
+    Extra,
 }
 
 /// The WAL as one connection sees it.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::Pager;
 use crate::model::code::Code;
 use crate::model::machine::{File, Usage};
+use crate::model::wal::Synchronous;
 use crate::ring0::image::be32;
 use crate::vfs::locks::Level;
 
@@ -66,7 +67,10 @@ impl Pager {
                 synced: 0,
             });
             let journal = self.journal.as_ref().expect("just set");
-            journal.file.write(&journal.header(), 0)?;
+            // Until the records are durable it must not look like a journal.
+            let mut head = journal.header();
+            head[..12].fill(0);
+            journal.file.write(&head, 0)?;
         }
         let journal = self.journal.as_mut().expect("set above");
         if no > journal.pages {
@@ -98,7 +102,8 @@ impl Pager {
 
     pub(super) fn delete_journal(&mut self) -> Result<(), Code> {
         self.journal = None;
-        self.machine.delete(&self.process, &self.journal_path(), true)
+        let sync = self.synchronous == Synchronous::Extra;
+        self.machine.delete(&self.process, &self.journal_path(), sync)
     }
 
     /// At an opener's first look: what a process left behind that died in a transaction.
@@ -108,6 +113,12 @@ impl Pager {
         }
         if self.db.len()? == 0 {
             return self.machine.delete(&self.process, &self.journal_path(), false);
+        }
+        let file = File::open(&self.machine, &self.process, &self.journal_path(), Usage::default())?;
+        let mut first = [0];
+        file.read(&mut first, 0)?;
+        if first == [0] {
+            return Ok(()); // Nothing was written beside it.
         }
         self.raise(Level::Exclusive)?;
         self.play_back()?;

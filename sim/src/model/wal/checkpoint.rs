@@ -145,7 +145,7 @@ impl Wal {
             if frame <= done || frame > safe || no > self.header.pages {
                 continue;
             }
-            self.file.read(&mut page, self.offset(frame) + FRAME_BYTES)?;
+            self.file.read_exact(&mut page, self.offset(frame) + FRAME_BYTES)?;
             self.db.write(&page, u64::from(no - 1) * size as u64)?;
         }
         if safe == live.mx_frame {

@@ -183,10 +183,6 @@ impl Wal {
     /// Reads the page of a frame, or its beginning into a shorter buffer.
     pub(in crate::model) fn read_frame(&self, frame: u32, page: &mut [u8]) -> Result<(), Code> {
         let len = page.len().min(self.page_bytes);
-        let page = &mut page[..len];
-        match self.file.read(page, self.offset(frame) + super::FRAME_BYTES)? {
-            true => Ok(()),
-            false => Err(Code::Io(crate::vfs::VfsOp::Read)),
-        }
+        self.file.read_exact(&mut page[..len], self.offset(frame) + super::FRAME_BYTES)
     }
 }

@@ -22,9 +22,7 @@ impl Wal {
         let mut end = (0, 0);
         if size > HEADER_BYTES {
             let mut head = [0; HEADER_BYTES as usize];
-            if !self.file.read(&mut head, 0)? {
-                return Err(Code::Io(crate::vfs::VfsOp::Read));
-            }
+            self.file.read_exact(&mut head, 0)?;
             if self.take_file_header(&head)? {
                 end = self.take_frames(size)?;
             }
@@ -78,7 +76,7 @@ impl Wal {
         let mut frame = vec![0; frame_bytes as usize];
         let mut end = (0, 0);
         for no in 1..=last {
-            self.file.read(&mut frame, self.offset(no))?;
+            self.file.read_exact(&mut frame, self.offset(no))?;
             let (page, commit) = (be32(&frame, 0), be32(&frame, 4));
             if (be32(&frame, 8), be32(&frame, 12)) != self.header.salts || page == 0 {
                 break;

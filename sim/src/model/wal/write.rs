@@ -104,7 +104,7 @@ impl Wal {
         if commit.is_some() && self.rechecksum > 0 {
             self.rewrite_checksums(last)?;
         }
-        if commit.is_some() && sync == Synchronous::Full {
+        if commit.is_some() && sync >= Synchronous::Full {
             self.file.sync()?;
         }
         self.publish(&appended, page_bytes, commit);
@@ -193,12 +193,12 @@ impl Wal {
         let first = std::mem::take(&mut self.rechecksum);
         let before = if first == 1 { 24 } else { self.offset(first - 1) + 16 };
         let mut sum = [0; 8];
-        self.file.read(&mut sum, before)?;
+        self.file.read_exact(&mut sum, before)?;
         self.header.checksum = (be32(&sum, 0), be32(&sum, 4));
         let mut bytes = vec![0; FRAME_BYTES as usize + self.page_bytes];
         for frame in first..=last {
             let offset = self.offset(frame);
-            self.file.read(&mut bytes, offset)?;
+            self.file.read_exact(&mut bytes, offset)?;
             let (page, commit) = (be32(&bytes, 0), be32(&bytes, 4));
             let head = self.encode(page, &bytes[FRAME_BYTES as usize..], commit);
             self.file.write(&head, offset)?;
