@@ -36,7 +36,7 @@ pub use clock::SimClock;
 pub use file::DiskFile;
 pub use fs::{SimFile, SimFs};
 pub use image::SECTOR_BYTES;
-pub use model::{DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
+pub use model::{Content, DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
 
 use file::{FileNode, InodeNumbers};
 use image::Piece;
@@ -355,6 +355,18 @@ impl Disk {
         }
     }
 
+    /// Looks at the current content of a file, or at `None`. Asks no fault hook. The look may
+    /// look at another file, and must not use the disk otherwise.
+    pub fn look_at<T>(&self, path: &str, look: impl FnOnce(Option<Content<'_>>) -> T) -> T {
+        let node = match lock(&self.0.tree).get(&normalize(path)) {
+            Some(Node::File(node)) => Arc::clone(node),
+            _ => return look(None),
+        };
+        let inode = node.inode();
+        let content = Content { birth: inode.birth, version: inode.version, bytes: inode.image.current() };
+        look(Some(content))
+    }
+
     /// Every file with its current content, by path. Asks no fault hook.
     pub fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
         let tree = lock(&self.0.tree);
@@ -378,7 +390,9 @@ impl Disk {
     pub fn flip(&self, path: &str, offset: u64, mask: u8) -> bool {
         match lock(&self.0.tree).get(&normalize(path)) {
             Some(Node::File(node)) => {
-                node.inode().image.flip(offset, mask);
+                let mut inode = node.inode();
+                inode.image.flip(offset, mask);
+                node.damage(&mut inode);
                 true
             }
             _ => false,

@@ -34,6 +34,7 @@ pub mod image;
 pub mod plan;
 pub mod purity;
 pub mod queue;
+pub mod reading;
 pub mod restore;
 mod run;
 pub mod scripts;

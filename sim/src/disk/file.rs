@@ -18,11 +18,17 @@ pub(super) struct InodeNumbers {
     reuse: bool,
     last: AtomicU64,
     free: Mutex<BTreeSet<u64>>,
+    versions: AtomicU64,
 }
 
 impl InodeNumbers {
     pub(super) fn new(reuse: bool) -> Self {
         Self { reuse, ..Self::default() }
+    }
+
+    /// A number that was not handed out before.
+    fn version(&self) -> u64 {
+        1 + self.versions.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn take(&self) -> u64 {
@@ -39,6 +45,10 @@ pub(super) struct Inode {
     pub(super) nlink: u32,
     pub(super) ctime_ns: u64,
     pub(super) mtime_ns: u64,
+    /// Changes with the content, and is not that of any other content of any file.
+    pub(super) version: u64,
+    /// The version from which on the content has changed only by writes that hit where they should.
+    pub(super) birth: u64,
 }
 
 pub(super) struct FileNode {
@@ -51,7 +61,9 @@ pub(super) struct FileNode {
 
 impl FileNode {
     pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
-        let inode = Inode { image: Image::default(), nlink: 0, ctime_ns: now_ns, mtime_ns: now_ns };
+        let birth = numbers.version();
+        let image = Image::default();
+        let inode = Inode { image, nlink: 0, ctime_ns: now_ns, mtime_ns: now_ns, version: birth, birth };
         Arc::new(Self {
             ino: numbers.take(),
             numbers: Arc::clone(numbers),
@@ -64,13 +76,26 @@ impl FileNode {
     pub(super) fn reborn(&self, image: Image, nlink: u32) -> Arc<Self> {
         self.owns_number.store(false, Ordering::SeqCst);
         let old = self.inode();
-        let inode = Inode { image, nlink, ctime_ns: old.ctime_ns, mtime_ns: old.mtime_ns };
+        let birth = self.numbers.version();
+        let (ctime_ns, mtime_ns) = (old.ctime_ns, old.mtime_ns);
+        let inode = Inode { image, nlink, ctime_ns, mtime_ns, version: birth, birth };
         Arc::new(Self {
             ino: self.ino,
             numbers: Arc::clone(&self.numbers),
             owns_number: AtomicBool::new(true),
             inode: Mutex::new(inode),
         })
+    }
+
+    /// The content has changed.
+    pub(super) fn renew(&self, inode: &mut Inode) {
+        inode.version = self.numbers.version();
+    }
+
+    /// The content has changed behind everybody's back.
+    pub(super) fn damage(&self, inode: &mut Inode) {
+        self.renew(inode);
+        inode.birth = inode.version;
     }
 
     pub(super) fn inode(&self) -> MutexGuard<'_, Inode> {
@@ -136,14 +161,19 @@ impl DiskFile {
     /// Write into the page cache. Returns fewer bytes than asked only by a
     /// [`DiskFault::ShortWrite`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let (count, offset) = match self.enter(DiskOp::Write)? {
+        let fault = self.enter(DiskOp::Write)?;
+        let misdirected = matches!(fault, Some(DiskFault::Misdirect { .. }));
+        let (count, offset) = match fault {
             Some(DiskFault::ShortWrite) => (bytes.len() / 2, offset),
             Some(DiskFault::Misdirect { delta }) => (bytes.len(), offset.saturating_add_signed(delta)),
             _ => (bytes.len(), offset),
         };
         self.node.inode().image.write_at(&bytes[..count], offset);
         self.touch();
-        // The caller of a misdirected write is told that all went well.
+        if misdirected {
+            // Its caller is told that all went well.
+            self.node.damage(&mut self.node.inode());
+        }
         Ok(count)
     }
 
@@ -227,5 +257,6 @@ impl DiskFile {
         let mut inode = self.node.inode();
         inode.ctime_ns = now_ns;
         inode.mtime_ns = now_ns;
+        self.node.renew(&mut inode);
     }
 }

@@ -89,6 +89,18 @@ pub enum Unsynced<'a> {
     },
 }
 
+/// The content of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Tells the file from every other, before and after, whatever its inode number. Damage makes
+    /// it another file.
+    pub birth: u64,
+    /// Tells the content from every other, before and after.
+    pub version: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
 /// What `stat` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {

@@ -143,8 +143,11 @@ impl Connection for ModelConnection {
         let page_bytes = self.pager.page_bytes;
         let (total, number) = self.read(|pager| Ok((rows::total(pager)?, rows::number(pager)?)))?;
         let mut copy = Pager::open(&self.pager.machine, &self.process, path, true)?;
-        copy.page_bytes = page_bytes;
         copy.begin_write()?;
+        if copy.pages() > 0 {
+            return Err(Code::Error("output file already exists").into());
+        }
+        copy.page_bytes = page_bytes;
         let built = copy.lay_out().and_then(|()| rows::build(&mut copy, total, number));
         Ok(built.and_then(|()| copy.commit())?)
     }

@@ -1,6 +1,6 @@
 //! The wal-index: what of the WAL is committed, what of that is in the database, who reads.
 
-use crate::ring0::image::checksum;
+use crate::ring0::reading::checksum;
 
 /// A read mark that no reader uses.
 pub(super) const MARK_UNUSED: u32 = u32::MAX;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::code::Code;
 use super::machine::{File, Machine, Process, Usage};
 use super::wal::{Mode, Synchronous, Wal};
-use crate::ring0::image::{be16, be32};
+use crate::ring0::reading::{be16, be32};
 use crate::ring0::sqlite::Counts;
 use crate::vfs::locks::Level;
 use journal::Journal;

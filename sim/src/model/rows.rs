@@ -8,7 +8,7 @@
 use super::code::Code;
 use super::pager::Pager;
 use crate::ring0::app::Work;
-use crate::ring0::image::be32;
+use crate::ring0::reading::be32;
 
 const MAGIC: [u8; 4] = *b"page";
 /// Magic, page number, kind, number of bytes or page; then the seed, or the number.

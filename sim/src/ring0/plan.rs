@@ -8,6 +8,8 @@ use driftless_core::ids::PENDING_BYTE;
 use super::app::{AppOp, Work};
 use super::dice::Dice;
 
+mod standard;
+
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StateFate {
@@ -146,6 +148,11 @@ impl Plan {
 
     /// The run of a seed.
     pub fn of_seed(seed: u64) -> Plan {
+        let plan = Plan::of_early_seed(seed);
+        if seed < MODEL_FROM { plan } else { plan.made_standard(&Dice::new(seed)) }
+    }
+
+    fn of_early_seed(seed: u64) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
         let ops = dice.range("plan", "ops", 0, 60, 220);
@@ -223,7 +230,7 @@ fn blows(dice: &Dice, length: Duration) -> Vec<(Duration, Blow)> {
     blows
 }
 
-fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
+pub(super) fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
     let calmness = dice.range("script", "calm", 0, 0, 2);
     let wild = dice.chance("script", "wild", 0, 1, 2);
     let mut script = vec![(Duration::ZERO, AppOp::Open { page_bytes })];

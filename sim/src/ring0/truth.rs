@@ -5,7 +5,8 @@
 //! and later overwrites. So the files are read only after a commit that succeeded, and once
 //! nobody keeps a wal-index alive, when the next opener's recovery takes what is there.
 
-use super::image::{self, ChainEnd, Image, Reading};
+use super::image::Image;
+use super::reading::{ChainEnd, Reader, Reading};
 use crate::disk::Disk;
 
 /// Committed states.
@@ -18,8 +19,9 @@ pub struct Truth {
     phantom: Option<ChainEnd>,
     /// States up to here were committed; what follows counts only once somebody recovers it.
     owed: usize,
-    /// Phantoms seen, each the digest of its image.
+    /// Phantoms seen, each the mark of its image.
     phantoms: Vec<u64>,
+    reader: Reader,
 }
 
 impl Truth {
@@ -55,21 +57,21 @@ impl Truth {
 
     /// The first state from `from` on that equals `image`.
     pub fn find(&self, image: &Image, from: usize) -> Option<usize> {
-        let digest = image.digest();
+        let mark = image.mark();
         let found = self.states[from.min(self.states.len())..]
             .iter()
-            .position(|(known, state)| *known == digest && state == image);
+            .position(|(known, state)| *known == mark && state == image);
         found.map(|at| from + at)
     }
 
     /// Whether `image` is one that a phantom commit would have made.
     pub fn is_phantom(&self, image: &Image) -> bool {
-        self.phantoms.contains(&image.digest()) && self.find(image, 0).is_none()
+        self.phantoms.contains(&image.mark()) && self.find(image, 0).is_none()
     }
 
     /// A write of the application succeeded: what the files say now is committed.
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        if let Some(reading) = image::read(disk, path, pending_byte) {
+        if let Some(reading) = self.reader.read(disk, path, pending_byte) {
             self.admit(reading);
             self.owed = self.states.len();
         }
@@ -78,7 +80,7 @@ impl Truth {
     /// A write of the application succeeded that may have been empty, so that a phantom may still
     /// stand.
     pub fn perhaps(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        let Some(reading) = image::read(disk, path, pending_byte) else { return };
+        let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
         if self.phantom == Some(reading.end) {
             return; // Nothing was written over the phantom: the transaction was empty.
         }
@@ -89,10 +91,10 @@ impl Truth {
     /// A write of the application failed, or it died in it: what the files say beyond the last
     /// commit does not count as long as a wal-index is alive.
     pub fn failed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        let Some(reading) = image::read(disk, path, pending_byte) else { return };
+        let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
         if reading.end.frames > 0 && self.end != Some(reading.end) && self.last() != Some(&reading.image) {
             self.phantom = Some(reading.end);
-            self.phantoms.push(reading.image.digest());
+            self.phantoms.push(reading.image.mark());
         }
     }
 
@@ -101,7 +103,7 @@ impl Truth {
         if disk.contents(&format!("{path}-journal")).is_some_and(|journal| !journal.is_empty()) {
             return; // It will be rolled back to what was there before.
         }
-        if let Some(reading) = image::read(disk, path, pending_byte) {
+        if let Some(reading) = self.reader.read(disk, path, pending_byte) {
             self.admit(reading);
         }
     }
@@ -110,9 +112,9 @@ impl Truth {
     #[cfg(test)]
     pub(super) fn pretend(&mut self, image: Image, committed: bool) {
         if committed {
-            self.states.push((image.digest(), image));
+            self.states.push((image.mark(), image));
         } else {
-            self.phantoms.push(image.digest());
+            self.phantoms.push(image.mark());
         }
     }
 
@@ -120,7 +122,7 @@ impl Truth {
         self.phantom = None;
         self.end = Some(reading.end);
         if self.last() != Some(&reading.image) {
-            self.states.push((reading.image.digest(), reading.image));
+            self.states.push((reading.image.mark(), reading.image));
         }
     }
 }
@@ -160,7 +162,7 @@ mod tests {
         truth.failed(&disk, PATH, PENDING);
         truth.perhaps(&disk, PATH, PENDING);
         assert_eq!((truth.last(), truth.phantoms()), (Some(&committed), 1));
-        let phantom = image::read(&disk, PATH, PENDING).unwrap().image;
+        let phantom = crate::ring0::reading::read(&disk, PATH, PENDING).unwrap().image;
         assert!(phantom != committed && truth.is_phantom(&phantom));
         assert_eq!(rows(&witness).unwrap(), 3);
 

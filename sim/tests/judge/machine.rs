@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use driftless_core::machine::{Slot, SourceError, SourceReply, SourceRequest};
 use driftless_sim::disk::Stat;
-use driftless_sim::ring0::image;
+use driftless_sim::ring0::reading;
 use driftless_sim::ring0::sqlite::{Connection, Counts, Source, SqlError, SqlErrorKind, Sqlite};
 use driftless_sim::vfs::VfsOp;
 
@@ -283,7 +283,8 @@ impl<'a> Bench<'a> {
         if self.sqlite.wal_index_lives(PATH) {
             seen.push("lives".into());
         }
-        let in_file = image::read(disk, PATH, PENDING).map_or(0, |reading| self.commits(reading.end.frames));
+        let in_file =
+            reading::read(disk, PATH, PENDING).map_or(0, |reading| self.commits(reading.end.frames));
         seen.push(format!("file {in_file}"));
         for reader in self.readers.iter_mut().flatten() {
             seen.push(format!("reader {:?}", reader.number().ok()));

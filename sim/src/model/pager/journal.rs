@@ -10,7 +10,7 @@ use super::Pager;
 use crate::model::code::Code;
 use crate::model::machine::{File, Usage};
 use crate::model::wal::Synchronous;
-use crate::ring0::image::be32;
+use crate::ring0::reading::be32;
 use crate::vfs::locks::Level;
 
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];

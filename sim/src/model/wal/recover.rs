@@ -3,7 +3,7 @@
 use super::{CHECKPOINT_LOCK, FRAME_BYTES, HEADER_BYTES, Wal, read_lock};
 use crate::model::code::Code;
 use crate::model::index::{Header, MARK_UNUSED, MARKS};
-use crate::ring0::image::{be32, checksum};
+use crate::ring0::reading::{be32, checksum};
 
 impl Wal {
     /// Reads the whole WAL under every lock but those of readers.

@@ -3,7 +3,7 @@
 use super::{FRAME_BYTES, HEADER_BYTES, Synchronous, WRITE_LOCK, Wal, read_lock};
 use crate::model::code::Code;
 use crate::model::index::{MARK_UNUSED, MARKS};
-use crate::ring0::image::{be32, checksum};
+use crate::ring0::reading::{be32, checksum};
 
 /// A page to be written.
 pub(in crate::model) type Frame<'a> = (u32, &'a [u8]);
