@@ -158,7 +158,7 @@ impl Disk {
         }
         self.require_parent(&tree, &path)?;
         let node = FileNode::new(&self.0.numbers, self.stamp_ns());
-        self.set_names(&mut tree, vec![(path.clone(), Some(Node::File(Arc::clone(&node))))]);
+        self.set_names(&mut tree, vec![(path.to_string(), Some(Node::File(Arc::clone(&node))))]);
         Ok(DiskFile::new(self, node, &path))
     }
 
@@ -178,7 +178,7 @@ impl Disk {
             return Err(os(EEXIST));
         }
         self.require_parent(&tree, &path)?;
-        self.set_names(&mut tree, vec![(path, Some(Node::Dir))]);
+        self.set_names(&mut tree, vec![(path.into_owned(), Some(Node::Dir))]);
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Disk {
             None => Err(os(ENOENT)),
             Some(Node::Dir) => Err(os(EISDIR)),
             Some(Node::File(_)) => {
-                self.set_names(&mut tree, vec![(path, None)]);
+                self.set_names(&mut tree, vec![(path.into_owned(), None)]);
                 Ok(())
             }
         }
@@ -226,7 +226,7 @@ impl Disk {
             Some(Node::File(_)) => Err(os(ENOTDIR)),
             Some(Node::Dir) if tree.below(&path).next().is_some() => Err(os(ENOTEMPTY)),
             Some(Node::Dir) => {
-                self.set_names(&mut tree, vec![(path, None)]);
+                self.set_names(&mut tree, vec![(path.into_owned(), None)]);
                 Ok(())
             }
         }
@@ -246,7 +246,7 @@ impl Disk {
             return Err(os(EEXIST));
         }
         self.require_parent(&tree, &to)?;
-        self.set_names(&mut tree, vec![(to, Some(node))]);
+        self.set_names(&mut tree, vec![(to.into_owned(), Some(node))]);
         Ok(())
     }
 
@@ -279,7 +279,7 @@ impl Disk {
             _ => {}
         }
         self.require_parent(&tree, &to)?;
-        let mut sets = vec![(to.clone(), Some(node.clone())), (from.clone(), None)];
+        let mut sets = vec![(to.to_string(), Some(node.clone())), (from.to_string(), None)];
         if matches!(node, Node::Dir) {
             for (path, below) in tree.below(&from) {
                 sets.push((format!("{to}{}", &path[from.len()..]), Some(below.clone())));
@@ -363,8 +363,12 @@ impl Disk {
             _ => return look(None),
         };
         let inode = node.inode();
-        let content = Content { birth: inode.birth, version: inode.version, bytes: inode.image.current() };
-        look(Some(content))
+        look(Some(Content {
+            birth: inode.birth,
+            version: inode.version,
+            bytes: inode.image.current(),
+            changes: &inode.changes,
+        }))
     }
 
     /// Every file with its current content, by path. Asks no fault hook.

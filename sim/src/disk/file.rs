@@ -4,7 +4,7 @@
 //! writing the same file, as POSIX has it. After power loss every handle of the earlier boot
 //! answers EIO for ever; its process is gone, and whoever still holds it is a ghost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -49,6 +49,39 @@ pub(super) struct Inode {
     pub(super) version: u64,
     /// The version from which on the content has changed only by writes that hit where they should.
     pub(super) birth: u64,
+    pub(super) changes: Changes,
+}
+
+/// From which offset on the content has changed since a version.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Versions and the offsets that they begin at, of each only if none after it begins before.
+    writes: VecDeque<(u64, u64)>,
+    /// What came up to this version is not known any more.
+    forgotten: u64,
+}
+
+impl Changes {
+    /// Writes that are remembered.
+    const MAX: usize = 1_024;
+
+    fn note(&mut self, version: u64, offset: u64) {
+        while self.writes.back().is_some_and(|(_, later)| *later >= offset) {
+            self.writes.pop_back();
+        }
+        self.writes.push_back((version, offset));
+        if self.writes.len() > Changes::MAX {
+            self.forgotten = self.writes.pop_front().map_or(0, |(version, _)| version);
+        }
+    }
+
+    pub(super) fn since(&self, version: u64) -> u64 {
+        if version < self.forgotten {
+            return 0;
+        }
+        let at = self.writes.partition_point(|(written, _)| *written <= version);
+        self.writes.get(at).map_or(u64::MAX, |(_, offset)| *offset)
+    }
 }
 
 pub(super) struct FileNode {
@@ -63,7 +96,15 @@ impl FileNode {
     pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
         let birth = numbers.version();
         let image = Image::default();
-        let inode = Inode { image, nlink: 0, ctime_ns: now_ns, mtime_ns: now_ns, version: birth, birth };
+        let inode = Inode {
+            image,
+            nlink: 0,
+            ctime_ns: now_ns,
+            mtime_ns: now_ns,
+            version: birth,
+            birth,
+            changes: Changes::default(),
+        };
         Arc::new(Self {
             ino: numbers.take(),
             numbers: Arc::clone(numbers),
@@ -78,7 +119,8 @@ impl FileNode {
         let old = self.inode();
         let birth = self.numbers.version();
         let (ctime_ns, mtime_ns) = (old.ctime_ns, old.mtime_ns);
-        let inode = Inode { image, nlink, ctime_ns, mtime_ns, version: birth, birth };
+        let inode =
+            Inode { image, nlink, ctime_ns, mtime_ns, version: birth, birth, changes: Changes::default() };
         Arc::new(Self {
             ino: self.ino,
             numbers: Arc::clone(&self.numbers),
@@ -169,7 +211,7 @@ impl DiskFile {
             _ => (bytes.len(), offset),
         };
         self.node.inode().image.write_at(&bytes[..count], offset);
-        self.touch();
+        self.touch(offset);
         if misdirected {
             // Its caller is told that all went well.
             self.node.damage(&mut self.node.inode());
@@ -199,8 +241,9 @@ impl DiskFile {
     /// Truncate, or extend with zeros.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         self.enter(DiskOp::SetLen)?;
+        let before = self.len()?;
         self.node.inode().image.set_len(len);
-        self.touch();
+        self.touch(len.min(before));
         Ok(())
     }
 
@@ -252,11 +295,14 @@ impl DiskFile {
         self.disk.fault(op, &self.path)
     }
 
-    fn touch(&self) {
+    /// The content has changed from here on.
+    fn touch(&self, from: u64) {
         let now_ns = self.disk.stamp_ns();
         let mut inode = self.node.inode();
         inode.ctime_ns = now_ns;
         inode.mtime_ns = now_ns;
         self.node.renew(&mut inode);
+        let version = inode.version;
+        inode.changes.note(version, from);
     }
 }

@@ -6,6 +6,7 @@
 //! durable every change that touches it, and before each such change those older ones that
 //! concern the same names, or a later sync would bring back a name that is already gone.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -138,7 +139,10 @@ pub(crate) fn parent(path: &str) -> &str {
 
 /// An absolute path without `.`, `..`, doubled or trailing slashes. A relative path is taken
 /// from the root: simulated processes have no working directory.
-pub(crate) fn normalize(path: &str) -> String {
+pub(crate) fn normalize(path: &str) -> Cow<'_, str> {
+    if is_plain(path) {
+        return Cow::Borrowed(path);
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -157,5 +161,13 @@ pub(crate) fn normalize(path: &str) -> String {
     if clean.is_empty() {
         clean.push('/');
     }
-    clean
+    Cow::Owned(clean)
+}
+
+/// Whether nothing in a path needs to be made plain, said without an allocation.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let slash = |at: usize| bytes[at] == b'/';
+    let begins_a_name = |at: usize| bytes.get(at).is_some_and(|byte| !matches!(byte, b'/' | b'.'));
+    !bytes.is_empty() && slash(0) && (0..bytes.len()).all(|at| !slash(at) || begins_a_name(at + 1))
 }

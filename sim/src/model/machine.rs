@@ -38,12 +38,19 @@ fn key(file: &DiskFile) -> FileKey {
 /// The wal-index of one database, as its processes share it.
 pub(super) struct Shm {
     /// Held open, so that the inode number by which processes meet is not used again.
-    _file: DiskFile,
+    file: DiskFile,
     /// `None` until the first region exists.
     pub(super) index: Option<Index>,
     locks: ShmLocks,
     /// By process: how many connections use it.
     users: BTreeMap<u64, u32>,
+}
+
+impl Shm {
+    /// Whether it is still that of the database at `path`.
+    fn is_at(&self, path: &str) -> bool {
+        self.file.path().strip_suffix("-shm") == Some(path) && !self.file.has_moved()
+    }
 }
 
 #[derive(Default)]
@@ -174,8 +181,13 @@ impl Machine {
 
     /// Whether a living connection has the wal-index of a database mapped.
     pub(super) fn wal_index_lives(&self, path: &str) -> bool {
+        let tables = self.tables.borrow();
+        let Some(first) = tables.shm.values().next() else { return false };
+        if tables.shm.len() == 1 && first.borrow().is_at(path) {
+            return true;
+        }
         let Ok(file) = self.disk.open(&format!("{path}-shm")) else { return false };
-        self.tables.borrow().shm.contains_key(&key(&file))
+        tables.shm.contains_key(&key(&file))
     }
 
     fn locks_of(&self, file: &DiskFile) -> Rc<RefCell<FileLocks>> {
@@ -198,7 +210,7 @@ impl Machine {
                 let named = self.disk.create(&format!("{}-shm", file.path()))?;
                 let at = key(&named);
                 let fresh =
-                    Shm { _file: named, index: None, locks: ShmLocks::default(), users: BTreeMap::new() };
+                    Shm { file: named, index: None, locks: ShmLocks::default(), users: BTreeMap::new() };
                 let shm = tables.shm.entry(at).or_insert_with(|| Rc::new(RefCell::new(fresh)));
                 (at, Rc::clone(shm))
             }

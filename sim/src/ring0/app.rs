@@ -20,6 +20,10 @@ use crate::vfs::{VfsFault, VfsOp};
 
 /// The database's path.
 pub const PATH: &str = "/a.db";
+/// Its WAL's.
+pub const WAL_PATH: &str = "/a.db-wal";
+/// Its wal-index's.
+pub const SHM_PATH: &str = "/a.db-shm";
 /// Another database that is renamed over it, and an older copy of it.
 const OTHER: &str = "/other.db";
 const BACKUP: &str = "/backup.db";

@@ -8,7 +8,8 @@
 //!
 //! A [`Reader`] reads the same files again and again, and most times little has changed. It goes
 //! on where the chain ended if nothing before has changed: not the database file, and of the WAL
-//! neither the header nor the head of any frame, whose checksum covers all that precedes it.
+//! not a byte, or else neither the header nor the head of any frame, whose checksum covers all that
+//! precedes it.
 //!
 //! [`Truth`]: super::truth::Truth
 
@@ -56,58 +57,75 @@ struct Known {
 /// Reads one database again and again.
 #[derive(Debug, Default)]
 pub struct Reader {
+    wal_path: String,
     known: Option<Known>,
 }
 
 /// Reads the database at `path` once; `None` if there is none, or none with a header.
 pub fn read(disk: &Disk, path: &str, pending_byte: u64) -> Option<Reading> {
-    Reader::default().read(disk, path, pending_byte)
+    Reader::default().read(disk, path, pending_byte).cloned()
 }
 
 impl Reader {
     /// Reads the database at `path`, always the same; `None` if there is none, or none with a
     /// header.
-    pub fn read(&mut self, disk: &Disk, path: &str, pending_byte: u64) -> Option<Reading> {
-        let wal_path = format!("{path}-wal");
-        let none = Content { birth: 0, version: 0, bytes: &[] };
+    pub fn read(&mut self, disk: &Disk, path: &str, pending_byte: u64) -> Option<&Reading> {
+        if self.wal_path.is_empty() {
+            self.wal_path = format!("{path}-wal");
+        }
+        let Reader { wal_path, known } = self;
         disk.look_at(path, |db| {
-            disk.look_at(&wal_path, |wal| self.take(db?, wal.unwrap_or(none), pending_byte))
-        })
-    }
-
-    fn take(&mut self, db: Content<'_>, wal: Content<'_>, pending_byte: u64) -> Option<Reading> {
-        let known = self.known.take();
-        let like = known.as_ref().map(|known| known.reading.image.clone()).unwrap_or_default();
-        let mut known = match known.filter(|known| known.precedes(db, wal)) {
-            Some(known) if known.wal_version == wal.version => known,
-            Some(mut known) => {
-                known.go_on(wal.bytes);
-                known
-            }
-            None => Known::begin(db, wal, &like)?,
-        };
-        known.wal_version = wal.version;
-        known.reading.image.blank_lock_page(pending_byte);
-        Some(self.known.insert(known).reading.clone())
+            disk.look_at(wal_path, |wal| {
+                *known = db.and_then(|db| Known::now(known.take(), db, wal, pending_byte));
+            });
+        });
+        known.as_ref().map(|known| &known.reading)
     }
 }
 
 impl Known {
+    /// What is known now, after what was known before.
+    fn now(
+        before: Option<Known>,
+        db: Content<'_>,
+        wal: Option<Content<'_>>,
+        pending_byte: u64,
+    ) -> Option<Known> {
+        let (birth, version, bytes) =
+            wal.map_or((0, 0, [].as_slice()), |wal| (wal.birth, wal.version, wal.bytes));
+        let mut known = match before {
+            Some(known) if (known.db_version, known.wal_version) == (db.version, version) => {
+                return Some(known);
+            }
+            Some(mut known) if wal.is_some_and(|wal| known.precedes(db, wal)) => {
+                known.go_on(bytes);
+                known
+            }
+            before => {
+                let like = before.map(|known| known.reading.image).unwrap_or_default();
+                Known::begin(db, bytes, &like)?
+            }
+        };
+        (known.wal_birth, known.wal_version) = (birth, version);
+        known.reading.image.blank_lock_page(pending_byte);
+        Some(known)
+    }
+
     /// Whether the files are as they were, but for what may follow in the WAL.
     fn precedes(&self, db: Content<'_>, wal: Content<'_>) -> bool {
-        if (self.db_version, self.wal_birth) != (db.version, wal.birth) {
+        if (self.db_version, self.wal_birth) != (db.version, wal.birth) || self.header.is_empty() {
             return false;
         }
         let frame_bytes = FRAME_BYTES + self.reading.image.page_bytes();
+        if wal.changed_since(self.wal_version) >= (HEADER_BYTES + self.heads.len() * frame_bytes) as u64 {
+            return true;
+        }
         let starts = |at: usize, head: &[u8]| wal.bytes.get(at..).is_some_and(|rest| rest.starts_with(head));
         let frames = self.heads.iter().enumerate();
-        self.wal_version == wal.version
-            || (!self.header.is_empty()
-                && starts(0, &self.header)
-                && frames.rev().all(|(n, head)| starts(HEADER_BYTES + n * frame_bytes, head)))
+        starts(0, &self.header) && frames.rev().all(|(n, head)| starts(HEADER_BYTES + n * frame_bytes, head))
     }
 
-    fn begin(db: Content<'_>, wal: Content<'_>, like: &Image) -> Option<Known> {
+    fn begin(db: Content<'_>, wal: &[u8], like: &Image) -> Option<Known> {
         let header = db.bytes.get(..100)?;
         let page_bytes = match be16(header, 16) {
             1 => 65_536,
@@ -120,16 +138,16 @@ impl Known {
         }
         let mut known = Known {
             db_version: db.version,
-            wal_version: wal.version,
-            wal_birth: wal.birth,
-            header: wal_header(wal.bytes, page_bytes).unwrap_or_default(),
+            wal_version: 0,
+            wal_birth: 0,
+            header: wal_header(wal, page_bytes).unwrap_or_default(),
             heads: Vec::new(),
             reading: Reading { image, end: ChainEnd::default() },
         };
         if !known.header.is_empty() {
             let head = &known.header;
             known.reading.end.salts = (be32(head, 16), be32(head, 20));
-            known.go_on(wal.bytes);
+            known.go_on(wal);
         }
         Some(known)
     }

@@ -6,7 +6,7 @@
 //! nobody keeps a wal-index alive, when the next opener's recovery takes what is there.
 
 use super::image::Image;
-use super::reading::{ChainEnd, Reader, Reading};
+use super::reading::{ChainEnd, Reader};
 use crate::disk::Disk;
 
 /// Committed states.
@@ -72,7 +72,9 @@ impl Truth {
     /// A write of the application succeeded: what the files say now is committed.
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
         if let Some(reading) = self.reader.read(disk, path, pending_byte) {
-            self.admit(reading);
+            self.phantom = None;
+            self.end = Some(reading.end);
+            admit(&mut self.states, &reading.image);
             self.owed = self.states.len();
         }
     }
@@ -84,15 +86,15 @@ impl Truth {
         if self.phantom == Some(reading.end) {
             return; // Nothing was written over the phantom: the transaction was empty.
         }
-        self.admit(reading);
-        self.owed = self.states.len();
+        self.committed(disk, path, pending_byte);
     }
 
     /// A write of the application failed, or it died in it: what the files say beyond the last
     /// commit does not count as long as a wal-index is alive.
     pub fn failed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
         let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
-        if reading.end.frames > 0 && self.end != Some(reading.end) && self.last() != Some(&reading.image) {
+        let same = self.states.last().is_some_and(|(_, last)| *last == reading.image);
+        if reading.end.frames > 0 && self.end != Some(reading.end) && !same {
             self.phantom = Some(reading.end);
             self.phantoms.push(reading.image.mark());
         }
@@ -100,11 +102,16 @@ impl Truth {
 
     /// Nobody has the wal-index mapped: whoever opens next takes what the files say.
     pub fn cold(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        if disk.contents(&format!("{path}-journal")).is_some_and(|journal| !journal.is_empty()) {
+        let journal = disk.look_at(&format!("{path}-journal"), |journal| {
+            journal.is_some_and(|journal| !journal.bytes.is_empty())
+        });
+        if journal {
             return; // It will be rolled back to what was there before.
         }
         if let Some(reading) = self.reader.read(disk, path, pending_byte) {
-            self.admit(reading);
+            self.phantom = None;
+            self.end = Some(reading.end);
+            admit(&mut self.states, &reading.image);
         }
     }
 
@@ -117,13 +124,11 @@ impl Truth {
             self.phantoms.push(image.mark());
         }
     }
+}
 
-    fn admit(&mut self, reading: Reading) {
-        self.phantom = None;
-        self.end = Some(reading.end);
-        if self.last() != Some(&reading.image) {
-            self.states.push((reading.image.mark(), reading.image));
-        }
+fn admit(states: &mut Vec<(u64, Image)>, image: &Image) {
+    if states.last().is_none_or(|(_, last)| last != image) {
+        states.push((image.mark(), image.clone()));
     }
 }
 

@@ -14,7 +14,7 @@ use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
-use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
+use super::app::{App, AppEnd, AppOp, Misfortune, PATH, SHM_PATH, WAL_PATH};
 use super::dice::Dice;
 use super::host::Running;
 use super::plan::{Blow, Conditions, Plan, StateFate, Workload};
@@ -432,7 +432,7 @@ impl World {
         self.look_for_cold();
         self.note_changes(true);
         self.note_blocked(op, &end)?;
-        let wal = self.sqlite.disk().stat(&format!("{PATH}-wal")).map_or(0, |wal| wal.size);
+        let wal = self.sqlite.disk().stat(WAL_PATH).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
         self.clock.advance_ns(self.dice.range("app", "takes", self.app_steps, 1_000, 200_000));
         if end == AppEnd::Busy && self.tries < 2_000 {
@@ -480,8 +480,7 @@ impl World {
     /// Sends an event if the files changed.
     pub(super) fn note_changes(&mut self, by_app: bool) {
         let disk = self.sqlite.disk();
-        let seen: Vec<_> =
-            ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
+        let seen: Vec<_> = [PATH, WAL_PATH, SHM_PATH].iter().map(|path| disk.stat(path).ok()).collect();
         if seen == self.seen_files {
             return;
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Blow, MS, Plan, StateFate, script};
+use crate::ring0::app::AppOp;
 use crate::ring0::dice::Dice;
 
 /// Operations between two rests.
@@ -16,9 +17,7 @@ impl Plan {
         let page_bytes = *dice.pick("standard", "page size", 0, &[512, 512, 1_024]);
         let ops = dice.range("standard", "ops", 0, 680, 800);
         plan.script = script(dice, ops, page_bytes);
-        for (n, (wait, _)) in plan.script.iter_mut().enumerate().skip(1).step_by(STRETCH) {
-            *wait += Duration::from_millis(dice.range("standard", "rest", n as u64, 20_000, 70_000));
-        }
+        last(&mut plan.script, Duration::from_secs(dice.range("standard", "seconds", 0, 600, 720)));
         let length: Duration = plan.script.iter().map(|(wait, _)| *wait).sum();
         let within = length.as_micros() as u64;
         // What the early run draws falls into its own, shorter script.
@@ -40,4 +39,17 @@ impl Plan {
         plan.blows.sort_by_key(|(at, _)| *at);
         plan
     }
+}
+
+/// Makes a script last so long: long waits are shortened, or rests come between stretches.
+fn last(script: &mut [(Duration, AppOp)], length: Duration) {
+    let before: Duration = script.iter().map(|(wait, _)| *wait).sum();
+    if before > length {
+        let (of, to) = (before.as_micros().max(1), length.as_micros());
+        let long = script.iter_mut().filter(|(wait, _)| *wait > Duration::from_millis(100));
+        long.for_each(|(wait, _)| *wait = Duration::from_micros((wait.as_micros() * to / of) as u64));
+        return;
+    }
+    let rest = (length - before) / (script.len() / STRETCH) as u32;
+    script.iter_mut().skip(STRETCH).step_by(STRETCH).for_each(|(wait, _)| *wait += rest);
 }
