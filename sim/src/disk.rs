@@ -359,9 +359,11 @@ impl Disk {
     /// look at another file, and must not use the disk otherwise.
     pub fn look_at<T>(&self, path: &str, look: impl FnOnce(Option<Content<'_>>) -> T) -> T {
         let node = match lock(&self.0.tree).get(&normalize(path)) {
-            Some(Node::File(node)) => Arc::clone(node),
-            _ => return look(None),
+            Some(Node::File(node)) => Some(Arc::clone(node)),
+            _ => None,
         };
+        // No lock on the names is held while it looks.
+        let Some(node) = node else { return look(None) };
         let inode = node.inode();
         look(Some(Content {
             birth: inode.birth,
@@ -406,6 +408,11 @@ impl Disk {
     /// How often the machine has booted; a boot id. Only power loss changes it.
     pub fn boot(&self) -> u64 {
         self.0.boot.load(Ordering::SeqCst)
+    }
+
+    /// A number that grows with each change of content, of names or of the boot.
+    pub fn generation(&self) -> u64 {
+        self.0.numbers.versions() + lock(&self.0.tree).changes() + self.boot()
     }
 
     /// The clock that stamps changes.

@@ -26,6 +26,11 @@ impl InodeNumbers {
         Self { reuse, ..Self::default() }
     }
 
+    /// Versions that were handed out.
+    pub(super) fn versions(&self) -> u64 {
+        self.versions.load(Ordering::Relaxed)
+    }
+
     /// A number that was not handed out before.
     fn version(&self) -> u64 {
         1 + self.versions.fetch_add(1, Ordering::Relaxed)

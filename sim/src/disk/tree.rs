@@ -33,6 +33,7 @@ pub(super) struct Tree {
     current: Names,
     durable: Names,
     unsynced: Vec<NameChange>,
+    changes: u64,
 }
 
 impl Tree {
@@ -58,7 +59,13 @@ impl Tree {
         self.current.range(prefix.clone()..).take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
+    /// Changes of names so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(super) fn change(&mut self, sets: Vec<(String, Option<Node>)>) {
+        self.changes += 1;
         apply(&mut self.current, &sets);
         self.unsynced.push(NameChange { sets });
         if self.unsynced.len() > UNSYNCED_NAMES_MAX {
@@ -105,7 +112,7 @@ impl Tree {
                 kept.insert(path, node);
             }
         }
-        Tree { current: kept.clone(), durable: kept, unsynced: Vec::new() }
+        Tree { current: kept.clone(), durable: kept, unsynced: Vec::new(), changes: self.changes + 1 }
     }
 
     /// Replace each file node, in both maps.

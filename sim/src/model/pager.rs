@@ -7,7 +7,6 @@
 mod journal;
 mod transaction;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::code::Code;
@@ -50,7 +49,8 @@ pub(super) struct Pager {
     /// Pages in the database, as the transaction has it.
     pages: u32,
     pages_before: u32,
-    cache: BTreeMap<u32, Vec<u8>>,
+    /// By page number.
+    cache: Vec<Option<Box<[u8]>>>,
     /// Changed pages, the longest unspilled first.
     dirty: Vec<u32>,
     spilled: bool,
@@ -95,7 +95,7 @@ impl Pager {
             page_bytes,
             pages: 0,
             pages_before: 0,
-            cache: BTreeMap::new(),
+            cache: Vec::new(),
             dirty: Vec::new(),
             spilled: false,
             db_written: false,
@@ -202,7 +202,7 @@ impl Pager {
     fn forget_if_changed(&mut self) -> Result<(), Code> {
         let mut version = [0; 16];
         self.db.read(&mut version, 24)?;
-        let unchanged = self.cache.get(&1).is_some_and(|page| page[24..40] == version);
+        let unchanged = self.cached(1).is_some_and(|page| page[24..40] == version);
         if !unchanged {
             self.cache.clear();
         }
@@ -238,8 +238,8 @@ impl Pager {
 
     /// A page in the snapshot or the transaction.
     pub(super) fn get(&mut self, no: u32) -> Result<&[u8], Code> {
-        if !self.cache.contains_key(&no) {
-            let mut page = vec![0; self.page_bytes];
+        if self.cached(no).is_none() {
+            let mut page = vec![0; self.page_bytes].into_boxed_slice();
             let frame = self.wal.as_ref().and_then(|wal| Some((wal, wal.find(no)?)));
             match frame {
                 Some((wal, frame)) => wal.read_frame(frame, &mut page)?,
@@ -250,9 +250,25 @@ impl Pager {
             if no == 1 {
                 self.change = be32(&page, 24);
             }
-            self.cache.insert(no, page);
+            self.keep(no, page);
         }
-        Ok(&self.cache[&no])
+        Ok(self.cached(no).expect("read above"))
+    }
+
+    fn cached(&self, no: u32) -> Option<&[u8]> {
+        self.cache.get(no as usize)?.as_deref()
+    }
+
+    fn keep(&mut self, no: u32, page: Box<[u8]>) {
+        if self.cache.len() <= no as usize {
+            self.cache.resize_with(no as usize + 1, || None);
+        }
+        self.cache[no as usize] = Some(page);
+    }
+
+    /// A page that is in memory.
+    fn held(&self, no: u32) -> &[u8] {
+        self.cached(no).expect("a changed page stays in memory")
     }
 
     /// A checkpoint; counts of -1 where no WAL is open.

@@ -124,10 +124,18 @@ impl Image {
 
     /// Puts a page in its place, counted from 1.
     pub fn set_page(&mut self, no: usize, bytes: &[u8]) {
+        self.set_page_like(no, bytes, &Image::default());
+    }
+
+    /// As [`set_page`](Image::set_page), sharing the page with `like` if it is the same there.
+    pub fn set_page_like(&mut self, no: usize, bytes: &[u8], like: &Image) {
         let place = &mut self.pages[no - 1];
         if *place.bytes != *bytes {
             self.mark ^= place.mark;
-            *place = Page::new(no, bytes);
+            *place = match like.pages.get(no - 1) {
+                Some(page) if *page.bytes == *bytes => Arc::clone(page),
+                _ => Page::new(no, bytes),
+            };
             self.mark ^= place.mark;
         }
     }

@@ -98,7 +98,7 @@ impl Known {
                 return Some(known);
             }
             Some(mut known) if wal.is_some_and(|wal| known.precedes(db, wal)) => {
-                known.go_on(bytes);
+                known.go_on(bytes, &Image::default());
                 known
             }
             before => {
@@ -147,13 +147,13 @@ impl Known {
         if !known.header.is_empty() {
             let head = &known.header;
             known.reading.end.salts = (be32(head, 16), be32(head, 20));
-            known.go_on(wal);
+            known.go_on(wal, like);
         }
         Some(known)
     }
 
-    /// Lays the commits that follow over the image.
-    fn go_on(&mut self, wal: &[u8]) {
+    /// Lays the commits that follow over the image, sharing pages with `like`.
+    fn go_on(&mut self, wal: &[u8], like: &Image) {
         let Reading { image, end } = &mut self.reading;
         let big_endian = be32(&self.header, 0) & 1 == 1;
         let frame_bytes = FRAME_BYTES + image.page_bytes();
@@ -181,7 +181,9 @@ impl Known {
             (end.frames, end.checksum) = (self.heads.len() as u32, running);
             let last = waiting.keys().next_back().map_or(0, |page| *page);
             image.resize(image.pages().max(last));
-            std::mem::take(&mut waiting).iter().for_each(|(page, data)| image.set_page(*page, data));
+            std::mem::take(&mut waiting)
+                .iter()
+                .for_each(|(page, data)| image.set_page_like(*page, data, like));
             image.resize(commit);
         }
     }

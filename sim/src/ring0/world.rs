@@ -143,6 +143,7 @@ pub struct World {
     pub(super) changed_waits: bool,
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
+    seen_generation: u64,
     app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
@@ -204,6 +205,7 @@ impl World {
             changed_waits: false,
             event_lost: false,
             seen_files: Vec::new(),
+            seen_generation: 0,
             app_steps: 0,
             store_steps: 0,
             source_steps,
@@ -480,6 +482,9 @@ impl World {
     /// Sends an event if the files changed.
     pub(super) fn note_changes(&mut self, by_app: bool) {
         let disk = self.sqlite.disk();
+        if std::mem::replace(&mut self.seen_generation, disk.generation()) == disk.generation() {
+            return;
+        }
         let seen: Vec<_> = [PATH, WAL_PATH, SHM_PATH].iter().map(|path| disk.stat(path).ok()).collect();
         if seen == self.seen_files {
             return;

@@ -26,7 +26,7 @@ impl Pager {
     }
 
     /// A page that is about to be changed.
-    pub(in crate::model) fn change(&mut self, no: u32) -> Result<&mut Vec<u8>, Code> {
+    pub(in crate::model) fn change(&mut self, no: u32) -> Result<&mut [u8], Code> {
         assert!(self.holds == Holds::WriteLock && no != self.lock_page(), "page {no} may be written");
         if !self.dirty.contains(&no) {
             if self.dirty.len() >= DIRTY_MAX {
@@ -40,7 +40,7 @@ impl Pager {
             self.note_in_journal(no)?;
             self.dirty.push(no);
         }
-        Ok(self.cache.get_mut(&no).expect("read above"))
+        Ok(self.cache[no as usize].as_deref_mut().expect("a changed page stays in memory"))
     }
 
     /// Sets the number of pages in the database, which page 1 holds as well.
@@ -49,11 +49,11 @@ impl Pager {
         // What was cut off and comes back later must not be read from the file.
         for no in pages + 1..=self.pages {
             self.note_in_journal(no)?;
-            self.cache.remove(&no);
         }
+        self.cache.truncate(pages as usize + 1);
         self.dirty.retain(|no| *no <= pages);
         for no in self.pages + 1..=pages {
-            self.cache.insert(no, vec![0; self.page_bytes]);
+            self.keep(no, vec![0; self.page_bytes].into());
         }
         self.pages = pages;
         Ok(())
@@ -68,10 +68,11 @@ impl Pager {
             self.raise(Level::Exclusive)?;
             self.dirty.remove(at);
             (self.spilled, self.db_written) = (true, true);
-            return self.db.write(&self.cache[&no], u64::from(no - 1) * self.page_bytes as u64);
+            return self.db.write(self.held(no), u64::from(no - 1) * self.page_bytes as u64);
         }
         self.dirty.remove(at);
-        let (wal, page) = (self.wal.as_mut().expect("looked at above"), &self.cache[&no]);
+        let page = self.cache[no as usize].as_deref().expect("a changed page stays in memory");
+        let wal = self.wal.as_mut().expect("looked at above");
         wal.write(self.page_bytes, &[(no, page)], None, self.synchronous)?;
         self.spilled = true;
         Ok(())
@@ -117,7 +118,9 @@ impl Pager {
         if self.dirty[0] == 1 {
             self.count_change();
         }
-        let frames: Vec<Frame<'_>> = self.dirty.iter().map(|no| (*no, self.cache[no].as_slice())).collect();
+        let held =
+            |no: &u32| (*no, self.cache[*no as usize].as_deref().expect("a changed page stays in memory"));
+        let frames: Vec<Frame<'_>> = self.dirty.iter().map(held).collect();
         let wal = self.wal.as_mut().expect("looked at by the caller");
         wal.write(self.page_bytes, &frames, Some(self.pages), self.synchronous)
     }
@@ -125,7 +128,7 @@ impl Pager {
     /// Counts the change counter of page 1 up.
     pub(super) fn count_change(&mut self) {
         let change = self.change.wrapping_add(1).to_be_bytes();
-        let page = self.cache.get_mut(&1).expect("page 1 is read first");
+        let page = self.cache[1].as_deref_mut().expect("page 1 is read first");
         page[24..28].copy_from_slice(&change);
         page[92..96].copy_from_slice(&change);
         page[96..100].copy_from_slice(&SQLITE_VERSION.to_be_bytes());
@@ -138,7 +141,7 @@ impl Pager {
         self.dirty.sort_unstable();
         self.db_written = true;
         for no in std::mem::take(&mut self.dirty) {
-            self.db.write(&self.cache[&no], u64::from(no - 1) * self.page_bytes as u64)?;
+            self.db.write(self.held(no), u64::from(no - 1) * self.page_bytes as u64)?;
         }
         let size = u64::from(self.pages) * self.page_bytes as u64;
         if self.db.len()? < size {
@@ -234,7 +237,7 @@ impl Pager {
     /// The header of a new database of one page.
     pub(in crate::model) fn lay_out(&mut self) -> Result<(), Code> {
         self.pages = 1;
-        self.cache.insert(1, vec![0; self.page_bytes]);
+        self.keep(1, vec![0; self.page_bytes].into());
         let page_bytes = if self.page_bytes == 65_536 { 1 } else { self.page_bytes as u16 };
         let page = self.change(1)?;
         page[..16].copy_from_slice(b"SQLite format 3\0");
