@@ -106,6 +106,12 @@ impl Truth {
         }
     }
 
+    /// A write of an application without files succeeded: this is the state that it left.
+    pub fn note(&mut self, image: Image) {
+        self.states.push((image.digest(), image));
+        self.owed = self.states.len();
+    }
+
     /// Takes a state for committed, or for one that a phantom would have made.
     #[cfg(test)]
     pub(super) fn pretend(&mut self, image: Image, committed: bool) {

@@ -1,0 +1,7 @@
+//! What ring 1 takes of ring 0: its dice and its oracles, without SQLite.
+
+pub mod dice;
+pub mod image;
+pub mod restore;
+pub mod truth;
+pub mod violation;

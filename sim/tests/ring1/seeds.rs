@@ -1,0 +1,75 @@
+//! Which seeds run: those that the environment names, or a few of each scenario.
+
+use std::fmt::Write as _;
+
+use super::plan::Scenario;
+use super::world::{Failure, Summary, run};
+
+/// `SCENARIO A B`: the seeds from A up to B of one scenario, or of `all`.
+const RANGE: &str = "DRIFTLESS_RING1_SEEDS";
+/// Set to tell what happens.
+const VERBOSE: &str = "DRIFTLESS_RING1_VERBOSE";
+/// Where fresh seeds begin, a number that differs from commit to commit.
+const FRESH: &str = "DRIFTLESS_RING1_FRESH";
+/// Fresh seeds of each scenario.
+const SEEDS: u64 = 8;
+
+fn asked_for() -> (Vec<Scenario>, std::ops::Range<u64>) {
+    let fresh = std::env::var(FRESH).map_or(0, |fresh| fresh.parse().expect("a number"));
+    let Ok(range) = std::env::var(RANGE) else { return (Scenario::ALL.to_vec(), fresh..fresh + SEEDS) };
+    let words: Vec<&str> = range.split(' ').collect();
+    let [scenario, from, to] = words[..] else { panic!("{RANGE} is {range:?}, not SCENARIO FROM TO") };
+    let scenarios = match scenario {
+        "all" => Scenario::ALL.to_vec(),
+        name => vec![Scenario::named(name).unwrap_or_else(|| panic!("there is no scenario {name}"))],
+    };
+    (scenarios, from.parse().expect("a number")..to.parse().expect("a number"))
+}
+
+#[test]
+fn seeds_stay_quiet() {
+    let (scenarios, seeds) = asked_for();
+    let verbose = std::env::var_os(VERBOSE).is_some();
+    let (mut failures, mut table) = (Vec::<Failure>::new(), String::new());
+    let mut ran = 0;
+    for scenario in scenarios {
+        let (mut sum, began) = (Summary::default(), std::time::Instant::now());
+        for seed in seeds.clone() {
+            ran += 1;
+            match run(scenario, seed, verbose) {
+                Ok(summary) => add(&mut sum, &summary),
+                Err(failure) => {
+                    eprintln!("{failure}\n");
+                    failures.push(failure);
+                }
+            }
+        }
+        let took = began.elapsed().as_secs_f64();
+        let name = scenario.name();
+        writeln!(table, "{name:>12} {took:>6.1} s {sum:?}").expect("text takes all");
+    }
+    eprintln!("{table}ring 1: {ran} seeds ran, {} failed", failures.len());
+    assert!(failures.is_empty(), "{} of {ran} seeds failed, the first: {}", failures.len(), failures[0]);
+}
+
+fn add(sum: &mut Summary, one: &Summary) {
+    sum.commits += one.commits;
+    sum.segments += one.segments;
+    sum.reports += one.reports;
+    sum.starts += one.starts;
+    sum.restores += one.restores;
+    sum.fenced += one.fenced;
+    sum.requests += one.requests;
+    sum.faults += one.faults;
+    sum.converged_ms = sum.converged_ms.max(one.converged_ms);
+}
+
+#[test]
+fn a_seed_repeats() {
+    for scenario in [Scenario::Everything, Scenario::Takeover] {
+        let first = run(scenario, 3, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let second = run(scenario, 3, false).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(first, second);
+        assert!(first.requests > 50 && first.commits > 20, "{first:?}");
+    }
+}

@@ -1,0 +1,582 @@
+//! One run: hosts with an application and a replicator each, one store, somebody who restores.
+//!
+//! The supervisor's tasks let happen what the plan says and judge what comes of it. Then all faults
+//! end, and what must come to rest has [`CONVERGE`] to do so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use driftless::clock;
+use driftless_core::ids::Txid;
+use driftless_core::machine::{Event, Exit, Fact, OpIds, Reason, ReplicaId};
+use driftless_core::restore::{RestoreConfig, Restorer};
+use driftless_core::verify::{Verifier, VerifyConfig};
+use driftless_sim::disk::{Disk, DiskConfig, SimClock};
+use driftless_sim::ring0::dice::Dice;
+use driftless_sim::ring0::image::Image;
+use driftless_sim::ring0::violation::Violation;
+use madsim::net::NetSim;
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
+use madsim::time::{TimeHandle, sleep};
+
+use super::database::{Connection, Database};
+use super::judge::Judge;
+use super::plan::{Blow, Op, Plan, Scenario};
+use super::processes::{self, Host, Seen};
+use super::server::{self, ADDRESS, Store};
+
+/// How long after the end of all faults everything must be on the replica and quiet: ring 0's
+/// bound. The longest request that was under way (60 s), the longest back-off (10 s), the quiet time
+/// (15 s), what a seal may wait for the clocks, and twice what a connection takes to connect.
+pub const CONVERGE: Duration = Duration::from_secs(180);
+/// How long a quiet world is watched for requests that nobody needs.
+const IDLE: Duration = Duration::from_secs(10 * 60);
+/// What a restore may take in a world without faults.
+const READ: Duration = Duration::from_secs(120);
+
+/// What a run came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    pub commits: u64,
+    pub segments: u64,
+    pub reports: u64,
+    pub starts: u64,
+    pub restores: u64,
+    pub fenced: u64,
+    pub requests: u64,
+    /// Requests that did not simply work.
+    pub faults: u64,
+    /// Milliseconds from the end of faults to quiet.
+    pub converged_ms: u64,
+    /// A digest of all that was asked of the store, and when.
+    pub digest: u64,
+}
+
+/// A run in which something was not as it must be.
+#[derive(Debug)]
+pub struct Failure {
+    pub scenario: Scenario,
+    pub seed: u64,
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { scenario, seed, violation } = self;
+        let name = scenario.name();
+        write!(f, "ring 1, {name} {seed}: {violation}\nreplay: cargo run -p driftless-sim --bin ring1 -- replay {name} {seed} -v")
+    }
+}
+
+/// Runs a seed of a scenario.
+///
+/// # Errors
+/// What the first oracle says that is not content.
+pub fn run(scenario: Scenario, seed: u64, verbose: bool) -> Result<Summary, Failure> {
+    // A thread of its own has fresh keys for hash maps, which madsim draws from the seed.
+    let run = std::thread::spawn(move || {
+        let dice = Dice::new(seed ^ (scenario as u64) << 56);
+        let plan = Plan::of(scenario, &dice);
+        let mut config = madsim::Config::default();
+        config.net.packet_loss_rate = plan.loss as f64 / 1_000.0;
+        config.net.send_latency = Duration::from_micros(200)..plan.latency;
+        let mut runtime = Runtime::with_seed_and_config(dice.draw("madsim", "", 0), config);
+        runtime.set_time_limit(Duration::from_secs(4 * 60 * 60));
+        runtime.block_on(World::run(plan, dice, verbose))
+    });
+    match run.join() {
+        Ok(Ok(summary)) => Ok(summary),
+        Ok(Err(violation)) => Err(Failure { scenario, seed, violation }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("(no words)").to_owned();
+            Err(Failure { scenario, seed, violation: Violation::new("panic", text) })
+        }
+    }
+}
+
+struct World {
+    plan: Plan,
+    dice: Dice,
+    store: server::Shared,
+    store_node: NodeId,
+    judge: Mutex<Judge>,
+    hosts: Vec<(Arc<Host>, NodeId)>,
+    /// Counts the deaths of each host's process, so that a start that comes too late is none.
+    deaths: Mutex<Vec<u64>>,
+    violation: Mutex<Option<Violation>>,
+    tally: Mutex<Summary>,
+    verbose: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder panics")
+}
+
+fn node(name: &str, ip: IpAddr) -> madsim::runtime::NodeHandle {
+    Handle::current().create_node().name(name).ip(ip).build()
+}
+
+impl World {
+    async fn run(plan: Plan, dice: Dice, verbose: bool) -> Result<Summary, Violation> {
+        let world = World::new(plan, dice, verbose);
+        if verbose {
+            eprintln!("{:#?}", world.plan);
+        }
+        let ops = madsim::task::spawn(Arc::clone(&world).live());
+        let blows = madsim::task::spawn(Arc::clone(&world).strike());
+        ops.await.expect("never cancelled");
+        blows.await.expect("never cancelled");
+        world.heal().await;
+        world.converge().await?;
+        world.check_idle().await?;
+        world.check_readers().await?;
+        world.finish()
+    }
+
+    fn new(plan: Plan, dice: Dice, verbose: bool) -> Arc<World> {
+        let store = Store::new(dice, plan.page_max, verbose);
+        server::locked(&store).weather = plan.weather;
+        let address: std::net::SocketAddr = ADDRESS.parse().expect("an address");
+        let served = Arc::clone(&store);
+        let handle = Handle::current();
+        let store_node = handle.create_node().name("store").ip(address.ip());
+        let store_node = store_node.init(move || server::serve(Arc::clone(&served))).build().id();
+        Arc::new_cyclic(|world: &std::sync::Weak<World>| {
+            let hosts = (0..plan.starts.len())
+                .map(|n| {
+                    let on_fact = {
+                        let world = world.clone();
+                        move |fact: &Fact| {
+                            if let Some(world) = world.upgrade() {
+                                world.said(n, fact);
+                            }
+                        }
+                    };
+                    let host = Arc::new(host(&plan, &dice, n, Box::new(on_fact)));
+                    let run = Arc::clone(&host);
+                    let (wait, _) = plan.starts[n];
+                    let builder = handle.create_node().name(format!("host {n}"));
+                    let builder = builder.ip(IpAddr::from([10, 0, 0, 1 + n as u8]));
+                    let node = builder.init(move || {
+                        let host = Arc::clone(&run);
+                        async move {
+                            if host.seen().starts == 0 {
+                                sleep(wait).await;
+                            }
+                            processes::replicate(host).await;
+                        }
+                    });
+                    (host, node.build().id())
+                })
+                .collect::<Vec<_>>();
+            let mut judge = Judge::new(hosts.len());
+            for (truth, (host, _)) in judge.truths.iter_mut().zip(&hosts) {
+                truth.note(locked(&host.database).image());
+            }
+            World {
+                store,
+                store_node,
+                judge: Mutex::new(judge),
+                deaths: Mutex::new(vec![0; hosts.len()]),
+                hosts,
+                violation: Mutex::default(),
+                tally: Mutex::default(),
+                plan,
+                dice,
+                verbose,
+            }
+        })
+    }
+
+    fn say(&self, text: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("{:>12.6} {}", TimeHandle::current().elapsed().as_secs_f64(), text());
+        }
+    }
+
+    fn object(&self, found: Result<(), Violation>) {
+        if let Err(violation) = found {
+            self.say(|| format!("!!! {violation}"));
+            locked(&self.violation).get_or_insert(violation);
+        }
+    }
+
+    /// A process says something.
+    fn said(&self, n: usize, fact: &Fact) {
+        self.say(|| format!("host {n} says {fact:?}"));
+        if let Fact::Replicated { txid, .. } | Fact::Adopted { txid } = fact {
+            let found = locked(&self.judge).report(n, *txid, &server::locked(&self.store).bucket);
+            self.object(found);
+        }
+    }
+
+    /// The applications.
+    async fn live(self: Arc<Self>) {
+        let mut ops = self.plan.ops.clone();
+        ops.sort_by_key(|(at, ..)| *at);
+        for (n, (at, host, op)) in ops.into_iter().enumerate() {
+            until(at).await;
+            if locked(&self.violation).is_some() {
+                return;
+            }
+            self.perform(n as u64, host, op).await;
+        }
+        for (host, _) in &self.hosts {
+            locked(&host.database).end(Connection::Reader);
+        }
+    }
+
+    async fn perform(&self, n: u64, host: usize, op: Op) {
+        let shared = &self.hosts[host].0.database;
+        let (pages, size) = match op {
+            Op::Checkpoint => {
+                locked(shared).checkpoint();
+                return self.tell(n, host).await;
+            }
+            Op::ReaderBegin => return locked(shared).begin_read(Connection::Reader),
+            Op::ReaderEnd => return locked(shared).end(Connection::Reader),
+            Op::Write { changed, added } => {
+                let database = locked(shared);
+                let (before, page_bytes) = (database.pages(), database.page_bytes());
+                let pages = (0..changed)
+                    .map(|k| 2 + (self.dice.draw("page", "which", n * 64 + u64::from(k)) % 1_000) as u32 % before)
+                    .chain(before + 1..=before + added)
+                    .map(|page| (page, content(&self.dice, n, page, page_bytes)))
+                    .collect();
+                (pages, before + added)
+            }
+            Op::Shrink => (BTreeMap::new(), (locked(shared).pages() * 3 / 4).max(1)),
+        };
+        // A writer that finds the lock taken waits, as with a busy timeout.
+        while self.hosts[host].0.database.lock().expect("no holder panics").commit(&pages, size).is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.committed(host);
+        self.tell(n, host).await;
+    }
+
+    fn committed(&self, host: usize) {
+        let mut database = locked(&self.hosts[host].0.database);
+        locked(&self.judge).truths[host].note(database.image());
+        locked(&self.tally).commits += 1;
+        self.say(|| format!("host {host} commits: {} pages, {} frames", database.pages(), database.frames()));
+        if database.frames() > 1_000 {
+            database.checkpoint();
+        }
+    }
+
+    /// The watcher's work: the process hears of a change a little later.
+    async fn tell(&self, n: u64, host: usize) {
+        let host = Arc::clone(&self.hosts[host].0);
+        let late = self.dice.wait("watch", "late", n, 20, 20_000);
+        madsim::task::spawn(async move {
+            sleep(late).await;
+            let wants = host.seen().wants_events;
+            if wants {
+                host.send(Event::SourceChanged);
+            }
+        });
+    }
+
+    /// What befalls the processes.
+    async fn strike(self: Arc<Self>) {
+        for (n, (at, host, blow)) in self.plan.blows.clone().into_iter().enumerate() {
+            until(at).await;
+            self.say(|| format!("!!! host {host}: {blow:?}"));
+            let world = Arc::clone(&self);
+            match blow {
+                Blow::Kill { power, down } => {
+                    self.kill(host, power, n as u64);
+                    madsim::task::spawn(world.start_later(host, down));
+                }
+                Blow::Stop { grace, down } => drop(madsim::task::spawn(world.stop(host, grace, down))),
+                Blow::Pause { time } => drop(madsim::task::spawn(world.pause(host, time))),
+                Blow::Cut { out, back, time } => {
+                    madsim::task::spawn(world.cut(host, out, back, time));
+                }
+                Blow::StoreDown { down } => {
+                    let store = self.store_node;
+                    Handle::current().kill(store);
+                    madsim::task::spawn(async move {
+                        sleep(down).await;
+                        Handle::current().restart(store);
+                    });
+                }
+                Blow::Restore => drop(madsim::task::spawn(world.restore(10 + n as u8))),
+            }
+        }
+    }
+
+    fn kill(&self, n: usize, power: bool, strike: u64) {
+        let (host, node) = &self.hosts[n];
+        Handle::current().kill(*node);
+        host.forget_process();
+        locked(&self.deaths)[n] += 1;
+        if power {
+            let mut piece = 0;
+            host.disk.power_loss(|_| {
+                piece += 1;
+                self.dice.chance("power", "survives", strike << 16 | piece, 1, 2)
+            });
+        }
+    }
+
+    async fn start_later(self: Arc<Self>, n: usize, down: Duration) {
+        let death = locked(&self.deaths)[n];
+        sleep(down).await;
+        if locked(&self.deaths)[n] == death {
+            self.start(n);
+        }
+    }
+
+    fn start(&self, n: usize) {
+        locked(&self.deaths)[n] += 1;
+        self.say(|| format!("host {n} starts again"));
+        Handle::current().restart(self.hosts[n].1);
+    }
+
+    async fn stop(self: Arc<Self>, n: usize, grace: Duration, down: Duration) {
+        let host = &self.hosts[n].0;
+        let (death, owed) = (locked(&self.deaths)[n], locked(&self.judge).truths[n].len());
+        let listens = host.seen().sender.is_some();
+        host.send(Event::Shutdown { deadline: clock::mono().after(grace) });
+        // Beyond its deadline a process ends once the call under way has.
+        while listens && locked(&self.deaths)[n] == death && host.seen().exit.is_none() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        if locked(&self.deaths)[n] != death || !listens {
+            return;
+        }
+        let exit = host.seen().exit.clone();
+        self.say(|| format!("host {n} ends: {exit:?}"));
+        if exit == Some(Exit::Done) {
+            let found = locked(&self.judge).done(n, owed, &server::locked(&self.store).bucket);
+            self.object(found);
+        }
+        self.start_later(n, down).await;
+    }
+
+    async fn pause(self: Arc<Self>, n: usize, time: Duration) {
+        Handle::current().pause(self.hosts[n].1);
+        sleep(time).await;
+        Handle::current().resume(self.hosts[n].1);
+    }
+
+    async fn cut(self: Arc<Self>, n: usize, out: bool, back: bool, time: Duration) {
+        let (host, store, net) = (self.hosts[n].1, self.store_node, NetSim::current());
+        if out {
+            net.clog_link(host, store);
+        }
+        if back {
+            net.clog_link(store, host);
+        }
+        sleep(time).await;
+        net.unclog_link(host, store);
+        net.unclog_link(store, host);
+    }
+
+    /// Somebody on another machine restores what is there.
+    async fn restore(self: Arc<Self>, address: u8) {
+        let known = locked(&self.judge).reported;
+        let node = node("reader", IpAddr::from([10, 0, 1, address]));
+        let restorer = || Restorer::new(RestoreConfig::default(), OpIds::new(ReplicaId(0), 7));
+        let reader = node.spawn(async move {
+            // What runs in a process stays on its thread.
+            madsim::task::spawn_local(processes::read(restorer())).await.expect("never cancelled")
+        });
+        let (exit, status, file) = reader.await.expect("never cancelled");
+        self.say(|| format!("a restore ends: {exit:?} {:?}", status.target));
+        self.object(self.judge_restore(known, &exit, status.target, file));
+    }
+
+    fn judge_restore(
+        &self,
+        known: Option<Txid>,
+        exit: &Exit,
+        target: Option<Txid>,
+        file: Option<Vec<u8>>,
+    ) -> Result<(), Violation> {
+        let fail = |text: String| Err(Violation::new("restore", text));
+        match (exit, file) {
+            (Exit::Done, Some(bytes)) => {
+                locked(&self.tally).restores += 1;
+                let image = Image { page_bytes: self.plan.page_bytes as usize, bytes };
+                let store = server::locked(&self.store);
+                locked(&self.judge).restored(target, known, &image, &store.bucket)
+            }
+            (Exit::NothingToRestore { .. }, _) if known.is_none() => Ok(()),
+            // It gives up in the end where the store does not answer.
+            (Exit::Failed { .. }, _) if self.plan.scenario != Scenario::Calm => Ok(()),
+            (exit, _) => fail(format!("{known:?} was reported, and a restore ended with {exit:?}")),
+        }
+    }
+
+    /// All faults end; who was down starts.
+    async fn heal(&self) {
+        self.say(|| "--- all faults end".into());
+        let (net, handle) = (NetSim::current(), Handle::current());
+        net.update_config(|config| {
+            config.packet_loss_rate = 0.0;
+            config.send_latency = Duration::from_micros(200)..Duration::from_millis(10);
+        });
+        server::locked(&self.store).weather = Default::default();
+        if handle.is_exit(self.store_node) {
+            handle.restart(self.store_node);
+        }
+        for n in 0..self.hosts.len() {
+            let (host, node) = &self.hosts[n];
+            net.unclog_link(*node, self.store_node);
+            net.unclog_link(self.store_node, *node);
+            handle.resume(*node);
+            let ended = host.seen().sender.is_none() && host.seen().starts > 0;
+            let fenced = matches!(host.seen().exit, Some(Exit::Fenced { .. }));
+            if ended && !fenced {
+                self.start(n);
+            }
+        }
+    }
+
+    /// Waits until all is on the replica and quiet.
+    async fn converge(&self) -> Result<(), Violation> {
+        let healed = TimeHandle::current().elapsed();
+        loop {
+            if let Some(violation) = locked(&self.violation).take() {
+                return Err(violation);
+            }
+            locked(&self.judge).follow(&server::locked(&self.store).bucket)?;
+            let waiting: Vec<usize> = (0..self.hosts.len()).filter(|n| !self.rests(*n)).collect();
+            let took = TimeHandle::current().elapsed() - healed;
+            if waiting.is_empty() {
+                locked(&self.tally).converged_ms = took.as_millis() as u64;
+                return self.check_writers();
+            }
+            if took > CONVERGE {
+                return Err(self.not_converged(waiting[0]));
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    fn is_fenced(&self, n: usize) -> bool {
+        matches!(self.hosts[n].0.seen().exit, Some(Exit::Fenced { .. }))
+    }
+
+    fn rests(&self, n: usize) -> bool {
+        if self.is_fenced(n) {
+            return true;
+        }
+        let seen = self.hosts[n].0.seen();
+        let sleeps = matches!(seen.waits_for, None | Some(Reason::Sweep));
+        seen.sender.is_some() && seen.status.is_some() && sleeps && locked(&self.judge).is_complete(n)
+    }
+
+    fn not_converged(&self, n: usize) -> Violation {
+        let seen = self.hosts[n].0.seen();
+        let Seen { status, exit, waits_for, said, .. } = &*seen;
+        let differs = locked(&self.judge).difference(n);
+        let text = format!(
+            "host {n} is not done {CONVERGE:?} after the end of faults; the replica against its database: {differs}; it waits for {waits_for:?}; exit {exit:?}; {status:?}; it said {said:#?}"
+        );
+        Violation::new("liveness", text)
+    }
+
+    /// One writer goes on; any other is fenced.
+    fn check_writers(&self) -> Result<(), Violation> {
+        let fenced = (0..self.hosts.len()).filter(|n| self.is_fenced(*n)).count();
+        locked(&self.tally).fenced = fenced as u64;
+        if fenced + 1 == self.hosts.len() {
+            return Ok(());
+        }
+        Err(Violation::new("fencing", format!("{fenced} of {} writers are fenced", self.hosts.len())))
+    }
+
+    /// A quiet world asks nothing of the store.
+    async fn check_idle(&self) -> Result<(), Violation> {
+        let before = server::locked(&self.store).requests;
+        sleep(IDLE).await;
+        match server::locked(&self.store).requests - before {
+            0 => Ok(()),
+            asked => Err(Violation::new("idle", format!("{asked} requests in {IDLE:?}"))),
+        }
+    }
+
+    /// `restore` gives what was committed last, and `verify` finds nothing wrong.
+    async fn check_readers(self: &Arc<Self>) -> Result<(), Violation> {
+        let before = locked(&self.tally).restores;
+        let slow = |what: &str| Violation::new("liveness", format!("{what} takes longer than {READ:?}"));
+        let restore = madsim::time::timeout(READ, Arc::clone(self).restore(1)).await;
+        restore.map_err(|_| slow("a restore"))?;
+        if let Some(violation) = locked(&self.violation).take() {
+            return Err(violation);
+        }
+        if locked(&self.tally).restores == before {
+            return Err(Violation::new("restore", "nothing was restored in a world without faults"));
+        }
+        let verify = node("verifier", IpAddr::from([10, 0, 1, 2])).spawn(async {
+            let verifier = Verifier::new(VerifyConfig::default(), OpIds::new(ReplicaId(0), 8));
+            madsim::task::spawn_local(processes::read(verifier)).await.expect("never cancelled")
+        });
+        let verified = madsim::time::timeout(READ, verify).await.map_err(|_| slow("a verification"))?;
+        match verified.expect("never cancelled") {
+            (Exit::Done, ..) => Ok(()),
+            (exit, status, _) => Err(Violation::new("verify", format!("{exit:?} {status:?}"))),
+        }
+    }
+
+    fn finish(&self) -> Result<Summary, Violation> {
+        let store = server::locked(&self.store);
+        let judge = locked(&self.judge);
+        judge.check_contiguous(&store.bucket)?;
+        Ok(Summary {
+            segments: judge.segments(),
+            reports: judge.reports,
+            starts: self.hosts.iter().map(|(host, _)| host.seen().starts).sum(),
+            requests: store.requests,
+            faults: store.faults,
+            digest: store.digest(),
+            ..*locked(&self.tally)
+        })
+    }
+}
+
+fn host(plan: &Plan, dice: &Dice, n: usize, on_fact: Box<dyn Fn(&Fact) + Send + Sync>) -> Host {
+    let number = n as u64;
+    let mut database = Database::new(plan.page_bytes, 10 * (number + 1), dice.draw("salt", "", number) as u32);
+    if plan.first_pages > 1 {
+        let page_bytes = database.page_bytes();
+        let first = (2..=plan.first_pages)
+            .map(|page| (page, content(dice, u64::MAX - number, page, page_bytes)))
+            .collect();
+        database.commit(&first, plan.first_pages).expect("nobody else is there");
+    }
+    let disk = Disk::new(DiskConfig::default(), SimClock::new(1_800_000_000_000_000_000));
+    Host {
+        database: Arc::new(Mutex::new(database)),
+        disk,
+        config: plan.config.clone(),
+        adopt: plan.starts[n].1,
+        seen: Mutex::default(),
+        on_fact,
+    }
+}
+
+/// Half of a page repeats, and half is noise.
+fn content(dice: &Dice, n: u64, page: u32, page_bytes: usize) -> Vec<u8> {
+    let mut word = dice.draw("content", "", n ^ u64::from(page) << 40);
+    let mut bytes = vec![word as u8; page_bytes];
+    for eight in bytes[page_bytes / 8..].chunks_exact_mut(8) {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        eight.copy_from_slice(&(word ^ word >> 29).to_le_bytes());
+    }
+    bytes
+}
+
+async fn until(at: Duration) {
+    let now = TimeHandle::current().elapsed();
+    sleep(at.saturating_sub(now)).await;
+}
