@@ -129,6 +129,8 @@ impl Database {
         header[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
         header[24..28].copy_from_slice(&self.changes.to_be_bytes());
         header[28..32].copy_from_slice(&pages.to_be_bytes());
+        // `PRAGMA user_version`: no two databases are alike.
+        header[60..64].copy_from_slice(&(self.inode as u32).to_be_bytes());
         header[92..96].copy_from_slice(&self.changes.to_be_bytes());
         header[96..100].copy_from_slice(&3_054_000_u32.to_be_bytes());
     }

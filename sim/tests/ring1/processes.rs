@@ -48,6 +48,8 @@ pub struct Seen {
     pub status: Option<Status>,
     pub sender: Option<Sender<Event>>,
     pub wants_events: bool,
+    /// Probes that run.
+    pub probes: u64,
     /// How it ended, if it did by itself.
     pub exit: Option<Exit>,
     /// The last things that it said.
@@ -75,6 +77,7 @@ impl Host {
         seen.status = None;
         seen.waits_for = None;
         seen.wants_events = false;
+        seen.probes = 0;
     }
 
     fn observe(&self, machine: &Replicator, notice: Option<&Notice>) {
@@ -140,7 +143,15 @@ pub async fn replicate(host: Arc<Host>) {
             (seen.exit, seen.wants_events) = (None, true);
             seen.sender = Some(sender.clone());
         }
-        executor.spawn(probe(store, Rc::clone(&executor), sender)).detach();
+        let probed = probe(store, Rc::clone(&executor), sender);
+        let prober = Arc::clone(&host);
+        prober.seen().probes += 1;
+        executor
+            .spawn(async move {
+                probed.await;
+                prober.seen().probes -= 1;
+            })
+            .detach();
         driver.run(|machine, notice| host.observe(machine, notice)).await
     })
     .await;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -35,6 +36,13 @@ use super::server::{self, ADDRESS, Store};
 pub const CONVERGE: Duration = Duration::from_secs(180);
 /// How long a quiet world is watched for requests that nobody needs.
 const IDLE: Duration = Duration::from_secs(10 * 60);
+/// How long a process may take that is to begin by now (60 s) and adopts, to its first segment.
+const TAKEN_OVER: Duration = Duration::from_secs(90);
+/// When the last request has come whose sender is long gone: it was held back by the store, or by a
+/// network in two parts.
+const LATE: Duration = Duration::from_secs(120);
+/// How long a probe may take after that: its longest rest (5 min), and the requests of one round.
+const PROBED: Duration = Duration::from_secs(6 * 60);
 /// What a restore may take in a world without faults.
 const READ: Duration = Duration::from_secs(120);
 
@@ -106,8 +114,12 @@ struct World {
     store_node: NodeId,
     judge: Mutex<Judge>,
     hosts: Vec<(Arc<Host>, NodeId)>,
-    /// Counts the deaths of each host's process, so that a start that comes too late is none.
+    /// Counts the deaths and starts of each host's process and then of the store, so that a start
+    /// that comes too late is none.
     deaths: Mutex<Vec<u64>>,
+    healed: AtomicBool,
+    /// Restores under way.
+    readers: Mutex<u64>,
     violation: Mutex<Option<Violation>>,
     tally: Mutex<Summary>,
     verbose: bool,
@@ -159,15 +171,14 @@ impl World {
                     };
                     let host = Arc::new(host(&plan, &dice, n, Box::new(on_fact)));
                     let run = Arc::clone(&host);
-                    let (wait, _) = plan.starts[n];
+                    // A process that is killed before it began does not wait when it starts again.
+                    let wait = Mutex::new(Some(plan.starts[n].0));
                     let builder = handle.create_node().name(format!("host {n}"));
                     let builder = builder.ip(IpAddr::from([10, 0, 0, 1 + n as u8]));
                     let node = builder.init(move || {
-                        let host = Arc::clone(&run);
+                        let (host, wait) = (Arc::clone(&run), locked(&wait).take());
                         async move {
-                            if host.seen().starts == 0 {
-                                sleep(wait).await;
-                            }
+                            sleep(wait.unwrap_or_default()).await;
                             processes::replicate(host).await;
                         }
                     });
@@ -182,7 +193,9 @@ impl World {
                 store,
                 store_node,
                 judge: Mutex::new(judge),
-                deaths: Mutex::new(vec![0; hosts.len()]),
+                deaths: Mutex::new(vec![0; hosts.len() + 1]),
+                healed: AtomicBool::new(false),
+                readers: Mutex::default(),
                 hosts,
                 violation: Mutex::default(),
                 tally: Mutex::default(),
@@ -300,12 +313,10 @@ impl World {
                     madsim::task::spawn(world.cut(host, out, back, time));
                 }
                 Blow::StoreDown { down } => {
-                    let store = self.store_node;
-                    Handle::current().kill(store);
-                    madsim::task::spawn(async move {
-                        sleep(down).await;
-                        Handle::current().restart(store);
-                    });
+                    let store = self.hosts.len();
+                    Handle::current().kill(self.store_node);
+                    locked(&self.deaths)[store] += 1;
+                    madsim::task::spawn(world.start_later(store, down));
                 }
                 Blow::Restore => drop(madsim::task::spawn(world.restore(10 + n as u8))),
             }
@@ -328,7 +339,8 @@ impl World {
 
     async fn start_later(self: Arc<Self>, n: usize, down: Duration) {
         let death = locked(&self.deaths)[n];
-        sleep(down).await;
+        let healed = self.healed.load(Ordering::Relaxed);
+        sleep(if healed { Duration::ZERO } else { down }).await;
         if locked(&self.deaths)[n] == death {
             self.start(n);
         }
@@ -336,8 +348,8 @@ impl World {
 
     fn start(&self, n: usize) {
         locked(&self.deaths)[n] += 1;
-        self.say(|| format!("host {n} starts again"));
-        Handle::current().restart(self.hosts[n].1);
+        self.say(|| format!("node {n} starts again"));
+        Handle::current().restart(self.hosts.get(n).map_or(self.store_node, |(_, node)| *node));
     }
 
     async fn stop(self: Arc<Self>, n: usize, grace: Duration, down: Duration) {
@@ -385,11 +397,13 @@ impl World {
         let known = locked(&self.judge).reported;
         let node = node("reader", IpAddr::from([10, 0, 1, address]));
         let restorer = || Restorer::new(RestoreConfig::default(), OpIds::new(ReplicaId(0), 7));
+        *locked(&self.readers) += 1;
         let reader = node.spawn(async move {
             // What runs in a process stays on its thread.
             madsim::task::spawn_local(processes::read(restorer())).await.expect("never cancelled")
         });
         let (exit, status, file) = reader.await.expect("never cancelled");
+        *locked(&self.readers) -= 1;
         self.say(|| format!("a restore ends: {exit:?} {:?}", status.target));
         self.object(self.judge_restore(known, &exit, status.target, file));
     }
@@ -425,19 +439,26 @@ impl World {
             config.send_latency = Duration::from_micros(200)..Duration::from_millis(10);
         });
         server::locked(&self.store).weather = Default::default();
+        self.healed.store(true, Ordering::Relaxed);
         if handle.is_exit(self.store_node) {
-            handle.restart(self.store_node);
+            self.start(self.hosts.len());
         }
         for n in 0..self.hosts.len() {
-            let (host, node) = &self.hosts[n];
+            let (_, node) = &self.hosts[n];
             net.unclog_link(*node, self.store_node);
             net.unclog_link(self.store_node, *node);
             handle.resume(*node);
-            let ended = host.seen().sender.is_none() && host.seen().starts > 0;
-            let fenced = matches!(host.seen().exit, Some(Exit::Fenced { .. }));
-            if ended && !fenced {
+            if handle.is_exit(*node) && !self.is_fenced(n) {
                 self.start(n);
             }
+        }
+        if self.hosts.len() > 1 {
+            // Whoever is told to take the replica over has done so by then.
+            sleep(TAKEN_OVER).await;
+        }
+        // Whoever was overtaken while nothing was to be written hears of it by a last commit.
+        for n in 0..self.hosts.len() {
+            self.perform(u64::MAX / 128 - n as u64, n, Op::Write { changed: 1, added: 1 }).await;
         }
     }
 
@@ -495,8 +516,20 @@ impl World {
         Err(Violation::new("fencing", format!("{fenced} of {} writers are fenced", self.hosts.len())))
     }
 
-    /// A quiet world asks nothing of the store.
+    /// A quiet world asks nothing of the store, once the probes have come to their end.
     async fn check_idle(&self) -> Result<(), Violation> {
+        let since = TimeHandle::current().elapsed();
+        let runs = || {
+            let probes = self.hosts.iter().any(|(host, _)| host.seen().probes > 0);
+            if probes { Some("a probe") } else { (*locked(&self.readers) > 0).then_some("a restore") }
+        };
+        while let Some(what) = runs() {
+            if TimeHandle::current().elapsed() - since > PROBED {
+                return Err(Violation::new("liveness", format!("{what} takes longer than {PROBED:?}")));
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        sleep(LATE).await;
         let before = server::locked(&self.store).requests;
         sleep(IDLE).await;
         match server::locked(&self.store).requests - before {
