@@ -11,11 +11,13 @@
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
+use serde::{Deserialize, Serialize};
 
 use super::host::DRIFTLESS;
 use super::misfortune::Misfortune;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
+use crate::scenario::parts::checkpoint_mode;
 use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
 
 /// The database's path.
@@ -26,8 +28,12 @@ const BACKUP: &str = "/backup.db";
 /// The application's process.
 pub const PROCESS: &str = "app";
 
+/// The mode of a checkpoint, as SQL names it.
+pub type CheckpointMode = &'static str;
+
 /// What a transaction does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Work {
     /// Adds rows.
     Insert {
@@ -51,7 +57,8 @@ pub enum Work {
 }
 
 /// One operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AppOp {
     /// Does nothing, so that time passes.
     Rest,
@@ -73,7 +80,7 @@ pub enum AppOp {
     /// `VACUUM`.
     Vacuum,
     /// `PRAGMA wal_checkpoint`.
-    Checkpoint(&'static str),
+    Checkpoint(#[serde(deserialize_with = "checkpoint_mode")] CheckpointMode),
     /// `PRAGMA wal_autocheckpoint`.
     Autocheckpoint(u32),
     /// A second connection takes a snapshot and keeps it.

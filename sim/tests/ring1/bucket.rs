@@ -211,7 +211,9 @@ impl Bucket {
         let page: Vec<_> = rest.by_ref().take(limit).collect();
         let next = match (rest.next(), page.last()) {
             (Some(_), Some((last, ..))) => {
-                format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>")
+                format!(
+                    "<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>"
+                )
             }
             _ => "<IsTruncated>false</IsTruncated>".to_owned(),
         };
@@ -275,15 +277,10 @@ mod tests {
     use super::*;
 
     fn request(method: &str, key: &str, query: &[(&str, &str)], headers: &[(&str, &str)]) -> Request {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        let map =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
         let body = b"0123456789".to_vec();
-        Request {
-            method: method.into(),
-            key: key.into(),
-            query: map(query),
-            headers: map(headers),
-            body,
-        }
+        Request { method: method.into(), key: key.into(), query: map(query), headers: map(headers), body }
     }
 
     fn said(answer: &Answer) -> String {
@@ -310,7 +307,8 @@ mod tests {
         for key in ["a/1", "a/2", "a/3", "b/1"] {
             bucket.answer(&request("PUT", key, &[], &[]), "");
         }
-        let page = said(&bucket.answer(&request("GET", "", &[("list-type", "2"), ("prefix", "a/")], &[]), ""));
+        let page =
+            said(&bucket.answer(&request("GET", "", &[("list-type", "2"), ("prefix", "a/")], &[]), ""));
         assert!(page.contains("a/1") && page.contains("a/2") && !page.contains("a/3"), "{page}");
         assert!(page.contains("<NextContinuationToken>a/2<"), "{page}");
         let next = [("list-type", "2"), ("prefix", "a/"), ("continuation-token", "a/2")];
@@ -321,7 +319,8 @@ mod tests {
     #[test]
     fn parts_become_an_object_once() {
         let mut bucket = Bucket::new(2);
-        let begun = said(&bucket.answer(&request("POST", "k", &[("uploads", "")], &[]), "2026-01-01T00:00:00Z"));
+        let begun =
+            said(&bucket.answer(&request("POST", "k", &[("uploads", "")], &[]), "2026-01-01T00:00:00Z"));
         let id = begun.split("<UploadId>").nth(1).unwrap().split('<').next().unwrap().to_owned();
         for number in ["2", "1"] {
             let part = Request {

@@ -60,8 +60,12 @@ impl Weather {
     pub fn fate(&self, dice: &Dice, n: u64, request: &Request) -> Fate {
         let draw = dice.draw("store", "fate", n) % 1_000;
         let wait = |name: &str, most: u64| dice.wait("store", name, n, 1_000, most);
-        let refusals =
-            [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (503, "ServiceUnavailable")];
+        let refusals = [
+            (503, "SlowDown"),
+            (500, "InternalError"),
+            (429, "TooManyRequests"),
+            (503, "ServiceUnavailable"),
+        ];
         let fates = [
             (self.refused, Fate::Refused(409, "ConditionalRequestConflict")),
             (self.cut_before, Fate::CutBefore),

@@ -5,13 +5,11 @@
 //! randomness; the database ([`database`]) and the bucket ([`bucket`]) are models. Oracles are ring
 //! 0's, and a few of its own ([`judge`]).
 //!
-//! It is built and run by `cargo run -p driftless-sim --bin ring1`, which sets the flags that it
-//! needs, and by `cargo test`, through that.
+//! `cargo ring1 run` builds it with the flags that it needs and runs seeds; `cargo ring1 replay NAME
+//! SEED -v` tells one. `cargo test` runs seeds that follow from the commit (`sim/tests/ring1_suite.rs`).
 
 #[cfg(not(madsim))]
-compile_error!(
-    "ring 1 needs --cfg madsim: without it nothing would be simulated; run cargo run -p driftless-sim --bin ring1"
-);
+compile_error!("ring 1 needs --cfg madsim: without it nothing would be simulated; run cargo ring1 run");
 
 #[cfg(madsim)]
 mod bucket;

@@ -173,11 +173,8 @@ pub async fn read<M: Machine>(machine: M) -> (Exit, M::Status, Option<Vec<u8>>) 
     process(async |executor, _net, store| {
         let file: Built = Arc::default();
         let output = Output { building: Vec::new(), built: Arc::clone(&file) };
-        let ports = Ports {
-            store: Some(store),
-            output: Some(Arc::new(Mutex::new(output))),
-            ..Ports::default()
-        };
+        let ports =
+            Ports { store: Some(store), output: Some(Arc::new(Mutex::new(output))), ..Ports::default() };
         let mut driver = Driver::new(machine, ports, executor);
         let exit = driver.run(|_, _| {}).await;
         let built = file.lock().expect("no holder panics").take();

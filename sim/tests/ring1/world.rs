@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { scenario, seed, violation } = self;
         let name = scenario.name();
-        write!(f, "ring 1, {name} {seed}: {violation}\nreplay: cargo run -p driftless-sim --bin ring1 -- replay {name} {seed} -v")
+        write!(f, "ring 1, {name} {seed}: {violation}\nreplay: cargo ring1 replay {name} {seed} -v")
     }
 }
 
@@ -257,7 +257,9 @@ impl World {
                 let database = locked(shared);
                 let (before, page_bytes) = (database.pages(), database.page_bytes());
                 let pages = (0..changed)
-                    .map(|k| 2 + (self.dice.draw("page", "which", n * 64 + u64::from(k)) % 1_000) as u32 % before)
+                    .map(|k| {
+                        2 + (self.dice.draw("page", "which", n * 64 + u64::from(k)) % 1_000) as u32 % before
+                    })
                     .chain(before + 1..=before + added)
                     .map(|page| (page, content(&self.dice, n, page, page_bytes)))
                     .collect();
@@ -579,7 +581,8 @@ impl World {
 
 fn host(plan: &Plan, dice: &Dice, n: usize, on_fact: Box<dyn Fn(&Fact) + Send + Sync>) -> Host {
     let number = n as u64;
-    let mut database = Database::new(plan.page_bytes, 10 * (number + 1), dice.draw("salt", "", number) as u32);
+    let mut database =
+        Database::new(plan.page_bytes, 10 * (number + 1), dice.draw("salt", "", number) as u32);
     if plan.first_pages > 1 {
         let page_bytes = database.page_bytes();
         let first = (2..=plan.first_pages)
