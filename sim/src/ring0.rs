@@ -28,6 +28,8 @@
 
 pub mod app;
 pub mod dice;
+mod excuses;
+pub mod faults;
 pub mod files;
 mod host;
 pub mod image;
@@ -40,8 +42,10 @@ pub mod scripts;
 pub mod state;
 pub mod store;
 mod synced;
+mod trouble;
 pub mod truth;
 pub mod violation;
+mod weather;
 pub mod world;
 
 pub use plan::Plan;

@@ -46,6 +46,7 @@ impl World {
         if self.running.is_some() {
             return Ok(());
         }
+        self.perhaps_vanish();
         self.runs += 1;
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
@@ -54,6 +55,7 @@ impl World {
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
         self.say(|| format!("---  start {} of the process, run {run:x}", self.runs));
+        self.excuses.started();
         self.running = Some(Running {
             first: engine.clone(),
             engine,
@@ -247,6 +249,9 @@ impl World {
         if self.healed_at.is_some() {
             return (Fate::Works, wait);
         }
+        if self.weather.is_some() {
+            return self.weathered(request, &subject, wait);
+        }
         if self.in_outage() {
             self.summary.faults += 1;
             let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
@@ -298,9 +303,11 @@ impl World {
                 return Ok(());
             }
         }
+        self.note_store_request(run, op, &request, fate);
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
         self.say(|| format!("     store {subject}: {fate:?}"));
+        self.note_store_answer(run, op, &result, fate);
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
@@ -310,6 +317,7 @@ impl World {
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
+                self.fences = 0;
                 self.restore_all()?;
                 if self.restored.txid < Some(*txid) {
                     let text = format!(
@@ -334,7 +342,8 @@ impl World {
         let fenced = matches!(exit, Exit::Fenced { .. });
         let expected = match &exit {
             Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => self.state_lost && !self.adopt,
+            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.excuses.fence(),
+            Exit::Corrupt { .. } => self.excuses.corruption(),
             _ => false,
         };
         if !expected {
@@ -353,7 +362,9 @@ impl World {
         self.kill();
         if fenced {
             self.summary.fenced += 1;
-            self.adopt = true;
+            self.fences += 1;
+            // A person looks again before they adopt, unless they know of a loss.
+            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.fences > 1;
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())

@@ -7,6 +7,9 @@ use driftless_core::ids::PENDING_BYTE;
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::faults::{FULL_FROM, Faults};
+
+mod full;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +104,8 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// What may befall it beyond the above: only runs of the full generation have any.
+    pub faults: Faults,
 }
 
 const MS: u64 = 1_000;
@@ -126,11 +131,17 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            faults: Faults::none(),
         }
     }
 
     /// The run of a seed.
     pub fn of_seed(seed: u64) -> Plan {
+        let plan = Plan::of_early_seed(seed);
+        if seed < FULL_FROM { plan } else { plan.made_full(&Dice::new(seed)) }
+    }
+
+    fn of_early_seed(seed: u64) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
         let ops = dice.range("plan", "ops", 0, 60, 220);
@@ -160,6 +171,7 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            faults: Faults::none(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! stands in one place, the clock of the disk; the monotonic clock is what that would read had
 //! nobody set it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
+use super::excuses::Excuses;
 use super::host::Running;
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::queue::Queue;
@@ -26,6 +27,7 @@ use super::store::{Fate, SimStore};
 use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
+use super::weather::Weather;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::vfs::{SimHost, SimSqlite, Turn};
 
@@ -79,8 +81,10 @@ pub(super) enum Entry {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
+    /// What befell it, by name, and how often.
+    pub hits: BTreeMap<&'static str, u64>,
     /// Actions of all replicators.
     pub actions: u64,
     /// Transactions that were reported as replicated, each restored and compared.
@@ -132,6 +136,12 @@ pub struct World {
     pub(super) runs: u64,
     pub(super) adopt: bool,
     pub(super) state_lost: bool,
+    /// The store's faults in a run of the full generation.
+    pub(super) weather: Option<Weather>,
+    /// What excuses an end that would otherwise be wrong.
+    pub(super) excuses: Excuses,
+    /// How often a run ended fenced since one went on.
+    pub(super) fences: u32,
     pub(super) crash_at: Option<u64>,
     script: VecDeque<(Duration, AppOp)>,
     tries: u32,
@@ -194,6 +204,9 @@ impl World {
             runs: 0,
             adopt: false,
             state_lost: false,
+            weather: Weather::of_plan(dice, &plan),
+            excuses: Excuses::default(),
+            fences: 0,
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,
