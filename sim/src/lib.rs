@@ -4,6 +4,10 @@
 //! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed;
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen.
 
+pub mod bad_input;
+pub mod commit;
 pub mod disk;
 pub mod ring0;
+pub mod scenario;
+pub mod trace;
 pub mod vfs;

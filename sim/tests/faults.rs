@@ -25,8 +25,8 @@ fn under(seed: u64, fault: &'static str, state: StateFate) -> Summary {
 fn a_late_listing_fences_nobody_who_knows_better() {
     let mut stale = 0;
     for seed in 0..60 {
-        let summary = under(seed, "stale list", StateFate::Kept);
-        stale += summary.hits.get("stale list").copied().unwrap_or(0);
+        let summary = under(seed, "store: stale list", StateFate::Kept);
+        stale += summary.hits.of("store: stale list, seen");
         assert_eq!(summary.fenced, 0, "seed {seed}");
     }
     assert!(stale > 20, "only {stale} stale listings");

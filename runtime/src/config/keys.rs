@@ -3,7 +3,7 @@
 //! Litestream's keys are all known, and `docs/PARITY.md` lists them. One that has no effect here is
 //! told in a warning that says what happens instead, unless leaving it out would make the user less
 //! safe than the file promises (a database that nobody would replicate, data that would be stored
-//! in the clear): that is refused. The options of replicas are in
+//! in the clear, a check that nobody would make): that is refused. The options of replicas are in
 //! [`options`](super::replica::options).
 
 /// What becomes of a key.
@@ -58,7 +58,8 @@ const fn refused(name: &'static str, instead: &'static str) -> Key {
 
 const ALL_KEPT: &str = "every segment is kept at level 0, which is more than asked for";
 const BASES: &str = "a base is written when one is needed, and everything is kept";
-const BY_VERIFY: &str = "driftless verify reads and checks the whole replica when you ask for it";
+const BY_VERIFY: &str =
+    "remove it, and run driftless verify from a timer: it reads and checks the whole replica";
 const BY_EVENT: &str = "changes are seen as they happen";
 const BY_PAGES: &str = "checkpoints go by min-checkpoint-page-count, and bound the wal by themselves";
 const BY_MEMORY: &str = "how much is sent at a time is bounded by memory";
@@ -92,9 +93,9 @@ pub const TOP: &[Key] = &[
     idle("retention", Form::Map(RETENTION), ALL_KEPT),
     idle("l0-retention", Form::Duration, ALL_KEPT),
     idle("l0-retention-check-interval", Form::Duration, ALL_KEPT),
-    idle("validation", Form::Map(INTERVAL), BY_VERIFY),
+    refused("validation", BY_VERIFY),
     idle("verify-compaction", Form::Truth, "nothing is compacted"),
-    idle("validation-interval", Form::Duration, BY_VERIFY),
+    refused("validation-interval", BY_VERIFY),
     idle("auto-recover", Form::Truth, RECOVERS),
     idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];
@@ -133,7 +134,7 @@ pub const REPLICA: &[Key] = &[
     used("url"),
     used("sync-interval"),
     idle("name", Form::Text, "a database has one replica, which needs no name"),
-    idle("validation-interval", Form::Duration, BY_VERIFY),
+    refused("validation-interval", BY_VERIFY),
     idle("auto-recover", Form::Truth, RECOVERS),
     idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];

@@ -168,3 +168,17 @@ fn databases_are_found_however_they_are_written() {
     }
     assert!(config.database(Path::new("/srv/b.db")).is_none());
 }
+
+#[test]
+fn a_check_that_nobody_would_make_is_refused() {
+    let hint = "driftless verify from a timer";
+    check_error("validation:\n  interval: 5m", 1, "validation is not in this release", hint);
+    check_error("validation-interval: 1h", 1, "validation-interval is not in this release", hint);
+    check_error(
+        "dbs:\n- path: /a\n  replica: {path: /r, validation-interval: 1h}",
+        3,
+        "validation-interval is not in this release",
+        hint,
+    );
+    assert_eq!(parse("validation: {interval: 0s}\nvalidation-interval: 0"), Config::default());
+}

@@ -162,7 +162,7 @@ fn check_form(form: Form, entry: &Entry) -> Result<()> {
 fn is_off(node: &Node) -> bool {
     match &node.value {
         Value::Null => true,
-        Value::Text(text) => matches!(text.as_str(), "" | "false" | "no" | "off"),
+        Value::Text(text) => matches!(text.as_str(), "" | "false" | "no" | "off" | "0" | "0s"),
         Value::List(items) => items.is_empty(),
         Value::Map(entries) => entries.iter().all(|entry| is_off(&entry.value)),
     }

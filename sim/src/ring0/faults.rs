@@ -7,12 +7,15 @@
 //! two; within a class each fault may befall a run with one chance in two.
 //!
 //! What has befallen a run is counted under the same names ([`Summary::hits`]), and
-//! [`Site::ALL`] is the list of which a test asks that each was hit. [`NOT_HERE`] has what the
+//! [`Fault::ALL`] is the list of which a test asks that each was hit. [`NOT_HERE`] has what the
 //! catalogue names and this ring does not do, each with the reason.
 //!
-//! [`Summary::hits`]: super::world::Summary::hits
+//! [`Summary::hits`]: super::summary::Summary::hits
 
 use std::collections::BTreeSet;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::dice::Dice;
 
@@ -45,58 +48,74 @@ impl Class {
 
 /// A fault of the catalogue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Site {
+pub struct Fault {
     /// Its class.
     pub class: Class,
-    /// Its name, in the table of hits as well.
+    /// Its name, in the table of hits as well: where, and what.
     pub name: &'static str,
     /// What happens.
     pub what: &'static str,
 }
 
-const fn site(class: Class, name: &'static str, what: &'static str) -> Site {
-    Site { class, name, what }
+const fn fault(class: Class, name: &'static str, what: &'static str) -> Fault {
+    Fault { class, name, what }
 }
 
-impl Site {
+impl Fault {
     /// Every fault that can befall a run.
-    pub const ALL: &'static [Site] = &SITES;
+    pub const ALL: &'static [Fault] = &FAULTS;
 
     /// The fault of a name.
-    pub fn named(name: &str) -> Option<&'static Site> {
-        SITES.iter().find(|site| site.name == name)
+    pub fn named(name: &str) -> Option<&'static Fault> {
+        FAULTS.iter().find(|fault| fault.name == name)
     }
 }
 
-const SITES: [Site; 28] = [
-    site(Class::Store, "latency tail", "a request takes up to a minute and a half"),
-    site(Class::Store, "bandwidth", "bodies move slowly, some too slowly for a deadline"),
-    site(Class::Store, "timeout before effect", "no answer, and no effect"),
-    site(Class::Store, "timeout after effect", "the effect comes, late perhaps, and no answer"),
-    site(Class::Store, "lost answer", "the connection breaks after the effect"),
-    site(Class::Store, "unclear", "the connection breaks before the effect, and nobody can tell"),
-    site(Class::Store, "5xx", "refused without effect"),
-    site(Class::Store, "reset mid-body", "the connection breaks within a body, either way"),
-    site(Class::Store, "429 storm", "nearly everything is refused for a while"),
-    site(Class::Store, "expired credentials", "everything is denied for a while (403)"),
-    site(Class::Store, "store full", "no put succeeds for a while (507)"),
-    site(Class::Store, "412 self", "a put succeeds, is sent again below us, and answered as refused"),
-    site(Class::Store, "409", "a concurrent operation is said to be in the way"),
-    site(Class::Store, "tiny list page", "one entry in each answer to a listing"),
-    site(Class::Store, "changing list page", "another number of entries each time"),
-    site(Class::Store, "truncated list page", "an answer cut short, even before its first entry"),
-    site(Class::Store, "stale list", "a listing as it was some seconds ago"),
-    site(Class::Store, "stale read", "an object that was just created is not found"),
-    site(Class::Store, "duplicate request", "a put is carried out twice, the second time later"),
-    site(Class::Store, "duplicate answer", "an answer comes twice"),
-    site(Class::Store, "reordering", "a request has its effect after one that was sent later"),
-    site(Class::Store, "corrupt body", "a bit of an answer's body is another"),
-    site(Class::Store, "foreign body", "an answer's body is a page of somebody else's"),
-    site(Class::Store, "multipart limbo", "bodies that were never finished stay behind, and are removed"),
-    site(Class::Store, "object vanishes", "the newest objects are gone although they were acknowledged"),
-    site(Class::Store, "outage", "the store cannot be reached for a while"),
-    site(Class::Store, "partial outage", "one kind of request fails for a while"),
-    site(Class::Store, "store clock skew", "the store's own clock leaps a day ahead"),
+const FAULTS: [Fault; 28] = [
+    fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
+    fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
+    fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
+    fault(Class::Store, "store: effect late, no answer", "the effect comes, late perhaps, and no answer"),
+    fault(Class::Store, "store: answer lost after the effect", "the connection breaks after the effect"),
+    fault(
+        Class::Store,
+        "store: reset before the effect",
+        "the connection breaks before the effect, and nobody can tell",
+    ),
+    fault(Class::Store, "store: refused", "refused without effect"),
+    fault(Class::Store, "store: reset within a body", "the connection breaks within a body, either way"),
+    fault(Class::Store, "store: 429 storm", "nearly everything is refused for a while"),
+    fault(Class::Store, "store: credentials expired", "everything is denied for a while (403)"),
+    fault(Class::Store, "store: full", "no put succeeds for a while (507)"),
+    fault(
+        Class::Store,
+        "store: 412 of our own put",
+        "a put succeeds, is sent again below us, and answered as refused",
+    ),
+    fault(Class::Store, "store: conflict", "a concurrent operation is said to be in the way"),
+    fault(Class::Store, "store: tiny list page", "one entry in each answer to a listing"),
+    fault(Class::Store, "store: changing list page", "another number of entries each time"),
+    fault(Class::Store, "store: truncated list page", "an answer cut short, even before its first entry"),
+    fault(Class::Store, "store: stale list", "a listing as it was some seconds ago"),
+    fault(Class::Store, "store: stale read", "an object that was just created is not found"),
+    fault(Class::Store, "store: put carried out twice", "a put is carried out twice, the second time later"),
+    fault(Class::Store, "store: answer twice", "an answer comes twice"),
+    fault(Class::Store, "store: reordered", "a request has its effect after one that was sent later"),
+    fault(Class::Store, "store: corrupt body", "a bit of an answer's body is another"),
+    fault(Class::Store, "store: foreign body", "an answer's body is a page of somebody else's"),
+    fault(
+        Class::Store,
+        "store: unfinished bodies",
+        "bodies that were never finished stay behind, and are removed",
+    ),
+    fault(
+        Class::Store,
+        "store: objects vanish",
+        "the newest objects are gone although they were acknowledged",
+    ),
+    fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
+    fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
+    fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.
@@ -111,8 +130,18 @@ pub const NOT_HERE: [(&str, &str); 4] = [
 ];
 
 /// The faults that may befall a run, by name.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Faults(BTreeSet<&'static str>);
+
+impl<'de> Deserialize<'de> for Faults {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Faults, D::Error> {
+        let known = |name: &String| {
+            let unknown = || D::Error::custom(format!("{name:?} is no fault of the catalogue"));
+            Fault::named(name).map(|fault| fault.name).ok_or_else(unknown)
+        };
+        Vec::<String>::deserialize(from)?.iter().map(known).collect::<Result<_, _>>().map(Faults)
+    }
+}
 
 impl Faults {
     /// None.
@@ -122,12 +151,12 @@ impl Faults {
 
     /// All of them.
     pub fn all() -> Faults {
-        Faults(SITES.iter().map(|site| site.name).collect())
+        Faults(FAULTS.iter().map(|fault| fault.name).collect())
     }
 
     /// Those of the names, as far as there are such.
     pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Faults {
-        Faults(names.into_iter().filter_map(Site::named).map(|site| site.name).collect())
+        Faults(names.into_iter().filter_map(Fault::named).map(|fault| fault.name).collect())
     }
 
     /// Those of a seed of the full generation.
@@ -138,13 +167,13 @@ impl Faults {
             2 => true,
             _ => dice.chance("faults", &format!("{class:?}"), 0, 1, 2),
         };
-        let here = |site: &&Site| dice.chance("fault here", site.name, 0, 1, 2);
-        Faults(SITES.iter().filter(|site| on(site.class)).filter(here).map(|site| site.name).collect())
+        let here = |fault: &&Fault| dice.chance("fault here", fault.name, 0, 1, 2);
+        Faults(FAULTS.iter().filter(|fault| on(fault.class)).filter(here).map(|fault| fault.name).collect())
     }
 
     /// Whether a fault may befall the run.
     pub fn has(&self, name: &'static str) -> bool {
-        debug_assert!(Site::named(name).is_some(), "{name} is no fault of the catalogue");
+        debug_assert!(Fault::named(name).is_some(), "{name} is no fault of the catalogue");
         self.0.contains(name)
     }
 
@@ -171,8 +200,8 @@ mod tests {
     #[test]
     fn names_are_unique() {
         let names: BTreeSet<&str> =
-            SITES.iter().map(|site| site.name).chain(NOT_HERE.iter().map(|(name, _)| *name)).collect();
-        assert_eq!(names.len(), SITES.len() + NOT_HERE.len());
+            FAULTS.iter().map(|fault| fault.name).chain(NOT_HERE.iter().map(|(name, _)| *name)).collect();
+        assert_eq!(names.len(), FAULTS.len() + NOT_HERE.len());
     }
 
     #[test]
@@ -181,8 +210,8 @@ mod tests {
         for seed in FULL_FROM..FULL_FROM + 2_000 {
             let faults = Faults::of_dice(&Dice::new(seed));
             let classes: BTreeSet<Class> =
-                faults.names().map(|name| Site::named(name).unwrap().class).collect();
-            let classes_there: BTreeSet<Class> = SITES.iter().map(|site| site.class).collect();
+                faults.names().map(|name| Fault::named(name).unwrap().class).collect();
+            let classes_there: BTreeSet<Class> = FAULTS.iter().map(|fault| fault.class).collect();
             none += u32::from(Dice::new(seed).draw("faults", "amount", 0) % 20 < 2);
             every += u32::from(classes == classes_there);
         }

@@ -23,6 +23,7 @@ use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
 use crate::disk::SimFs;
+use crate::trace::{Kind, node};
 
 /// The replicator's process.
 pub const DRIFTLESS: &str = "driftless";
@@ -41,6 +42,13 @@ pub(super) struct Running {
     tape: Tape,
 }
 
+/// A put whose sender has died.
+const GHOST: &str = "store: put lands after its sender's death";
+
+/// What becomes of a request that does not simply work, by weight.
+const FATES: [Fate; 7] =
+    [Fate::Refused, Fate::Conflict, Fate::Lost, Fate::Lost, Fate::Unclear, Fate::Hangs, Fate::Swallowed];
+
 impl World {
     pub(super) fn start(&mut self) -> Result<(), Violation> {
         if self.running.is_some() {
@@ -54,7 +62,7 @@ impl World {
         let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
-        self.say(|| format!("---  start {} of the process, run {run:x}", self.runs));
+        self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
         self.excuses.started();
         self.running = Some(Running {
             first: engine.clone(),
@@ -78,6 +86,11 @@ impl World {
     pub(super) fn kill(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
         if let Some(running) = self.running.take() {
+            self.note(
+                node::DRIFTLESS,
+                Kind::Crash,
+                format_args!("the process of run {:x} is gone", running.run),
+            );
             running.tape.check(&running.first).expect("a replicator is a function of its events");
         }
         self.look_for_cold();
@@ -96,23 +109,20 @@ impl World {
     /// Gives the replicator an event and carries out what it asks for.
     pub(super) fn handle(&mut self, event: Event) -> Result<(), Violation> {
         let now = self.now();
-        let Some(running) = &mut self.running else { return Ok(()) };
-        let run = running.run;
+        let Some(run) = self.running.as_ref().map(|running| running.run) else { return Ok(()) };
         let mut actions = Actions::new();
-        let text = if self.verbose { format!("{event:?}") } else { String::new() };
+        self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
+        let running = self.running.as_mut().expect("looked at above");
         running.engine.handle(now, event.clone(), &mut actions);
         running.tape.record(now, event, &actions);
-        if self.verbose && !text.contains("Tick") {
-            let mut text = text;
-            text.truncate(180);
-            self.say(|| format!("  ← {text}"));
-        }
         for action in actions.drain() {
             self.summary.actions += 1;
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
                 self.crash_at = None;
-                self.say(|| "!!!  crash".into());
+                let n = self.summary.actions;
+                self.note(node::MACHINE, Kind::Fault, format_args!("crash after action {n}"));
+                self.hit("process: crashed after an action");
                 self.kill();
                 self.lose(self.plan.crash_state);
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
@@ -143,11 +153,7 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
-        self.say(|| {
-            let mut text = format!("{action:?}");
-            text.truncate(220);
-            format!("  → {text}")
-        });
+        self.note(node::DRIFTLESS, Kind::Action, format_args!("{action:?}"));
         match action {
             Action::Submit { op, request } => self.submit(run, op, request),
             Action::Cancel { .. } => Ok(()),
@@ -165,8 +171,7 @@ impl World {
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
-                let fails =
-                    request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                let fails = request != StateRequest::Load && self.fails("state", n, "state: no room");
                 // Without a record of who we are, the state counts as lost.
                 let names_us = match &request {
                     StateRequest::Append(record) => {
@@ -189,7 +194,7 @@ impl World {
                 self.later(wait, Entry::Store { run, op, request, fate, late: false });
             }
             Request::Scratch(request) => {
-                let fails = self.fails("scratch", n, self.plan.state_faults, 1_000);
+                let fails = self.fails("scratch", n, "scratch: no room");
                 let running = self.running.as_mut().expect("it has just asked");
                 let outcome = Outcome::Scratch(match fails {
                     true => Err("no room".into()),
@@ -211,13 +216,17 @@ impl World {
         let mut outcome = Outcome::Source(running.port.perform(request));
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
-            && self.dice.chance("index", "torn", self.summary.actions, 1, 100)
+            && self.sites.strikes(
+                "index",
+                "source: index torn",
+                self.dice.chance("index", "torn", self.summary.actions, 1, 100),
+            )
         {
             // A writer is in the middle of publishing it.
             reply.index = None;
         }
         if !self.sqlite.is_alive(DRIFTLESS) {
-            self.say(|| format!("!!!  death in {request:?}"));
+            self.note(node::MACHINE, Kind::Fault, format_args!("death in {request:?}"));
             self.kill();
             let down = self.dice.wait("death", "down", self.summary.actions, 1_000, 3_000_000);
             self.later(down, Entry::Start);
@@ -235,8 +244,13 @@ impl World {
         Ok(())
     }
 
-    fn fails(&self, what: &str, n: u64, hits: u64, of: u64) -> bool {
-        self.healed_at.is_none() && self.dice.chance("fault", what, n, hits, of)
+    fn fails(&self, what: &str, n: u64, fault: &'static str) -> bool {
+        let drawn = || self.dice.chance("fault", what, n, self.plan.state_faults, 1_000);
+        let fails = self.healed_at.is_none() && self.sites.strikes(what, fault, drawn());
+        if fails {
+            self.note(node::MACHINE, Kind::Fault, format_args!("{fault}"));
+        }
+        fails
     }
 
     /// What becomes of a request to the store, and when.
@@ -254,23 +268,16 @@ impl World {
         }
         if self.in_outage() {
             self.summary.faults += 1;
+            self.hit("store: outage");
             let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
             return (*self.dice.pick("outage", &subject, n, &fates), wait);
         }
-        if !self.dice.chance("store fault", &subject, n, self.plan.store.per_mille, 1_000) {
-            return (Fate::Works, wait);
-        }
+        let drawn = self.dice.chance("store fault", &subject, n, self.plan.store.per_mille, 1_000);
+        let drawn = drawn.then(|| self.dice.pick("store fate", &subject, n, &FATES).name());
+        let names = FATES.map(Fate::name);
+        let Some(fault) = self.sites.settle(&subject, drawn, &names) else { return (Fate::Works, wait) };
         self.summary.faults += 1;
-        let fates = [
-            Fate::Refused,
-            Fate::Conflict,
-            Fate::Lost,
-            Fate::Lost,
-            Fate::Unclear,
-            Fate::Hangs,
-            Fate::Swallowed,
-        ];
-        let fate = *self.dice.pick("store fate", &subject, n, &fates);
+        let fate = FATES[names.iter().position(|name| *name == fault).expect("one of them")];
         let wait =
             if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
@@ -288,7 +295,8 @@ impl World {
         if !self.is_running(run) {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
-            if !lands || !self.dice.chance("ghost", &subject, op.seq, 2, 3) {
+            let drawn = || self.dice.chance("ghost", &subject, op.seq, 2, 3);
+            if !lands || !self.sites.strikes(&format!("ghost {subject}"), GHOST, drawn()) {
                 return Ok(());
             }
             // Where nothing is refused, what lands after its process's time replaces what came since:
@@ -304,9 +312,12 @@ impl World {
             }
         }
         self.note_store_request(run, op, &request, fate);
+        let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
-        self.say(|| format!("     store {subject}: {fate:?}"));
+        let kind = if self.store.len() > objects { Kind::Put } else { Kind::Request };
+        let kind = if fate == Fate::Works || kind == Kind::Put { kind } else { Kind::Fault };
+        self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
         self.note_store_answer(run, op, &result, fate);
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });

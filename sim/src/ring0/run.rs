@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use super::hits::Hits;
 use super::plan::{Plan, StateFate};
+use super::sites::Site;
 use super::violation::Violation;
 use super::world::{Summary, World};
+use crate::trace::{Keep, Kind, Record, Trace, node};
 
 /// A run that failed.
 #[derive(Clone, Debug)]
@@ -24,6 +28,45 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// All that is to be known of a run, failed or not.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it came to, or what was seen.
+    pub result: Result<Summary, Violation>,
+    /// The sites that were struck, in the order of time.
+    pub struck: Vec<Site>,
+    /// All faults that struck.
+    pub hits: Hits,
+    /// What happened, if it was to be kept.
+    pub records: Vec<Record>,
+    /// The hash of what happened.
+    pub trace_hash: u64,
+}
+
+/// Runs a plan with the dice of a seed, to its end or until so much time has passed in it, and
+/// keeps of what happens what is asked for.
+pub fn report(seed: u64, plan: Plan, keep: Keep, until: Option<Duration>) -> Report {
+    let trace = Trace::new(keep);
+    let world = World::watched(seed, plan, trace.clone());
+    let sites = world.sites.clone();
+    let result = catch_unwind(AssertUnwindSafe(|| world.run_until(until)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
+        Err(Violation::new("panic", text.unwrap_or_default()))
+    });
+    if let Err(violation) = &result {
+        trace.note_last(node::ORACLE, Kind::Violation, format_args!("{violation}"));
+    }
+    Report {
+        result,
+        struck: sites.struck(),
+        hits: sites.hits(),
+        trace_hash: trace.hash(),
+        records: trace.take(),
+    }
+}
+
 /// Runs the plan that follows from a seed.
 ///
 /// # Errors
@@ -37,17 +80,8 @@ pub fn run_seed(seed: u64, verbose: bool) -> Result<Summary, Failure> {
 /// # Errors
 /// What an oracle said, or the message of a panic.
 pub fn run_plan(seed: u64, plan: Plan, verbose: bool) -> Result<Summary, Failure> {
-    let result = catch_unwind(AssertUnwindSafe(|| World::new(seed, plan, verbose).run()));
-    let violation = match result {
-        Ok(Ok(summary)) => return Ok(summary),
-        Ok(Err(violation)) => violation,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
-            Violation::new("panic", text.unwrap_or_default())
-        }
-    };
-    Err(Failure { seed, violation })
+    let keep = if verbose { Keep::Print } else { Keep::Hash };
+    report(seed, plan, keep, None).result.map_err(|violation| Failure { seed, violation })
 }
 
 /// Runs a plan once to count its actions, then again for each of them with a crash right after

@@ -8,8 +8,9 @@ use super::dice::Dice;
 use super::plan::{Conditions, Plan};
 use super::restore::Restored;
 use super::store::Fate;
-use super::weather::Weather;
+use super::weather::{FATES, SLOW, Weather};
 use super::world::{Entry, World};
+use crate::trace::{Kind, node};
 
 impl Weather {
     /// The store's faults of a plan, if it is of the full generation and has any.
@@ -21,11 +22,6 @@ impl Weather {
 }
 
 impl World {
-    /// Counts that a fault has befallen the run.
-    pub(super) fn hit(&mut self, name: &'static str) {
-        *self.summary.hits.entry(name).or_default() += 1;
-    }
-
     /// Whether a fault may befall the run, and has not ended with the others.
     pub(super) fn may(&self, name: &'static str) -> bool {
         self.healed_at.is_none() && self.plan.faults.has(name)
@@ -44,13 +40,18 @@ impl World {
             _ => 0,
         };
         let weather = self.weather.as_ref().expect("asked only where there is weather");
-        let decision = weather.decide(request, subject, self.store_steps, self.now_ns(), bytes);
-        let later = |name: &&str| matches!(*name, "stale list" | "stale read");
-        for name in decision.names.into_iter().flatten().filter(|name| !later(name)) {
-            self.hit(name);
+        let slowness = weather.slowness(bytes);
+        let drawn = weather.drawn(request, subject, self.store_steps, self.now_ns());
+        let mut wait = wait;
+        if let Some(slowness) = slowness {
+            self.hit(SLOW);
+            wait += slowness;
         }
-        self.summary.faults += u64::from(decision.names[0].is_some());
-        (decision.fate, wait + decision.extra)
+        let Some(fault) = self.sites.settle(subject, drawn, &FATES) else { return (Fate::Works, wait) };
+        self.summary.faults += 1;
+        let weather = self.weather.as_ref().expect("asked only where there is weather");
+        let (fate, longer) = weather.effect(fault, subject, self.store_steps);
+        (fate, wait + longer)
     }
 
     /// What is to be known before a request has its effect.
@@ -58,20 +59,20 @@ impl World {
         self.store.now_ns = self.now_ns();
         let Some(weather) = &self.weather else { return };
         self.store.ahead = weather.clock_ahead(self.store.now_ns);
-        self.store.limbo = self.plan.faults.has("multipart limbo");
+        self.store.limbo = self.plan.faults.has("store: unfinished bodies");
         if matches!(fate, Fate::Flipped(_) | Fate::Foreign) {
             self.excuses.lie();
         }
         if self.store.last_seq.0 == run && op.seq < self.store.last_seq.1 {
-            self.hit("reordering");
+            self.hit("store: reordered");
         }
         self.store.last_seq = (run, op.seq);
         if matches!(request, StoreRequest::DropUnfinished { .. }) {
             if self.store.limbo && self.store.unfinished(run) > 0 {
-                self.hit("multipart limbo");
+                self.hit("store: unfinished bodies");
             }
             if !self.store.ahead.is_zero() {
-                self.hit("store clock skew");
+                self.hit("store: clock leaps");
             }
         }
         if let (Fate::Twice, StoreRequest::PutCommit { .. }) = (fate, request) {
@@ -93,14 +94,12 @@ impl World {
     ) {
         if std::mem::take(&mut self.store.hidden) > 0 {
             let list = matches!(result, Ok(StoreReply::Listing { .. }));
-            self.hit(if list { "stale list" } else { "stale read" });
+            self.hit(if list { "store: stale list, seen" } else { "store: stale read, seen" });
             self.excuses.lie();
         }
-        let again = self.may("duplicate answer")
-            && fate.is_answered()
+        let drawn = self.may("store: answer twice")
             && self.dice.chance("duplicate answer", "", self.store_steps, 1, 12);
-        if again {
-            self.hit("duplicate answer");
+        if fate.is_answered() && self.sites.strikes("an answer", "store: answer twice", drawn) {
             let wait = self.dice.wait("duplicate answer", "wait", self.store_steps, 0, 5_000_000);
             self.later(wait, Entry::Deliver { run, op, outcome: Outcome::Store(result.clone()) });
         }
@@ -112,14 +111,15 @@ impl World {
             .queue
             .iter()
             .any(|entry| matches!(entry, Entry::Store { request: StoreRequest::PutCommit { .. }, .. }));
-        if lands || !self.may("object vanishes") || !self.dice.chance("vanishes", "", self.runs, 1, 3) {
+        let drawn =
+            !lands && self.may("store: objects vanish") && self.dice.chance("vanishes", "", self.runs, 1, 3);
+        if !self.sites.strikes("a start", "store: objects vanish", drawn) {
             return;
         }
         let count = self.dice.range("vanishes", "count", self.runs, 1, 4) as usize;
         let lost = self.store.lose_newest(count);
         if lost > 0 {
-            self.say(|| format!("!!!  the {lost} newest objects vanish"));
-            self.hit("object vanishes");
+            self.note(node::STORE, Kind::Fault, format_args!("the {lost} newest objects vanish"));
             self.excuses.vanish();
             self.restored = Restored::default();
         }

@@ -33,6 +33,10 @@ impl Kind {
             _ => Kind::Other,
         }
     }
+
+    fn is_put(self) -> bool {
+        matches!(self, Kind::Open | Kind::Part | Kind::Commit)
+    }
 }
 
 /// A fault that lasts.
@@ -43,41 +47,63 @@ struct Spell {
     to_ns: u64,
 }
 
-const SPELLS: [&str; 6] =
-    ["outage", "partial outage", "429 storm", "expired credentials", "store full", "store clock skew"];
+const OUTAGE: &str = "store: outage";
+const PARTIAL: &str = "store: partial outage";
+const STORM: &str = "store: 429 storm";
+const EXPIRED: &str = "store: credentials expired";
+const FULL: &str = "store: full";
+const LEAP: &str = "store: clock leaps";
+/// Bodies move slowly.
+pub(super) const SLOW: &str = "store: slow bodies";
 
-/// Faults that strike one request, and which they fit.
-const STRIKES: [(&str, &[Kind]); 16] = {
-    use Kind::{Commit, Get, List, Open, Other, Part};
-    const ANY: &[Kind] = &[List, Get, Open, Part, Commit, Other];
-    [
-        ("latency tail", ANY),
-        ("timeout before effect", ANY),
-        ("timeout after effect", ANY),
-        ("lost answer", ANY),
-        ("unclear", ANY),
-        ("5xx", ANY),
-        ("reset mid-body", &[Get, Part]),
-        ("412 self", &[Commit]),
-        ("409", &[Commit]),
-        ("changing list page", &[List]),
-        ("truncated list page", &[List]),
-        ("stale list", &[List]),
-        ("stale read", &[Get]),
-        ("duplicate request", &[Commit]),
-        ("corrupt body", &[Get]),
-        ("foreign body", &[Get]),
-    ]
-};
+/// Faults that last.
+const SPELLS: [&str; 6] = [OUTAGE, PARTIAL, EXPIRED, FULL, STORM, LEAP];
 
-/// What becomes of a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Decision {
-    pub(super) fate: Fate,
-    /// How long it takes beyond the usual latency.
-    pub(super) extra: Duration,
-    /// What befell it.
-    pub(super) names: [Option<&'static str>; 2],
+/// All that may become of one request.
+pub(super) const FATES: [&str; 22] = [
+    OUTAGE,
+    PARTIAL,
+    EXPIRED,
+    FULL,
+    STORM,
+    "store: tiny list page",
+    "store: latency tail",
+    "store: no effect, no answer",
+    "store: effect late, no answer",
+    "store: answer lost after the effect",
+    "store: reset before the effect",
+    "store: refused",
+    "store: reset within a body",
+    "store: 412 of our own put",
+    "store: conflict",
+    "store: changing list page",
+    "store: truncated list page",
+    "store: stale list",
+    "store: stale read",
+    "store: put carried out twice",
+    "store: corrupt body",
+    "store: foreign body",
+];
+
+/// Whether a fault that strikes one request fits a kind of it.
+fn fits(name: &str, kind: Kind) -> bool {
+    match name {
+        "store: latency tail"
+        | "store: no effect, no answer"
+        | "store: effect late, no answer"
+        | "store: answer lost after the effect"
+        | "store: reset before the effect"
+        | "store: refused" => true,
+        "store: reset within a body" => matches!(kind, Kind::Get | Kind::Part),
+        "store: 412 of our own put" | "store: conflict" | "store: put carried out twice" => {
+            kind == Kind::Commit
+        }
+        "store: changing list page" | "store: truncated list page" | "store: stale list" => {
+            kind == Kind::List
+        }
+        "store: stale read" | "store: corrupt body" | "store: foreign body" => kind == Kind::Get,
+        _ => false,
+    }
 }
 
 /// The faults of the store, and when they last.
@@ -112,79 +138,50 @@ impl Weather {
                 spells.push(Spell { name, from_ns, to_ns: from_ns + lasts.as_nanos() as u64 });
             }
         }
-        let rate =
-            faults.has("bandwidth").then(|| *dice.pick("bandwidth", "", 0, &[24 << 10, 80 << 10, 1 << 20]));
+        let rate = faults.has(SLOW).then(|| *dice.pick("bandwidth", "", 0, &[24 << 10, 80 << 10, 1 << 20]));
         Weather { dice, faults: faults.clone(), per_mille, spells, rate, refuses }
-    }
-
-    fn is_on(&self, name: &str, now_ns: u64) -> bool {
-        self.spells.iter().any(|spell| spell.name == name && (spell.from_ns..spell.to_ns).contains(&now_ns))
     }
 
     /// How far the store's clock is ahead.
     pub(super) fn clock_ahead(&self, now_ns: u64) -> Duration {
-        let ahead =
-            self.spells.iter().any(|spell| spell.name == "store clock skew" && spell.from_ns <= now_ns);
+        let ahead = self.spells.iter().any(|spell| spell.name == LEAP && spell.from_ns <= now_ns);
         Duration::from_secs(if ahead { 25 * 60 * 60 } else { 0 })
     }
 
-    /// What becomes of the `n`-th request, which is about `subject` and moves so many bytes.
-    pub(super) fn decide(
+    /// How much longer so many bytes take.
+    pub(super) fn slowness(&self, bytes: u64) -> Option<Duration> {
+        self.rate.filter(|_| bytes > 0).map(|rate| Duration::from_micros(bytes * 1_000_000 / rate))
+    }
+
+    /// What the dice say of the `n`-th request, which is about `subject`.
+    pub(super) fn drawn(
         &self,
         request: &StoreRequest,
         subject: &str,
         n: u64,
         now_ns: u64,
-        bytes: u64,
-    ) -> Decision {
+    ) -> Option<&'static str> {
         let kind = Kind::of(request);
-        let mut decision = Decision { fate: Fate::Works, extra: Duration::ZERO, names: [None, None] };
-        if let Some(rate) = self.rate.filter(|_| bytes > 0) {
-            decision.extra = Duration::from_micros(bytes * 1_000_000 / rate);
-            decision.names[1] = Some("bandwidth");
-        }
-        if let Some((name, fate)) = self.spell(kind, subject, n, now_ns) {
-            decision.names[0] = Some(name);
-            return Decision { fate, ..decision };
-        }
-        if let Some(name) = self.strike(kind, subject, n) {
-            decision.names[0] = Some(name);
-            (decision.fate, decision.extra) = self.effect(name, kind, subject, n, decision.extra);
-        } else if kind == Kind::List && self.faults.has("tiny list page") {
-            decision = Decision { fate: Fate::Cut(1), names: [Some("tiny list page"), None], ..decision };
-        }
-        decision
+        let spell = self.spell(kind, subject, n, now_ns).or_else(|| self.strike(kind, subject, n));
+        let tiny = kind == Kind::List && self.faults.has("store: tiny list page");
+        spell.or(tiny.then_some("store: tiny list page"))
     }
 
-    fn spell(&self, kind: Kind, subject: &str, n: u64, now_ns: u64) -> Option<(&'static str, Fate)> {
+    fn spell(&self, kind: Kind, subject: &str, n: u64, now_ns: u64) -> Option<&'static str> {
         let dice = self.dice;
-        let on = |name: &'static str| self.is_on(name, now_ns).then_some(name);
-        let puts = matches!(kind, Kind::Open | Kind::Part | Kind::Commit);
-        if let Some(name) = on("outage") {
-            let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
-            return Some((name, *dice.pick("outage", subject, n, &fates)));
-        }
-        if let Some(name) = on("partial outage") {
-            let struck = match dice.draw("partial outage", "kind", 0) % 3 {
+        let strikes = |name: &str| match name {
+            PARTIAL => match dice.draw("partial outage", "kind", 0) % 3 {
                 0 => kind == Kind::List,
                 1 => kind == Kind::Get,
-                _ => puts,
-            };
-            if struck {
-                return Some((
-                    name,
-                    *dice.pick("partial outage", subject, n, &[Fate::Refused, Fate::Swallowed]),
-                ));
-            }
-        }
-        if let Some(name) = on("expired credentials") {
-            return Some((name, Fate::Denied));
-        }
-        if let Some(name) = on("store full").filter(|_| puts) {
-            return Some((name, Fate::Full));
-        }
-        let storm = on("429 storm").filter(|_| dice.chance("429 storm", subject, n, 9, 10));
-        storm.map(|name| (name, Fate::Throttled))
+                _ => kind.is_put(),
+            },
+            FULL => kind.is_put(),
+            STORM => dice.chance("429 storm", subject, n, 9, 10),
+            LEAP => false,
+            _ => true,
+        };
+        let on = |spell: &&Spell| (spell.from_ns..spell.to_ns).contains(&now_ns) && strikes(spell.name);
+        self.spells.iter().find(on).map(|spell| spell.name)
     }
 
     fn strike(&self, kind: Kind, subject: &str, n: u64) -> Option<&'static str> {
@@ -197,44 +194,49 @@ impl Weather {
         if !self.dice.chance("store fault", subject, n, (self.per_mille * rare).min(600), 1_000) {
             return None;
         }
-        let promised = |name: &str| self.refuses || !matches!(name, "stale read" | "duplicate request");
-        let fits: Vec<&'static str> = STRIKES
-            .iter()
-            .filter(|(name, kinds)| kinds.contains(&kind) && self.faults.has(name) && promised(name))
-            .map(|(name, _)| *name)
-            .collect();
-        (!fits.is_empty()).then(|| *self.dice.pick("store fate", subject, n, &fits))
+        let promised = |name: &str| {
+            self.refuses || !matches!(name, "store: stale read" | "store: put carried out twice")
+        };
+        let here = |name: &&'static str| self.faults.has(name) && fits(name, kind) && promised(name);
+        let names: Vec<&'static str> = FATES.into_iter().filter(here).collect();
+        (!names.is_empty()).then(|| *self.dice.pick("store fate", subject, n, &names))
     }
 
-    fn effect(
-        &self,
-        name: &'static str,
-        kind: Kind,
-        subject: &str,
-        n: u64,
-        extra: Duration,
-    ) -> (Fate, Duration) {
+    /// What a fault makes of a request, and how much longer it takes for it.
+    pub(super) fn effect(&self, name: &'static str, subject: &str, n: u64) -> (Fate, Duration) {
         let dice = self.dice;
         let hang = |high| dice.wait("hang", subject, n, 1_000, high);
         let cut = dice.draw("cut", subject, n);
-        match name {
-            "latency tail" => (Fate::Works, extra + hang(90_000_000)),
-            "timeout before effect" => (Fate::Swallowed, extra),
-            "timeout after effect" => (Fate::Hangs, hang(90_000_000)),
-            "lost answer" => (Fate::Lost, extra),
-            "unclear" => (Fate::Unclear, extra),
-            "5xx" => (Fate::Refused, extra),
-            "reset mid-body" => (Fate::Reset, extra),
-            "412 self" => (Fate::Taken, extra),
-            "409" => (Fate::Conflict, extra),
-            "changing list page" => (Fate::Cut(1 + (cut % 5) as u32), extra),
-            "truncated list page" => (Fate::Cut((cut % 2) as u32), extra),
-            "stale list" | "stale read" => (Fate::Stale(hang(20_000_000).as_millis() as u32), extra),
-            "duplicate request" => (Fate::Twice, extra),
-            "corrupt body" => (Fate::Flipped(cut), extra),
-            "foreign body" => (Fate::Foreign, extra),
-            _ => unreachable!("{name} strikes no {kind:?}"),
-        }
+        let fate = match name {
+            OUTAGE => *dice.pick(
+                "outage",
+                subject,
+                n,
+                &[Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear],
+            ),
+            PARTIAL => *dice.pick("partial outage", subject, n, &[Fate::Refused, Fate::Swallowed]),
+            EXPIRED => Fate::Denied,
+            FULL => Fate::Full,
+            STORM => Fate::Throttled,
+            "store: latency tail" => return (Fate::Works, hang(90_000_000)),
+            "store: effect late, no answer" => return (Fate::Hangs, hang(90_000_000)),
+            "store: no effect, no answer" => Fate::Swallowed,
+            "store: answer lost after the effect" => Fate::Lost,
+            "store: reset before the effect" => Fate::Unclear,
+            "store: refused" => Fate::Refused,
+            "store: reset within a body" => Fate::Reset,
+            "store: 412 of our own put" => Fate::Taken,
+            "store: conflict" => Fate::Conflict,
+            "store: tiny list page" => Fate::Cut(1),
+            "store: changing list page" => Fate::Cut(1 + (cut % 5) as u32),
+            "store: truncated list page" => Fate::Cut((cut % 2) as u32),
+            "store: stale list" | "store: stale read" => Fate::Stale(hang(20_000_000).as_millis() as u32),
+            "store: put carried out twice" => Fate::Twice,
+            "store: corrupt body" => Fate::Flipped(cut),
+            "store: foreign body" => Fate::Foreign,
+            _ => unreachable!("{name} is no fate of a request"),
+        };
+        (fate, Duration::ZERO)
     }
 }
 
@@ -242,26 +244,30 @@ impl Weather {
 mod tests {
     use super::*;
 
-    fn check(names: &[&str], request: &StoreRequest, expected: &str) {
-        let weather = Weather::new(
-            Dice::new(3),
-            &Faults::of_names(names.iter().copied()),
-            1_000,
-            Duration::from_secs(60),
-            true,
-        );
-        let decision = weather.decide(request, "x", 1, 61 * 60 * 1_000_000_000, 100);
-        assert_eq!(format!("{:?}", decision.names), expected);
+    fn check(names: &[&str], request: &StoreRequest, expected: Option<&str>) {
+        let faults = Faults::of_names(names.iter().copied());
+        let weather = Weather::new(Dice::new(3), &faults, 10_000, Duration::from_secs(60), true);
+        // Long after every spell.
+        let drawn: Vec<_> = (0..20).map(|n| weather.drawn(request, "x", n, u64::MAX / 2)).collect();
+        assert_eq!(drawn.iter().flatten().next().copied(), expected, "of {drawn:?}");
     }
 
     #[test]
     fn only_what_fits_a_request_and_is_in_the_plan_strikes_it() {
         use driftless_core::ids::Level;
         let list = StoreRequest::List { level: Level::CAPTURES, after: None, limit: 10 };
-        check(&[], &list, "[None, None]");
-        check(&["412 self", "corrupt body"], &list, "[None, None]");
-        check(&["truncated list page"], &list, r#"[Some("truncated list page"), None]"#);
-        check(&["bandwidth", "5xx"], &list, r#"[Some("5xx"), Some("bandwidth")]"#);
-        check(&["tiny list page"], &list, r#"[Some("tiny list page"), None]"#);
+        check(&[], &list, None);
+        check(&["store: 412 of our own put", "store: corrupt body", OUTAGE], &list, None);
+        check(&["store: truncated list page"], &list, Some("store: truncated list page"));
+        check(&[SLOW, "store: refused"], &list, Some("store: refused"));
+        check(&["store: tiny list page"], &list, Some("store: tiny list page"));
+    }
+
+    #[test]
+    fn each_fate_has_an_effect() {
+        let weather = Weather::new(Dice::new(3), &Faults::all(), 0, Duration::from_secs(60), true);
+        for name in FATES {
+            let _ = weather.effect(name, "x", 1);
+        }
     }
 }

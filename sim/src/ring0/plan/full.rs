@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Plan;
 use crate::ring0::dice::Dice;
-use crate::ring0::faults::{Class, Faults, Site};
+use crate::ring0::faults::{Class, Fault, Faults};
 
 impl Plan {
     /// The length of the script.
@@ -15,8 +15,9 @@ impl Plan {
 
     pub(super) fn made_full(self, dice: &Dice) -> Plan {
         let faults = Faults::of_dice(dice);
-        let on =
-            |class: Class| faults.names().any(|name| Site::named(name).is_some_and(|s| s.class == class));
+        let on = |class: Class| {
+            faults.names().any(|name| Fault::named(name).is_some_and(|fault| fault.class == class))
+        };
         let mut plan = self;
         // These are drawn under their own names, in `Weather`.
         plan.store.per_mille = match on(Class::Store) {
