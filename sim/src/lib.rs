@@ -7,7 +7,11 @@
 pub mod bad_input;
 pub mod commit;
 pub mod disk;
+pub mod explore;
 pub mod ring0;
 pub mod scenario;
+pub mod seed;
+pub mod shrink;
+pub mod timeline;
 pub mod trace;
 pub mod vfs;

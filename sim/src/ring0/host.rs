@@ -84,14 +84,20 @@ impl World {
 
     /// SIGKILL: requests to the store may outlive it, all else ends.
     pub(super) fn kill(&mut self) {
+        if let Some(running) = &self.running {
+            self.summary.crashes += 1;
+            self.note(node::DRIFTLESS, Kind::Crash, format_args!("run {:x} dies", running.run));
+        }
+        self.end();
+    }
+
+    /// The process is no more.
+    fn end(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
-        if let Some(running) = self.running.take() {
-            self.note(
-                node::DRIFTLESS,
-                Kind::Crash,
-                format_args!("the process of run {:x} is gone", running.run),
-            );
-            running.tape.check(&running.first).expect("a replicator is a function of its events");
+        if let Some(running) = self.running.take()
+            && let Err(violation) = running.tape.check(&running.first)
+        {
+            self.broken.get_or_insert(violation);
         }
         self.look_for_cold();
         self.note_changes(false);
@@ -123,8 +129,12 @@ impl World {
                 let n = self.summary.actions;
                 self.note(node::MACHINE, Kind::Fault, format_args!("crash after action {n}"));
                 self.hit("process: crashed after an action");
-                self.kill();
-                self.lose(self.plan.crash_state);
+                if self.plan.crash_power {
+                    self.power_loss();
+                } else {
+                    self.kill();
+                    self.lose(self.plan.crash_state);
+                }
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
                 self.later(down, Entry::Start);
                 return Ok(());
@@ -315,10 +325,11 @@ impl World {
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
-        let kind = if self.store.len() > objects { Kind::Put } else { Kind::Request };
-        let kind = if fate == Fate::Works || kind == Kind::Put { kind } else { Kind::Fault };
+        let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
+        let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
         self.note_store_answer(run, op, &result, fate);
+        self.plant_after_request(put, fate)?;
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
@@ -370,7 +381,8 @@ impl World {
             );
             return Err(Violation::new("exit", format!("{exit:?}: {text}")));
         }
-        self.kill();
+        self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
+        self.end();
         if fenced {
             self.summary.fenced += 1;
             self.fences += 1;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::app::{AppOp, Work};
 use super::dice::Dice;
 use super::faults::{FULL_FROM, Faults};
+use super::planted::Planted;
 use super::sites::Strike;
 use crate::scenario::parts::{ConfigText, time, timed};
 
@@ -57,6 +58,11 @@ pub enum Blow {
 }
 
 impl Blow {
+    /// Whether something breaks.
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Blow::Stop { .. } | Blow::SyncNow | Blow::WallStep(_))
+    }
+
     /// Its name among the hits.
     pub const fn name(self) -> &'static str {
         match self {
@@ -147,10 +153,15 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// The machine loses power there.
+    pub crash_power: bool,
     /// Which of the faults that the dice decide about strike.
     pub strike: Strike,
     /// What may befall it beyond the above: only runs of the full generation have any.
     pub faults: Faults,
+    /// A defect that is put in to try the tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planted: Option<Planted>,
 }
 
 const MS: u64 = 1_000;
@@ -182,22 +193,29 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
             strike: Strike::All,
             faults: Faults::none(),
+            planted: None,
         }
     }
 
     /// The run of a seed.
     pub fn of_seed(seed: u64) -> Plan {
-        let plan = Plan::of_early_seed(seed);
+        let ops = Dice::new(seed).range("plan", "ops", 0, 60, 220);
+        Plan::of_seed_with(seed, ops, &[512, 512, 1_024, 1_024, 4_096])
+    }
+
+    /// The run of a seed with so many operations and one of these page sizes.
+    pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
+        let plan = Plan::of_early_seed(seed, ops, page_sizes);
         if seed < FULL_FROM { plan } else { plan.made_full(&Dice::new(seed)) }
     }
 
-    fn of_early_seed(seed: u64) -> Plan {
+    fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
-        let ops = dice.range("plan", "ops", 0, 60, 220);
-        let page_bytes = pick("page size", &[512, 512, 1_024, 1_024, 4_096]) as u32;
+        let page_bytes = pick("page size", page_sizes) as u32;
         let script = script(&dice, ops, page_bytes);
         let length: Duration = script.iter().map(|(wait, _)| *wait).sum();
         let conditions = match pick("conditions", &[0, 0, 1, 2]) {
@@ -223,8 +241,10 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
             strike: Strike::All,
             faults: Faults::none(),
+            planted: None,
         }
     }
 }

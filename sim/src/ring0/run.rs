@@ -1,7 +1,9 @@
 //! Running a plan, with panics caught: a failed assertion of the engine is a finding like others.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::Duration;
 
 use super::hits::Hits;
@@ -48,13 +50,8 @@ pub struct Report {
 pub fn report(seed: u64, plan: Plan, keep: Keep, until: Option<Duration>) -> Report {
     let trace = Trace::new(keep);
     let world = World::watched(seed, plan, trace.clone());
-    let sites = world.sites.clone();
-    let result = catch_unwind(AssertUnwindSafe(|| world.run_until(until)));
-    let result = result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
-        Err(Violation::new("panic", text.unwrap_or_default()))
-    });
+    let sites = world.sites();
+    let result = caught(|| world.run_until(until));
     if let Err(violation) = &result {
         trace.note_last(node::ORACLE, Kind::Violation, format_args!("{violation}"));
     }
@@ -65,6 +62,39 @@ pub fn report(seed: u64, plan: Plan, keep: Keep, until: Option<Duration>) -> Rep
         trace_hash: trace.hash(),
         records: trace.take(),
     }
+}
+
+thread_local! {
+    /// Where the last panic of a run on this thread happened; `None` while none is running.
+    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs something, and makes a violation of a panic. It is told with its place by whoever gets it,
+/// not printed: the shrinker meets the same one hundreds of times.
+fn caught<T>(run: impl FnOnce() -> Result<T, Violation>) -> Result<T, Violation> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+            let ours = PANICKED.with_borrow_mut(|ours| {
+                let running = ours.as_mut()?;
+                *running = place.unwrap_or_default();
+                Some(())
+            });
+            if ours.is_none() {
+                usual(info);
+            }
+        }));
+    });
+    PANICKED.set(Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(run));
+    let place = PANICKED.take().unwrap_or_default();
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
+        Err(Violation::new("panic", format!("{} ({place})", text.unwrap_or_default())))
+    })
 }
 
 /// Runs the plan that follows from a seed.
@@ -102,4 +132,17 @@ pub fn run_with_every_crash(seed: u64, plan: &Plan, state: StateFate) -> Result<
         })?;
     }
     Ok(actions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_violation_with_its_place() {
+        let violation = caught(|| -> Result<(), Violation> { panic!("seven is {}", 7) }).unwrap_err();
+        assert_eq!(violation.oracle, "panic");
+        let told = "seven is 7 (sim/src/ring0/run.rs:";
+        assert!(violation.text.starts_with(told), "{violation}");
+    }
 }

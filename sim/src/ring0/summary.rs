@@ -15,10 +15,14 @@ pub struct Summary {
     pub commits: u64,
     /// Starts of the process.
     pub starts: u64,
+    /// Deaths of the process, by whatever cause.
+    pub crashes: u64,
     /// Store requests that did not simply work.
     pub faults: u64,
     /// Faults of every kind that struck, by name.
     pub hits: Hits,
+    /// Promises that were not held to, each by its reason, which the truth proves.
+    pub excuses: Hits,
     /// Commits that were left behind in the WAL and do not count.
     pub phantoms: u64,
     /// Runs that ended fenced and were told to adopt.

@@ -22,6 +22,7 @@ use super::excuses::Excuses;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
 use super::sites::Sites;
@@ -129,6 +130,9 @@ pub struct World {
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
     pub(super) sites: Sites,
+    pub(super) seen: Seen,
+    /// What was seen where nobody could be told at once.
+    pub(super) broken: Option<Violation>,
     pub(super) trace: Trace,
 }
 
@@ -199,6 +203,8 @@ impl World {
             source_steps,
             outages,
             sites,
+            seen: Seen::default(),
+            broken: None,
             trace,
             plan,
         }
@@ -230,7 +236,9 @@ impl World {
         if at > now {
             self.clock.advance_ns(at - now);
         }
-        self.happen(entry)
+        self.sites.set_now(Duration::from_nanos(self.now_ns()));
+        self.happen(entry)?;
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     fn heal(&mut self) {
@@ -359,6 +367,11 @@ impl World {
         self.queue.push(at, entry);
     }
 
+    /// The faults of this run.
+    pub fn sites(&self) -> Sites {
+        self.sites.clone()
+    }
+
     /// Tells the trace what happened.
     pub(super) fn note(&self, node: &'static str, kind: Kind, text: fmt::Arguments<'_>) {
         self.trace.note(self.now_ns(), node, kind, text);
@@ -437,6 +450,7 @@ impl World {
             _ => Kind::Operation,
         };
         self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
+        self.plant_after_app(op, &end);
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {
@@ -543,7 +557,7 @@ impl World {
         }
     }
 
-    fn power_loss(&mut self) {
+    pub(super) fn power_loss(&mut self) {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;

@@ -11,11 +11,16 @@ use crate::scenario::parts::time;
 
 fn strike() -> impl Strategy<Value = Strike> {
     let name = "[a-z]{1,8}: [ -~]{0,12}";
-    let site = (name, "[ -~]{0,20}", any::<u64>()).prop_map(|(fault, at, nth)| Site { fault, at, nth });
+    let site = (name, "[ -~]{0,20}", any::<u64>(), any::<u64>()).prop_map(|(fault, at, after, nth)| Site {
+        fault,
+        at,
+        after: Duration::from_nanos(after),
+        nth,
+    });
     prop_oneof![
         Just(Strike::All),
         prop::collection::btree_set(name, 0..4).prop_map(Strike::Without),
-        prop::collection::btree_set(site, 0..4).prop_map(Strike::Only),
+        prop::collection::vec(site, 0..4).prop_map(Strike::Only),
     ]
 }
 
