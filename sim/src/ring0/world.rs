@@ -18,6 +18,7 @@ use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, PATH};
 use super::dice::Dice;
+use super::excuses::Excuses;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::plan::{Blow, Conditions, Plan, StateFate};
@@ -31,6 +32,7 @@ pub use super::summary::Summary;
 use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
+use super::weather::Weather;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
 use crate::vfs::{SimHost, SimSqlite, Turn};
@@ -105,6 +107,12 @@ pub struct World {
     pub(super) runs: u64,
     pub(super) adopt: bool,
     pub(super) state_lost: bool,
+    /// The store's faults in a run of the full generation.
+    pub(super) weather: Option<Weather>,
+    /// What excuses an end that would otherwise be wrong.
+    pub(super) excuses: Excuses,
+    /// How often a run ended fenced since one went on.
+    pub(super) fences: u32,
     pub(super) crash_at: Option<u64>,
     script: VecDeque<(Duration, AppOp)>,
     tries: u32,
@@ -177,6 +185,9 @@ impl World {
             runs: 0,
             adopt: false,
             state_lost: false,
+            weather: Weather::of_plan(dice, &plan),
+            excuses: Excuses::default(),
+            fences: 0,
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,
