@@ -28,25 +28,36 @@
 
 pub mod app;
 pub mod dice;
+mod excuses;
+pub mod faults;
 pub mod files;
+pub mod hits;
 mod host;
 pub mod image;
+pub mod misfortune;
 pub mod plan;
+pub mod planted;
+pub mod profile;
 pub mod purity;
 pub mod queue;
 pub mod reading;
 pub mod restore;
 mod run;
 pub mod scripts;
+pub mod sites;
 pub mod sqlite;
 pub mod state;
 pub mod store;
+pub mod summary;
 mod synced;
+mod trouble;
 pub mod truth;
 pub mod violation;
+mod weather;
 pub mod world;
 
+pub use hits::Hits;
 pub use plan::Plan;
-pub use run::{Failure, run_plan, run_seed, run_with_every_crash};
-pub use violation::Violation;
+pub use run::{Failure, Report, report, run_plan, run_seed, run_with_every_crash};
+pub use violation::{Class, Violation};
 pub use world::{Summary, World};

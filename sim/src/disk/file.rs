@@ -12,18 +12,30 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::image::Image;
 use super::{Disk, DiskFault, DiskOp, EIO, ENOSPC, Stat, lock, os};
 
+/// Inode 1 holds bad blocks and 2 the root on ext filesystems; files begin here.
+const FIRST_INO: u64 = 11;
+
 /// Hands out inode numbers, smallest free one first when reuse is on.
 #[derive(Default)]
 pub(super) struct InodeNumbers {
     reuse: bool,
     last: AtomicU64,
     free: Mutex<BTreeSet<u64>>,
-    versions: AtomicU64,
+    /// Shared with those that come after a disk was brought back as it was.
+    versions: Arc<AtomicU64>,
 }
 
 impl InodeNumbers {
     pub(super) fn new(reuse: bool) -> Self {
         Self { reuse, ..Self::default() }
+    }
+
+    /// As they are where these numbers are taken and no others, after what was handed out `before`.
+    pub(super) fn taken(reuse: bool, taken: &BTreeSet<u64>, before: &InodeNumbers) -> Self {
+        let last = taken.last().map_or(0, |ino| ino - FIRST_INO + 1);
+        let free = (FIRST_INO..FIRST_INO + last).filter(|ino| !taken.contains(ino)).collect();
+        let versions = Arc::clone(&before.versions);
+        Self { reuse, last: AtomicU64::new(last), free: Mutex::new(free), versions }
     }
 
     /// Versions that were handed out.
@@ -32,15 +44,14 @@ impl InodeNumbers {
     }
 
     /// A number that was not handed out before.
-    fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         1 + self.versions.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn take(&self) -> u64 {
         match lock(&self.free).pop_first() {
             Some(ino) if self.reuse => ino,
-            // Inode 1 holds bad blocks and 2 the root on ext filesystems; begin where files do.
-            _ => 11 + self.last.fetch_add(1, Ordering::SeqCst),
+            _ => FIRST_INO + self.last.fetch_add(1, Ordering::SeqCst),
         }
     }
 }
@@ -55,6 +66,13 @@ pub(super) struct Inode {
     /// The version from which on the content has changed only by writes that hit where they should.
     pub(super) birth: u64,
     pub(super) changes: Changes,
+}
+
+impl Inode {
+    /// An inode with its change times, whose content is new to everybody by its version.
+    pub(super) fn new(image: Image, nlink: u32, (ctime_ns, mtime_ns): (u64, u64), version: u64) -> Inode {
+        Inode { image, nlink, ctime_ns, mtime_ns, version, birth: version, changes: Changes::default() }
+    }
 }
 
 /// From which offset on the content has changed since a version.
@@ -101,15 +119,7 @@ impl FileNode {
     pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
         let birth = numbers.version();
         let image = Image::default();
-        let inode = Inode {
-            image,
-            nlink: 0,
-            ctime_ns: now_ns,
-            mtime_ns: now_ns,
-            version: birth,
-            birth,
-            changes: Changes::default(),
-        };
+        let inode = Inode::new(image, 0, (now_ns, now_ns), birth);
         Arc::new(Self {
             ino: numbers.take(),
             numbers: Arc::clone(numbers),
@@ -118,14 +128,19 @@ impl FileNode {
         })
     }
 
+    /// An inode as it once was.
+    pub(super) fn again(numbers: &Arc<InodeNumbers>, ino: u64, inode: Inode) -> Arc<Self> {
+        let (numbers, owns_number) = (Arc::clone(numbers), AtomicBool::new(true));
+        Arc::new(Self { ino, numbers, owns_number, inode: Mutex::new(inode) })
+    }
+
     /// The same inode after a reboot: a new node, so that old handles cannot reach it.
     pub(super) fn reborn(&self, image: Image, nlink: u32) -> Arc<Self> {
         self.owns_number.store(false, Ordering::SeqCst);
         let old = self.inode();
         let birth = self.numbers.version();
         let (ctime_ns, mtime_ns) = (old.ctime_ns, old.mtime_ns);
-        let inode =
-            Inode { image, nlink, ctime_ns, mtime_ns, version: birth, birth, changes: Changes::default() };
+        let inode = Inode::new(image, nlink, (ctime_ns, mtime_ns), birth);
         Arc::new(Self {
             ino: self.ino,
             numbers: Arc::clone(&self.numbers),

@@ -26,7 +26,7 @@ pub(super) struct NameChange {
     pub(super) sets: Vec<(String, Option<Node>)>,
 }
 
-type Names = BTreeMap<String, Node>;
+pub(super) type Names = BTreeMap<String, Node>;
 
 #[derive(Default)]
 pub(super) struct Tree {
@@ -37,6 +37,11 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Names that are all durable, after so many changes.
+    pub(super) fn durable_of(names: Names, changes: u64) -> Tree {
+        Tree { current: names.clone(), durable: names, unsynced: Vec::new(), changes }
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
         self.current.get(path)
     }

@@ -15,7 +15,9 @@ use driftless_core::machine::{SourceError, SourceReply, SourceRequest};
 pub use library::Library;
 
 use super::app::Work;
-use crate::disk::{Disk, Unsynced};
+use super::plan::{Plan, Workload};
+use crate::disk::{Disk, SimClock, Unsynced};
+use crate::model::Model;
 use crate::vfs::{SimSqlite, VfsFaultHook};
 
 /// A machine with SQLite.
@@ -52,6 +54,15 @@ pub trait Sqlite {
     /// The library, where it is not a model.
     fn library(&self) -> Option<&SimSqlite> {
         None
+    }
+}
+
+/// The machine of a plan, whose randomness follows from a seed.
+pub fn machine(plan: &Plan, seed: u64, disk: Disk, clock: &SimClock) -> Box<dyn Sqlite> {
+    let pending_byte = plan.config.pending_byte;
+    match plan.workload {
+        Workload::Library => Box::new(Library::new(disk, clock.clone(), seed, pending_byte)),
+        Workload::Model => Box::new(Model::new(disk, seed, pending_byte, true)),
     }
 }
 

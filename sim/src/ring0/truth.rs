@@ -115,6 +115,12 @@ impl Truth {
         }
     }
 
+    /// A write of an application without files succeeded: this is the state that it left.
+    pub fn note(&mut self, image: Image) {
+        self.states.push((image.mark(), image));
+        self.owed = self.states.len();
+    }
+
     /// Takes a state for committed, or for one that a phantom would have made.
     #[cfg(test)]
     pub(super) fn pretend(&mut self, image: Image, committed: bool) {
@@ -135,8 +141,10 @@ fn admit(states: &mut Vec<(u64, Image)>, image: &Image) {
 #[cfg(test)]
 mod tests {
     use crate::disk::{DiskConfig, SimClock};
-    use crate::ring0::app::{App, AppEnd, AppOp, Misfortune, PATH, Work};
+    use crate::ring0::app::{App, AppEnd, AppOp, PATH, Work};
     use crate::ring0::dice::Dice;
+    use crate::ring0::misfortune::Misfortune;
+    use crate::ring0::sites::{Sites, Strike};
     use crate::ring0::sqlite::{Library, Sqlite as _};
 
     use super::*;
@@ -149,7 +157,7 @@ mod tests {
         let clock = SimClock::new(1_800_000_000_000_000_000);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
         let sqlite = Library::new(disk.clone(), clock, 9, PENDING);
-        let mut app = App::new(&sqlite, true, Misfortune::new(Dice::new(9), 0));
+        let mut app = App::new(&sqlite, true, Misfortune::new(Dice::new(9), 0, Sites::new(Strike::All)));
         let mut truth = Truth::new();
         app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
         let work = Work::Insert { rows: 3, bytes: 200 };

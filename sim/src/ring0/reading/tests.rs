@@ -2,8 +2,10 @@
 
 use crate::disk::{DiskConfig, SimClock};
 use crate::model::Model;
-use crate::ring0::app::{App, AppOp, Misfortune, PATH, Work};
+use crate::ring0::app::{App, AppOp, PATH, Work};
 use crate::ring0::dice::Dice;
+use crate::ring0::misfortune::Misfortune;
+use crate::ring0::sites::{Sites, Strike};
 
 use super::*;
 
@@ -35,7 +37,7 @@ fn going_on_says_what_beginning_says() {
         let clock = SimClock::new(1_800_000_000_000_000_000);
         let disk = Disk::new(DiskConfig::default(), clock);
         let sqlite = Model::new(disk.clone(), seed, PENDING, true);
-        let mut app = App::new(&sqlite, true, Misfortune::new(dice, 0));
+        let mut app = App::new(&sqlite, true, Misfortune::new(dice, 0, Sites::new(Strike::All)));
         app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
         let mut reader = Reader::default();
         for n in 0..200 {
