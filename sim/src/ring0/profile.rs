@@ -56,7 +56,12 @@ impl Profile {
 
 /// Orderly stops and steps of the clock are no faults.
 fn calm(plan: Plan) -> Plan {
-    let mut calm = Plan { config: plan.config, durable: plan.durable, ..Plan::calm(plan.script) };
+    let mut calm = Plan {
+        workload: plan.workload,
+        config: plan.config,
+        durable: plan.durable,
+        ..Plan::calm(plan.script)
+    };
     calm.strike = Strike::Only(Vec::new());
     calm.blows = plan.blows.into_iter().filter(|(_, blow)| !blow.is_fault()).collect();
     calm

@@ -9,10 +9,8 @@ use super::hits::Hits;
 pub struct Contents {
     /// Commits that it counts.
     pub commits: u64,
-    /// Rows.
-    pub rows: u64,
-    /// Bytes in them.
-    pub bytes: u64,
+    /// How much its rows hold.
+    pub size: u64,
 }
 
 /// What a run came to.

@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn other_contents_are_found() {
-        let contents = Contents { commits: 3, rows: 5, bytes: 70 };
+        let contents = Contents { commits: 3, size: 70 };
         check(&contents, &contents).unwrap();
-        let less = Contents { rows: 4, ..contents };
+        let less = Contents { size: 60, ..contents };
         assert_eq!(check(&contents, &less).unwrap_err().oracle, "crash equals no crash");
     }
 

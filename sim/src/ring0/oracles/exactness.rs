@@ -34,7 +34,8 @@ mod tests {
     use super::*;
 
     fn image(fills: &[u8]) -> Image {
-        Image { page_bytes: 512, bytes: fills.iter().flat_map(|fill| [*fill; 512]).collect() }
+        let bytes: Vec<u8> = fills.iter().flat_map(|fill| [*fill; 512]).collect();
+        Image::of_bytes(512, &bytes, &Image::default())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use driftless_core::ids::Mono;
 use driftless_core::machine::{Machine as _, Reason};
 
 use super::super::app::PATH;
-use super::super::image;
+use super::super::reading;
 use super::super::violation::Violation;
 use super::super::world::World;
 
@@ -38,9 +38,9 @@ impl World {
     /// Whether a frame with the salts of the WAL stands behind the last committed one.
     fn something_stands_behind(&self) -> bool {
         let disk = self.sqlite.disk();
-        let reading = image::read(disk, PATH, self.plan.config.pending_byte);
+        let reading = reading::read(disk, PATH, self.plan.config.pending_byte);
         let Some((reading, wal)) = reading.zip(disk.contents(&format!("{PATH}-wal"))) else { return false };
-        let at = 32 + reading.end.frames as usize * (24 + reading.image.page_bytes);
+        let at = 32 + reading.end.frames as usize * (24 + reading.image.page_bytes());
         let salts = |at: usize| wal.get(at..at + 8);
         salts(at + 8).is_some_and(|behind| Some(behind) == salts(16))
     }
