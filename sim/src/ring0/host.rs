@@ -8,8 +8,8 @@ use driftless::port::scratch::Scratch;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request, SourceReply,
-    SourceRequest, StateRequest, StoreRequest,
+    Action, Actions, ByteRange, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
+    SourceReply, SourceRequest, StateRequest, StoreError, StoreReply, StoreRequest,
 };
 
 use super::app::PATH;
@@ -18,6 +18,7 @@ use super::oracles::exit;
 use super::oracles::limits::Underway;
 use super::oracles::purity::Tape;
 use super::oracles::transitions::Story;
+use super::oracles::wrong_bytes::is_altered;
 use super::plan::Conditions;
 use super::sqlite::Source;
 use super::store::Fate;
@@ -337,13 +338,11 @@ impl World {
                 return Ok(());
             }
         }
-        if let StoreRequest::Get { object, .. } = &request {
-            self.reads.read(object.range.max(), matches!(fate, Fate::Flipped(_) | Fate::Foreign));
-        }
         self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
+        self.note_read(&request, &result);
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
@@ -353,6 +352,21 @@ impl World {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
         Ok(())
+    }
+
+    /// Notes what was read of a segment, and whether its bytes are those of the body.
+    fn note_read(&mut self, request: &StoreRequest, result: &Result<StoreReply, StoreError>) {
+        let StoreRequest::Get { object, range } = request else { return };
+        let (Ok(StoreReply::Bytes { bytes, object_len }), Some(body)) = (result, self.store.get(object))
+        else {
+            return;
+        };
+        let offset = match range {
+            ByteRange::At { offset, .. } => *offset,
+            ByteRange::Tail(_) => (body.len() - bytes.len().min(body.len())) as u64,
+        };
+        let altered = *object_len != body.len() as u64 || is_altered(body, offset as usize, bytes);
+        self.reads.read(object.range.max(), altered);
     }
 
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
