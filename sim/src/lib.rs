@@ -2,8 +2,10 @@
 //!
 //! - [`disk`] is a filesystem that remembers what was never synced, and loses it on demand;
 //! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed;
-//! - [`ring0`] runs the replicator there, in a loop over everything that can happen.
+//! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
+//! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 
 pub mod disk;
+pub mod mutants;
 pub mod ring0;
 pub mod vfs;

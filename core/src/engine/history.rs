@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use crate::checksum::DbXor;
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, Wall};
 use crate::machine::{Chunk, SealRecord};
+use crate::mutant::{self, Mutant};
 use crate::wal::{Salts, WalChecksum, WalPosition};
 
 /// The checksum of every page of one state of the database.
@@ -228,6 +229,9 @@ impl Journal {
     /// A step counts only if it starts where the table stands and ends where it says: a journal
     /// with a hole (a full disk) must not yield a table of no state at all.
     fn advance(&mut self, step: &Step) {
+        if mutant::on(Mutant::JournalHoleTrusted) {
+            return self.history.advance(step);
+        }
         let stands = self.history.point.as_ref().map(|point| point.post);
         if !step.full && (stands.is_none() || stands != step.pre) {
             self.history.table = None;

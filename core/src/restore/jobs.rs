@@ -17,6 +17,7 @@ use crate::ltx::{
     Decoder, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame, frame_bytes_max,
 };
 use crate::machine::Chunk;
+use crate::mutant::{self, Mutant};
 
 /// The most bytes of pages that one job hands out, about.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
@@ -107,7 +108,8 @@ impl Claims {
     }
 
     fn claim(&mut self, page: PageNo) -> bool {
-        if page.get() > self.limit || page == self.lock_page || self.has(page) {
+        let limit = if mutant::on(Mutant::ShrinkForgotten) { self.commit } else { self.limit };
+        if page.get() > limit || page == self.lock_page || self.has(page) {
             return false;
         }
         let at = page.get() as usize - 1;

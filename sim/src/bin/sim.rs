@@ -1,11 +1,13 @@
 //! `sim --seeds A..B` runs seeds; `sim replay SEED [-v]` runs one and tells what happens;
-//! `sim crash SEED` crashes the short scripts after every action, with the dice of that seed.
+//! `sim crash SEED` crashes the short scripts after every action, with the dice of that seed;
+//! `sim mutants` hunts planted bugs.
 
 #![expect(clippy::print_stdout, reason = "it is a command")]
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use driftless_sim::mutants;
 use driftless_sim::ring0::plan::StateFate;
 use driftless_sim::ring0::{run_seed, run_with_every_crash, scripts};
 
@@ -16,6 +18,8 @@ fn main() -> ExitCode {
         ["--seeds", range] => seeds(range),
         ["replay", seed, rest @ ..] => replay(seed, rest.contains(&"-v")),
         ["crash", seed] => crash(seed),
+        ["mutants", rest @ ..] => mutants::command::mutants(rest),
+        ["hunt", rest @ ..] => mutants::command::hunter(rest),
         _ => usage(),
     }
 }
@@ -39,7 +43,7 @@ fn crash(seed: &str) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: sim --seeds A..B | sim replay SEED [-v] | sim crash SEED");
+    eprintln!("usage: sim --seeds A..B | sim replay SEED [-v] | sim crash SEED | sim mutants");
     ExitCode::from(2)
 }
 

@@ -3,7 +3,7 @@
 //! It shares the segment decoder with production and nothing else. Each state is compared with
 //! the truth as it is reached; `exact` says what must hold.
 
-use driftless_core::ids::{DbChecksum, Lineage, Txid};
+use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
 use super::image::Image;
@@ -27,6 +27,10 @@ pub struct Restored {
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
+    /// The digest of the state after each.
+    pub digests: Vec<u64>,
+    /// The stamp of the last one.
+    stamp: Wall,
 }
 
 impl Restored {
@@ -53,13 +57,18 @@ impl Restored {
                 header.chain.pre, self.post
             )));
         }
+        if header.stamp < self.stamp {
+            return Err(fail(format!("it is stamped {:?}, its predecessor {:?}", header.stamp, self.stamp)));
+        }
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
         if header.chain.post != Some(post) {
             return Err(fail(format!("its post-state is {:?}, the pages say {post}", header.chain.post)));
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
+        self.stamp = header.stamp;
         self.segments += 1;
+        self.digests.push(self.image.digest());
         self.judge(truth).map_err(&fail)
     }
 
@@ -128,7 +137,7 @@ fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::ids::{PageNo, PageSize, TxidRange, Wall};
+    use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
 
     use super::*;

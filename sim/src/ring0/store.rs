@@ -11,6 +11,7 @@ use driftless_core::machine::{
     StoreRequest,
 };
 
+use super::mirror::Mirror;
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -53,6 +54,8 @@ pub struct SimStore {
     pub keeps_conditions: bool,
     /// A segment that a put without a condition has replaced by other bytes.
     overwritten: Option<Object>,
+    /// A directory that is given the same bodies.
+    pub mirror: Option<Mirror>,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
@@ -144,31 +147,44 @@ impl SimStore {
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutCommit { put } => {
-                let Body { object, condition, bytes } = self.bodies.remove(put).ok_or_else(missing)?;
-                let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
-                if refuses && self.objects.contains_key(&key(&object)) {
-                    let text = "412 precondition failed";
-                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
-                }
-                let body = Chunk::from(bytes);
-                let before = self.objects.insert(key(&object), (object, body.clone()));
-                let replaced = before.is_some_and(|(_, before)| *before != *body);
-                if replaced && condition == PutCondition::Always {
-                    self.overwritten = Some(object);
-                }
-                Ok(StoreReply::Done)
+                let body = self.bodies.remove(put).ok_or_else(missing)?;
+                self.commit(body)
             }
             StoreRequest::PutAbort { put } => {
                 self.bodies.remove(put);
                 Ok(StoreReply::Done)
             }
             StoreRequest::Delete { object } => {
+                if let Some(mirror) = &mut self.mirror {
+                    mirror.delete(object);
+                }
                 self.objects.remove(&key(object));
                 Ok(StoreReply::Done)
             }
             // Bodies die with the process that sent them.
             StoreRequest::DropUnfinished { .. } => Ok(StoreReply::Dropped(0)),
         }
+    }
+
+    /// A body takes its name.
+    fn commit(&mut self, body: Body) -> Result<StoreReply, StoreError> {
+        let Body { object, condition, bytes } = body;
+        let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
+        let taken = refuses && self.objects.contains_key(&key(&object));
+        let body = Chunk::from(bytes);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.put(&object, &body, !taken);
+        }
+        if taken {
+            let text = "412 precondition failed";
+            return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+        }
+        let before = self.objects.insert(key(&object), (object, body.clone()));
+        let replaced = before.is_some_and(|(_, before)| *before != *body);
+        if replaced && condition == PutCondition::Always {
+            self.overwritten = Some(object);
+        }
+        Ok(StoreReply::Done)
     }
 
     /// The name of what a request is about, for the dice.
@@ -193,7 +209,7 @@ impl SimStore {
     pub fn check_kept(&self) -> Result<(), Violation> {
         match self.overwritten {
             Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
-            None => Ok(()),
+            None => self.mirror.as_ref().map_or(Ok(()), Mirror::check),
         }
     }
 

@@ -18,9 +18,11 @@ use driftless_core::probe::{Finding, Findings};
 use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
 use super::dice::Dice;
 use super::host::Running;
+use super::mirror::Mirror;
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::queue::Queue;
 use super::restore::Restored;
+use super::restorer;
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 use super::synced::Commits;
@@ -35,6 +37,8 @@ const START_NS: u64 = 1_800_000_000_000_000_000;
 /// request that was under way when they ended, the longest back-off, the quiet time, and twice
 /// what a seal may wait for the clocks. A change that no event told of waits for the sweep.
 pub const CONVERGE: Duration = Duration::from_secs(180);
+/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
+pub const ACTIONS_MAX: u64 = 1_000_000;
 /// How often the sweep comes.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
@@ -176,6 +180,10 @@ impl World {
                 (start, start + dice.range("outage", "length", n, 1, outage))
             })
             .collect();
+        let mut store = SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept);
+        // Only power loss can take something from it, and it refuses what is there.
+        let dark = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::PowerLoss { .. }));
+        store.mirror = (dark && store.keeps_conditions).then(|| Mirror::new(clock.clone()));
         World {
             app,
             running: None,
@@ -185,7 +193,7 @@ impl World {
             queue,
             clock,
             steps_ns: 0,
-            store: SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept),
+            store,
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -228,6 +236,9 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), Violation> {
+        if self.summary.actions > ACTIONS_MAX {
+            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
+        }
         let Some((at, entry)) = self.queue.pop() else {
             return Err(Violation::new("liveness", "nothing is to come"));
         };
@@ -317,7 +328,9 @@ impl World {
 
     fn finish(mut self) -> Result<Summary, Violation> {
         self.store.check_contiguous()?;
+        self.store.check_kept()?;
         self.check_purity()?;
+        restorer::check(&mut self.store, &self.restored.digests, self.plan.config.pending_byte, self.dice)?;
         self.app.check_source(&self.sqlite)?;
         self.summary.commits = self.app.commits;
         self.summary.restored = self.restored.segments;
@@ -538,6 +551,13 @@ impl World {
             dice.chance("survives", "", at ^ n, 1, 2)
         });
         self.app.power_lost();
+        if let Some(mirror) = &mut self.store.mirror {
+            let mut n = 0;
+            mirror.power_loss(|_| {
+                n += 1;
+                dice.chance("mirror", "survives", at ^ n, 1, 2)
+            });
+        }
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
     }

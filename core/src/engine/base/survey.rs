@@ -97,7 +97,7 @@ impl Replicator {
         let base = self.base_ref();
         let images = base.summed_chunk.take().expect("kept for the images");
         for (page, sum) in (base.chunk.0..base.chunk.1).zip(sums) {
-            if page == base.lock_page.get() {
+            if page == base.lock_page.get() && !mutant::on(Mutant::LockPageWritten) {
                 continue;
             }
             let no = PageNo::new(page).expect("pages count from 1");
@@ -173,7 +173,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Remark { text: "the survey found no difference".into() });
         self.base_finish(out);
         // Behind a hole it would be read as the position of an earlier point.
-        if !self.journal.broken {
+        if !self.journal.broken || mutant::on(Mutant::MovedBehindHole) {
             let op = self.append(&Record::Moved { file, wal: end }, out);
             self.upload = crate::engine::upload::Upload::Done { op };
         }

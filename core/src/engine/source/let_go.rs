@@ -2,6 +2,7 @@
 
 use super::attach::same_file;
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     /// Quiet long enough, everything on the replica.
@@ -18,10 +19,14 @@ impl Replicator {
             Unlock, Verify,
         };
         // Never without a look at the path: another file may stand there by now.
-        let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Verify, Close]) };
+        let Some(index) = self.source.index.as_ref() else {
+            let blindly = mutant::on(Mutant::ReplacedAtStop);
+            return self.begin_script(if blindly { &[Close] } else { &[Verify, Close] });
+        };
         let may_checkpoint = self.source.reserved_bytes == 0 && !self.source.read_only;
         if self.source.pin.is_none() || !may_checkpoint || (self.source.lock_failed && self.draining()) {
-            return self.begin_script(&[Verify, Close]);
+            let blindly = mutant::on(Mutant::ReplacedAtStop);
+            return self.begin_script(if blindly { &[Close] } else { &[Verify, Close] });
         }
         if index.n_backfill < index.mx_frame && self.source.let_go_tried != Some(index.mx_frame) {
             self.source.let_go_tried = Some(index.mx_frame);
@@ -57,7 +62,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
         // What changes while nothing is pinned is not among them, and nothing was sealed.
-        self.dirty = None;
+        self.dirty = self.dirty.take().filter(|_| mutant::on(Mutant::DirtyOutlivesPin));
         self.source.sealed_wal = None;
         let source = &mut self.source;
         source.forget_scanner();
@@ -81,7 +86,7 @@ impl Replicator {
         // What was captured last may have asked for a base: that needs the link again.
         let owed = self.base_wanted.is_some();
         let finished = self.draining() && !self.source.failed && !lost && !owed;
-        self.dirty = None;
+        self.dirty = self.dirty.take().filter(|_| mutant::on(Mutant::DirtyOutlivesPin));
         self.source.close_state();
         self.source.drained = finished;
         self.source.changed_while_cold |= owed;
@@ -131,14 +136,14 @@ impl Replicator {
             self.set_quiet(now);
             return;
         }
-        let settled = age >= CTIME_SETTLED_NS;
+        let settled = age >= CTIME_SETTLED_NS || mutant::on(Mutant::CtimeUnsettled);
         let wait = Duration::from_nanos((CTIME_SETTLED_NS - age.max(0)).max(1_000_000) as u64);
         // Where stopping leaves no time for that, we go without a seal: the next start has to prove
         // where it is, and nothing is lost.
         if sealed && !settled && !self.stops_before(now.mono.after(wait)) {
             // A write in the same clock tick would leave the same time: come again when it is older.
             self.source.script.clear();
-            self.begin_script(&[Step::Unlock]);
+            self.begin_script(if mutant::on(Mutant::LockKept) { &[] } else { &[Step::Unlock] });
             self.source.quiet_at = Some(now.mono.after(wait));
             return;
         }
@@ -162,7 +167,8 @@ impl Replicator {
     pub(super) fn tail_read(&mut self, reply: &LinkReply) {
         let salts = self.source.index.as_ref().map(|index| index.salts);
         let header = reply.bytes.as_deref().and_then(|bytes| bytes.first_chunk::<FRAME_HEADER_BYTES>());
-        self.source.tail = header.is_some_and(|header| Some(Salts::read(header, 8)) == salts);
+        let follows = |header: &[u8; FRAME_HEADER_BYTES]| Some(Salts::read(header, 8)) == salts;
+        self.source.tail = header.is_some_and(follows) && !mutant::on(Mutant::TailIgnored);
         self.next_step();
     }
 
