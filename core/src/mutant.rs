@@ -172,7 +172,7 @@ pub const fn on(_: Mutant) -> bool {
 }
 
 #[cfg(feature = "mutants")]
-pub use planted::{choose, noise, on};
+pub use planted::{choose, met_times, noise, on};
 
 /// What is no event: something that lives outside of every machine.
 #[cfg(not(feature = "mutants"))]
@@ -190,14 +190,26 @@ mod planted {
     /// The number of the chosen one, counted from 1.
     static CHOSEN: AtomicU32 = AtomicU32::new(0);
 
+    /// How often it has been asked for since it was chosen.
+    static MET: AtomicU64 = AtomicU64::new(0);
+
     /// Chooses the bug that this process has from now on, or none.
     pub fn choose(mutant: Option<Mutant>) {
         CHOSEN.store(mutant.map_or(0, |mutant| mutant as u32 + 1), Ordering::Relaxed);
+        MET.store(0, Ordering::Relaxed);
+    }
+
+    /// How often the chosen bug has stood in the way since it was chosen: most are asked for only
+    /// where the rule that they break would have decided.
+    pub fn met_times() -> u64 {
+        MET.load(Ordering::Relaxed)
     }
 
     /// Whether this bug is the one that was chosen.
     pub fn on(mutant: Mutant) -> bool {
-        CHOSEN.load(Ordering::Relaxed) == mutant as u32 + 1
+        let on = CHOSEN.load(Ordering::Relaxed) == mutant as u32 + 1;
+        MET.fetch_add(u64::from(on), Ordering::Relaxed);
+        on
     }
 
     /// What is no event: something that lives outside of every machine.

@@ -30,6 +30,8 @@ pub struct Trial {
     pub mutant: Mutant,
     /// How many seeds it took, and which oracle objected to what; `None` if none did.
     pub killed: Option<(u64, String, String)>,
+    /// In how many of the seeds the broken rule was asked for at all.
+    pub met: u64,
 }
 
 /// Looks for one bug in `seeds` seeds. Only in a build that holds it.
@@ -37,13 +39,16 @@ pub struct Trial {
 /// # Panics
 /// In any other build.
 pub fn hunt(mutant: Mutant, seeds: u64) -> Trial {
-    plant(Some(mutant));
+    let mut met = 0;
     let killed = (FIRST_SEED..FIRST_SEED + seeds).find_map(|seed| {
-        let failure = crate::ring0::run_seed(seed, false).err()?;
+        plant(Some(mutant));
+        let result = crate::ring0::run_seed(seed, false);
+        met += u64::from(was_met());
+        let failure = result.err()?;
         Some((seed - FIRST_SEED + 1, failure.violation.oracle.to_string(), failure.violation.text))
     });
     plant(None);
-    Trial { mutant, killed }
+    Trial { mutant, killed, met }
 }
 
 /// Plants a bug in this process, or takes it out.
@@ -53,6 +58,18 @@ pub fn hunt(mutant: Mutant, seeds: u64) -> Trial {
 #[cfg(feature = "mutants")]
 pub fn plant(mutant: Option<Mutant>) {
     driftless_core::mutant::choose(mutant);
+}
+
+/// Whether the broken rule was asked for since it was planted.
+#[cfg(feature = "mutants")]
+fn was_met() -> bool {
+    driftless_core::mutant::met_times() > 0
+}
+
+/// Whether the broken rule was asked for since it was planted.
+#[cfg(not(feature = "mutants"))]
+fn was_met() -> bool {
+    false
 }
 
 /// Plants a bug in this process, or takes it out.
@@ -67,12 +84,13 @@ pub fn plant(mutant: Option<Mutant>) {
 impl Trial {
     /// The line by which a hunting process answers.
     pub fn to_line(&self) -> String {
+        let (name, met) = (self.mutant.name(), self.met);
         match &self.killed {
             Some((seeds, oracle, text)) => {
                 let text: String = text.chars().take(400).map(|c| if c == '\n' { ' ' } else { c }).collect();
-                format!("{}\t{seeds}\t{oracle}\t{text}", self.mutant.name())
+                format!("{name}\t{met}\t{seeds}\t{oracle}\t{text}")
             }
-            None => self.mutant.name().to_string(),
+            None => format!("{name}\t{met}"),
         }
     }
 
@@ -80,13 +98,14 @@ impl Trial {
     pub fn from_line(line: &str) -> Option<Trial> {
         let mut fields = line.split('\t');
         let mutant = of_name(fields.next()?)?;
+        let met = fields.next()?.parse().ok()?;
         let killed = match fields.next() {
             None => None,
             Some(seeds) => {
                 Some((seeds.parse().ok()?, fields.next()?.to_string(), fields.next()?.to_string()))
             }
         };
-        Some(Trial { mutant, killed })
+        Some(Trial { mutant, killed, met })
     }
 }
 
@@ -213,7 +232,7 @@ mod tests {
 
     fn trial(seeds: Option<u64>) -> Trial {
         let killed = seeds.map(|seeds| (seeds, "oracle".into(), "a text".into()));
-        Trial { mutant: Mutant::TakenIsDone, killed }
+        Trial { mutant: Mutant::TakenIsDone, killed, met: 3 }
     }
 
     #[test]
@@ -221,7 +240,9 @@ mod tests {
         for trial in [trial(None), trial(Some(7))] {
             assert_eq!(Trial::from_line(&trial.to_line()), Some(trial));
         }
-        for line in ["", "nobody", "taken-is-done\tx\toracle\ttext", "taken-is-done\t7"] {
+        for line in
+            ["", "nobody\t1", "taken-is-done", "taken-is-done\t1\tx\toracle\ttext", "taken-is-done\t1\t7"]
+        {
             assert_eq!(Trial::from_line(line), None, "{line:?}");
         }
     }

@@ -87,8 +87,8 @@ pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>, pending_byte
     let post = header.chain.post?;
     let lock_page = header.page_size.lock_page(pending_byte).get();
     let every_page = header.commit as usize - usize::from(lock_page <= header.commit);
-    let by_number = mutant::on(Mutant::FullByNumberOnly);
-    let full = if by_number { header.range.is_snapshot() } else { sums.len() == every_page };
+    let full =
+        sums.len() == every_page && (header.range.is_snapshot() || !mutant::on(Mutant::FullByNumberOnly));
     Some(Step {
         pre: header.chain.pre,
         to: Point {

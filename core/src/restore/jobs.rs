@@ -108,8 +108,9 @@ impl Claims {
     }
 
     fn claim(&mut self, page: PageNo) -> bool {
-        let limit = if mutant::on(Mutant::ShrinkForgotten) { self.commit } else { self.limit };
-        if page.get() > limit || page == self.lock_page || self.has(page) {
+        let cut_off =
+            page.get() > self.limit && (page.get() > self.commit || !mutant::on(Mutant::ShrinkForgotten));
+        if cut_off || page == self.lock_page || self.has(page) {
             return false;
         }
         let at = page.get() as usize - 1;

@@ -79,8 +79,8 @@ impl WalIndex {
         }
         let raw_page_size = u16::from_ne_bytes([copy[14], copy[15]]);
         let page_size = PageSize::from_u16(raw_page_size);
-        let empty = native_u32(copy, 16) == 0 && !mutant::on(Mutant::IndexPageSizeZero);
-        if page_size.is_none() && (raw_page_size != 0 || !empty) {
+        let empty = raw_page_size == 0 && native_u32(copy, 16) == 0;
+        if page_size.is_none() && (!empty || mutant::on(Mutant::IndexPageSizeZero)) {
             return Err(WalIndexError::BadPageSize { found: raw_page_size });
         }
         Ok(WalIndex {

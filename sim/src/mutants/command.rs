@@ -39,7 +39,7 @@ pub fn mutants(arguments: &[&str]) -> ExitCode {
     let told = |trial: &Trial| {
         let took = match &trial.killed {
             Some((seeds, oracle, _)) => format!("{seeds:>6} seeds  {oracle}"),
-            None => format!("survived {} seeds", asked.seeds),
+            None => format!("survived {} seeds, met in {}", asked.seeds, trial.met),
         };
         println!("{:<28} {took:<36} {}", trial.mutant.name(), trial.mutant.story());
     };

@@ -19,8 +19,8 @@ impl Replicator {
             let index = self.source.index.expect("a link that stands has an index");
             if index.salts != at.salts {
                 let nothing_there = index.mx_frame == 0 && at.frame == 0;
-                let harmless = self.restart_is_harmless() || mutant::on(Mutant::RestartTakenForHarmless);
-                if !harmless && !nothing_there {
+                let harmless = self.restart_is_harmless() || nothing_there;
+                if !harmless && !mutant::on(Mutant::RestartTakenForHarmless) {
                     return self.lose_position(
                         now,
                         "the WAL was restarted while frames in it had not been captured",
