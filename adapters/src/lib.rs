@@ -12,6 +12,7 @@
 //! - [`store`]: the contract of a store and its errors, sorted by what the core does next.
 //! - [`keys`]: object names, Litestream's two layouts among them.
 //! - [`directory`], [`memory`]: the stores of this crate that need no server.
+//! - `pool`, `timer`: threads and waiting, both madsim's where the process is simulated.
 //! - `children`: commands that are run for their answer.
 //! - `object`: S3, Azure, GCS and WebDAV.
 //! - [`battery`]: the conformance battery that every store passes, your own included
@@ -30,3 +31,5 @@ pub mod object;
 #[cfg(feature = "host")]
 pub mod pool;
 pub mod store;
+#[cfg(feature = "host")]
+pub mod timer;

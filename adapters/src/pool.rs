@@ -10,11 +10,20 @@
 //! must not wait for them, perhaps with a lock of ours. So the calls of stores have threads of
 //! their own.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+#[cfg(madsim)]
+mod simulated;
+#[cfg(not(madsim))]
+mod threads;
+
+#[cfg(madsim)]
+use simulated::Pool;
+#[cfg(not(madsim))]
+use threads::Pool;
 
 /// The most threads for a host's own calls: databases, local state, computing.
 pub const HOST_THREADS_MAX: usize = 14;
@@ -23,67 +32,12 @@ pub const STORE_THREADS_MAX: usize = 16;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-struct Pool {
-    name: &'static str,
-    threads_max: usize,
-    state: Mutex<State>,
-    work_waits: Condvar,
-}
-
-struct State {
-    queue: VecDeque<Work>,
-    idle: usize,
-    threads: usize,
-}
-
 static HOST: Pool = Pool::new("worker", HOST_THREADS_MAX);
 static STORE: Pool = Pool::new("store", STORE_THREADS_MAX);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is a single step, so a panic elsewhere leaves it usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Pool {
-    const fn new(name: &'static str, threads_max: usize) -> Pool {
-        let state = Mutex::new(State { queue: VecDeque::new(), idle: 0, threads: 0 });
-        Pool { name, threads_max, state, work_waits: Condvar::new() }
-    }
-
-    fn push(&'static self, work: Work) {
-        let mut state = locked(&self.state);
-        state.queue.push_back(work);
-        if state.idle >= state.queue.len() {
-            self.work_waits.notify_one();
-        } else if state.threads < self.threads_max {
-            state.threads += 1;
-            let name = format!("{}-{}", self.name, state.threads);
-            let started = std::thread::Builder::new().name(name).spawn(|| self.serve());
-            if started.is_err() {
-                state.threads -= 1;
-                assert!(state.threads > 0, "the system gives no thread at all");
-            }
-        }
-    }
-
-    fn serve(&self) {
-        let mut state = locked(&self.state);
-        loop {
-            match state.queue.pop_front() {
-                Some(work) => {
-                    drop(state);
-                    // A panic ends the work, which its future reports, and not the thread.
-                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                    state = locked(&self.state);
-                }
-                None => {
-                    state.idle += 1;
-                    state = self.work_waits.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    state.idle -= 1;
-                }
-            }
-        }
-    }
 }
 
 /// The result of work on the pool. Dropping it does not stop the work.

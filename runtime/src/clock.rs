@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use driftless_core::ids::{Mono, Now, Wall};
+#[cfg(not(madsim))]
 use rustix::time::{ClockId, clock_gettime};
 
 /// Both clocks, read one after the other.
@@ -14,7 +15,14 @@ pub fn now() -> Now {
     Now { mono: mono(), wall: wall() }
 }
 
+/// Time since a simulation began.
+#[cfg(madsim)]
+pub fn mono() -> Mono {
+    Mono::from_duration(madsim::time::TimeHandle::current().elapsed())
+}
+
 /// Time since boot, suspend included where the system counts it.
+#[cfg(not(madsim))]
 pub fn mono() -> Mono {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const CLOCK: ClockId = ClockId::Boottime;

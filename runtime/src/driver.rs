@@ -7,43 +7,36 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_adapters::fs::RealFs;
 use driftless_adapters::pool::unblock;
+use driftless_adapters::timer::Timer;
 use driftless_core::machine::{
     Action, Actions, Chunk, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
-    SourceErrorKind, SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind,
+    SourceErrorKind, SourceReply, StoreError, StoreErrorKind,
 };
 use futures_lite::FutureExt as _;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 
 use crate::clock;
-use crate::port::buffers;
-use crate::port::output::OutputPort;
-use crate::port::scratch::Scratch;
-use crate::port::source::{RealFiles, SourcePort};
-use crate::port::state::StateJournal;
 use crate::port::store::StorePort;
-
-/// The journal of a process, which all its machines write.
-pub type SharedJournal = Arc<Mutex<StateJournal<RealFs>>>;
+use crate::port::{self, Shared, buffers};
 
 /// What a machine may reach. A machine that asks for what is not there gets an error.
 #[derive(Clone, Default)]
 pub struct Ports {
     /// The database.
-    pub source: Option<Arc<Mutex<SourcePort<RealFiles>>>>,
+    pub source: Option<port::Source>,
     /// The replica.
     pub store: Option<Arc<StorePort>>,
-    /// The local journal, and the name that this machine has in it.
-    pub state: Option<(SharedJournal, Arc<str>)>,
+    /// The records of this machine in the local journal.
+    pub state: Option<port::State>,
     /// What is put aside for a while.
-    pub scratch: Option<Arc<Mutex<Scratch<RealFs>>>>,
+    pub scratch: Option<port::PutAside>,
     /// The file that a restore builds.
-    pub output: Option<Arc<Mutex<OutputPort<RealFs>>>>,
+    pub output: Option<port::Output>,
     /// Held by everything of this machine that runs on a thread.
     pub tenure: Tenure,
 }
@@ -127,7 +120,7 @@ impl<'a, M: Machine> Driver<'a, M> {
             Some((at, _)) => {
                 let wait = at.since(clock::mono());
                 let tick = async {
-                    async_io::Timer::after(wait).await;
+                    Timer::after(wait).await;
                     Event::Tick
                 };
                 received.or(tick).await
@@ -139,7 +132,7 @@ impl<'a, M: Machine> Driver<'a, M> {
         let sender = self.sender.clone();
         let ports = self.ports.clone();
         if let Request::Source(request) = &request
-            && SourcePort::<RealFiles>::is_short(request)
+            && port::is_short(request)
             && let Some(source) = &ports.source
         {
             let outcome = Outcome::Source(source.lock().expect("no holder panics").perform(request));
@@ -167,7 +160,13 @@ fn bytes_read(event: &Event) -> Option<&Chunk> {
 
 async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
     match request {
-        Request::Source(request) => Outcome::Source(perform_source(request, ports).await),
+        Request::Source(request) => Outcome::Source(match ports.source {
+            Some(source) => on_thread(ports.tenure, source, request).await,
+            None => {
+                let text = "there is no source".into();
+                Err(SourceError { kind: SourceErrorKind::Missing, text, index: None })
+            }
+        }),
         Request::Store(request) => Outcome::Store(match ports.store {
             Some(store) => store.perform(op, request).await,
             None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
@@ -177,71 +176,46 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             None => Err(StoreError::new(StoreErrorKind::Unsupported, "there is no store")),
         }),
         Request::State(request) => Outcome::State(match ports.state {
-            Some((journal, name)) => {
-                let tenure = ports.tenure;
-                on_thread(tenure, move || perform_state(&request, &journal, &name)).await
-            }
+            Some(state) => on_thread(ports.tenure, state, request).await,
             None => Err("there is no local state".into()),
         }),
         Request::Scratch(request) => Outcome::Scratch(match ports.scratch {
-            Some(scratch) => {
-                let perform = move || scratch.lock().expect("no holder panics").perform(&request);
-                on_thread(ports.tenure, perform).await.map_err(|error| error.to_string())
-            }
+            Some(scratch) => on_thread(ports.tenure, scratch, request).await,
             None => Err("there is no room to put anything aside".into()),
         }),
         Request::Output(request) => Outcome::Output(match ports.output {
-            Some(output) => unblock(move || output.lock().expect("no holder panics").perform(&request)).await,
+            Some(output) => on_thread(ports.tenure, output, request).await,
             None => Err(OutputError { exists: false, text: "there is no output".into() }),
         }),
         Request::Compute(job) => Outcome::Compute(unblock(move || job.run()).await),
     }
 }
 
-async fn perform_source(request: SourceRequest, ports: Ports) -> Result<SourceReply, SourceError> {
-    match ports.source {
-        Some(source) => {
-            on_thread(ports.tenure, move || source.lock().expect("no holder panics").perform(&request)).await
-        }
-        None => Err(SourceError {
-            kind: SourceErrorKind::Missing,
-            text: "there is no source".into(),
-            index: None,
-        }),
-    }
-}
-
-/// Runs on a thread what uses the database or the journal.
-async fn on_thread<T: Send + 'static>(tenure: Tenure, work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs on a thread what uses the database, the journal or another file.
+async fn on_thread<Q: Send + 'static, A: Send + 'static>(
+    tenure: Tenure,
+    port: Shared<Q, A>,
+    request: Q,
+) -> A {
     unblock(move || {
-        let done = work();
+        let done = port.lock().expect("no holder panics").perform(&request);
+        drop(port);
         drop(tenure);
         done
     })
     .await
 }
 
-fn perform_state(
-    request: &StateRequest,
-    journal: &Mutex<StateJournal<RealFs>>,
-    name: &str,
-) -> Result<StateReply, String> {
-    let mut journal = journal.lock().expect("no holder panics");
-    let database = journal.number(name).map_err(|error| error.to_string())?;
-    let done = match request {
-        StateRequest::Load => {
-            let records = journal.load_records(database).map_err(|error| error.to_string())?;
-            return Ok(StateReply::Records(records));
-        }
-        StateRequest::Append(record) => journal.append(database, record),
-        StateRequest::Rewrite(records) => journal.rewrite(database, records),
-        StateRequest::Sync => journal.sync(),
-    };
-    done.map(|()| StateReply::Done).map_err(|error| error.to_string())
+/// A random number from the operating system, or from the seed of a simulation.
+pub fn entropy() -> u64 {
+    #[cfg(madsim)]
+    return madsim::rand::random();
+    #[cfg(not(madsim))]
+    system_entropy()
 }
 
-/// A random number from the operating system.
-pub fn entropy() -> u64 {
+#[cfg(not(madsim))]
+fn system_entropy() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library seeds each hasher from the system's random source.
     std::collections::hash_map::RandomState::new().build_hasher().finish()

@@ -38,7 +38,7 @@ use smol::channel::Sender;
 use crate::clock;
 use crate::config::Replica;
 use crate::control;
-use crate::driver::{Driver, Ports, SharedJournal};
+use crate::driver::{Driver, Ports};
 use crate::metrics::requests::Requests;
 use crate::metrics::server::{self, Endpoint};
 use crate::metrics::tally::Tally;
@@ -135,7 +135,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
-    journal: SharedJournal,
+    journal: Arc<Mutex<StateJournal<RealFs>>>,
     databases: RefCell<BTreeMap<u32, Entry>>,
     next_number: Cell<u32>,
     probes: Probes,
@@ -484,7 +484,7 @@ pub fn run_machine<M: Machine>(
         let (store, layout) = place::open(replica, &net)?;
         let ports = Ports {
             store: Some(Arc::new(StorePort::new(store, layout))),
-            output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check)))),
+            output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check))) as _),
             ..Ports::default()
         };
         let mut driver = Driver::new(machine, ports, executor);

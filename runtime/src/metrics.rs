@@ -8,10 +8,14 @@
 //! With more databases than [`PER_DATABASE_MAX`] only the worst of them have series of their own; the
 //! totals are always of all.
 
+#[cfg(not(madsim))]
 pub(crate) mod collect;
 pub mod requests;
+#[cfg(not(madsim))]
 pub mod server;
+#[cfg(not(madsim))]
 pub mod tally;
+#[cfg(not(madsim))]
 pub mod text;
 
 /// How many databases have series of their own.

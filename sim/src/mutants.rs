@@ -1,221 +1,164 @@
 //! The judge of the simulator: planted bugs, each of which must be found.
 //!
-//! `sim mutants` builds this crate once more with the feature `mutants`, in `target/mutants` and
+//! `cargo sim mutants` builds this crate once more with the feature `mutants`, in `target/mutants` and
 //! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from [`FIRST_SEED`] on
 //! are run until an oracle objects. How many seeds that takes is what the simulator is worth. A bug
-//! that survives shows a fault or an oracle that is missing.
+//! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
+//! at all tells which of the two.
+//!
+//! `sim/scenarios/mutants` keeps a small run for each, made by the shrinker: it fails with the bug and
+//! passes without it.
 //!
 //! # Adding one
 //! A line in `core/src/mutant.rs` (name, where it was met, story) and `mutant::on(Mutant::…)` where
-//! the rule stands that it breaks, in one readable line. `sim mutants --only NAME` tells the rest.
+//! the rule stands that it breaks, in one readable line, asked for last, so that it counts only where
+//! the rule would have decided. `cargo sim mutants --only NAME --shrink` tells the rest.
 
-pub mod command;
-
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use driftless_core::mutant::Mutant;
+use serde::{Deserialize, Serialize};
+
+use crate::bad_input::BadInput;
+use crate::ring0::profile::Profile;
+use crate::ring0::{Plan, report};
+use crate::scenario::Scenario;
+use crate::shrink::{Size, shrink};
+use crate::trace::Keep;
 
 /// Where the seeds begin: those that vary everything.
 pub const FIRST_SEED: u64 = 2_000_000;
 
-/// What a trial came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The most operations and faults of a small run.
+pub const SMALL: (usize, usize) = (10, 3);
+
+/// What a hunt came to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// The planted bug.
-    pub mutant: Mutant,
-    /// How many seeds it took, and which oracle objected to what; `None` if none did.
-    pub killed: Option<(u64, String, String)>,
-    /// In how many of the seeds the broken rule was asked for at all.
+    /// The name of the planted bug.
+    pub name: String,
+    /// In how many seeds the broken rule was asked for.
     pub met: u64,
+    /// How it was found; `None` if it survived.
+    pub kill: Option<Kill>,
+    /// Operations and faults of the smallest run that finds it, if one was looked for.
+    pub small: Option<(usize, usize)>,
 }
 
-/// Looks for one bug in `seeds` seeds. Only in a build that holds it.
+/// How a bug was found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kill {
+    /// The number of the seed, counted from 1.
+    pub seeds: u64,
+    /// The oracle that objected.
+    pub oracle: String,
+    /// What it said.
+    pub text: String,
+}
+
+/// The bug of a name.
+///
+/// # Errors
+/// When there is none.
+pub fn of_name(name: &str) -> Result<Mutant, BadInput> {
+    Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name).ok_or_else(|| {
+        BadInput::new(format!("no planted bug is called {name:?}")).hint("cargo sim mutants --list")
+    })
+}
+
+/// Where the small run of a bug is kept.
+pub fn scenario_path(mutant: Mutant) -> PathBuf {
+    root().join("sim/scenarios/mutants").join(format!("{}.json", mutant.name()))
+}
+
+/// The root of the workspace that this was built from.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_path_buf()
+}
+
+/// Looks for one bug in `seeds` seeds, and makes the run that finds it small within `shrinking`.
+/// The small run is the answer's second part. Only in a build that holds the bugs.
 ///
 /// # Panics
 /// In any other build.
-pub fn hunt(mutant: Mutant, seeds: u64) -> Trial {
-    let mut met = 0;
-    let killed = (FIRST_SEED..FIRST_SEED + seeds).find_map(|seed| {
-        plant(Some(mutant));
-        let result = crate::ring0::run_seed(seed, false);
-        met += u64::from(was_met());
-        let failure = result.err()?;
-        Some((seed - FIRST_SEED + 1, failure.violation.oracle.to_string(), failure.violation.text))
-    });
-    plant(None);
-    Trial { mutant, killed, met }
+pub fn hunt(
+    mutant: Mutant,
+    seeds: u64,
+    profile: Profile,
+    shrinking: Option<Duration>,
+) -> (Trial, Option<Scenario>) {
+    let mut trial = Trial { name: mutant.name().into(), met: 0, kill: None, small: None };
+    for (number, seed) in (1..=seeds).zip(FIRST_SEED..) {
+        let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
+        trial.met += u64::from(met);
+        let Some((oracle, text)) = kill else { continue };
+        trial.kill = Some(Kill { seeds: number, oracle, text });
+        let small = shrinking.and_then(|time| with(mutant, || shrink(seed, &profile.plan(seed), time)));
+        trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));
+        return (trial, small.map(|small| small.scenario));
+    }
+    (trial, None)
 }
 
-/// Plants a bug in this process, or takes it out.
+/// Runs the kept run of a bug with and without it.
+///
+/// # Errors
+/// When it fails without the bug, so that it says nothing of it.
 ///
 /// # Panics
-/// In a build without the feature.
+/// In a build that does not hold the bugs.
+pub fn replay(mutant: Mutant, scenario: &Scenario) -> Result<Trial, BadInput> {
+    if let Err(violation) = report(scenario.seed, scenario.plan.clone(), Keep::Hash, None).result {
+        return Err(BadInput::new(format!("{}: it fails without the bug: {violation}", mutant.name())));
+    }
+    let (kill, met) = try_plan(mutant, scenario.seed, scenario.plan.clone());
+    let kill = kill.map(|(oracle, text)| Kill { seeds: 1, oracle, text });
+    let size = Size::of(&scenario.plan, 0);
+    let small = Some((size.operations, size.faults));
+    Ok(Trial { name: mutant.name().into(), met: met.into(), kill, small })
+}
+
+/// What an oracle says of a run with the bug, and whether the broken rule was asked for.
+fn try_plan(mutant: Mutant, seed: u64, plan: Plan) -> (Option<(String, String)>, bool) {
+    with(mutant, || {
+        let result = report(seed, plan, Keep::Hash, None).result;
+        (result.err().map(|violation| (violation.oracle.to_string(), violation.text)), was_met())
+    })
+}
+
+fn with<T>(mutant: Mutant, run: impl FnOnce() -> T) -> T {
+    plant(Some(mutant));
+    let done = run();
+    plant(None);
+    done
+}
+
 #[cfg(feature = "mutants")]
-pub fn plant(mutant: Option<Mutant>) {
+fn plant(mutant: Option<Mutant>) {
     driftless_core::mutant::choose(mutant);
 }
 
-/// Whether the broken rule was asked for since it was planted.
+#[cfg(not(feature = "mutants"))]
+fn plant(mutant: Option<Mutant>) {
+    assert!(mutant.is_none(), "this build holds no planted bugs");
+}
+
 #[cfg(feature = "mutants")]
 fn was_met() -> bool {
     driftless_core::mutant::met_times() > 0
 }
 
-/// Whether the broken rule was asked for since it was planted.
 #[cfg(not(feature = "mutants"))]
 fn was_met() -> bool {
     false
 }
 
-/// Plants a bug in this process, or takes it out.
-///
-/// # Panics
-/// In a build without the feature.
-#[cfg(not(feature = "mutants"))]
-pub fn plant(mutant: Option<Mutant>) {
-    assert!(mutant.is_none(), "this build holds no planted bugs");
-}
-
-impl Trial {
-    /// The line by which a hunting process answers.
-    pub fn to_line(&self) -> String {
-        let (name, met) = (self.mutant.name(), self.met);
-        match &self.killed {
-            Some((seeds, oracle, text)) => {
-                let text: String = text.chars().take(400).map(|c| if c == '\n' { ' ' } else { c }).collect();
-                format!("{name}\t{met}\t{seeds}\t{oracle}\t{text}")
-            }
-            None => format!("{name}\t{met}"),
-        }
-    }
-
-    /// Reads such a line; `None` if it is not one.
-    pub fn from_line(line: &str) -> Option<Trial> {
-        let mut fields = line.split('\t');
-        let mutant = of_name(fields.next()?)?;
-        let met = fields.next()?.parse().ok()?;
-        let killed = match fields.next() {
-            None => None,
-            Some(seeds) => {
-                Some((seeds.parse().ok()?, fields.next()?.to_string(), fields.next()?.to_string()))
-            }
-        };
-        Some(Trial { mutant, killed, met })
-    }
-}
-
-/// The bug of a name.
-pub fn of_name(name: &str) -> Option<Mutant> {
-    Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
-}
-
-/// Builds the simulator with the planted bugs and shows that the binary refuses to be built so.
-/// Answers where the simulator is.
-///
-/// # Errors
-/// What went wrong, in words.
-pub fn build() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
-    let target = root.join("target/mutants");
-    let built = cargo(root, &target)
-        .args(["-p", "driftless-sim", "--bin", "sim", "--features", "mutants"])
-        .status()
-        .map_err(|error| format!("cargo: {error}"))?;
-    if !built.success() {
-        return Err("the simulator could not be built with the feature `mutants`".into());
-    }
-    let refused = cargo(root, &target)
-        .args(["-p", "driftless", "--bin", "driftless", "--features", "driftless-core/mutants"])
-        .output()
-        .map_err(|error| format!("cargo: {error}"))?;
-    let says = String::from_utf8_lossy(&refused.stderr).contains("holds planted bugs");
-    if refused.status.success() || !says {
-        return Err("the binary driftless was to refuse the planted bugs, and did not".into());
-    }
-    Ok(target.join("release/sim"))
-}
-
-/// A cargo of its own, to which nothing of the one above is handed down.
-fn cargo(root: &Path, target: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    let inherited = std::env::vars_os().map(|(name, _)| name);
-    for name in inherited.filter(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("RUSTFLAGS")
-    }) {
-        command.env_remove(name);
-    }
-    command.current_dir(root).args(["build", "--release", "--target-dir"]).arg(target);
-    command
-}
-
-/// Hunts each bug in a process of its own, so many at a time.
-///
-/// # Errors
-/// When a process could not be started, or did not answer.
-pub fn hunt_all(
-    sim: &Path,
-    mutants: &[Mutant],
-    seeds: u64,
-    jobs: usize,
-    tell: impl Fn(&Trial) + Sync,
-) -> Result<Vec<Trial>, String> {
-    let (next, trials) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        let hunters: Vec<_> = (0..jobs.max(1))
-            .map(|_| {
-                scope.spawn(|| {
-                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let trial = hunt_apart(sim, *mutant, seeds)
-                            .map_err(|error| format!("{}: {error}", mutant.name()))?;
-                        tell(&trial);
-                        trials.lock().expect("no holder panics").push(trial);
-                    }
-                    Ok::<(), String>(())
-                })
-            })
-            .collect();
-        hunters.into_iter().try_for_each(|hunter| hunter.join().expect("a hunter does not panic"))
-    })?;
-    let mut trials = trials.into_inner().expect("no holder panics");
-    trials.sort_by_key(|trial| trial.mutant);
-    Ok(trials)
-}
-
-/// A machine with a bug may spin without end, where no oracle is asked any more.
-const SILENT_MAX: Duration = Duration::from_secs(30 * 60);
-
-fn hunt_apart(sim: &Path, mutant: Mutant, seeds: u64) -> io::Result<Trial> {
-    let mut child = Command::new(sim)
-        .args(["hunt", mutant.name(), &seeds.to_string()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let began = std::time::Instant::now();
-    while child.try_wait()?.is_none() {
-        if began.elapsed() > SILENT_MAX {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other(format!("no answer in {} s", SILENT_MAX.as_secs())));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .find_map(Trial::from_line)
-        .ok_or_else(|| io::Error::other(format!("it ended without an answer, {}", output.status)))
-}
-
-/// What all trials came to, in words: how many were killed, and in how many seeds by the median.
+/// What all hunts came to, in words: how many were killed, in how many seeds by the median, and how
+/// many by a small run, where such were looked for.
 pub fn summary(trials: &[Trial]) -> String {
     let mut seeds: Vec<u64> =
-        trials.iter().map(|trial| trial.killed.as_ref().map_or(u64::MAX, |(seeds, ..)| *seeds)).collect();
+        trials.iter().map(|trial| trial.kill.as_ref().map_or(u64::MAX, |kill| kill.seeds)).collect();
     seeds.sort_unstable();
     let killed = seeds.iter().filter(|seeds| **seeds < u64::MAX).count();
     let median = match seeds.get(seeds.len().saturating_sub(1) / 2) {
@@ -223,36 +166,38 @@ pub fn summary(trials: &[Trial]) -> String {
         Some(&u64::MAX) => "more than were tried".to_string(),
         Some(seeds) => format!("{seeds} seeds"),
     };
-    format!("killed {killed} of {}, median {median}", trials.len())
+    let mut text = format!("killed {killed} of {}, median {median}", trials.len());
+    let sizes: Vec<(usize, usize)> = trials.iter().filter_map(|trial| trial.small).collect();
+    if !sizes.is_empty() {
+        let small = sizes.iter().filter(|(ops, faults)| *ops <= SMALL.0 && *faults <= SMALL.1).count();
+        text += &format!(
+            "; {small} by at most {} operations and {} faults, of {} that were made small",
+            SMALL.0,
+            SMALL.1,
+            sizes.len()
+        );
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn trial(seeds: Option<u64>) -> Trial {
-        let killed = seeds.map(|seeds| (seeds, "oracle".into(), "a text".into()));
-        Trial { mutant: Mutant::TakenIsDone, killed, met: 3 }
-    }
-
-    #[test]
-    fn a_trial_is_read_as_it_was_written() {
-        for trial in [trial(None), trial(Some(7))] {
-            assert_eq!(Trial::from_line(&trial.to_line()), Some(trial));
-        }
-        for line in
-            ["", "nobody\t1", "taken-is-done", "taken-is-done\t1\tx\toracle\ttext", "taken-is-done\t1\t7"]
-        {
-            assert_eq!(Trial::from_line(line), None, "{line:?}");
-        }
+    fn trial(seeds: Option<u64>, small: Option<(usize, usize)>) -> Trial {
+        let kill = seeds.map(|seeds| Kill { seeds, oracle: "oracle".into(), text: "a text".into() });
+        Trial { name: Mutant::TakenIsDone.name().into(), met: 3, kill, small }
     }
 
     #[test]
     fn the_median_counts_the_survivors() {
-        let tried = |seeds: &[Option<u64>]| summary(&seeds.iter().copied().map(trial).collect::<Vec<_>>());
+        let tried =
+            |seeds: &[Option<u64>]| summary(&seeds.iter().map(|it| trial(*it, None)).collect::<Vec<_>>());
         assert_eq!(tried(&[Some(9), Some(1), Some(3)]), "killed 3 of 3, median 3 seeds");
         assert_eq!(tried(&[None, Some(1), None]), "killed 1 of 3, median more than were tried");
         assert_eq!(tried(&[]), "killed 0 of 0, median none");
+        let small = [(10, 3), (11, 0), (2, 4)].map(|size| trial(Some(1), Some(size)));
+        assert!(summary(&small).contains("; 1 by at most 10 operations and 3 faults, of 3 "));
     }
 
     #[test]

@@ -18,13 +18,13 @@ use reqsign_core::{
     CommandExecute, CommandOutput, Context, Error, ErrorKind, FileRead, HttpSend, OsEnv, ProvideCredential,
     ProvideCredentialDyn, Signer,
 };
-use smol::Timer;
 
 use super::http::{Body, Http, Route};
 use super::problem::{What, one_line};
 use super::settings::S3;
 use crate::children;
 use crate::pool::unblock_store;
+use crate::timer::Timer;
 
 /// How long a metadata service may take: it is next door, or it is not there.
 const METADATA: Duration = Duration::from_secs(1);
@@ -69,6 +69,7 @@ fn google_runs_a_program(file: &[u8]) -> bool {
 
 /// Refuses a file of credentials that Google's rules find and that cannot be used. One that cannot be
 /// read may be there later. Blocks.
+#[cfg(not(madsim))]
 pub(super) fn check_google(file: Option<&str>) -> Result<(), String> {
     let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let found = file.map(str::to_owned).or_else(|| var("GOOGLE_APPLICATION_CREDENTIALS"));
@@ -141,18 +142,21 @@ impl HttpSend for Issuers {
 }
 
 /// A source that reaches the world through us, whatever opendal would have it use.
+#[cfg(not(madsim))]
 #[derive(Debug)]
 pub(super) struct Ours<P> {
     source: P,
     context: Context,
 }
 
+#[cfg(not(madsim))]
 impl<P> Ours<P> {
     pub(super) fn new(source: P, http: &Arc<Http>) -> Ours<P> {
         Ours { source, context: context(http) }
     }
 }
 
+#[cfg(not(madsim))]
 impl<P: ProvideCredential> ProvideCredential for Ours<P> {
     type Credential = P::Credential;
 

@@ -13,8 +13,13 @@ mod connect;
 mod io;
 mod pool;
 mod proxy;
+mod socket;
 #[cfg(test)]
 mod tests;
+#[cfg(not(madsim))]
+mod tls;
+#[cfg(madsim)]
+#[path = "http/no_tls.rs"]
 mod tls;
 
 use std::error::Error;
@@ -26,8 +31,9 @@ use std::time::Duration;
 use futures_lite::FutureExt as _;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use smol::{Executor, Timer};
+use smol::Executor;
 
+use crate::timer::Timer;
 pub(crate) use body::{Answer, Body};
 use io::Meter;
 use pool::{Connection, Key, Pool};
@@ -66,6 +72,7 @@ impl Failure {
         Failure { stage: Stage::Setup, cause }
     }
 
+    #[cfg_attr(madsim, expect(dead_code, reason = "there is no TLS in a simulation"))]
     fn untrusted(cause: String) -> Failure {
         Failure { stage: Stage::Untrusted, cause }
     }
@@ -139,7 +146,7 @@ impl Http {
         if key.direct {
             return Ok(None);
         }
-        let proxies = self.proxies.get_or_init(|| Proxies::from_env(|name| std::env::var(name).ok()));
+        let proxies = self.proxies.get_or_init(|| Proxies::from_env(environment));
         let proxies = proxies.as_ref().map_err(|cause| Failure::setup(cause.clone()))?;
         Ok(proxies.of(key.secure, &key.host, key.port))
     }
@@ -235,6 +242,11 @@ impl Http {
         }
         Err(Failure::unsent(format!("more than {REDIRECTS_MAX} redirects")))
     }
+}
+
+/// A variable of the environment, of which a simulated process has none.
+fn environment(name: &str) -> Option<String> {
+    if cfg!(madsim) { None } else { std::env::var(name).ok() }
 }
 
 /// Whether a request may go on elsewhere: one that changes nothing.

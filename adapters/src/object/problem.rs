@@ -307,6 +307,11 @@ fn hint(refusal: &Refusal, kind: Kind, dialect: Dialect, operation: &'static str
         Kind::Denied => Some(denied_hint(refusal, dialect, operation)),
         Kind::Misconfigured => misconfigured_hint(refusal, dialect),
         Kind::NoSpace => Some("free some space, raise the quota or move the replica".into()),
+        Kind::Unsupported => Some(
+            "the server, or a proxy before it, lacks what the request needs; `driftless replicate` without \
+             -once probes it, and goes on where only conditions of puts are missing"
+                .into(),
+        ),
         _ => None,
     }
 }

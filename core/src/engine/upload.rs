@@ -415,7 +415,8 @@ impl Replicator {
 
     /// Whether a failure that only a person ends is the end: somebody waits for `-once`.
     pub(super) fn ends_at(&self, error: &StoreError) -> bool {
-        self.config.once && matches!(error.kind, StoreErrorKind::Denied | StoreErrorKind::Misconfigured)
+        use StoreErrorKind::{Denied, Misconfigured, Unsupported};
+        self.config.once && matches!(error.kind, Denied | Misconfigured | Unsupported)
     }
 
     pub(super) fn stop_failed(&mut self, what: &str, error: StoreError, out: &mut Actions) {

@@ -17,6 +17,7 @@ use crate::log;
 use crate::port::place;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
+use crate::port::state::Records;
 use crate::port::store::StorePort;
 use crate::sqlite::LinkOptions;
 
@@ -66,15 +67,14 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
 }
 
 fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Ports {
-    // The journal is not touched here: its lock may be held by a thread whose disk does not answer.
-    let name = Arc::from(host.name_in_journal(entry));
+    let records = Records::new(Arc::clone(&host.journal), host.name_in_journal(entry).into());
     let scratch = host.directory.join(format!("scratch-{number}"));
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
     Ports {
         source: Some(Arc::new(Mutex::new(source))),
         store: Some(store),
-        state: Some((Arc::clone(&host.journal), name)),
+        state: Some(Arc::new(Mutex::new(records))),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
         tenure: Tenure::default(),

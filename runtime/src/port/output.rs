@@ -17,6 +17,8 @@ use driftless_core::machine::{OutputError, OutputRequest};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, lstat};
 use rustix::io::Errno;
 
+use super::Blocking;
+
 /// What is asked of the built file before it takes the target's place.
 pub type Check = Box<dyn Fn(&Path) -> Result<(), String> + Send>;
 
@@ -138,6 +140,17 @@ where
             _ => Path::new("."),
         };
         self.fs.sync_dir(directory).map_err(failed)
+    }
+}
+
+impl<F: Fs + Send> Blocking<OutputRequest> for OutputPort<F>
+where
+    F::File: AsFd + Send,
+{
+    type Answer = Result<(), OutputError>;
+
+    fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
+        OutputPort::perform(self, request)
     }
 }
 

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
 use driftless_core::machine::{Chunk, ScratchRequest};
 
+use super::Blocking;
+
 /// The scratch files of one machine.
 pub struct Scratch<F: Fs> {
     fs: F,
@@ -81,6 +83,17 @@ impl<F: Fs> Scratch<F> {
         let mut name = self.stem.clone().into_os_string();
         name.push(format!("-{number}"));
         PathBuf::from(name)
+    }
+}
+
+impl<F: Fs + Send> Blocking<ScratchRequest> for Scratch<F>
+where
+    F::File: Send,
+{
+    type Answer = Result<Chunk, String>;
+
+    fn perform(&mut self, request: &ScratchRequest) -> Self::Answer {
+        Scratch::perform(self, request).map_err(|error| error.to_string())
     }
 }
 

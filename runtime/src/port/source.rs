@@ -9,7 +9,7 @@ use driftless_core::machine::{
     SourceReply, SourceRequest, WalFacts,
 };
 
-use super::buffers;
+use super::{Blocking, buffers};
 use crate::sqlite::{self, Close, IndexRead, Link, LinkError, LinkOptions, Primary, SqliteCode, probe};
 
 /// What is asked of the files by path, without the link.
@@ -45,22 +45,6 @@ impl<F: SourceFiles> SourcePort<F> {
     /// A source without a link.
     pub fn new(path: PathBuf, files: F, options: LinkOptions) -> SourcePort<F> {
         SourcePort { path, files, options, link: None }
-    }
-
-    /// Whether a request is so short that a thread of its own costs more than it.
-    pub fn is_short(request: &SourceRequest) -> bool {
-        matches!(
-            request,
-            SourceRequest::Look
-                | SourceRequest::Stat
-                | SourceRequest::BeginRead(_)
-                | SourceRequest::EndRead(_)
-                | SourceRequest::BeginImmediate(_)
-                | SourceRequest::Rollback(_)
-                | SourceRequest::HasMoved
-                | SourceRequest::ReadWal { recent: true, .. }
-                | SourceRequest::ReadDatabase { recent: true, .. }
-        )
     }
 
     /// Does one thing.
@@ -130,6 +114,14 @@ impl<F: SourceFiles> SourcePort<F> {
             Ok(()) => Ok(SourceReply::Link(LinkReply { index, bytes, moved, read_only: false })),
             Err(code) => Err(sqlite_error(code, index)),
         }
+    }
+}
+
+impl<F: SourceFiles> Blocking<SourceRequest> for SourcePort<F> {
+    type Answer = Result<SourceReply, SourceError>;
+
+    fn perform(&mut self, request: &SourceRequest) -> Self::Answer {
+        SourcePort::perform(self, request)
     }
 }
 

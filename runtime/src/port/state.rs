@@ -15,10 +15,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
 use driftless_core::checksum::FileDigest;
-use driftless_core::machine::Chunk;
+use driftless_core::machine::{Chunk, StateReply, StateRequest};
+
+use super::Blocking;
 
 const MAGIC: &[u8; 8] = b"DRFTJRN1";
 const FRAME_BYTES: usize = 16;
@@ -241,6 +244,42 @@ impl<F: Fs> StateJournal<F> {
             at = next;
         }
         Ok(())
+    }
+}
+
+/// The records of one machine in the journal of its process.
+pub struct Records<F: Fs> {
+    journal: Arc<Mutex<StateJournal<F>>>,
+    name: Arc<str>,
+}
+
+impl<F: Fs> Records<F> {
+    /// Those that stand under `name`. The journal is not touched yet: its lock may be held by a
+    /// thread whose disk does not answer.
+    pub fn new(journal: Arc<Mutex<StateJournal<F>>>, name: Arc<str>) -> Records<F> {
+        Records { journal, name }
+    }
+}
+
+impl<F: Fs + Send> Blocking<StateRequest> for Records<F>
+where
+    F::File: Send,
+{
+    type Answer = Result<StateReply, String>;
+
+    fn perform(&mut self, request: &StateRequest) -> Self::Answer {
+        let mut journal = self.journal.lock().expect("no holder panics");
+        let database = journal.number(&self.name).map_err(|error| error.to_string())?;
+        let done = match request {
+            StateRequest::Load => {
+                let records = journal.load_records(database).map_err(|error| error.to_string())?;
+                return Ok(StateReply::Records(records));
+            }
+            StateRequest::Append(record) => journal.append(database, record),
+            StateRequest::Rewrite(records) => journal.rewrite(database, records),
+            StateRequest::Sync => journal.sync(),
+        };
+        done.map(|()| StateReply::Done).map_err(|error| error.to_string())
     }
 }
 

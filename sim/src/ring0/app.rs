@@ -8,15 +8,16 @@
 //! The busy timeout is zero: in a world of one thread nobody else runs while SQLite waits. The
 //! loop tries a busy operation again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
+use serde::{Deserialize, Serialize};
 
-use super::dice::Dice;
 use super::host::DRIFTLESS;
+use super::misfortune::Misfortune;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
+use crate::scenario::parts::checkpoint_mode;
 use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
 
 /// The database's path.
@@ -27,8 +28,12 @@ const BACKUP: &str = "/backup.db";
 /// The application's process.
 pub const PROCESS: &str = "app";
 
+/// The mode of a checkpoint, as SQL names it.
+pub type CheckpointMode = &'static str;
+
 /// What a transaction does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Work {
     /// Adds rows.
     Insert {
@@ -52,7 +57,8 @@ pub enum Work {
 }
 
 /// One operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AppOp {
     /// Does nothing, so that time passes.
     Rest,
@@ -74,7 +80,7 @@ pub enum AppOp {
     /// `VACUUM`.
     Vacuum,
     /// `PRAGMA wal_checkpoint`.
-    Checkpoint(&'static str),
+    Checkpoint(#[serde(deserialize_with = "checkpoint_mode")] CheckpointMode),
     /// `PRAGMA wal_autocheckpoint`.
     Autocheckpoint(u32),
     /// A second connection takes a snapshot and keeps it.
@@ -146,44 +152,6 @@ pub struct App {
     pub commits: u64,
     /// Operations that found a lock in their way.
     pub busy: u64,
-}
-
-/// What befalls the replicator's SQLite: operations fail by dice while a step is set.
-#[derive(Clone, Debug)]
-pub struct Misfortune {
-    dice: Dice,
-    per_myriad: u64,
-    step: Arc<AtomicU64>,
-    count: Arc<AtomicU64>,
-}
-
-impl Misfortune {
-    /// Strikes so many of ten thousand operations.
-    pub fn new(dice: Dice, per_myriad: u64) -> Misfortune {
-        Misfortune { dice, per_myriad, step: Arc::default(), count: Arc::default() }
-    }
-
-    /// What is done now has this number; none strikes at 0.
-    pub fn set(&self, step: u64) {
-        self.step.store(step, Ordering::SeqCst);
-        self.count.store(0, Ordering::SeqCst);
-    }
-
-    fn strikes(&self, op: VfsOp) -> Option<VfsFault> {
-        let step = self.step.load(Ordering::SeqCst);
-        let n = step << 12 | self.count.fetch_add(1, Ordering::SeqCst) & 0xfff;
-        if step == 0 || !self.dice.chance("vfs", "strikes", n, self.per_myriad, 10_000) {
-            return None;
-        }
-        let kinds = [VfsFault::Io, VfsFault::Io, VfsFault::Busy, VfsFault::Full, VfsFault::Die];
-        let fault = *self.dice.pick("vfs", "kind", n, &kinds);
-        let fits = match fault {
-            VfsFault::Busy => matches!(op, VfsOp::Lock | VfsOp::ShmLock),
-            VfsFault::Full => op == VfsOp::Write,
-            _ => true,
-        };
-        fits.then_some(fault)
-    }
 }
 
 type Sql = rusqlite::Result<AppEnd>;

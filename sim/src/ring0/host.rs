@@ -23,6 +23,7 @@ use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
 use crate::disk::SimFs;
+use crate::trace::{Kind, node};
 
 /// The replicator's process.
 pub const DRIFTLESS: &str = "driftless";
@@ -41,6 +42,13 @@ pub(super) struct Running {
     tape: Tape,
 }
 
+/// A put whose sender has died.
+const GHOST: &str = "store: put lands after its sender's death";
+
+/// What becomes of a request that does not simply work, by weight.
+const FATES: [Fate; 7] =
+    [Fate::Refused, Fate::Conflict, Fate::Lost, Fate::Lost, Fate::Unclear, Fate::Hangs, Fate::Swallowed];
+
 impl World {
     pub(super) fn start(&mut self) -> Result<(), Violation> {
         if self.running.is_some() {
@@ -53,7 +61,7 @@ impl World {
         let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
-        self.say(|| format!("---  start {} of the process, run {run:x}", self.runs));
+        self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
         self.running = Some(Running {
             first: engine.clone(),
             engine,
@@ -74,9 +82,20 @@ impl World {
 
     /// SIGKILL: requests to the store may outlive it, all else ends.
     pub(super) fn kill(&mut self) {
+        if let Some(running) = &self.running {
+            self.summary.crashes += 1;
+            self.note(node::DRIFTLESS, Kind::Crash, format_args!("run {:x} dies", running.run));
+        }
+        self.end();
+    }
+
+    /// The process is no more.
+    fn end(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
-        if let Some(running) = self.running.take() {
-            running.tape.check(&running.first).expect("a replicator is a function of its events");
+        if let Some(running) = self.running.take()
+            && let Err(violation) = running.tape.check(&running.first)
+        {
+            self.broken.get_or_insert(violation);
         }
         self.look_for_cold();
         self.note_changes(false);
@@ -94,25 +113,26 @@ impl World {
     /// Gives the replicator an event and carries out what it asks for.
     pub(super) fn handle(&mut self, event: Event) -> Result<(), Violation> {
         let now = self.now();
-        let Some(running) = &mut self.running else { return Ok(()) };
-        let run = running.run;
+        let Some(run) = self.running.as_ref().map(|running| running.run) else { return Ok(()) };
         let mut actions = Actions::new();
-        let text = if self.verbose { format!("{event:?}") } else { String::new() };
+        self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
+        let running = self.running.as_mut().expect("looked at above");
         running.engine.handle(now, event.clone(), &mut actions);
         running.tape.record(now, event, &actions);
-        if self.verbose && !text.contains("Tick") {
-            let mut text = text;
-            text.truncate(180);
-            self.say(|| format!("  ← {text}"));
-        }
         for action in actions.drain() {
             self.summary.actions += 1;
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
                 self.crash_at = None;
-                self.say(|| "!!!  crash".into());
-                self.kill();
-                self.lose(self.plan.crash_state);
+                let n = self.summary.actions;
+                self.note(node::MACHINE, Kind::Fault, format_args!("crash after action {n}"));
+                self.hit("process: crashed after an action");
+                if self.plan.crash_power {
+                    self.power_loss();
+                } else {
+                    self.kill();
+                    self.lose(self.plan.crash_state);
+                }
                 let down = self.dice.wait("crash", "down", self.summary.actions, 1_000, 3_000_000);
                 self.later(down, Entry::Start);
                 return Ok(());
@@ -141,11 +161,7 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
-        self.say(|| {
-            let mut text = format!("{action:?}");
-            text.truncate(220);
-            format!("  → {text}")
-        });
+        self.note(node::DRIFTLESS, Kind::Action, format_args!("{action:?}"));
         match action {
             Action::Submit { op, request } => self.submit(run, op, request),
             Action::Cancel { .. } => Ok(()),
@@ -163,8 +179,7 @@ impl World {
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
-                let fails =
-                    request != StateRequest::Load && self.fails("state", n, self.plan.state_faults, 1_000);
+                let fails = request != StateRequest::Load && self.fails("state", n, "state: no room");
                 // Without a record of who we are, the state counts as lost.
                 let names_us = match &request {
                     StateRequest::Append(record) => {
@@ -187,7 +202,7 @@ impl World {
                 self.later(wait, Entry::Store { run, op, request, fate, late: false });
             }
             Request::Scratch(request) => {
-                let fails = self.fails("scratch", n, self.plan.state_faults, 1_000);
+                let fails = self.fails("scratch", n, "scratch: no room");
                 let running = self.running.as_mut().expect("it has just asked");
                 let outcome = Outcome::Scratch(match fails {
                     true => Err("no room".into()),
@@ -209,13 +224,17 @@ impl World {
         let mut outcome = Outcome::Source(running.port.perform(request));
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
-            && self.dice.chance("index", "torn", self.summary.actions, 1, 100)
+            && self.sites.strikes(
+                "index",
+                "source: index torn",
+                self.dice.chance("index", "torn", self.summary.actions, 1, 100),
+            )
         {
             // A writer is in the middle of publishing it.
             reply.index = None;
         }
         if !self.sqlite.is_alive(DRIFTLESS) {
-            self.say(|| format!("!!!  death in {request:?}"));
+            self.note(node::MACHINE, Kind::Fault, format_args!("death in {request:?}"));
             self.kill();
             let down = self.dice.wait("death", "down", self.summary.actions, 1_000, 3_000_000);
             self.later(down, Entry::Start);
@@ -233,8 +252,13 @@ impl World {
         Ok(())
     }
 
-    fn fails(&self, what: &str, n: u64, hits: u64, of: u64) -> bool {
-        self.healed_at.is_none() && self.dice.chance("fault", what, n, hits, of)
+    fn fails(&self, what: &str, n: u64, fault: &'static str) -> bool {
+        let drawn = || self.dice.chance("fault", what, n, self.plan.state_faults, 1_000);
+        let fails = self.healed_at.is_none() && self.sites.strikes(what, fault, drawn());
+        if fails {
+            self.note(node::MACHINE, Kind::Fault, format_args!("{fault}"));
+        }
+        fails
     }
 
     /// What becomes of a request to the store, and when.
@@ -249,23 +273,16 @@ impl World {
         }
         if self.in_outage() {
             self.summary.faults += 1;
+            self.hit("store: outage");
             let fates = [Fate::Refused, Fate::Refused, Fate::Swallowed, Fate::Unclear];
             return (*self.dice.pick("outage", &subject, n, &fates), wait);
         }
-        if !self.dice.chance("store fault", &subject, n, self.plan.store.per_mille, 1_000) {
-            return (Fate::Works, wait);
-        }
+        let drawn = self.dice.chance("store fault", &subject, n, self.plan.store.per_mille, 1_000);
+        let drawn = drawn.then(|| self.dice.pick("store fate", &subject, n, &FATES).name());
+        let names = FATES.map(Fate::name);
+        let Some(fault) = self.sites.settle(&subject, drawn, &names) else { return (Fate::Works, wait) };
         self.summary.faults += 1;
-        let fates = [
-            Fate::Refused,
-            Fate::Conflict,
-            Fate::Lost,
-            Fate::Lost,
-            Fate::Unclear,
-            Fate::Hangs,
-            Fate::Swallowed,
-        ];
-        let fate = *self.dice.pick("store fate", &subject, n, &fates);
+        let fate = FATES[names.iter().position(|name| *name == fault).expect("one of them")];
         let wait =
             if fate == Fate::Hangs { self.dice.wait("hang", &subject, n, 1_000, 90_000_000) } else { wait };
         (fate, wait)
@@ -283,7 +300,8 @@ impl World {
         if !self.is_running(run) {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
-            if !lands || !self.dice.chance("ghost", &subject, op.seq, 2, 3) {
+            let drawn = || self.dice.chance("ghost", &subject, op.seq, 2, 3);
+            if !lands || !self.sites.strikes(&format!("ghost {subject}"), GHOST, drawn()) {
                 return Ok(());
             }
             // Where nothing is refused, what lands after its process's time replaces what came since:
@@ -298,9 +316,13 @@ impl World {
                 return Ok(());
             }
         }
+        let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
-        self.say(|| format!("     store {subject}: {fate:?}"));
+        let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
+        let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
+        self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
+        self.plant_after_request(put, fate)?;
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
@@ -350,7 +372,8 @@ impl World {
             );
             return Err(Violation::new("exit", format!("{exit:?}: {text}")));
         }
-        self.kill();
+        self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
+        self.end();
         if fenced {
             self.summary.fenced += 1;
             self.adopt = true;

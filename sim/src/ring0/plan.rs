@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use driftless_core::engine::Config;
 use driftless_core::ids::PENDING_BYTE;
+use serde::{Deserialize, Serialize};
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::planted::Planted;
+use super::sites::Strike;
+use crate::scenario::parts::{ConfigText, time, timed};
 
 /// What becomes of the local state between two runs of the process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StateFate {
     /// It is as it was.
     Kept,
@@ -20,18 +25,21 @@ pub enum StateFate {
 }
 
 /// Something that happens to the process or its surroundings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Blow {
     /// SIGKILL, and a start after `down`.
     Kill {
         /// What is left of the local state.
         state: StateFate,
         /// How long it stays dead.
+        #[serde(with = "time")]
         down: Duration,
     },
     /// An orderly stop, and a start after `down`.
     Stop {
         /// How long it stays down.
+        #[serde(with = "time")]
         down: Duration,
     },
     /// The wall clock is set by so many milliseconds.
@@ -41,18 +49,40 @@ pub enum Blow {
     /// The machine loses power; everything starts again after `down`.
     PowerLoss {
         /// How long it stays dark.
+        #[serde(with = "time")]
         down: Duration,
     },
 }
 
+impl Blow {
+    /// Whether something breaks.
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Blow::Stop { .. } | Blow::SyncNow | Blow::WallStep(_))
+    }
+
+    /// Its name among the hits.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Blow::Kill { .. } => "process: killed",
+            Blow::Stop { .. } => "process: stopped",
+            Blow::WallStep(_) => "clock: wall stepped",
+            Blow::SyncNow => "process: told to sync",
+            Blow::PowerLoss { .. } => "machine: power lost",
+        }
+    }
+}
+
 /// How faulty the store is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StoreFaults {
     /// Out of a thousand requests, so many do not simply work.
     pub per_mille: u64,
     /// The longest usual latency.
+    #[serde(with = "time")]
     pub latency: Duration,
     /// Length of the longest outage; zero for none.
+    #[serde(with = "time")]
     pub outage: Duration,
     /// Entries in one answer to a listing.
     pub page_max: usize,
@@ -60,8 +90,22 @@ pub struct StoreFaults {
     pub conditions: Conditions,
 }
 
+impl Default for StoreFaults {
+    /// None.
+    fn default() -> StoreFaults {
+        StoreFaults {
+            per_mille: 0,
+            latency: Duration::from_millis(20),
+            outage: Duration::ZERO,
+            page_max: 1_000,
+            conditions: Conditions::Kept,
+        }
+    }
+}
+
 /// What the store makes of create-if-absent, and who knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Conditions {
     /// It keeps it.
     Kept,
@@ -76,17 +120,22 @@ pub enum Conditions {
 pub const CONDITIONS_FROM: u64 = 1_000_000;
 
 /// A whole run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Plan {
     /// The settings of the replicator.
+    #[serde(with = "ConfigText")]
     pub config: Config,
     /// The application's operations, each so long after the one before.
+    #[serde(with = "timed")]
     pub script: Vec<(Duration, AppOp)>,
     /// Blows, by the time from the start.
+    #[serde(with = "timed")]
     pub blows: Vec<(Duration, Blow)>,
     /// The store.
     pub store: StoreFaults,
     /// The longest latency of a request to the source.
+    #[serde(with = "time")]
     pub source_latency: Duration,
     /// Out of ten thousand operations of SQLite in our process, so many fail, and now and then the
     /// process dies in one.
@@ -101,24 +150,37 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// What is left of the local state after that.
     pub crash_state: StateFate,
+    /// The machine loses power there.
+    pub crash_power: bool,
+    /// Which of the faults that the dice decide about strike.
+    pub strike: Strike,
+    /// A defect that is put in to try the tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planted: Option<Planted>,
 }
 
 const MS: u64 = 1_000;
 
+impl Default for Plan {
+    /// Nothing happens, and nothing goes wrong.
+    fn default() -> Plan {
+        Plan::calm(Vec::new())
+    }
+}
+
 impl Plan {
+    /// Operations of the application, without those that only let time pass.
+    pub fn operations(&self) -> usize {
+        self.script.iter().filter(|(_, op)| *op != AppOp::Rest).count()
+    }
+
     /// A run without faults.
     pub fn calm(script: Vec<(Duration, AppOp)>) -> Plan {
         Plan {
             config: Config::default(),
             script,
             blows: Vec::new(),
-            store: StoreFaults {
-                per_mille: 0,
-                latency: Duration::from_millis(20),
-                outage: Duration::ZERO,
-                page_max: 1_000,
-                conditions: Conditions::Kept,
-            },
+            store: StoreFaults::default(),
             source_latency: Duration::from_micros(200),
             source_faults: 0,
             state_faults: 0,
@@ -126,15 +188,23 @@ impl Plan {
             events_lost: 0,
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
+            strike: Strike::All,
+            planted: None,
         }
     }
 
     /// The run of a seed.
     pub fn of_seed(seed: u64) -> Plan {
+        let ops = Dice::new(seed).range("plan", "ops", 0, 60, 220);
+        Plan::of_seed_with(seed, ops, &[512, 512, 1_024, 1_024, 4_096])
+    }
+
+    /// The run of a seed with so many operations and one of these page sizes.
+    pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
-        let ops = dice.range("plan", "ops", 0, 60, 220);
-        let page_bytes = pick("page size", &[512, 512, 1_024, 1_024, 4_096]) as u32;
+        let page_bytes = pick("page size", page_sizes) as u32;
         let script = script(&dice, ops, page_bytes);
         let length: Duration = script.iter().map(|(wait, _)| *wait).sum();
         let conditions = match pick("conditions", &[0, 0, 1, 2]) {
@@ -160,6 +230,9 @@ impl Plan {
             events_lost: pick("events lost", &[0, 0, 3, 20]),
             crash_at: None,
             crash_state: StateFate::Kept,
+            crash_power: false,
+            strike: Strike::All,
+            planted: None,
         }
     }
 }

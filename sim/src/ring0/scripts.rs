@@ -16,6 +16,21 @@ fn plan(ops: &[(u64, AppOp)], config: Config) -> Plan {
     Plan { config, ..Plan::calm(script) }
 }
 
+/// The short scripts by name, the shortest first.
+pub fn short() -> Vec<(&'static str, Plan)> {
+    vec![("tiny", tiny()), ("daily", daily()), ("rough", rough()), ("crowded", crowded())]
+}
+
+/// A base, one capture, quiet: as little as there can be, for everything that can go wrong in it.
+pub fn tiny() -> Plan {
+    let config = Config {
+        sync_interval: Duration::from_millis(100),
+        quiet_after: Duration::from_millis(400),
+        ..Config::default()
+    };
+    plan(&[(0, AppOp::Open { page_bytes: 512 }), (300, insert(1, 50))], config)
+}
+
 /// A small database: base, captures, a checkpoint of ours, quiet and seal, waking.
 pub fn daily() -> Plan {
     let config = Config {

@@ -39,6 +39,19 @@ impl Fate {
         matches!(self, Fate::Works | Fate::Lost | Fate::Hangs)
     }
 
+    /// Its name among the hits; a request that works is none.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Works => "store: works",
+            Fate::Refused => "store: refused",
+            Fate::Conflict => "store: conflict",
+            Fate::Lost => "store: answer lost after the effect",
+            Fate::Unclear => "store: reset before the effect",
+            Fate::Hangs => "store: effect late, no answer",
+            Fate::Swallowed => "store: no effect, no answer",
+        }
+    }
+
     /// Whether the sender hears of it at all.
     pub fn is_answered(self) -> bool {
         !matches!(self, Fate::Hangs | Fate::Swallowed)
@@ -77,6 +90,16 @@ impl SimStore {
     /// An empty store.
     pub fn new(page_max: usize, keeps_conditions: bool) -> SimStore {
         SimStore { page_max, keeps_conditions, ..SimStore::default() }
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
     }
 
     /// An object's body.

@@ -128,8 +128,10 @@ impl Truth {
 #[cfg(test)]
 mod tests {
     use crate::disk::{DiskConfig, SimClock};
-    use crate::ring0::app::{App, AppEnd, AppOp, Misfortune, PATH, Work};
+    use crate::ring0::app::{App, AppEnd, AppOp, PATH, Work};
     use crate::ring0::dice::Dice;
+    use crate::ring0::misfortune::Misfortune;
+    use crate::ring0::sites::{Sites, Strike};
     use crate::vfs::{SimHost, SimSqlite, Turn};
 
     use super::*;
@@ -143,7 +145,7 @@ mod tests {
         let clock = SimClock::new(1_800_000_000_000_000_000);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
         let host = std::sync::Arc::new(SimHost::new(clock, 9));
-        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0));
+        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0, Sites::new(Strike::All)));
         let sqlite = SimSqlite::new(disk.clone(), host);
         let mut truth = Truth::new();
         app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();

@@ -11,10 +11,50 @@ pub struct Violation {
     pub text: String,
 }
 
+/// What kind of promise was broken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// Something wrong happened.
+    Safety,
+    /// Something right did not happen in time.
+    Liveness,
+    /// The same led to something else.
+    NonDeterminism,
+    /// An assertion failed.
+    Panic,
+}
+
+impl Class {
+    /// What the process ends with that saw it.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Class::Safety => 1,
+            Class::Liveness => 2,
+            Class::NonDeterminism => 3,
+            Class::Panic => 4,
+        }
+    }
+
+    /// What the promise was of which an oracle of this name speaks.
+    pub fn of(oracle: &str) -> Class {
+        match oracle {
+            "liveness" | "spin" | "hang" => Class::Liveness,
+            "purity" | "determinism" => Class::NonDeterminism,
+            "panic" => Class::Panic,
+            _ => Class::Safety,
+        }
+    }
+}
+
 impl Violation {
     /// Says what was seen.
     pub fn new(oracle: &'static str, text: impl Into<String>) -> Violation {
         Violation { oracle, text: text.into() }
+    }
+
+    /// What kind of promise was broken.
+    pub fn class(&self) -> Class {
+        Class::of(self.oracle)
     }
 }
 

@@ -6,6 +6,7 @@
 //! nobody set it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,20 +16,25 @@ use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
-use super::app::{App, AppEnd, AppOp, Misfortune, PATH};
+use super::app::{App, AppEnd, AppOp, PATH};
 use super::dice::Dice;
 use super::host::Running;
 use super::mirror::Mirror;
+use super::misfortune::Misfortune;
 use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
 use super::restorer;
+use super::sites::Sites;
 use super::state::SimState;
 use super::store::{Fate, SimStore};
+pub use super::summary::Summary;
 use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
+use crate::trace::{Keep, Kind, Trace, node};
 use crate::vfs::{SimHost, SimSqlite, Turn};
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
@@ -82,39 +88,6 @@ pub(super) enum Entry {
     Blow(Blow),
 }
 
-/// What a run came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
-    /// Actions of all replicators.
-    pub actions: u64,
-    /// Transactions that were reported as replicated, each restored and compared.
-    pub restored: u64,
-    /// Commits of the application.
-    pub commits: u64,
-    /// Starts of the process.
-    pub starts: u64,
-    /// Store requests that did not simply work.
-    pub faults: u64,
-    /// Commits that were left behind in the WAL and do not count.
-    pub phantoms: u64,
-    /// Runs that ended fenced and were told to adopt.
-    pub fenced: u64,
-    /// Whole bases, and bases by difference.
-    pub bases: (u64, u64),
-    /// Sealed and unsealed detachments.
-    pub detached: (u64, u64),
-    /// Bytes of the longest `-wal` that the application saw.
-    pub wal_bytes_max: u64,
-    /// Microseconds for which the application could not write at the most.
-    pub blocked_us_max: u64,
-    /// Milliseconds that were simulated.
-    pub simulated_ms: u64,
-    /// Microseconds from the end of faults to quiet.
-    pub converged_us: u64,
-    /// A digest of all that happened.
-    pub digest: u64,
-}
-
 /// One run.
 pub struct World {
     // Connections end before the turn does: the order of the fields matters.
@@ -152,19 +125,29 @@ pub struct World {
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
-    pub(super) verbose: bool,
+    pub(super) sites: Sites,
+    pub(super) seen: Seen,
+    /// What was seen where nobody could be told at once.
+    pub(super) broken: Option<Violation>,
+    pub(super) trace: Trace,
 }
 
 impl World {
-    /// A world in which nothing has happened.
+    /// A world in which nothing has happened, which tells what happens if it is verbose.
     pub fn new(seed: u64, plan: Plan, verbose: bool) -> World {
+        World::watched(seed, plan, Trace::new(if verbose { Keep::Print } else { Keep::Hash }))
+    }
+
+    /// A world in which nothing has happened, and that writes what does to a trace.
+    pub fn watched(seed: u64, plan: Plan, trace: Trace) -> World {
         let turn = Turn::take(seed as u32);
         turn.set_pending_byte(plan.config.pending_byte as u32);
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
         let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
-        let source_steps = Misfortune::new(dice, plan.source_faults);
+        let sites = Sites::new(plan.strike.clone());
+        let source_steps = Misfortune::new(dice, plan.source_faults, sites.clone());
         let app = App::new(&sim_host, plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
         for (at, blow) in &plan.blows {
@@ -216,17 +199,24 @@ impl World {
             store_steps: 0,
             source_steps,
             outages,
-            verbose,
+            sites,
+            seen: Seen::default(),
+            broken: None,
+            trace,
             plan,
         }
     }
 
-    /// Runs to the end and asks every oracle.
+    /// Runs to the end and asks every oracle, or until so much time has passed.
     ///
     /// # Errors
     /// What the first oracle says that is not content.
-    pub fn run(mut self) -> Result<Summary, Violation> {
+    pub fn run_until(mut self, until: Option<Duration>) -> Result<Summary, Violation> {
+        let until = until.map_or(u64::MAX, |until| until.as_nanos() as u64);
         while !self.ended {
+            if self.queue.next_at().is_some_and(|at| at > until) {
+                return Ok(self.sum_up());
+            }
             self.step()?;
         }
         self.heal();
@@ -246,12 +236,14 @@ impl World {
         if at > now {
             self.clock.advance_ns(at - now);
         }
-        self.happen(entry)
+        self.sites.set_now(Duration::from_nanos(self.now_ns()));
+        self.happen(entry)?;
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     fn heal(&mut self) {
         self.healed_at = Some(self.now_ns());
-        self.say(|| "--- all faults end".into());
+        self.note(node::MACHINE, Kind::Phase, format_args!("all faults end"));
     }
 
     /// Until everything is on the replica and quiet, within the bound.
@@ -332,12 +324,18 @@ impl World {
         self.check_purity()?;
         restorer::check(&mut self.store, &self.restored.digests, self.plan.config.pending_byte, self.dice)?;
         self.app.check_source(&self.sqlite)?;
+        self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
+        Ok(self.sum_up())
+    }
+
+    fn sum_up(mut self) -> Summary {
         self.summary.commits = self.app.commits;
         self.summary.restored = self.restored.segments;
         self.summary.phantoms = self.truth.phantoms() as u64;
         self.summary.simulated_ms = self.now_ns() / 1_000_000;
-        self.summary.digest ^= self.restored.image.digest() ^ self.summary.actions << 32 ^ self.now_ns();
-        Ok(self.summary)
+        self.summary.hits = self.sites.hits();
+        self.summary.trace_hash = self.trace.hash();
+        self.summary
     }
 
     /// Applies every segment that is on the replica.
@@ -346,6 +344,12 @@ impl World {
             let object = capture(self.restored.next());
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
             self.restored.apply(&body, &self.truth, self.plan.config.pending_byte)?;
+            let at = self.restored.truth_at;
+            self.note(
+                node::ORACLE,
+                Kind::Restore,
+                format_args!("{object} restored: state {at} of the truth"),
+            );
         }
     }
 
@@ -365,11 +369,19 @@ impl World {
         self.queue.push(at, entry);
     }
 
-    pub(super) fn say(&self, text: impl FnOnce() -> String) {
-        if self.verbose {
-            let at = self.now_ns();
-            eprintln!("{:>7}.{:06} {}", at / 1_000_000_000, at / 1_000 % 1_000_000, text());
-        }
+    /// The faults of this run.
+    pub fn sites(&self) -> Sites {
+        self.sites.clone()
+    }
+
+    /// Tells the trace what happened.
+    pub(super) fn note(&self, node: &'static str, kind: Kind, text: fmt::Arguments<'_>) {
+        self.trace.note(self.now_ns(), node, kind, text);
+    }
+
+    /// Counts a fault that the plan itself names; every other goes through [`Sites`].
+    pub(super) fn hit(&mut self, name: &'static str) {
+        self.sites.hit(name);
     }
 
     fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
@@ -433,7 +445,14 @@ impl World {
         };
         self.app_steps += 1;
         let end = self.app.perform(&self.sqlite, op)?;
-        self.say(|| format!("app  {op:?} → {end:?}"));
+        let kind = match (&end, op) {
+            (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
+            (AppEnd::Committed, _) => Kind::Commit,
+            (_, AppOp::Checkpoint(_)) => Kind::Checkpoint,
+            _ => Kind::Operation,
+        };
+        self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
+        self.plant_after_app(op, &end);
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {
@@ -502,13 +521,10 @@ impl World {
         if self.changed_waits {
             return;
         }
-        self.summary.digest = self.summary.digest.rotate_left(5) ^ self.now_ns();
         let n = self.summary.actions + self.app_steps;
-        if by_app
-            && self.healed_at.is_none()
-            && self.dice.chance("event", "lost", n, self.plan.events_lost, 100)
-        {
-            self.say(|| "     the event is lost".into());
+        let lost = || self.dice.chance("event", "lost", n, self.plan.events_lost, 100);
+        if by_app && self.healed_at.is_none() && self.sites.strikes("event", "event: lost", lost()) {
+            self.note(node::MACHINE, Kind::Fault, format_args!("the event of a change is lost"));
             self.event_lost = true;
             return;
         }
@@ -518,7 +534,8 @@ impl World {
     }
 
     fn blow(&mut self, blow: Blow) -> Result<(), Violation> {
-        self.say(|| format!("!!!  {blow:?}"));
+        self.note(node::MACHINE, Kind::Fault, format_args!("{blow:?}"));
+        self.hit(blow.name());
         match blow {
             Blow::Kill { state, down } if self.running.is_some() => {
                 self.kill();
@@ -542,7 +559,7 @@ impl World {
         }
     }
 
-    fn power_loss(&mut self) {
+    pub(super) fn power_loss(&mut self) {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;

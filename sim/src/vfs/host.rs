@@ -24,6 +24,24 @@ pub enum VfsOp {
     ShmLock,
 }
 
+impl VfsOp {
+    /// Its name as a place where faults strike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            VfsOp::Open => "sqlite open",
+            VfsOp::Delete => "sqlite delete",
+            VfsOp::Access => "sqlite access",
+            VfsOp::Read => "sqlite read",
+            VfsOp::Write => "sqlite write",
+            VfsOp::Truncate => "sqlite truncate",
+            VfsOp::Sync => "sqlite sync",
+            VfsOp::Lock => "sqlite lock",
+            VfsOp::ShmMap => "sqlite shm map",
+            VfsOp::ShmLock => "sqlite shm lock",
+        }
+    }
+}
+
 /// What becomes of one operation of SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VfsFault {
@@ -36,6 +54,18 @@ pub enum VfsFault {
     /// The process dies just before it: its locks vanish, and this and every later call of
     /// its SQLite answers an I/O error. On the sync of a `-wal` this makes a phantom commit.
     Die,
+}
+
+impl VfsFault {
+    /// Its name among the faults that strike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            VfsFault::Io => "sqlite: I/O error",
+            VfsFault::Full => "sqlite: disk full",
+            VfsFault::Busy => "sqlite: busy",
+            VfsFault::Die => "process: died in an operation of SQLite",
+        }
+    }
 }
 
 /// Decides about faults: process, operation, path.

@@ -12,10 +12,10 @@ use futures_lite::{FutureExt as _, Stream};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use opendal::Buffer;
-use smol::Timer;
 
 use super::pool::{Connection, Key};
 use super::{Failure, Http};
+use crate::timer::Timer;
 
 /// A request's body.
 pub(crate) struct Body {

@@ -1,21 +1,19 @@
 //! From a host's name to a connection that speaks HTTP.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::sync::{Arc, Weak};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
-use futures_rustls::pki_types::ServerName;
-use futures_rustls::rustls;
-use smol::net::TcpStream as Socket;
-use smol::{Async, Timer};
 
 use super::io::{Duplex, Io};
 use super::pool::{Connection, Key};
 use super::proxy::Proxy;
+use super::socket::{self, Socket, Watch};
 use super::{Failure, Http, cause};
 use crate::pool::unblock_store;
+use crate::timer::Timer;
 
 /// How long one address may take to accept a connection, and a server to answer in a handshake.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -54,11 +52,7 @@ impl Http {
     }
 
     /// A way to the server, or for plain HTTP to the proxy, which is told by each request.
-    async fn tunnel(
-        self: &Arc<Self>,
-        proxy: &Proxy,
-        key: &Key,
-    ) -> Result<(Box<dyn Duplex>, Weak<Async<TcpStream>>), Failure> {
+    async fn tunnel(self: &Arc<Self>, proxy: &Proxy, key: &Key) -> Result<(Box<dyn Duplex>, Watch), Failure> {
         let tcp = tcp(&proxy.host, proxy.port).await.map_err(|e| Failure::unsent(e.to_string()))?;
         let (mut stream, socket) = self.secured(proxy.secure, &proxy.host, false, tcp).await?;
         if key.secure {
@@ -75,36 +69,10 @@ impl Http {
         host: &str,
         skip_verify: bool,
         tcp: Socket,
-    ) -> Result<(Box<dyn Duplex>, Weak<Async<TcpStream>>), Failure> {
-        let socket = Arc::downgrade(&Arc::from(tcp.clone()));
+    ) -> Result<(Box<dyn Duplex>, Watch), Failure> {
+        let socket = socket::watch(&tcp);
         let stream = if secure { self.tls(host, skip_verify, tcp).await? } else { Box::new(tcp) };
         Ok((stream, socket))
-    }
-
-    async fn tls(
-        self: &Arc<Self>,
-        host: &str,
-        skip_verify: bool,
-        stream: impl Duplex + 'static,
-    ) -> Result<Box<dyn Duplex>, Failure> {
-        let http = Arc::clone(self);
-        let connector = unblock_store(move || http.tls.connector(skip_verify).cloned()).await;
-        let connector = connector.map_err(Failure::setup)?;
-        let name = ServerName::try_from(host.to_string())
-            .map_err(|_| Failure::setup(format!("{host} is no name that a certificate can have")))?;
-        match within("the TLS handshake", connector.connect(name, stream)).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(handshake_failure(&error)),
-        }
-    }
-}
-
-/// Sorts out certificates that are not trusted: those want a person, and a broken line does not.
-fn handshake_failure(error: &io::Error) -> Failure {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(_)) => Failure::untrusted(error.to_string()),
-        _ => Failure::unsent(format!("TLS: {error}")),
     }
 }
 
@@ -143,13 +111,8 @@ async fn ask(stream: &mut Box<dyn Duplex>, proxy: &Proxy, key: &Key) -> io::Resu
 async fn tcp(host: &str, port: u16) -> io::Result<Socket> {
     let mut last = io::Error::other(format!("{host} has no address"));
     for address in resolve(host, port).await? {
-        let connect = async {
-            let stream = Async::<TcpStream>::connect(address).await?;
-            stream.get_ref().set_nodelay(true)?;
-            Ok(stream)
-        };
-        match within("connecting", connect).await {
-            Ok(stream) => return Ok(Socket::from(stream)),
+        match within("connecting", socket::connect(address)).await {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
     }
@@ -168,7 +131,7 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     resolved.map_err(|error| io::Error::new(error.kind(), format!("{host}: {error}")))
 }
 
-async fn within<T>(what: &str, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn within<T>(what: &str, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = async {
         Timer::after(CONNECT).await;
         let cause = format!("{what} took longer than {} s", CONNECT.as_secs());

@@ -6,15 +6,16 @@
 //! not woken.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
-use smol::{Async, Executor, Task, Timer};
+use smol::{Executor, Task};
 
 use super::body::Body;
 use super::io::Meter;
+use super::socket::Watch;
+use crate::timer::Timer;
 
 /// How long a connection may wait; below the minute after which many servers close it.
 pub(super) const IDLE: Duration = Duration::from_secs(50);
@@ -36,8 +37,7 @@ pub(super) struct Key {
 pub(super) struct Connection {
     sender: SendRequest<Body>,
     meter: Arc<Meter>,
-    /// Held by the task, so that a finished one holds no descriptor.
-    socket: Weak<Async<TcpStream>>,
+    socket: Watch,
     _task: Task<()>,
 }
 
@@ -45,7 +45,7 @@ impl Connection {
     pub(super) fn new(
         sender: SendRequest<Body>,
         meter: Arc<Meter>,
-        socket: Weak<Async<TcpStream>>,
+        socket: Watch,
         task: Task<()>,
     ) -> Connection {
         Connection { sender, meter, socket, _task: task }
@@ -62,9 +62,7 @@ impl Connection {
     /// Whether it may carry another request. What can be read from an idle connection is its end,
     /// or something that nobody asked for; its task may not have come to it yet.
     fn is_quiet(&self) -> bool {
-        let Some(socket) = self.socket.upgrade() else { return false };
-        let nothing = socket.get_ref().peek(&mut [0]);
-        !self.sender.is_closed() && nothing.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+        !self.sender.is_closed() && self.socket.is_quiet()
     }
 }
 

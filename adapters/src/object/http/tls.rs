@@ -3,6 +3,7 @@
 //! The system's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR` instead, and those
 //! of `AWS_CA_BUNDLE` as well. They are read when the first server asks for them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +16,11 @@ use futures_rustls::rustls::client::danger::{
 };
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::connect::within;
+use super::io::Duplex;
+use super::{Failure, Http};
+use crate::pool::unblock_store;
 
 /// The connectors of a process.
 pub(super) struct Tls {
@@ -59,6 +65,35 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+impl Http {
+    /// The stream under TLS, with a server that is `host`.
+    pub(super) async fn tls(
+        self: &Arc<Self>,
+        host: &str,
+        skip_verify: bool,
+        stream: impl Duplex + 'static,
+    ) -> Result<Box<dyn Duplex>, Failure> {
+        let http = Arc::clone(self);
+        let connector = unblock_store(move || http.tls.connector(skip_verify).cloned()).await;
+        let connector = connector.map_err(Failure::setup)?;
+        let name = ServerName::try_from(host.to_string())
+            .map_err(|_| Failure::setup(format!("{host} is no name that a certificate can have")))?;
+        match within("the TLS handshake", connector.connect(name, stream)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(handshake_failure(&error)),
+        }
+    }
+}
+
+/// Sorts out certificates that are not trusted: those want a person, and a broken line does not.
+fn handshake_failure(error: &io::Error) -> Failure {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match tls {
+        Some(Error::InvalidCertificate(_)) => Failure::untrusted(error.to_string()),
+        _ => Failure::unsent(format!("TLS: {error}")),
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Call, ObjectStore};
 use crate::keys::Key;
 use crate::object::problem::Dialect;
 use crate::store::{ListEntry, ListPage, StoreError, StoreErrorKind};
+use crate::timer::Timer;
 
 /// The most that servers put into one answer, less the entry that says whether more follow.
 const PAGE_MAX: usize = 999;
@@ -59,7 +60,7 @@ impl<T: Send + 'static> Resumed<T> {
     ) {
         let (slot, time) = (Arc::downgrade(&self.slot), self.time);
         let end = executor.spawn(async move {
-            smol::Timer::after(time).await;
+            Timer::after(time).await;
             if let Some(slot) = slot.upgrade() {
                 slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&rest), 2);
         smol::block_on(executor.run(async {
             while Arc::strong_count(&rest) > 1 {
-                smol::Timer::after(Duration::from_millis(5)).await;
+                Timer::after(Duration::from_millis(5)).await;
             }
         }));
         assert!(lists.take("0000/", Some(&after)).is_none());

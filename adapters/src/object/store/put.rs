@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures_lite::FutureExt as _;
 use opendal::Buffer;
 use opendal::raw::oio;
-use smol::Timer;
 
 use super::{Call, ObjectStore};
 use crate::keys::Key;
 use crate::object::problem::Effect;
 use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind};
+use crate::timer::Timer;
 
 /// How long giving up an upload may take before it is left to the server's own clean-up.
 const ABORT: Duration = Duration::from_secs(30);

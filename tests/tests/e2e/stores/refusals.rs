@@ -217,6 +217,23 @@ fn a_provider_that_does_not_exist() {
     told(&typo, 2, &["storage-clas"], "storage-class", &key).once().reading();
 }
 
+/// A server that knows no conditions: who waits is told, and a process that stays finds it out and goes on.
+#[test]
+fn conditions_that_are_not_implemented() {
+    let (proxy, scene) = s3("501");
+    let key = moto().bucket("any").key().clone();
+    let unknown = Answer::s3(501, "NotImplemented", "A header you provided implies functionality");
+    proxy.add(Rule::new(Fault::Answer(unknown)).has_header("if-none-match"));
+    told(&scene.replica, 1, &["NotImplemented"], "without -once", &key).once();
+    let mut app = scene.app();
+    app.tx("a");
+    let sidecar = scene.sidecar();
+    sidecar.caught_up();
+    assert_eq!(status(&sidecar)["store"]["create_if_absent"], "unsupported");
+    drop(app);
+    scene.ends_well(sidecar);
+}
+
 /// Nobody listens at the endpoint: who reads gives up after some attempts. `-once` has all the time of
 /// its caller, so it is not tried here.
 pub(super) fn unreachable_to_readers(_: &str) {

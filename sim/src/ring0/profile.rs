@@ -1,0 +1,111 @@
+//! Other plans of the same seed.
+
+use std::time::Duration;
+
+use super::plan::{Blow, Plan, StateFate};
+use super::sites::Strike;
+use crate::bad_input::BadInput;
+
+/// What is made of a seed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Profile {
+    /// What the seed says.
+    #[default]
+    Seed,
+    /// The same without faults.
+    Calm,
+    /// The size by which simulators are compared: at least ten simulated minutes, 300 commits,
+    /// three crashes, ten faults, pages of 512 or 1,024 bytes.
+    Standard,
+}
+
+/// How long the script of a standard run is.
+const STANDARD_LENGTH: Duration = Duration::from_secs(10 * 60);
+/// Operations in it.
+const STANDARD_OPERATIONS: u64 = 640;
+
+impl Profile {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::Seed => "seed",
+            Profile::Calm => "calm",
+            Profile::Standard => "standard",
+        }
+    }
+
+    /// The one of a name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn parse(name: &str) -> Result<Profile, BadInput> {
+        [Profile::Seed, Profile::Calm, Profile::Standard].into_iter().find(|it| it.name() == name).ok_or_else(
+            || BadInput::new(format!("unknown profile: {name}")).hint("there are seed, calm and standard"),
+        )
+    }
+
+    /// The plan of a seed.
+    pub fn plan(self, seed: u64) -> Plan {
+        match self {
+            Profile::Seed => Plan::of_seed(seed),
+            Profile::Calm => calm(Plan::of_seed(seed)),
+            Profile::Standard => standard(seed),
+        }
+    }
+}
+
+/// Orderly stops and steps of the clock are no faults.
+fn calm(plan: Plan) -> Plan {
+    let mut calm = Plan { config: plan.config, durable: plan.durable, ..Plan::calm(plan.script) };
+    calm.strike = Strike::Only(Vec::new());
+    calm.blows = plan.blows.into_iter().filter(|(_, blow)| !blow.is_fault()).collect();
+    calm
+}
+
+fn standard(seed: u64) -> Plan {
+    let mut plan = Plan::of_seed_with(seed, STANDARD_OPERATIONS, &[512, 512, 1_024]);
+    // Waits are drawn small more often than large: the whole is stretched to its length.
+    let length: Duration = plan.script.iter().map(|(wait, _)| *wait).sum();
+    let stretched = |time: Duration| match length.is_zero() || length >= STANDARD_LENGTH {
+        true => time,
+        false => time.mul_f64(STANDARD_LENGTH.as_secs_f64() / length.as_secs_f64()),
+    };
+    plan.script.iter_mut().for_each(|(wait, _)| *wait = stretched(*wait));
+    plan.blows.iter_mut().for_each(|(at, _)| *at = stretched(*at));
+    for n in 1..=3 {
+        let kill = Blow::Kill { state: StateFate::Kept, down: Duration::from_secs(n.into()) };
+        plan.blows.push((STANDARD_LENGTH * n / 4, kill));
+    }
+    plan.blows.sort_by_key(|(at, _)| *at);
+    plan.store.per_mille = plan.store.per_mille.max(50);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring0::{report, run_plan};
+    use crate::trace::Keep;
+
+    #[test]
+    fn a_standard_run_is_as_large_as_it_says() {
+        let summary =
+            run_plan(7, Profile::Standard.plan(7), false).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(summary.simulated_ms >= 600_000 && summary.commits >= 300, "{summary:?}");
+        assert!(summary.crashes >= 3 && summary.hits.total() >= 10, "{summary:?}");
+        assert!(summary.restored >= 20, "{summary:?}");
+    }
+
+    #[test]
+    fn a_calm_run_has_no_faults() {
+        let report = report(11, Profile::Calm.plan(11), Keep::Hash, None);
+        assert!(report.struck.is_empty());
+        assert_eq!(report.result.expect("it passes").crashes, 0);
+    }
+
+    #[test]
+    fn profiles_have_names() {
+        assert_eq!(Profile::parse("standard"), Ok(Profile::Standard));
+        assert!(!Profile::parse("fast").unwrap_err().hint.is_empty());
+    }
+}
