@@ -23,6 +23,7 @@ mod file;
 mod fs;
 mod image;
 mod model;
+mod save;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -37,6 +38,7 @@ pub use file::DiskFile;
 pub use fs::{SimFile, SimFs};
 pub use image::SECTOR_BYTES;
 pub use model::{DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
+pub use save::Saved;
 
 use file::{FileNode, InodeNumbers};
 use image::Piece;
@@ -56,7 +58,7 @@ pub(crate) const ENOTEMPTY: i32 = 39;
 struct Shared {
     config: DiskConfig,
     clock: SimClock,
-    numbers: Arc<InodeNumbers>,
+    numbers: Mutex<Arc<InodeNumbers>>,
     boot: AtomicU64,
     tree: Mutex<Tree>,
     hook: Mutex<Option<Arc<FaultHook>>>,
@@ -79,7 +81,7 @@ impl Disk {
         Self(Arc::new(Shared {
             config,
             clock,
-            numbers: Arc::new(numbers),
+            numbers: Mutex::new(Arc::new(numbers)),
             boot: AtomicU64::new(1),
             tree: Mutex::default(),
             hook: Mutex::default(),
@@ -157,7 +159,7 @@ impl Disk {
             return Err(os(EEXIST));
         }
         self.require_parent(&tree, &path)?;
-        let node = FileNode::new(&self.0.numbers, self.stamp_ns());
+        let node = FileNode::new(&lock(&self.0.numbers), self.stamp_ns());
         self.set_names(&mut tree, vec![(path.clone(), Some(Node::File(Arc::clone(&node))))]);
         Ok(DiskFile::new(self, node, &path))
     }
@@ -165,7 +167,7 @@ impl Disk {
     /// Create a file that never had a name and vanishes with its last handle.
     pub fn create_unnamed(&self) -> io::Result<DiskFile> {
         self.fault(DiskOp::Create, "")?;
-        let node = FileNode::new(&self.0.numbers, self.stamp_ns());
+        let node = FileNode::new(&lock(&self.0.numbers), self.stamp_ns());
         Ok(DiskFile::new(self, node, ""))
     }
 

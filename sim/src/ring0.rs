@@ -30,6 +30,8 @@
 
 pub mod app;
 pub mod dice;
+mod excuses;
+pub mod faults;
 pub mod files;
 pub mod hits;
 mod host;
@@ -50,8 +52,10 @@ pub mod state;
 pub mod store;
 pub mod summary;
 mod synced;
+mod trouble;
 pub mod truth;
 pub mod violation;
+mod weather;
 pub mod world;
 
 pub use hits::Hits;

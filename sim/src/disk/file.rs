@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::image::Image;
 use super::{Disk, DiskFault, DiskOp, EIO, ENOSPC, Stat, lock, os};
 
+/// Inode 1 holds bad blocks and 2 the root on ext filesystems; files begin here.
+const FIRST_INO: u64 = 11;
+
 /// Hands out inode numbers, smallest free one first when reuse is on.
 #[derive(Default)]
 pub(super) struct InodeNumbers {
@@ -25,11 +28,17 @@ impl InodeNumbers {
         Self { reuse, ..Self::default() }
     }
 
+    /// As they are where these numbers are taken and no others.
+    pub(super) fn taken(reuse: bool, taken: &BTreeSet<u64>) -> Self {
+        let last = taken.last().map_or(0, |ino| ino - FIRST_INO + 1);
+        let free = (FIRST_INO..FIRST_INO + last).filter(|ino| !taken.contains(ino)).collect();
+        Self { reuse, last: AtomicU64::new(last), free: Mutex::new(free) }
+    }
+
     pub(super) fn take(&self) -> u64 {
         match lock(&self.free).pop_first() {
             Some(ino) if self.reuse => ino,
-            // Inode 1 holds bad blocks and 2 the root on ext filesystems; begin where files do.
-            _ => 11 + self.last.fetch_add(1, Ordering::SeqCst),
+            _ => FIRST_INO + self.last.fetch_add(1, Ordering::SeqCst),
         }
     }
 }
@@ -58,6 +67,12 @@ impl FileNode {
             owns_number: AtomicBool::new(true),
             inode: Mutex::new(inode),
         })
+    }
+
+    /// An inode as it once was.
+    pub(super) fn again(numbers: &Arc<InodeNumbers>, ino: u64, inode: Inode) -> Arc<Self> {
+        let (numbers, owns_number) = (Arc::clone(numbers), AtomicBool::new(true));
+        Arc::new(Self { ino, numbers, owns_number, inode: Mutex::new(inode) })
     }
 
     /// The same inode after a reboot: a new node, so that old handles cannot reach it.

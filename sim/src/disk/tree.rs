@@ -25,7 +25,7 @@ pub(super) struct NameChange {
     pub(super) sets: Vec<(String, Option<Node>)>,
 }
 
-type Names = BTreeMap<String, Node>;
+pub(super) type Names = BTreeMap<String, Node>;
 
 #[derive(Default)]
 pub(super) struct Tree {
@@ -35,6 +35,11 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Names that are all durable.
+    pub(super) fn durable_of(names: Names) -> Tree {
+        Tree { current: names.clone(), durable: names, unsynced: Vec::new() }
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
         self.current.get(path)
     }

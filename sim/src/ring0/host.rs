@@ -42,6 +42,8 @@ pub(super) struct Running {
     tape: Tape,
 }
 
+/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
+const ACTIONS_MAX: u64 = 1_000_000;
 /// A put whose sender has died.
 const GHOST: &str = "store: put lands after its sender's death";
 
@@ -54,6 +56,7 @@ impl World {
         if self.running.is_some() {
             return Ok(());
         }
+        self.perhaps_vanish();
         self.runs += 1;
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
@@ -62,6 +65,7 @@ impl World {
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
+        self.excuses.started();
         self.running = Some(Running {
             first: engine.clone(),
             engine,
@@ -142,6 +146,9 @@ impl World {
             }
         }
         self.arm();
+        if self.summary.actions > ACTIONS_MAX {
+            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
+        }
         self.check_synced()
     }
 
@@ -271,6 +278,9 @@ impl World {
         if self.healed_at.is_some() {
             return (Fate::Works, wait);
         }
+        if self.weather.is_some() {
+            return self.weathered(request, &subject, wait);
+        }
         if self.in_outage() {
             self.summary.faults += 1;
             self.hit("store: outage");
@@ -316,12 +326,14 @@ impl World {
                 return Ok(());
             }
         }
+        self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
+        self.note_store_answer(run, op, &result, fate);
         self.plant_after_request(put, fate)?;
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
@@ -332,6 +344,7 @@ impl World {
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
+                self.fences = 0;
                 self.restore_all()?;
                 if self.restored.txid < Some(*txid) {
                     let text = format!(
@@ -356,7 +369,8 @@ impl World {
         let fenced = matches!(exit, Exit::Fenced { .. });
         let expected = match &exit {
             Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => self.state_lost && !self.adopt,
+            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.excuses.fence(),
+            Exit::Corrupt { .. } => self.excuses.corruption(),
             _ => false,
         };
         if !expected {
@@ -376,7 +390,9 @@ impl World {
         self.end();
         if fenced {
             self.summary.fenced += 1;
-            self.adopt = true;
+            self.fences += 1;
+            // A person looks again before they adopt, unless they know of a loss.
+            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.fences > 1;
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())

@@ -12,6 +12,9 @@ use driftless_adapters::keys::{Key, ReplicaLayout, segment_key};
 use driftless_adapters::store::{ByteRange, PutCondition, StoreError};
 use driftless_core::machine::{Chunk, Object, PART_BYTES_MAX, StoreErrorKind};
 
+use super::dice::Dice;
+use super::plan::{Blow, Conditions, Plan};
+use super::store::SimStore;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock, SimFs, Unsynced};
 
@@ -108,6 +111,28 @@ impl Mirror {
     /// When there is something.
     pub fn check(&self) -> Result<(), Violation> {
         self.objection.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl SimStore {
+    /// The store of a plan.
+    pub(super) fn of_plan(plan: &Plan, clock: &SimClock) -> SimStore {
+        let mut store = SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept);
+        // Only power loss can take something from a directory, and it refuses what is there.
+        let dark = plan.crash_power || plan.blows.iter().any(|(_, it)| matches!(it, Blow::PowerLoss { .. }));
+        store.mirror = (dark && store.keeps_conditions).then(|| Mirror::new(clock.clone()));
+        store
+    }
+
+    /// The machine with the directory loses power as well.
+    pub(super) fn power_loss(&mut self, dice: Dice, at: u64) {
+        let mut n = 0;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.power_loss(|_| {
+                n += 1;
+                dice.chance("mirror", "survives", at ^ n, 1, 2)
+            });
+        }
     }
 }
 

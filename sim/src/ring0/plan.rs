@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::faults::{FULL_FROM, Faults};
 use super::planted::Planted;
 use super::sites::Strike;
 use crate::scenario::parts::{ConfigText, time, timed};
+
+mod full;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -154,6 +157,8 @@ pub struct Plan {
     pub crash_power: bool,
     /// Which of the faults that the dice decide about strike.
     pub strike: Strike,
+    /// What may befall it beyond the above: only runs of the full generation have any.
+    pub faults: Faults,
     /// A defect that is put in to try the tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planted: Option<Planted>,
@@ -190,6 +195,7 @@ impl Plan {
             crash_state: StateFate::Kept,
             crash_power: false,
             strike: Strike::All,
+            faults: Faults::none(),
             planted: None,
         }
     }
@@ -202,6 +208,11 @@ impl Plan {
 
     /// The run of a seed with so many operations and one of these page sizes.
     pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
+        let plan = Plan::of_early_seed(seed, ops, page_sizes);
+        if seed < FULL_FROM { plan } else { plan.made_full(&Dice::new(seed)) }
+    }
+
+    fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
         let page_bytes = pick("page size", page_sizes) as u32;
@@ -232,6 +243,7 @@ impl Plan {
             crash_state: StateFate::Kept,
             crash_power: false,
             strike: Strike::All,
+            faults: Faults::none(),
             planted: None,
         }
     }

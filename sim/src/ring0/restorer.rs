@@ -18,6 +18,7 @@ use super::dice::Dice;
 use super::image::Image;
 use super::store::{Fate, SimStore};
 use super::violation::Violation;
+use super::world::World;
 
 const ORACLE: &str = "production restore";
 /// States before the newest that are restored as well.
@@ -86,6 +87,14 @@ pub fn check(store: &mut SimStore, digests: &[u64], pending_byte: u64, dice: Dic
     match drive(&mut verifier, store, &mut Output::default(), dice) {
         Some(Exit::Done) => Ok(()),
         exit => Err(Violation::new(ORACLE, format!("verifying ended with {exit:?}"))),
+    }
+}
+
+impl World {
+    /// What is on the replica in the end is restored and verified.
+    pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
+        self.store.check_kept()?;
+        check(&mut self.store, &self.restored.digests, self.plan.config.pending_byte, self.dice)
     }
 }
 

@@ -18,14 +18,13 @@ use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, PATH};
 use super::dice::Dice;
+use super::excuses::Excuses;
 use super::host::Running;
-use super::mirror::Mirror;
 use super::misfortune::Misfortune;
-use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::plan::{Blow, Plan, StateFate};
 use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
-use super::restorer;
 use super::sites::Sites;
 use super::state::SimState;
 use super::store::{Fate, SimStore};
@@ -33,6 +32,7 @@ pub use super::summary::Summary;
 use super::synced::Commits;
 use super::truth::Truth;
 use super::violation::Violation;
+use super::weather::Weather;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
 use crate::vfs::{SimHost, SimSqlite, Turn};
@@ -43,8 +43,6 @@ const START_NS: u64 = 1_800_000_000_000_000_000;
 /// request that was under way when they ended, the longest back-off, the quiet time, and twice
 /// what a seal may wait for the clocks. A change that no event told of waits for the sweep.
 pub const CONVERGE: Duration = Duration::from_secs(180);
-/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
-pub const ACTIONS_MAX: u64 = 1_000_000;
 /// How often the sweep comes.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
@@ -109,6 +107,12 @@ pub struct World {
     pub(super) runs: u64,
     pub(super) adopt: bool,
     pub(super) state_lost: bool,
+    /// The store's faults in a run of the full generation.
+    pub(super) weather: Option<Weather>,
+    /// What excuses an end that would otherwise be wrong.
+    pub(super) excuses: Excuses,
+    /// How often a run ended fenced since one went on.
+    pub(super) fences: u32,
     pub(super) crash_at: Option<u64>,
     script: VecDeque<(Duration, AppOp)>,
     tries: u32,
@@ -163,10 +167,6 @@ impl World {
                 (start, start + dice.range("outage", "length", n, 1, outage))
             })
             .collect();
-        let mut store = SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept);
-        // Only power loss can take something from it, and it refuses what is there.
-        let dark = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::PowerLoss { .. }));
-        store.mirror = (dark && store.keeps_conditions).then(|| Mirror::new(clock.clone()));
         World {
             app,
             running: None,
@@ -174,9 +174,9 @@ impl World {
             _turn: turn,
             dice,
             queue,
+            store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
-            store,
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -185,6 +185,9 @@ impl World {
             runs: 0,
             adopt: false,
             state_lost: false,
+            weather: Weather::of_plan(dice, &plan),
+            excuses: Excuses::default(),
+            fences: 0,
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,
@@ -226,9 +229,6 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), Violation> {
-        if self.summary.actions > ACTIONS_MAX {
-            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
-        }
         let Some((at, entry)) = self.queue.pop() else {
             return Err(Violation::new("liveness", "nothing is to come"));
         };
@@ -320,9 +320,8 @@ impl World {
 
     fn finish(mut self) -> Result<Summary, Violation> {
         self.store.check_contiguous()?;
-        self.store.check_kept()?;
         self.check_purity()?;
-        restorer::check(&mut self.store, &self.restored.digests, self.plan.config.pending_byte, self.dice)?;
+        self.check_restores()?;
         self.app.check_source(&self.sqlite)?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
         Ok(self.sum_up())
@@ -568,13 +567,7 @@ impl World {
             dice.chance("survives", "", at ^ n, 1, 2)
         });
         self.app.power_lost();
-        if let Some(mirror) = &mut self.store.mirror {
-            let mut n = 0;
-            mirror.power_loss(|_| {
-                n += 1;
-                dice.chance("mirror", "survives", at ^ n, 1, 2)
-            });
-        }
+        self.store.power_loss(dice, at);
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
     }
