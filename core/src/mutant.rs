@@ -53,16 +53,14 @@ mutants! {
         "of a page that changed twice the first image is sent";
     GrowthOmitted, "growth-omitted", "",
         "pages by which the database grew are left out of the segment";
-    RestartTakenForHarmless, "restart-taken-for-harmless", "",
-        "a WAL that began anew is read from its start, whatever it held that was not captured";
     TornBeginTrusted, "torn-begin-trusted", "review",
         "what a read transaction saw is not looked at again when the index that came with it was torn";
     PhantomCaptured, "phantom-captured", "",
         "frames that follow the last committed one in order are taken for committed";
     PinEndsBeforeCapture, "pin-ends-before-capture", "",
-        "the old read transaction ends before what it protects was captured";
+        "the old read transaction ends before what it protects was captured, and a restart is harmless";
     CheckpointBeforeCapture, "checkpoint-before-capture", "",
-        "a checkpoint runs, and the pin is begun anew, with nothing captured before it";
+        "a checkpoint runs with nothing captured before it, and a restart of the WAL is harmless";
     CutWithinCapture, "cut-within-capture", "",
         "a segment is cut while a capture is under way, in the middle of a transaction";
     // Attaching and letting go.
@@ -81,7 +79,7 @@ mutants! {
     EventForgottenInClose, "event-forgotten-in-close", "seed 15870",
         "an event between the seal and the end of closing is forgotten";
     ReplacedAtStop, "replaced-at-stop", "seed 67",
-        "a stop closes the link without asking whether the path still names the file";
+        "a stop does not ask whether the path still names the file that is open";
     SecondSignalDone, "second-signal-done", "seed 51",
         "a second signal before the replica's end is known ends in success";
     CtimeUnsettled, "ctime-unsettled", "",
@@ -138,9 +136,7 @@ mutants! {
     PartialListTrusted, "partial-list-trusted", "",
         "the first page of a listing is taken for all of it";
     JournalHoleTrusted, "journal-hole-trusted", "",
-        "a record is applied to the page table of another state";
-    MovedBehindHole, "moved-behind-hole", "",
-        "a position is written down behind a hole in the journal";
+        "records are written behind a hole in the journal, and read as if there were none";
     // Reports and the machine itself.
     StampGoesBack, "stamp-goes-back", "",
         "segments are stamped by the wall clock alone, which may be set back";
@@ -151,8 +147,8 @@ mutants! {
     // Restoring.
     PlanSkipsOne, "plan-skips-one", "",
         "a restore takes a file that begins one transaction too late";
-    ShrinkForgotten, "shrink-forgotten", "",
-        "a restore takes pages from before the database was cut off below them";
+    TimeExcluded, "time-excluded", "",
+        "a restore to a moment leaves out what was stamped at that very moment";
     // The directory store.
     DirectoryUnsynced, "directory-unsynced", "",
         "a directory is not synced after the rename into it";

@@ -334,7 +334,7 @@ impl Replicator {
     /// Writes down that the point moved.
     pub(super) fn finish_stored(&mut self, out: &mut Actions) {
         let txid = self.history.point.as_ref().expect("just advanced").txid;
-        if self.journal.broken && !mutant::on(Mutant::DoneBehindHole) {
+        if self.journal.broken && !counts_as_whole() {
             // Its intent may be missing, and that of an earlier try stand in its place: only the
             // rewrite that follows says the truth.
             self.upload = Upload::Idle;
@@ -438,6 +438,11 @@ impl Replicator {
         let wait_ms = wait.as_millis() as u64;
         out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: text, hint, wait_ms });
     }
+}
+
+/// A journal with a hole does not.
+fn counts_as_whole() -> bool {
+    mutant::on(Mutant::DoneBehindHole) || mutant::on(Mutant::JournalHoleTrusted)
 }
 
 /// No failure does.

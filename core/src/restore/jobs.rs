@@ -17,7 +17,6 @@ use crate::ltx::{
     Decoder, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame, frame_bytes_max,
 };
 use crate::machine::Chunk;
-use crate::mutant::{self, Mutant};
 
 /// The most bytes of pages that one job hands out, about.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
@@ -108,9 +107,7 @@ impl Claims {
     }
 
     fn claim(&mut self, page: PageNo) -> bool {
-        let cut_off =
-            page.get() > self.limit && (page.get() > self.commit || !mutant::on(Mutant::ShrinkForgotten));
-        if cut_off || page == self.lock_page || self.has(page) {
+        if page.get() > self.limit || page == self.lock_page || self.has(page) {
             return false;
         }
         let at = page.get() as usize - 1;

@@ -27,10 +27,8 @@ pub struct Restored {
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
-    /// The digest of the state after each.
-    pub digests: Vec<u64>,
-    /// The stamp of the last one.
-    stamp: Wall,
+    /// The digest and the stamp of the state after each.
+    pub states: Vec<(u64, Wall)>,
 }
 
 impl Restored {
@@ -57,8 +55,9 @@ impl Restored {
                 header.chain.pre, self.post
             )));
         }
-        if header.stamp < self.stamp {
-            return Err(fail(format!("it is stamped {:?}, its predecessor {:?}", header.stamp, self.stamp)));
+        let stamp = self.states.last().map_or(Wall(i64::MIN), |(_, stamp)| *stamp);
+        if header.stamp < stamp {
+            return Err(fail(format!("it is stamped {:?}, its predecessor {stamp:?}", header.stamp)));
         }
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
@@ -66,9 +65,8 @@ impl Restored {
             return Err(fail(format!("its post-state is {:?}, the pages say {post}", header.chain.post)));
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
-        self.stamp = header.stamp;
         self.segments += 1;
-        self.digests.push(self.image.digest());
+        self.states.push((self.image.digest(), header.stamp));
         self.judge(truth).map_err(&fail)
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use driftless_core::ids::{Now, Txid};
+use driftless_core::ids::{Now, Txid, Wall};
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
 };
@@ -50,13 +50,18 @@ impl Output {
 }
 
 /// Restores the newest state and samples of those before it, and verifies the whole replica.
-/// `digests` are those of the states, the first transaction's first.
+/// `states` are the digests and stamps of all of them, the first transaction's first.
 ///
 /// # Errors
 /// When a restore does not end, ends in another state than was there, or says that the replica is
 /// not in order.
-pub fn check(store: &mut SimStore, digests: &[u64], pending_byte: u64, dice: Dice) -> Result<(), Violation> {
-    let newest = digests.len() as u64;
+pub fn check(
+    store: &mut SimStore,
+    states: &[(u64, Wall)],
+    pending_byte: u64,
+    dice: Dice,
+) -> Result<(), Violation> {
+    let newest = states.len() as u64;
     if newest == 0 {
         return Ok(());
     }
@@ -65,7 +70,12 @@ pub fn check(store: &mut SimStore, digests: &[u64], pending_byte: u64, dice: Dic
             0 => (RestoreTarget::Latest, newest),
             n => {
                 let txid = dice.range("restore", "txid", n, 1, newest);
-                (RestoreTarget::At(Txid::new(txid).expect("from 1")), txid)
+                let stamp = states[txid as usize - 1].1;
+                match n {
+                    // The last of those that were stamped at the same moment.
+                    1 => (RestoreTarget::Time(stamp), states.partition_point(|it| it.1 <= stamp) as u64),
+                    _ => (RestoreTarget::At(Txid::new(txid).expect("from 1")), txid),
+                }
             }
         };
         let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
@@ -78,7 +88,7 @@ pub fn check(store: &mut SimStore, digests: &[u64], pending_byte: u64, dice: Dic
         }
         let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
         let image = Image { page_bytes, bytes: output.bytes };
-        if image.digest() != digests[txid as usize - 1] {
+        if image.digest() != states[txid as usize - 1].0 {
             return fail(format!("{image:?} is not the state of transaction {txid}"));
         }
     }
@@ -94,7 +104,7 @@ impl World {
     /// What is on the replica in the end is restored and verified.
     pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
         self.store.check_kept()?;
-        check(&mut self.store, &self.restored.digests, self.plan.config.pending_byte, self.dice)
+        check(&mut self.store, &self.restored.states, self.plan.config.pending_byte, self.dice)
     }
 }
 
@@ -131,7 +141,7 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::ids::{Level, PageNo, PageSize, TxidRange, Wall};
+    use driftless_core::ids::{Level, PageNo, PageSize, TxidRange};
     use driftless_core::ltx::{Encoder, LtxHeader};
     use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
 
@@ -150,7 +160,8 @@ mod tests {
         for (txid, page) in [(1, 0), (2, 2), (3, 1)] {
             let post = if txid == 3 { image(claimed) } else { image(states[txid]) };
             let range = TxidRange::single(Txid::new(txid as u64).unwrap());
-            let mut header = LtxHeader::new(PageSize::new(512).unwrap(), 2, range, Wall(0));
+            let mut header =
+                LtxHeader::new(PageSize::new(512).unwrap(), 2, range, Wall((txid as i64 - 1) / 2));
             header.lineage = driftless_core::ids::Lineage::new(7);
             header.chain.pre = (txid > 1).then(|| image(states[txid - 1]).checksum(PENDING));
             header.chain.post = Some(post.checksum(PENDING));
@@ -172,21 +183,22 @@ mod tests {
         store
     }
 
-    fn digests(last: &[u8]) -> Vec<u64> {
-        [&[1, 2][..], &[1, 3], last].iter().map(|fills| image(fills).digest()).collect()
+    fn states(last: &[u8]) -> Vec<(u64, Wall)> {
+        let states: [&[u8]; 3] = [&[1, 2], &[1, 3], last];
+        (0..).zip(states).map(|(n, fills)| (image(fills).digest(), Wall(n / 2))).collect()
     }
 
     #[test]
     fn a_sound_replica_is_restored() {
-        assert_eq!(check(&mut replica(&[4, 3]), &digests(&[4, 3]), PENDING, Dice::new(1)), Ok(()));
+        assert_eq!(check(&mut replica(&[4, 3]), &states(&[4, 3]), PENDING, Dice::new(1)), Ok(()));
         assert_eq!(check(&mut SimStore::new(2, true), &[], PENDING, Dice::new(1)), Ok(()));
     }
 
     #[test]
     fn another_state_and_a_refusal_are_found() {
-        let other = check(&mut replica(&[4, 3]), &digests(&[4, 4]), PENDING, Dice::new(1)).unwrap_err();
+        let other = check(&mut replica(&[4, 3]), &states(&[4, 4]), PENDING, Dice::new(1)).unwrap_err();
         assert!(other.text.contains("is not the state of transaction 3"), "{other}");
-        let broken = check(&mut replica(&[4, 5]), &digests(&[4, 3]), PENDING, Dice::new(1)).unwrap_err();
+        let broken = check(&mut replica(&[4, 5]), &states(&[4, 3]), PENDING, Dice::new(1)).unwrap_err();
         assert!(broken.text.contains("it ended with"), "{broken}");
     }
 }

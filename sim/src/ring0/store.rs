@@ -110,6 +110,8 @@ pub struct SimStore {
     overwritten: Option<Object>,
     /// A directory that is given the same bodies.
     pub mirror: Option<Mirror>,
+    /// Puts of the dead that wait until another of the same name is about to come.
+    pub waiting: Vec<(Object, OpId, StoreRequest)>,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
@@ -337,6 +339,11 @@ impl SimStore {
             self.overwritten = Some(object);
         }
         Ok(StoreReply::Done)
+    }
+
+    /// The object that a body is for.
+    pub fn object_of(&self, put: &OpId) -> Option<Object> {
+        self.bodies.get(put).map(|body| body.object)
     }
 
     /// The name of what a request is about, for the dice.

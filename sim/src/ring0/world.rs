@@ -125,7 +125,7 @@ pub struct World {
     pub(super) changed_waits: bool,
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
-    app_steps: u64,
+    pub(super) app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
@@ -442,26 +442,7 @@ impl World {
             }
             return Ok(());
         };
-        self.app_steps += 1;
-        let end = self.app.perform(&self.sqlite, op)?;
-        let kind = match (&end, op) {
-            (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
-            (AppEnd::Committed, _) => Kind::Commit,
-            (_, AppOp::Checkpoint(_)) => Kind::Checkpoint,
-            _ => Kind::Operation,
-        };
-        self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
-        self.plant_after_app(op, &end);
-        let pending_byte = self.plan.config.pending_byte;
-        let disk = self.sqlite.disk().clone();
-        match &end {
-            AppEnd::Committed => self.truth.committed(&disk, PATH, pending_byte),
-            AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
-            AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
-        }
-        self.commits.note(self.now().mono, self.truth.owed());
-        self.look_for_cold();
-        self.note_changes(true);
+        let end = self.app_acts(op)?;
         self.note_blocked(op, &end)?;
         let wal = self.sqlite.disk().stat(&format!("{PATH}-wal")).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);

@@ -20,7 +20,7 @@ impl Replicator {
             if index.salts != at.salts {
                 let nothing_there = index.mx_frame == 0 && at.frame == 0;
                 let harmless = self.restart_is_harmless() || nothing_there;
-                if !harmless && !mutant::on(Mutant::RestartTakenForHarmless) {
+                if !harmless && !restarts_count_as_harmless() {
                     return self.lose_position(
                         now,
                         "the WAL was restarted while frames in it had not been captured",
@@ -164,6 +164,11 @@ impl Replicator {
         self.source.position = None;
         self.detach(now, why, out);
     }
+}
+
+/// They do not.
+fn restarts_count_as_harmless() -> bool {
+    mutant::on(Mutant::PinEndsBeforeCapture) || mutant::on(Mutant::CheckpointBeforeCapture)
 }
 
 /// Frames behind the last committed one that are taken for committed as well.

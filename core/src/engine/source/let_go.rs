@@ -19,14 +19,10 @@ impl Replicator {
             Unlock, Verify,
         };
         // Never without a look at the path: another file may stand there by now.
-        let Some(index) = self.source.index.as_ref() else {
-            let blindly = mutant::on(Mutant::ReplacedAtStop);
-            return self.begin_script(if blindly { &[Close] } else { &[Verify, Close] });
-        };
+        let Some(index) = self.source.index.as_ref() else { return self.begin_script(&[Verify, Close]) };
         let may_checkpoint = self.source.reserved_bytes == 0 && !self.source.read_only;
         if self.source.pin.is_none() || !may_checkpoint || (self.source.lock_failed && self.draining()) {
-            let blindly = mutant::on(Mutant::ReplacedAtStop);
-            return self.begin_script(if blindly { &[Close] } else { &[Verify, Close] });
+            return self.begin_script(&[Verify, Close]);
         }
         if index.n_backfill < index.mx_frame && self.source.let_go_tried != Some(index.mx_frame) {
             self.source.let_go_tried = Some(index.mx_frame);
@@ -111,7 +107,7 @@ impl Replicator {
         let known = self.source.facts.as_deref();
         match facts {
             None => self.detach(now, "the database file is gone", out),
-            Some(facts) if !same_file(known, &facts) => {
+            Some(facts) if !same_file(known, &facts) && !self.stops_blindly() => {
                 self.detach(now, "the database file was replaced", out)
             }
             Some(facts) if !same_wal(known, &facts) => self.detach(now, "the -wal file was replaced", out),
@@ -125,7 +121,9 @@ impl Replicator {
 
     pub(super) fn seal_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
         let sealed = self.wal_is_copied() && self.source.frames_uncaptured() == 0;
-        let Some(facts) = facts.filter(|facts| same_file(self.source.facts.as_deref(), facts)) else {
+        let same =
+            |facts: &SourceFacts| same_file(self.source.facts.as_deref(), facts) || self.stops_blindly();
+        let Some(facts) = facts.filter(|facts| same(facts)) else {
             return self.detach(now, "the database file was replaced", out);
         };
         let age = facts.now_ns - facts.ctime_ns;
@@ -186,6 +184,10 @@ impl Replicator {
         }
         let op = self.append(&Record::Sealed { seal, wal }, out);
         self.journal.op = Some(op);
+    }
+
+    fn stops_blindly(&self) -> bool {
+        self.draining() && mutant::on(Mutant::ReplacedAtStop)
     }
 
     pub(super) fn wal_is_copied(&self) -> bool {
