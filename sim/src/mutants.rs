@@ -1,8 +1,8 @@
 //! The judge of the simulator: planted bugs, each of which must be found.
 //!
 //! `cargo sim mutants` builds this crate once more with the feature `mutants`, in `target/mutants` and
-//! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from [`FIRST_SEED`] on
-//! are run until an oracle objects. How many seeds that takes is what the simulator is worth. A bug
+//! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from
+//! fixed starts on ([`seed_of`]) are run until an oracle objects. How many seeds that takes is what the simulator is worth. A bug
 //! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
 //! at all tells which of the two.
 //!
@@ -21,14 +21,22 @@ use driftless_core::mutant::Mutant;
 use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
+use crate::ring0::faults::FULL_FROM;
+use crate::ring0::plan::MODEL_FROM;
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
 use crate::shrink::{Size, shrink};
 use crate::trace::Keep;
 
-/// Where the seeds begin: those that vary everything.
-pub const FIRST_SEED: u64 = 2_000_000;
+/// Where the seeds begin, of SQLite itself and of its model: those that vary everything. Of four, one
+/// is of the first kind.
+const FIRST_SEEDS: (u64, u64) = (FULL_FROM, MODEL_FROM);
+
+/// The seed of a number, which counts from 1.
+pub fn seed_of(number: u64) -> u64 {
+    if number % 4 == 1 { FIRST_SEEDS.0 + number } else { FIRST_SEEDS.1 + number }
+}
 
 /// The most operations and faults of a small run.
 pub const SMALL: (usize, usize) = (10, 3);
@@ -89,7 +97,8 @@ pub fn hunt(
     shrinking: Option<Duration>,
 ) -> (Trial, Option<Scenario>) {
     let mut trial = Trial { name: mutant.name().into(), met: 0, kill: None, small: None };
-    for (number, seed) in (1..=seeds).zip(FIRST_SEED..) {
+    for number in 1..=seeds {
+        let seed = seed_of(number);
         let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
         trial.met += u64::from(met);
         let Some((oracle, text)) = kill else { continue };

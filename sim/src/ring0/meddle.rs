@@ -49,7 +49,7 @@ impl World {
     /// One operation of the application, and what is to be recorded of it.
     pub(super) fn app_acts(&mut self, op: AppOp) -> Result<AppEnd, Violation> {
         self.app_steps += 1;
-        let end = self.app.perform(&self.sqlite, op)?;
+        let end = self.app.perform(self.sqlite.as_ref(), op)?;
         let kind = match (&end, op) {
             (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
             (AppEnd::Committed, _) => Kind::Commit,

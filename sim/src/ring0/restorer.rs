@@ -87,7 +87,7 @@ pub fn check(
             exit => return fail(format!("it ended with {exit:?}")),
         }
         let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
-        let image = Image { page_bytes, bytes: output.bytes };
+        let image = Image::of_bytes(page_bytes, &output.bytes, &Image::default());
         if image.digest() != states[txid as usize - 1].0 {
             return fail(format!("{image:?} is not the state of transaction {txid}"));
         }
@@ -150,7 +150,8 @@ mod tests {
     const PENDING: u64 = 0x4000_0000;
 
     fn image(fills: &[u8]) -> Image {
-        Image { page_bytes: 512, bytes: fills.iter().flat_map(|fill| [*fill; 512]).collect() }
+        let bytes: Vec<u8> = fills.iter().flat_map(|fill| [*fill; 512]).collect();
+        Image::of_bytes(512, &bytes, &Image::default())
     }
 
     /// A replica of three states, of which the last says that it leads to `claimed`.

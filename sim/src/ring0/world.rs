@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::engine::{Config, LATE_PUT};
@@ -16,7 +15,7 @@ use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
-use super::app::{App, AppEnd, AppOp, PATH};
+use super::app::{App, AppEnd, AppOp, PATH, SHM_PATH, WAL_PATH};
 use super::dice::Dice;
 use super::excuses::Excuses;
 use super::host::Running;
@@ -26,6 +25,7 @@ use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
 use super::sites::Sites;
+use super::sqlite::{self, Sqlite};
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 pub use super::summary::Summary;
@@ -35,7 +35,6 @@ use super::violation::Violation;
 use super::weather::Weather;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
-use crate::vfs::{SimHost, SimSqlite, Turn};
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
 
@@ -88,11 +87,10 @@ pub(super) enum Entry {
 
 /// One run.
 pub struct World {
-    // Connections end before the turn does: the order of the fields matters.
+    // Connections end before the machine does: the order of the fields matters.
     pub(super) app: App,
     pub(super) running: Option<Running>,
-    pub(super) sqlite: SimSqlite,
-    _turn: Turn,
+    pub(super) sqlite: Box<dyn Sqlite>,
     pub(super) plan: Plan,
     pub(super) dice: Dice,
     pub(super) queue: Queue<Entry>,
@@ -125,6 +123,7 @@ pub struct World {
     pub(super) changed_waits: bool,
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
+    seen_generation: u64,
     pub(super) app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
@@ -144,15 +143,13 @@ impl World {
 
     /// A world in which nothing has happened, and that writes what does to a trace.
     pub fn watched(seed: u64, plan: Plan, trace: Trace) -> World {
-        let turn = Turn::take(seed as u32);
-        turn.set_pending_byte(plan.config.pending_byte as u32);
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
+        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let sites = Sites::new(plan.strike.clone());
         let source_steps = Misfortune::new(dice, plan.source_faults, sites.clone());
-        let app = App::new(&sim_host, plan.durable, source_steps.clone());
+        let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
         for (at, blow) in &plan.blows {
             queue.push(at.as_nanos() as u64, Entry::Blow(*blow));
@@ -170,8 +167,7 @@ impl World {
         World {
             app,
             running: None,
-            sqlite: SimSqlite::new(disk, sim_host.clone()),
-            _turn: turn,
+            sqlite,
             dice,
             queue,
             store: SimStore::of_plan(&plan, &clock),
@@ -198,6 +194,7 @@ impl World {
             changed_waits: false,
             event_lost: false,
             seen_files: Vec::new(),
+            seen_generation: 0,
             app_steps: 0,
             store_steps: 0,
             source_steps,
@@ -322,7 +319,7 @@ impl World {
         self.store.check_contiguous()?;
         self.check_purity()?;
         self.check_restores()?;
-        self.app.check_source(&self.sqlite)?;
+        self.app.check_source(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
         Ok(self.sum_up())
     }
@@ -444,7 +441,7 @@ impl World {
         };
         let end = self.app_acts(op)?;
         self.note_blocked(op, &end)?;
-        let wal = self.sqlite.disk().stat(&format!("{PATH}-wal")).map_or(0, |wal| wal.size);
+        let wal = self.sqlite.disk().stat(WAL_PATH).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
         self.clock.advance_ns(self.dice.range("app", "takes", self.app_steps, 1_000, 200_000));
         if end == AppEnd::Busy && self.tries < 2_000 {
@@ -492,8 +489,10 @@ impl World {
     /// Sends an event if the files changed.
     pub(super) fn note_changes(&mut self, by_app: bool) {
         let disk = self.sqlite.disk();
-        let seen: Vec<_> =
-            ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
+        if std::mem::replace(&mut self.seen_generation, disk.generation()) == disk.generation() {
+            return;
+        }
+        let seen: Vec<_> = [PATH, WAL_PATH, SHM_PATH].iter().map(|path| disk.stat(path).ok()).collect();
         if seen == self.seen_files {
             return;
         }
@@ -543,7 +542,7 @@ impl World {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;
-        self.sqlite.power_loss(|_| {
+        self.sqlite.power_loss(&mut |_| {
             n += 1;
             dice.chance("survives", "", at ^ n, 1, 2)
         });
