@@ -2,6 +2,7 @@
 //!
 //! - [`disk`] is a filesystem that remembers what was never synced, and loses it on demand;
 //! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed;
+//! - [`model`] stands in for SQLite there, without SQL and much faster;
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),
@@ -14,6 +15,8 @@ pub mod commit;
 pub mod disk;
 #[cfg(not(madsim))]
 pub mod explore;
+#[cfg(not(madsim))]
+pub mod model;
 #[cfg(not(madsim))]
 pub mod nested;
 #[cfg(not(madsim))]

@@ -2,7 +2,9 @@
 //!
 //! The local journal is read first; where it names a transaction, two short listings past it
 //! confirm that the replica ends there. Otherwise every level is listed: a gap, a partial answer
-//! or a stale page is an error and tried again, never taken for a shorter history.
+//! or a stale page is an error and tried again, never taken for a shorter history. A listing that
+//! does not reach what the journal knows to be there counts only once that is not found by its
+//! name either: some stores list late what they have.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -36,6 +38,10 @@ pub(super) struct Finding {
     litestream: Option<LitestreamHead>,
     ghost: Option<Box<Ghost>>,
     sync: bool,
+    /// The point's own segment was asked for by name, and is gone.
+    point_gone: bool,
+    /// How often it was there, and in no listing.
+    unlisted: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +59,8 @@ enum Find {
         after: Option<TxidRange>,
     },
     Header(Object),
+    /// No listing reaches the point: is its segment there all the same?
+    Point(Object),
     Litestream,
     Ghost(Txid),
     Identity,
@@ -89,6 +97,8 @@ impl Replicator {
             litestream: None,
             ghost: None,
             sync: false,
+            point_gone: false,
+            unlisted: 0,
         }));
     }
 
@@ -144,7 +154,7 @@ impl Replicator {
             Find::All { level, after } => {
                 Request::Store(StoreRequest::List { level, after, limit: LIST_LIMIT })
             }
-            Find::Header(object) => Request::Store(StoreRequest::Get {
+            Find::Header(object) | Find::Point(object) => Request::Store(StoreRequest::Get {
                 object,
                 range: ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 },
             }),
@@ -185,6 +195,15 @@ impl Replicator {
                 self.boot_progress();
                 match self.finding().step {
                     Find::Header(object) => self.boot_header(object, &bytes, out),
+                    Find::Point(object) => {
+                        let finding = self.finding();
+                        finding.restart_listing();
+                        // Each listing that succeeds would have the waits begin anew.
+                        finding.unlisted += 1;
+                        finding.retry.attempts = finding.unlisted;
+                        let error = passing(format!("the listings lack {object}, which is there"));
+                        self.boot_failed(now, &error, out);
+                    }
                     Find::Ghost(txid) => self.boot_ghost(txid, &bytes, object_len, out),
                     step => unreachable!("{step:?} asks for no bytes"),
                 }
@@ -230,6 +249,10 @@ impl Replicator {
             (_, Find::Header(_)) if vanished => {
                 self.finding().restart_listing();
                 self.boot_failed(now, &error, out);
+            }
+            (_, Find::Point(_)) if vanished => {
+                self.finding().point_gone = true;
+                self.boot_ends_known(out);
             }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
@@ -300,9 +323,16 @@ impl Replicator {
     }
 
     fn boot_ends_known(&mut self, out: &mut Actions) {
-        match self.finding().newest {
-            Some(object) => self.finding().step = Find::Header(object),
-            None => self.boot_decide(out),
+        let finding = self.finding();
+        let point = finding.journal.history.point.as_ref().map(|point| point.txid);
+        let reached = finding.newest.map(|newest| newest.range.max());
+        match (point, finding.newest) {
+            (Some(txid), _) if point > reached && !finding.point_gone => {
+                let range = TxidRange::single(txid);
+                finding.step = Find::Point(Object { level: Level::CAPTURES, range });
+            }
+            (_, Some(object)) => finding.step = Find::Header(object),
+            (_, None) => self.boot_decide(out),
         }
     }
 
@@ -533,7 +563,10 @@ fn passing(text: impl Into<String>) -> StoreError {
 
 impl Find {
     fn is_store(self) -> bool {
-        matches!(self, Find::Tail { .. } | Find::All { .. } | Find::Header(_) | Find::Ghost(_))
+        matches!(
+            self,
+            Find::Tail { .. } | Find::All { .. } | Find::Header(_) | Find::Point(_) | Find::Ghost(_)
+        )
     }
 }
 

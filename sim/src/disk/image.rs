@@ -54,6 +54,11 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// Content that is all on the platter.
+    pub(super) fn durable(bytes: Vec<u8>) -> Image {
+        Image { current: bytes.clone(), durable: bytes, ..Image::default() }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.current.len() as u64
     }
@@ -131,7 +136,7 @@ impl Image {
                 }
             }
         }
-        Image { current: survived.clone(), durable: survived, ..Image::default() }
+        Image::durable(survived)
     }
 
     fn remember(&mut self, change: Change) {

@@ -1,13 +1,10 @@
 //! The host of the replicator: it starts and kills it, carries out its actions, brings back what
 //! came of them, and decides nothing.
 
-use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use driftless::port::scratch::Scratch;
-use driftless::port::source::SourcePort;
-use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
@@ -16,9 +13,9 @@ use driftless_core::machine::{
 };
 
 use super::app::PATH;
-use super::files::SimFiles;
 use super::plan::Conditions;
 use super::purity::Tape;
+use super::sqlite::Source;
 use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
@@ -31,7 +28,7 @@ pub const DRIFTLESS: &str = "driftless";
 /// A replicator that runs.
 pub(super) struct Running {
     pub(super) engine: Replicator,
-    pub(super) port: SourcePort<SimFiles>,
+    pub(super) port: Box<dyn Source>,
     scratch: Scratch<SimFs>,
     pub(super) run: u64,
     /// Counts what the tick under way is for.
@@ -54,18 +51,19 @@ impl World {
         if self.running.is_some() {
             return Ok(());
         }
+        self.perhaps_vanish();
         self.runs += 1;
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
-        let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
-        let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
+        let port = self.sqlite.source(DRIFTLESS, PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = Replicator::new(ReplicaId(0), run, self.config());
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
+        self.excuses.started();
         self.running = Some(Running {
             first: engine.clone(),
             engine,
-            port: SourcePort::new(PathBuf::from(PATH), files, LinkOptions { vfs: Some(vfs) }),
+            port,
             scratch,
             run,
             wake: 0,
@@ -271,6 +269,9 @@ impl World {
         if self.healed_at.is_some() {
             return (Fate::Works, wait);
         }
+        if self.weather.is_some() {
+            return self.weathered(request, &subject, wait);
+        }
         if self.in_outage() {
             self.summary.faults += 1;
             self.hit("store: outage");
@@ -316,12 +317,14 @@ impl World {
                 return Ok(());
             }
         }
+        self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
+        self.note_store_answer(run, op, &result, fate);
         self.plant_after_request(put, fate)?;
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
@@ -332,6 +335,7 @@ impl World {
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
+                self.fences = 0;
                 self.restore_all()?;
                 if self.restored.txid < Some(*txid) {
                     let text = format!(
@@ -356,7 +360,8 @@ impl World {
         let fenced = matches!(exit, Exit::Fenced { .. });
         let expected = match &exit {
             Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => self.state_lost && !self.adopt,
+            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.excuses.fence(),
+            Exit::Corrupt { .. } => self.excuses.corruption(),
             _ => false,
         };
         if !expected {
@@ -376,7 +381,9 @@ impl World {
         self.end();
         if fenced {
             self.summary.fenced += 1;
-            self.adopt = true;
+            self.fences += 1;
+            // A person looks again before they adopt, unless they know of a loss.
+            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.fences > 1;
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())

@@ -2,6 +2,7 @@
 
 pub mod dice;
 pub mod image;
+pub mod reading;
 pub mod restore;
 pub mod truth;
 pub mod violation;

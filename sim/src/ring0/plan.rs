@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{AppOp, Work};
 use super::dice::Dice;
+use super::faults::{FULL_FROM, Faults};
 use super::planted::Planted;
 use super::sites::Strike;
 use crate::scenario::parts::{ConfigText, time, timed};
+
+mod full;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -119,10 +122,25 @@ pub enum Conditions {
 /// stories of stores that keep them.
 pub const CONDITIONS_FROM: u64 = 1_000_000;
 
+/// Seeds from here on run on a model of SQLite; those before were kept for SQLite itself.
+pub const MODEL_FROM: u64 = 10_000_000;
+
+/// What the application and the replicator's link run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// SQLite itself and the production link.
+    Library,
+    /// A model of both.
+    Model,
+}
+
 /// A whole run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
+    /// What SQLite is.
+    pub workload: Workload,
     /// The settings of the replicator.
     #[serde(with = "ConfigText")]
     pub config: Config,
@@ -154,6 +172,8 @@ pub struct Plan {
     pub crash_power: bool,
     /// Which of the faults that the dice decide about strike.
     pub strike: Strike,
+    /// What may befall it beyond the above: only runs of the full generation have any.
+    pub faults: Faults,
     /// A defect that is put in to try the tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planted: Option<Planted>,
@@ -177,6 +197,7 @@ impl Plan {
     /// A run without faults.
     pub fn calm(script: Vec<(Duration, AppOp)>) -> Plan {
         Plan {
+            workload: Workload::Library,
             config: Config::default(),
             script,
             blows: Vec::new(),
@@ -190,6 +211,7 @@ impl Plan {
             crash_state: StateFate::Kept,
             crash_power: false,
             strike: Strike::All,
+            faults: Faults::none(),
             planted: None,
         }
     }
@@ -202,6 +224,11 @@ impl Plan {
 
     /// The run of a seed with so many operations and one of these page sizes.
     pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
+        let plan = Plan::of_early_seed(seed, ops, page_sizes);
+        if seed < FULL_FROM { plan } else { plan.made_full(&Dice::new(seed)) }
+    }
+
+    fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let dice = Dice::new(seed);
         let pick = |name: &str, of: &[u64]| *dice.pick("plan", name, 0, of);
         let page_bytes = pick("page size", page_sizes) as u32;
@@ -213,6 +240,7 @@ impl Plan {
             _ => Conditions::Kept,
         };
         Plan {
+            workload: if seed < MODEL_FROM { Workload::Library } else { Workload::Model },
             config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice) },
             blows: blows(&dice, length),
             script,
@@ -232,6 +260,7 @@ impl Plan {
             crash_state: StateFate::Kept,
             crash_power: false,
             strike: Strike::All,
+            faults: Faults::none(),
             planted: None,
         }
     }
@@ -280,7 +309,7 @@ fn blows(dice: &Dice, length: Duration) -> Vec<(Duration, Blow)> {
     blows
 }
 
-fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
+pub(super) fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
     let calmness = dice.range("script", "calm", 0, 0, 2);
     let wild = dice.chance("script", "wild", 0, 1, 2);
     let mut script = vec![(Duration::ZERO, AppOp::Open { page_bytes })];

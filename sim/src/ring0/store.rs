@@ -5,6 +5,7 @@
 //! at all. A body that was sent whole may land after the process that sent it has died.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use driftless_core::machine::{
     ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
@@ -30,12 +31,42 @@ pub enum Fate {
     Hangs,
     /// It has no effect and is never answered.
     Swallowed,
+    /// It has no effect: too many requests.
+    Throttled,
+    /// It has no effect: nobody may.
+    Denied,
+    /// It has no effect: there is no room.
+    Full,
+    /// It has its effect, is sent again on its way, and answered as the second one is.
+    Taken,
+    /// The connection breaks within the body: of a put nothing stays, of an answer nothing comes.
+    Reset,
+    /// A listing, or a read, as it would have been so many milliseconds ago.
+    Stale(u32),
+    /// A listing of so many entries, which says that there are more.
+    Cut(u32),
+    /// The answer's body has another bit at a place that this number gives.
+    Flipped(u64),
+    /// The answer's body is somebody else's.
+    Foreign,
+    /// It has its effect, and has it again later.
+    Twice,
 }
 
 impl Fate {
     /// Whether the request reaches the store.
     pub fn has_effect(self) -> bool {
-        matches!(self, Fate::Works | Fate::Lost | Fate::Hangs)
+        !matches!(
+            self,
+            Fate::Refused
+                | Fate::Conflict
+                | Fate::Unclear
+                | Fate::Swallowed
+                | Fate::Throttled
+                | Fate::Denied
+                | Fate::Full
+                | Fate::Reset
+        )
     }
 
     /// Its name among the hits; a request that works is none.
@@ -48,6 +79,16 @@ impl Fate {
             Fate::Unclear => "store: reset before the effect",
             Fate::Hangs => "store: effect late, no answer",
             Fate::Swallowed => "store: no effect, no answer",
+            Fate::Throttled => "store: 429 storm",
+            Fate::Denied => "store: credentials expired",
+            Fate::Full => "store: full",
+            Fate::Taken => "store: 412 of our own put",
+            Fate::Reset => "store: reset within a body",
+            Fate::Stale(_) => "store: stale answer",
+            Fate::Cut(_) => "store: truncated list page",
+            Fate::Flipped(_) => "store: corrupt body",
+            Fate::Foreign => "store: foreign body",
+            Fate::Twice => "store: put carried out twice",
         }
     }
 
@@ -70,14 +111,32 @@ pub struct SimStore {
     pub page_max: usize,
     /// Requests that reached it.
     pub requests: u64,
+    /// When each object came to be.
+    born: BTreeMap<(u8, u64, u64), u64>,
+    /// What time it is.
+    pub now_ns: u64,
+    /// How far its own clock is ahead.
+    pub ahead: Duration,
+    /// How many objects the last stale answer did not know of.
+    pub hidden: usize,
+    /// The run and number of the request that had its effect last.
+    pub last_seq: (u64, u64),
+    /// Whether bodies outlive the process that sent them.
+    pub limbo: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Body {
     object: Object,
     condition: PutCondition,
     bytes: Vec<u8>,
+    /// By the store's own clock.
+    began_ns: u64,
 }
+
+/// What a proxy has to say where an object was asked for.
+const FOREIGN: &[u8] = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>\
+    <p>This network asks you to sign in before you go on to the page that you wanted.</p></body></html>";
 
 fn key(object: &Object) -> (u8, u64, u64) {
     (object.level.get(), object.range.min().get(), object.range.max().get())
@@ -117,14 +176,73 @@ impl SimStore {
         fate: Fate,
     ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
-        let result = if fate.has_effect() { self.effect(op, request) } else { Ok(StoreReply::Done) };
+        let kept = match (fate, request) {
+            (Fate::Twice, StoreRequest::PutCommit { put }) => {
+                self.bodies.get(put).cloned().map(|b| (*put, b))
+            }
+            (Fate::Reset, StoreRequest::PutPart { put, .. }) => self.bodies.remove(put).and(None),
+            _ => None,
+        };
+        let result = match fate {
+            Fate::Stale(ms) => self.stale(op, request, u64::from(ms) * 1_000_000),
+            _ if fate.has_effect() => self.effect(op, request),
+            _ => Ok(StoreReply::Done),
+        };
+        self.bodies.extend(kept);
         let says = |kind, text: &str| Err(StoreError::new(kind, text));
         match fate {
-            Fate::Works => result,
+            Fate::Works | Fate::Stale(_) | Fate::Twice => result,
+            Fate::Taken if result.is_ok() => says(StoreErrorKind::AlreadyExists, "412 precondition failed"),
+            Fate::Taken => result,
+            Fate::Cut(_) | Fate::Flipped(_) | Fate::Foreign => result.map(|reply| spoil(reply, fate)),
+            Fate::Throttled => says(StoreErrorKind::Retry, "429 too many requests"),
+            Fate::Denied => says(StoreErrorKind::Denied, "403 the token has expired"),
+            Fate::Full => says(StoreErrorKind::NoSpace, "507 insufficient storage"),
+            Fate::Reset => says(StoreErrorKind::Retry, "the connection was reset within the body"),
             Fate::Refused => says(StoreErrorKind::Retry, "503 slow down"),
             Fate::Conflict => says(StoreErrorKind::Conflict, "409 conflict"),
             _ => says(StoreErrorKind::Ambiguous, "the connection was reset"),
         }
+    }
+
+    /// What a read would have been answered a while ago.
+    fn stale(&mut self, op: OpId, request: &StoreRequest, age_ns: u64) -> Result<StoreReply, StoreError> {
+        let then = self.now_ns.saturating_sub(age_ns);
+        let young: Vec<_> = self.born.iter().filter(|(_, born)| **born > then).map(|(key, _)| *key).collect();
+        let hidden: Vec<_> = young.iter().filter_map(|key| Some((*key, self.objects.remove(key)?))).collect();
+        let result = self.effect(op, request);
+        let asked = |key: &(u8, u64, u64)| match request {
+            StoreRequest::List { level, .. } => level.get() == key.0,
+            StoreRequest::Get { object, .. } => key == &self::key(object),
+            _ => false,
+        };
+        self.hidden = hidden.iter().filter(|(key, _)| asked(key)).count();
+        self.objects.extend(hidden);
+        result
+    }
+
+    /// Loses so many of the newest objects, as if they had never been acknowledged. How many went.
+    pub fn lose_newest(&mut self, count: usize) -> usize {
+        let newest: Vec<_> = self.objects.keys().rev().take(count).copied().collect();
+        newest.iter().filter(|key| self.objects.remove(key).is_some()).count()
+    }
+
+    /// How many bodies there are that a run other than `run` has begun and not finished.
+    pub fn unfinished(&self, run: u64) -> usize {
+        self.bodies.keys().filter(|op| op.run != run).count()
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.now_ns + self.ahead.as_nanos() as u64
+    }
+
+    fn drop_unfinished(&mut self, older_than: Duration) -> u64 {
+        if !self.limbo {
+            return 0; // Bodies die with the process that sent them.
+        }
+        let (now, before) = (self.clock_ns(), self.bodies.len());
+        self.bodies.retain(|_, body| now - body.began_ns.min(now) < older_than.as_nanos() as u64);
+        (before - self.bodies.len()) as u64
     }
 
     fn effect(&mut self, op: OpId, request: &StoreRequest) -> Result<StoreReply, StoreError> {
@@ -159,21 +277,29 @@ impl SimStore {
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
             StoreRequest::PutOpen { object, condition } => {
-                self.bodies.insert(op, Body { object: *object, condition: *condition, bytes: Vec::new() });
+                let began_ns = self.clock_ns();
+                let body = Body { object: *object, condition: *condition, bytes: Vec::new(), began_ns };
+                self.bodies.insert(op, body);
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutPart { put, bytes } => {
-                self.bodies.get_mut(put).ok_or_else(missing)?.bytes.extend_from_slice(bytes);
+                self.bodies
+                    .get_mut(put)
+                    .ok_or_else(|| gone(StoreErrorKind::Retry))?
+                    .bytes
+                    .extend_from_slice(bytes);
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutCommit { put } => {
-                let Body { object, condition, bytes } = self.bodies.remove(put).ok_or_else(missing)?;
+                let Body { object, condition, bytes, .. } =
+                    self.bodies.remove(put).ok_or_else(|| gone(StoreErrorKind::Ambiguous))?;
                 let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
                 if refuses && self.objects.contains_key(&key(&object)) {
                     let text = "412 precondition failed";
                     return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
                 }
                 let body = Chunk::from(bytes);
+                self.born.insert(key(&object), self.now_ns);
                 let before = self.objects.insert(key(&object), (object, body.clone()));
                 let replaced = before.is_some_and(|(_, before)| *before != *body);
                 if replaced && condition == PutCondition::Always {
@@ -189,8 +315,9 @@ impl SimStore {
                 self.objects.remove(&key(object));
                 Ok(StoreReply::Done)
             }
-            // Bodies die with the process that sent them.
-            StoreRequest::DropUnfinished { .. } => Ok(StoreReply::Dropped(0)),
+            StoreRequest::DropUnfinished { older_than } => {
+                Ok(StoreReply::Dropped(self.drop_unfinished(*older_than)))
+            }
         }
     }
 
@@ -234,6 +361,34 @@ impl SimStore {
             expected += 1;
         }
         Ok(expected - 1)
+    }
+}
+
+/// A body that somebody has removed; of a commit nobody can tell whether it came to its end before.
+fn gone(kind: StoreErrorKind) -> StoreError {
+    StoreError::new(kind, "404 no such upload")
+}
+
+/// What comes of an answer on its way.
+fn spoil(reply: StoreReply, fate: Fate) -> StoreReply {
+    match (reply, fate) {
+        (StoreReply::Listing { mut entries, more }, Fate::Cut(keep)) => {
+            let cut = entries.len() > keep as usize;
+            entries.truncate(keep as usize);
+            StoreReply::Listing { entries, more: more || cut }
+        }
+        (StoreReply::Bytes { bytes, object_len }, Fate::Flipped(at)) if !bytes.is_empty() => {
+            let mut bytes = bytes.to_vec();
+            let place = (at >> 3) as usize % bytes.len();
+            bytes[place] ^= 1 << (at & 7);
+            StoreReply::Bytes { bytes: Chunk::from(bytes), object_len }
+        }
+        (StoreReply::Bytes { bytes, .. }, Fate::Foreign) => {
+            let len = bytes.len().min(FOREIGN.len());
+            let object_len = FOREIGN.len() as u64;
+            StoreReply::Bytes { bytes: Chunk::from(FOREIGN[..len].to_vec()), object_len }
+        }
+        (reply, _) => reply,
     }
 }
 

@@ -46,7 +46,7 @@
 mod file;
 mod host;
 mod io_methods;
-mod locks;
+pub(crate) mod locks;
 mod shm;
 mod slot;
 #[cfg(test)]
@@ -63,7 +63,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use host::{Host, SimHost, VfsFault, VfsFaultHook, VfsOp};
 pub use turn::Turn;
 
-use crate::disk::{Disk, Unsynced, lock};
+use crate::disk::{Disk, Saved, Unsynced, lock};
 use slot::{Lease, Tenant};
 use world::{Process, World};
 
@@ -141,6 +141,12 @@ impl SimSqlite {
     pub fn power_loss(&self, survives: impl FnMut(&Unsynced<'_>) -> bool) {
         self.kill_where(|_| true);
         self.world.disk.power_loss(survives);
+    }
+
+    /// The machine comes back as it was once: every process dies, and the disk is as it was saved.
+    pub fn roll_back(&self, saved: &Saved) {
+        self.kill_where(|_| true);
+        self.world.disk.roll_back(saved);
     }
 
     fn kill_where(&self, doomed: impl Fn(&Process) -> bool) {

@@ -119,7 +119,7 @@ impl Database {
 
     /// The committed state.
     pub fn image(&self) -> Image {
-        Image { page_bytes: self.page_bytes(), bytes: self.state.clone() }
+        Image::of_bytes(self.page_bytes(), &self.state, &Image::default())
     }
 
     fn write_header(&mut self, pages: u32) {

@@ -423,7 +423,7 @@ impl World {
         match (exit, file) {
             (Exit::Done, Some(bytes)) => {
                 locked(&self.tally).restores += 1;
-                let image = Image { page_bytes: self.plan.page_bytes as usize, bytes };
+                let image = Image::of_bytes(self.plan.page_bytes as usize, &bytes, &Image::default());
                 let store = server::locked(&self.store);
                 locked(&self.judge).restored(target, known, &image, &store.bucket)
             }

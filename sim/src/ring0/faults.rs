@@ -1,0 +1,221 @@
+//! Every fault that can befall a run, by name: the catalogue of the simulator.
+//!
+//! A fault has a name and a class. A plan holds the names that may befall its run ([`Faults`]);
+//! the dice decide when they do, each decision under the fault's own name, so that a fault can be
+//! taken out of a run without a change to the others. Of the seeds from [`FULL_FROM`] on, one in
+//! ten has no fault at all, one in twenty all classes, and the others each class with one chance in
+//! two; within a class each fault may befall a run with one chance in two.
+//!
+//! What has befallen a run is counted under the same names ([`Summary::hits`]), and
+//! [`Fault::ALL`] is the list of which a test asks that each was hit. [`NOT_HERE`] has what the
+//! catalogue names and this ring does not do, each with the reason.
+//!
+//! [`Summary::hits`]: super::summary::Summary::hits
+
+use std::collections::BTreeSet;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::dice::Dice;
+
+/// Seeds from here on are of the full generation: every fault below may befall them. The plans of
+/// those before stay as they were, for the stories they were kept for.
+pub const FULL_FROM: u64 = 2_000_000;
+
+/// What is at fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// The disk of the machine.
+    Disk,
+    /// The object store and the way to it.
+    Store,
+    /// Our process and its machine.
+    Process,
+    /// The clocks.
+    Clock,
+    /// What the application does with its database.
+    Application,
+    /// Others who write to the same replica.
+    Topology,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Class; 6] =
+        [Class::Disk, Class::Store, Class::Process, Class::Clock, Class::Application, Class::Topology];
+}
+
+/// A fault of the catalogue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Its class.
+    pub class: Class,
+    /// Its name, in the table of hits as well: where, and what.
+    pub name: &'static str,
+    /// What happens.
+    pub what: &'static str,
+}
+
+const fn fault(class: Class, name: &'static str, what: &'static str) -> Fault {
+    Fault { class, name, what }
+}
+
+impl Fault {
+    /// Every fault that can befall a run.
+    pub const ALL: &'static [Fault] = &FAULTS;
+
+    /// The fault of a name.
+    pub fn named(name: &str) -> Option<&'static Fault> {
+        FAULTS.iter().find(|fault| fault.name == name)
+    }
+}
+
+const FAULTS: [Fault; 28] = [
+    fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
+    fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
+    fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
+    fault(Class::Store, "store: effect late, no answer", "the effect comes, late perhaps, and no answer"),
+    fault(Class::Store, "store: answer lost after the effect", "the connection breaks after the effect"),
+    fault(
+        Class::Store,
+        "store: reset before the effect",
+        "the connection breaks before the effect, and nobody can tell",
+    ),
+    fault(Class::Store, "store: refused", "refused without effect"),
+    fault(Class::Store, "store: reset within a body", "the connection breaks within a body, either way"),
+    fault(Class::Store, "store: 429 storm", "nearly everything is refused for a while"),
+    fault(Class::Store, "store: credentials expired", "everything is denied for a while (403)"),
+    fault(Class::Store, "store: full", "no put succeeds for a while (507)"),
+    fault(
+        Class::Store,
+        "store: 412 of our own put",
+        "a put succeeds, is sent again below us, and answered as refused",
+    ),
+    fault(Class::Store, "store: conflict", "a concurrent operation is said to be in the way"),
+    fault(Class::Store, "store: tiny list page", "one entry in each answer to a listing"),
+    fault(Class::Store, "store: changing list page", "another number of entries each time"),
+    fault(Class::Store, "store: truncated list page", "an answer cut short, even before its first entry"),
+    fault(Class::Store, "store: stale list", "a listing as it was some seconds ago"),
+    fault(Class::Store, "store: stale read", "an object that was just created is not found"),
+    fault(Class::Store, "store: put carried out twice", "a put is carried out twice, the second time later"),
+    fault(Class::Store, "store: answer twice", "an answer comes twice"),
+    fault(Class::Store, "store: reordered", "a request has its effect after one that was sent later"),
+    fault(Class::Store, "store: corrupt body", "a bit of an answer's body is another"),
+    fault(Class::Store, "store: foreign body", "an answer's body is a page of somebody else's"),
+    fault(
+        Class::Store,
+        "store: unfinished bodies",
+        "bodies that were never finished stay behind, and are removed",
+    ),
+    fault(
+        Class::Store,
+        "store: objects vanish",
+        "the newest objects are gone although they were acknowledged",
+    ),
+    fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
+    fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
+    fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
+];
+
+/// What the catalogue names and no run here can meet, with the reason.
+pub const NOT_HERE: [(&str, &str); 4] = [
+    ("delayed delete", "the replicator deletes nothing; retention will"),
+    ("follower during retention", "there is no follower and no retention yet"),
+    (
+        "pause beyond the lease",
+        "there is no lease yet; pauses here outlast every deadline, with requests landing meanwhile",
+    ),
+    ("access given back in another order", "there is no lease to hand over yet"),
+];
+
+/// The faults that may befall a run, by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Faults(BTreeSet<&'static str>);
+
+impl<'de> Deserialize<'de> for Faults {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Faults, D::Error> {
+        let known = |name: &String| {
+            let unknown = || D::Error::custom(format!("{name:?} is no fault of the catalogue"));
+            Fault::named(name).map(|fault| fault.name).ok_or_else(unknown)
+        };
+        Vec::<String>::deserialize(from)?.iter().map(known).collect::<Result<_, _>>().map(Faults)
+    }
+}
+
+impl Faults {
+    /// None.
+    pub fn none() -> Faults {
+        Faults::default()
+    }
+
+    /// All of them.
+    pub fn all() -> Faults {
+        Faults(FAULTS.iter().map(|fault| fault.name).collect())
+    }
+
+    /// Those of the names, as far as there are such.
+    pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Faults {
+        Faults(names.into_iter().filter_map(Fault::named).map(|fault| fault.name).collect())
+    }
+
+    /// Those of a seed of the full generation.
+    pub fn of_dice(dice: &Dice) -> Faults {
+        let amount = dice.draw("faults", "amount", 0) % 20;
+        let on = |class: Class| match amount {
+            0 | 1 => false,
+            2 => true,
+            _ => dice.chance("faults", &format!("{class:?}"), 0, 1, 2),
+        };
+        let here = |fault: &&Fault| dice.chance("fault here", fault.name, 0, 1, 2);
+        Faults(FAULTS.iter().filter(|fault| on(fault.class)).filter(here).map(|fault| fault.name).collect())
+    }
+
+    /// Whether a fault may befall the run.
+    pub fn has(&self, name: &'static str) -> bool {
+        debug_assert!(Fault::named(name).is_some(), "{name} is no fault of the catalogue");
+        self.0.contains(name)
+    }
+
+    /// Whether none may.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The same without one of them.
+    pub fn without(&self, name: &str) -> Faults {
+        Faults(self.0.iter().copied().filter(|known| *known != name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<&str> =
+            FAULTS.iter().map(|fault| fault.name).chain(NOT_HERE.iter().map(|(name, _)| *name)).collect();
+        assert_eq!(names.len(), FAULTS.len() + NOT_HERE.len());
+    }
+
+    #[test]
+    fn one_seed_in_ten_has_none_and_one_in_twenty_every_class() {
+        let (mut none, mut every) = (0, 0);
+        for seed in FULL_FROM..FULL_FROM + 2_000 {
+            let faults = Faults::of_dice(&Dice::new(seed));
+            let classes: BTreeSet<Class> =
+                faults.names().map(|name| Fault::named(name).unwrap().class).collect();
+            let classes_there: BTreeSet<Class> = FAULTS.iter().map(|fault| fault.class).collect();
+            none += u32::from(Dice::new(seed).draw("faults", "amount", 0) % 20 < 2);
+            every += u32::from(classes == classes_there);
+        }
+        assert!((150..250).contains(&none), "{none} of 2,000 without faults");
+        assert!(every >= 60, "{every} of 2,000 with every class");
+    }
+}
