@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use driftless_core::engine::{Config, LATE_PUT};
-use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
 use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
@@ -575,11 +575,8 @@ impl World {
 }
 
 /// The level-0 object of a transaction.
-pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
-    Object {
-        level: driftless_core::ids::Level::CAPTURES,
-        range: driftless_core::ids::TxidRange::single(txid),
-    }
+pub(super) fn capture(txid: Txid) -> Object {
+    Object { level: Level::CAPTURES, range: TxidRange::single(txid) }
 }
 
 #[cfg(test)]
