@@ -46,6 +46,8 @@ pub(super) struct Running {
     story: Story,
 }
 
+/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
+const ACTIONS_MAX: u64 = 1_000_000;
 /// A put whose sender has died.
 const GHOST: &str = "store: put lands after its sender's death";
 
@@ -153,6 +155,9 @@ impl World {
             }
         }
         self.arm();
+        if self.summary.actions > ACTIONS_MAX {
+            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
+        }
         self.check_synced()
     }
 
@@ -237,6 +242,7 @@ impl World {
     }
 
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
+        self.meddle(request)?;
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         let running = self.running.as_mut().expect("checked by the caller");
         let mut outcome = Outcome::Source(running.port.perform(request));
@@ -322,6 +328,9 @@ impl World {
         if !self.is_running(run) {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
+            if lands && !late && self.ambush(op, &request) {
+                return Ok(());
+            }
             let drawn = || self.dice.chance("ghost", &subject, op.seq, 2, 3);
             if !lands || !self.sites.strikes(&format!("ghost {subject}"), GHOST, drawn()) {
                 return Ok(());
@@ -338,6 +347,7 @@ impl World {
                 return Ok(());
             }
         }
+        self.spring(&request)?;
         self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
