@@ -17,7 +17,9 @@
 //! # What must hold
 //! [`truth`] records every committed state outside of the engine, from the files. [`restore`]
 //! applies each segment and asks that it leads to a committed state, page for page, never an older
-//! one, never a phantom, under a chain that holds; [`store`] that level 0 has no gap; [`purity`]
+//! one, never a phantom, under a chain that holds; [`restorer`] that the production restore brings
+//! back the same; [`store`] that level 0 has no gap; [`mirror`] that a directory keeps what it has
+//! acknowledged when power fails; [`purity`]
 //! that a replicator is a function of its events; [`app`] that no commit of the application goes
 //! missing and that nothing of ours stands in its database; [`world`] that reports are true, that
 //! writers are not kept waiting, that once faults end everything is on the replica within a bound,
@@ -31,9 +33,12 @@ pub mod dice;
 mod excuses;
 pub mod faults;
 pub mod files;
+mod ghosts;
 pub mod hits;
 mod host;
 pub mod image;
+mod meddle;
+pub mod mirror;
 pub mod misfortune;
 pub mod plan;
 pub mod planted;
@@ -42,6 +47,7 @@ pub mod purity;
 pub mod queue;
 pub mod reading;
 pub mod restore;
+pub mod restorer;
 mod run;
 pub mod scripts;
 pub mod sites;

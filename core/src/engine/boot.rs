@@ -21,6 +21,7 @@ use crate::machine::{
     SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 
 /// Objects asked for in one listing.
 const LIST_LIMIT: u32 = 1_000;
@@ -287,6 +288,7 @@ impl Replicator {
             let error = passing("a listing was cut short before its first entry");
             return self.boot_failed(now, &error, out);
         }
+        let more = more && !mutant::on(Mutant::PartialListTrusted);
         let finding = self.finding();
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
         for entry in entries {
@@ -380,7 +382,7 @@ impl Replicator {
         // to adopt: under the same lineage it is our ghost.
         let unconfirmed = local.point.is_none();
         let lineage = match &standing {
-            Standing::Begin { .. } if !unconfirmed => fresh,
+            Standing::Begin { .. } if !unconfirmed || mutant::on(Mutant::LineageRedrawn) => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
             _ => kept.unwrap_or(fresh),
         };
@@ -416,7 +418,7 @@ impl Replicator {
         }
         self.history.lineage = Some(lineage);
         self.history.incarnation = incarnation;
-        if self.is_on_trial() {
+        if self.is_on_trial() || mutant::on(Mutant::IdentityUnwritten) {
             // A claim to another's history is written down once it is proven: a run that finds it
             // written, and no table, would take the table for lost and write a base.
             return self.boot_end(out);
@@ -540,7 +542,7 @@ impl Replicator {
     }
 
     fn boot_identity_done(&mut self, out: &mut Actions) {
-        if !self.finding().sync {
+        if !self.finding().sync && !mutant::on(Mutant::IdentityUnsynced) {
             self.finding().sync = true;
             return;
         }

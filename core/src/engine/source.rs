@@ -41,6 +41,7 @@ use crate::machine::{
     Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, ScratchRequest, SealRecord, Severity,
     Slot, SourceError, SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
+use crate::mutant::{self, Mutant};
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, Salts, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex,
     WalPosition, frame_offset,
@@ -354,7 +355,8 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         // An event that came while the link was being closed was not looked into.
-        self.changed_while_cold = old.changed_while_cold || old.changed;
+        let changed = old.changed && !mutant::on(Mutant::EventForgottenInClose);
+        self.changed_while_cold = old.changed_while_cold || changed;
         self.sealed_wal = old.sealed_wal;
         self.facts = old.facts;
         self.page_size = old.page_size;

@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 28] = [
+const FAULTS: [Fault; 30] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -116,6 +116,16 @@ const FAULTS: [Fault; 28] = [
     fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
     fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
     fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
+    fault(
+        Class::Store,
+        "store: put of the dead lands just before ours",
+        "a put whose sender has died lands just before one of the same name",
+    ),
+    fault(
+        Class::Application,
+        "application: acts between two steps",
+        "the application replaces the file, commits or checkpoints between two steps of ours",
+    ),
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.

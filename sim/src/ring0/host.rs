@@ -39,6 +39,8 @@ pub(super) struct Running {
     tape: Tape,
 }
 
+/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
+const ACTIONS_MAX: u64 = 1_000_000;
 /// A put whose sender has died.
 const GHOST: &str = "store: put lands after its sender's death";
 
@@ -140,6 +142,9 @@ impl World {
             }
         }
         self.arm();
+        if self.summary.actions > ACTIONS_MAX {
+            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
+        }
         self.check_synced()
     }
 
@@ -217,6 +222,7 @@ impl World {
     }
 
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
+        self.meddle(request)?;
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         let running = self.running.as_mut().expect("checked by the caller");
         let mut outcome = Outcome::Source(running.port.perform(request));
@@ -301,6 +307,9 @@ impl World {
         if !self.is_running(run) {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
+            if lands && !late && self.ambush(op, &request) {
+                return Ok(());
+            }
             let drawn = || self.dice.chance("ghost", &subject, op.seq, 2, 3);
             if !lands || !self.sites.strikes(&format!("ghost {subject}"), GHOST, drawn()) {
                 return Ok(());
@@ -317,6 +326,7 @@ impl World {
                 return Ok(());
             }
         }
+        self.spring(&request)?;
         self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);

@@ -3,7 +3,7 @@
 //! It shares the segment decoder with production and nothing else. Each state is compared with
 //! the truth as it is reached; `exact` says what must hold.
 
-use driftless_core::ids::{DbChecksum, Lineage, Txid};
+use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
 use super::image::Image;
@@ -27,6 +27,8 @@ pub struct Restored {
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
+    /// The digest and the stamp of the state after each.
+    pub states: Vec<(u64, Wall)>,
 }
 
 impl Restored {
@@ -53,6 +55,10 @@ impl Restored {
                 header.chain.pre, self.post
             )));
         }
+        let stamp = self.states.last().map_or(Wall(i64::MIN), |(_, stamp)| *stamp);
+        if header.stamp < stamp {
+            return Err(fail(format!("it is stamped {:?}, its predecessor {stamp:?}", header.stamp)));
+        }
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
         if header.chain.post != Some(post) {
@@ -60,6 +66,7 @@ impl Restored {
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
+        self.states.push((self.image.digest(), header.stamp));
         self.judge(truth).map_err(&fail)
     }
 
@@ -128,7 +135,7 @@ fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::ids::{PageNo, PageSize, TxidRange, Wall};
+    use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
 
     use super::*;

@@ -12,6 +12,7 @@ use driftless_core::machine::{
     StoreRequest,
 };
 
+use super::mirror::Mirror;
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -107,6 +108,10 @@ pub struct SimStore {
     pub keeps_conditions: bool,
     /// A segment that a put without a condition has replaced by other bytes.
     overwritten: Option<Object>,
+    /// A directory that is given the same bodies.
+    pub mirror: Option<Mirror>,
+    /// Puts of the dead that wait until another of the same name is about to come.
+    pub waiting: Vec<(Object, OpId, StoreRequest)>,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
@@ -224,6 +229,9 @@ impl SimStore {
     /// Loses so many of the newest objects, as if they had never been acknowledged. How many went.
     pub fn lose_newest(&mut self, count: usize) -> usize {
         let newest: Vec<_> = self.objects.keys().rev().take(count).copied().collect();
+        if let Some(mirror) = &mut self.mirror {
+            newest.iter().for_each(|key| mirror.delete(&self.objects[key].0));
+        }
         newest.iter().filter(|key| self.objects.remove(key).is_some()).count()
     }
 
@@ -291,27 +299,17 @@ impl SimStore {
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutCommit { put } => {
-                let Body { object, condition, bytes, .. } =
-                    self.bodies.remove(put).ok_or_else(|| gone(StoreErrorKind::Ambiguous))?;
-                let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
-                if refuses && self.objects.contains_key(&key(&object)) {
-                    let text = "412 precondition failed";
-                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
-                }
-                let body = Chunk::from(bytes);
-                self.born.insert(key(&object), self.now_ns);
-                let before = self.objects.insert(key(&object), (object, body.clone()));
-                let replaced = before.is_some_and(|(_, before)| *before != *body);
-                if replaced && condition == PutCondition::Always {
-                    self.overwritten = Some(object);
-                }
-                Ok(StoreReply::Done)
+                let body = self.bodies.remove(put).ok_or_else(|| gone(StoreErrorKind::Ambiguous))?;
+                self.commit(body)
             }
             StoreRequest::PutAbort { put } => {
                 self.bodies.remove(put);
                 Ok(StoreReply::Done)
             }
             StoreRequest::Delete { object } => {
+                if let Some(mirror) = &mut self.mirror {
+                    mirror.delete(object);
+                }
                 self.objects.remove(&key(object));
                 Ok(StoreReply::Done)
             }
@@ -319,6 +317,33 @@ impl SimStore {
                 Ok(StoreReply::Dropped(self.drop_unfinished(*older_than)))
             }
         }
+    }
+
+    /// A body takes its name.
+    fn commit(&mut self, body: Body) -> Result<StoreReply, StoreError> {
+        let Body { object, condition, bytes, .. } = body;
+        let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
+        let taken = refuses && self.objects.contains_key(&key(&object));
+        let body = Chunk::from(bytes);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.put(&object, &body, !taken);
+        }
+        if taken {
+            let text = "412 precondition failed";
+            return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+        }
+        self.born.insert(key(&object), self.now_ns);
+        let before = self.objects.insert(key(&object), (object, body.clone()));
+        let replaced = before.is_some_and(|(_, before)| *before != *body);
+        if replaced && condition == PutCondition::Always {
+            self.overwritten = Some(object);
+        }
+        Ok(StoreReply::Done)
+    }
+
+    /// The object that a body is for.
+    pub fn object_of(&self, put: &OpId) -> Option<Object> {
+        self.bodies.get(put).map(|body| body.object)
     }
 
     /// The name of what a request is about, for the dice.
@@ -343,7 +368,7 @@ impl SimStore {
     pub fn check_kept(&self) -> Result<(), Violation> {
         match self.overwritten {
             Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
-            None => Ok(()),
+            None => self.mirror.as_ref().map_or(Ok(()), Mirror::check),
         }
     }
 

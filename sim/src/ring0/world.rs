@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use driftless_core::engine::{Config, LATE_PUT};
-use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
 use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
@@ -20,7 +20,7 @@ use super::dice::Dice;
 use super::excuses::Excuses;
 use super::host::Running;
 use super::misfortune::Misfortune;
-use super::plan::{Blow, Conditions, Plan, StateFate};
+use super::plan::{Blow, Plan, StateFate};
 use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
@@ -124,7 +124,7 @@ pub struct World {
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
     seen_generation: u64,
-    app_steps: u64,
+    pub(super) app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
@@ -170,9 +170,9 @@ impl World {
             sqlite,
             dice,
             queue,
+            store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
-            store: SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept),
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -318,6 +318,7 @@ impl World {
     fn finish(mut self) -> Result<Summary, Violation> {
         self.store.check_contiguous()?;
         self.check_purity()?;
+        self.check_restores()?;
         self.app.check_source(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
         Ok(self.sum_up())
@@ -438,26 +439,7 @@ impl World {
             }
             return Ok(());
         };
-        self.app_steps += 1;
-        let end = self.app.perform(self.sqlite.as_ref(), op)?;
-        let kind = match (&end, op) {
-            (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
-            (AppEnd::Committed, _) => Kind::Commit,
-            (_, AppOp::Checkpoint(_)) => Kind::Checkpoint,
-            _ => Kind::Operation,
-        };
-        self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
-        self.plant_after_app(op, &end);
-        let pending_byte = self.plan.config.pending_byte;
-        let disk = self.sqlite.disk().clone();
-        match &end {
-            AppEnd::Committed => self.truth.committed(&disk, PATH, pending_byte),
-            AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
-            AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
-        }
-        self.commits.note(self.now().mono, self.truth.owed());
-        self.look_for_cold();
-        self.note_changes(true);
+        let end = self.app_acts(op)?;
         self.note_blocked(op, &end)?;
         let wal = self.sqlite.disk().stat(WAL_PATH).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
@@ -565,6 +547,7 @@ impl World {
             dice.chance("survives", "", at ^ n, 1, 2)
         });
         self.app.power_lost();
+        self.store.power_loss(dice, at);
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
     }
@@ -592,11 +575,8 @@ impl World {
 }
 
 /// The level-0 object of a transaction.
-pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
-    Object {
-        level: driftless_core::ids::Level::CAPTURES,
-        range: driftless_core::ids::TxidRange::single(txid),
-    }
+pub(super) fn capture(txid: Txid) -> Object {
+    Object { level: Level::CAPTURES, range: TxidRange::single(txid) }
 }
 
 #[cfg(test)]

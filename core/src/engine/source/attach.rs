@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::Failure;
 use crate::engine::standing::plan_writer;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn wait_for(&mut self, now: Now, waiting: Waiting, out: &mut Actions) {
@@ -82,7 +83,7 @@ impl Replicator {
             (Some(wal), Some(Some(left))) => wal == left,
             _ => false,
         };
-        *seal == SealRecord::of(facts) && wal_as_left
+        *seal == SealRecord::of(facts) && (wal_as_left || mutant::on(Mutant::FailedAttachSeen))
     }
 
     pub(super) fn header_done(&mut self, now: Now, header: &[u8], out: &mut Actions) {
@@ -162,12 +163,13 @@ impl Replicator {
 
     pub(super) fn prove_part(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
         if part == Part::Moved {
-            let facts = self.source.proof_facts.take().filter(|_| !reply.moved);
+            let moved = reply.moved && !mutant::on(Mutant::ThirdFileAttached);
+            let facts = self.source.proof_facts.take().filter(|_| !moved);
             return self.prove_done(now, facts, out);
         }
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         if part == Part::Header {
-            if !self.header_still_holds(bytes) {
+            if !self.header_still_holds(bytes) && !mutant::on(Mutant::HeaderNotReread) {
                 return self.detach(now, "the database changed while it was being opened", out);
             }
             let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32, recent: false };

@@ -1,6 +1,7 @@
 //! Running a script: one request a step, what its answer means, and what a failure leaves.
 
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn source_submit(&mut self, now: Now, part: Part, request: SourceRequest, out: &mut Actions) {
@@ -220,6 +221,9 @@ impl Replicator {
                 self.abandon(now);
             }
             // Until continuity is proven there is nothing to fall back to: the link is of no use.
+            Step::BeginFirst | Step::BeginOther if busy && mutant::on(Mutant::BusyAttachKept) => {
+                self.abandon(now)
+            }
             Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {

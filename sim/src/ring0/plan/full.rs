@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::Plan;
+use super::{Blow, Plan};
+use crate::ring0::app::{AppOp, Work};
 use crate::ring0::dice::Dice;
 use crate::ring0::faults::{Class, Fault, Faults};
 
@@ -11,6 +12,26 @@ impl Plan {
     /// The length of the script.
     pub fn length(&self) -> Duration {
         self.script.iter().map(|(wait, _)| *wait).sum()
+    }
+
+    /// What the scripts of early seeds never have: one transaction that is longer than a capture
+    /// reads at a time, and a commit that failed, which stands in the WAL until somebody recovers it
+    /// once the source has been let go of.
+    fn add_ends(&mut self, dice: &Dice) {
+        if dice.chance("full", "long transaction", 0, 1, 4) {
+            let at = dice.range("full", "long at", 0, 1, self.script.len() as u64 - 1) as usize;
+            let long = AppOp::Write(Work::Insert { rows: 700, bytes: 600 });
+            self.script.insert(at, (Duration::from_millis(20), long));
+        }
+        if dice.chance("full", "failed at last", 0, 1, 4) {
+            let failed = AppOp::FailCommit(Work::Insert { rows: 1, bytes: 100 });
+            let ms = Duration::from_millis;
+            self.script.extend([(ms(300), AppOp::Open { page_bytes: 1_024 }), (ms(300), failed)]);
+            self.script.extend([(ms(25_000), AppOp::Kill), (ms(500), AppOp::Open { page_bytes: 1_024 })]);
+            // No event tells of it: who is told to stop must look. Operations take time as well, so that
+            // the script ends after its length.
+            self.blows.push((self.length() * 2 + ms(60_000), Blow::Stop { down: ms(500) }));
+        }
     }
 
     pub(super) fn made_full(self, dice: &Dice) -> Plan {
@@ -25,6 +46,7 @@ impl Plan {
             false => 0,
         };
         plan.store.outage = Duration::ZERO;
+        plan.add_ends(dice);
         plan.faults = faults;
         plan
     }
