@@ -6,9 +6,10 @@
 
 use driftless_core::machine::{Object, OpId, StoreRequest};
 
+use super::plan::StateFate;
 use super::store::{Fate, SimStore};
 use super::violation::Violation;
-use super::world::World;
+use super::world::{Entry, World};
 use crate::trace::{Kind, node};
 
 /// A put of the dead that lands just before one of the same name.
@@ -27,6 +28,25 @@ impl SimStore {
 }
 
 impl World {
+    /// Perhaps the process dies with the end of a put just sent, which waits.
+    pub(super) fn dies_in_put(&mut self, op: OpId, request: &StoreRequest) -> bool {
+        let StoreRequest::PutCommit { put } = request else { return false };
+        let Some(object) = self.store.object_of(put).filter(|_| self.healed_at.is_none()) else {
+            return false;
+        };
+        let n = self.store_steps;
+        let drawn = self.may(AMBUSH) && self.dice.chance("dies in put", "", n, 1, 16);
+        if !self.sites.strikes(&format!("put of {object}"), AMBUSH, drawn) {
+            return false;
+        }
+        self.store.waiting.push((object, op, request.clone()));
+        self.kill();
+        self.lose(*self.dice.pick("dies in put", "state", n, &[StateFate::Kept, StateFate::Cut(2)]));
+        let down = self.dice.wait("dies in put", "down", n, 1_000, 3_000_000);
+        self.later(down, Entry::Start);
+        true
+    }
+
     /// Keeps a put of the dead for later.
     pub(super) fn ambush(&mut self, op: OpId, request: &StoreRequest) -> bool {
         let StoreRequest::PutCommit { put } = request else { return false };
@@ -47,7 +67,8 @@ impl World {
             return Ok(());
         };
         let (_, op, put) = self.store.waiting.remove(at);
-        if self.state_lost || self.healed_at.is_some() {
+        let replaces = !self.store.keeps_conditions && self.store.get(&object).is_some();
+        if self.state_lost || self.healed_at.is_some() || replaces {
             return Ok(());
         }
         // Nobody is there to hear of it.

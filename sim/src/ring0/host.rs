@@ -220,6 +220,7 @@ impl World {
                 let wait = self.dice.wait("compute", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Compute { run, op, job });
             }
+            Request::Store(request) if self.dies_in_put(op, &request) => {}
             Request::Store(request) => {
                 let (fate, wait) = self.fate(&request);
                 self.later(wait, Entry::Store { run, op, request, fate, late: false });

@@ -79,6 +79,8 @@ impl Mirror {
         if let Err(error) = self.store.delete(&key) {
             self.object(format!("{key:?} cannot be removed: {error}"));
         }
+        // A directory may bring it back when power fails, and the store of the run does not.
+        self.disk.sync_dir(&format!("{ROOT}/{}", key.directory())).expect("the disk has no faults here");
     }
 
     /// The machine that holds the directory loses power, and what was acknowledged is looked for.

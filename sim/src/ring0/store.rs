@@ -233,6 +233,8 @@ impl SimStore {
     /// Loses so many of the newest objects, as if they had never been acknowledged. How many went.
     pub fn lose_newest(&mut self, count: usize) -> usize {
         let newest: Vec<_> = self.objects.keys().rev().take(count).copied().collect();
+        // What follows from them would land in another history.
+        self.waiting.clear();
         if let Some(mirror) = &mut self.mirror {
             newest.iter().for_each(|key| mirror.delete(&self.objects[key].0));
         }

@@ -117,9 +117,9 @@ impl Database {
         self.index.mx_frame
     }
 
-    /// The committed state.
-    pub fn image(&self) -> Image {
-        Image::of_bytes(self.page_bytes(), &self.state, &Image::default())
+    /// The committed state, which shares the pages that are as in `like`.
+    pub fn image(&self, like: &Image) -> Image {
+        Image::of_bytes(self.page_bytes(), &self.state, like)
     }
 
     fn write_header(&mut self, pages: u32) {
@@ -441,8 +441,8 @@ mod tests {
         for (path, bytes) in [("/db", &database.file), ("/db-wal", &database.wal)] {
             disk.create(path).unwrap().write_at(bytes, 0).unwrap();
         }
-        let read = driftless_sim::ring0::image::read(&disk, "/db", 1 << 30).unwrap();
-        assert_eq!(read.image, database.image());
+        let read = driftless_sim::ring0::reading::read(&disk, "/db", 1 << 30).unwrap();
+        assert_eq!(read.image, database.image(&Image::default()));
     }
 
     #[test]

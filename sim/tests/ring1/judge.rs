@@ -269,7 +269,7 @@ mod tests {
     use crate::bucket::Request;
 
     fn image(fill: u8) -> Image {
-        Image { page_bytes: 512, bytes: vec![fill; 512] }
+        Image::of_bytes(512, &[fill; 512], &Image::default())
     }
 
     /// A replica of two hosts that have both been in state 1, host 0 then in 2 and host 1 in 3.

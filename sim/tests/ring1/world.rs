@@ -172,7 +172,7 @@ impl World {
                 .collect::<Vec<_>>();
             let mut judge = Judge::new(hosts.len());
             for (truth, (host, _)) in judge.truths.iter_mut().zip(&hosts) {
-                truth.note(locked(&host.database).image());
+                truth.note(locked(&host.database).image(&Image::default()));
             }
             World {
                 store,
@@ -270,7 +270,8 @@ impl World {
 
     fn committed(&self, host: usize) {
         let mut database = locked(&self.hosts[host].0.database);
-        locked(&self.judge).truths[host].note(database.image());
+        let truth = &mut locked(&self.judge).truths[host];
+        truth.note(database.image(truth.last().expect("the first state is known")));
         locked(&self.tally).commits += 1;
         self.say(|| format!("host {host} commits: {} pages, {} frames", database.pages(), database.frames()));
         if database.frames() > 1_000 {
