@@ -13,7 +13,7 @@ use super::violation::Violation;
 const ORACLE: &str = "restore exactness";
 
 /// The database as the replica has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The state at `txid`.
     pub image: Image,
