@@ -12,7 +12,7 @@ use super::truth::Truth;
 use super::violation::Violation;
 
 /// The database as the replica has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The state at `txid`.
     pub image: Image,

@@ -92,7 +92,7 @@ impl Judge {
     fn apply(&mut self, body: &[u8]) -> Result<(), Violation> {
         let mut refused = None;
         for host in 0..self.truths.len() {
-            let mut restored = copy(&self.restored);
+            let mut restored = self.restored.clone();
             restored.truth_at = self.at[host];
             match restored.apply(body, &self.truths[host], PENDING_BYTE) {
                 Ok(()) => {
@@ -234,17 +234,6 @@ impl Judge {
             return Ok(());
         }
         Err(Violation::new("contiguity", format!("{count} segments, and the {last}th is the last in order")))
-    }
-}
-
-fn copy(restored: &Restored) -> Restored {
-    Restored {
-        image: restored.image.clone(),
-        txid: restored.txid,
-        truth_at: restored.truth_at,
-        post: restored.post,
-        lineage: restored.lineage,
-        segments: restored.segments,
     }
 }
 

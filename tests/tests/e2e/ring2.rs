@@ -8,7 +8,7 @@ use driftless_tests::programs::workspace;
 use driftless_tests::ring2::{Ring2, replay};
 
 /// How long it storms.
-const STORM: Duration = Duration::from_secs(25);
+const STORM: Duration = Duration::from_secs(40);
 /// The seed of every run.
 const FIXED: u64 = 7;
 
