@@ -120,7 +120,7 @@ mod tests {
         for fault in survey.faults.iter().step_by(survey.faults.len() / 40) {
             let case = Case { death: None, fault: Some(fault.clone()) };
             let report = crate::ring0::report(1, case.plan(&script), crate::trace::Keep::Hash, None);
-            assert_eq!(report.struck, [fault.clone()], "{:?}", report.result);
+            assert_eq!(report.struck, std::slice::from_ref(fault), "{:?}", report.result);
         }
     }
 }

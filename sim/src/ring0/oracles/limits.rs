@@ -32,10 +32,8 @@ impl Underway {
         for action in actions {
             match action {
                 Action::Submit { request: Request::Store(request), .. } if is_unawaited(request) => {}
-                Action::Submit { op, request } => {
-                    if self.0.insert(*op, party(request)).is_some() {
-                        return wrong(format!("{op:?} is under way already"));
-                    }
+                Action::Submit { op, request } if self.0.insert(*op, party(request)).is_some() => {
+                    return wrong(format!("{op:?} is under way already"));
                 }
                 Action::Cancel { op } => drop(self.0.remove(op)),
                 _ => {}
