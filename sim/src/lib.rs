@@ -4,6 +4,8 @@
 //! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed;
 //! - [`model`] stands in for SQLite there, without SQL and much faster;
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
+//! - [`trace`] hashes what happens and [`timeline`] draws it;
+//! - [`scenario`] writes a run down, [`shrink`] makes it small, [`explore`] leaves nothing out;
 //! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),

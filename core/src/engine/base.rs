@@ -21,7 +21,7 @@ mod survey;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -224,6 +224,16 @@ impl Base {
 }
 
 impl Replicator {
+    pub(super) fn want_base(&mut self, why: String, full: bool, prove: bool, fence: bool) {
+        if full {
+            self.history.table = None;
+            self.history.point = None;
+        }
+        // The base reads all of it anew; what waits here would keep the source from being opened.
+        self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
+        self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
+    }
+
     /// The captured pages were given up: read just those again.
     pub(super) fn want_dirty_base(&mut self) {
         let only: BTreeSet<u32> = self.pending.page_numbers().map(PageNo::get).collect();

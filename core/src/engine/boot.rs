@@ -13,9 +13,9 @@ use alloc::string::String;
 use super::ghost::{Ghost, GhostStep};
 use super::history::Journal;
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
-use super::{BaseWanted, Record, Replicator, Retry, Step};
+use super::{Record, Replicator, Retry, Step};
 use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
-use crate::ltx::LTX_HEADER_BYTES;
+use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
     SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
@@ -36,6 +36,8 @@ pub(super) struct Finding {
     journal: Journal,
     /// The newest object seen so far.
     newest: Option<Object>,
+    /// The newest object's header as it was last read.
+    header: Option<Result<LtxHeader, String>>,
     litestream: Option<LitestreamHead>,
     ghost: Option<Box<Ghost>>,
     sync: bool,
@@ -95,6 +97,7 @@ impl Replicator {
             retry: Retry::default(),
             journal: Journal::default(),
             newest: None,
+            header: None,
             litestream: None,
             ghost: None,
             sync: false,
@@ -195,7 +198,7 @@ impl Replicator {
             Outcome::Store(Ok(StoreReply::Bytes { bytes, object_len })) => {
                 self.boot_progress();
                 match self.finding().step {
-                    Find::Header(object) => self.boot_header(object, &bytes, out),
+                    Find::Header(object) => self.boot_header(now, object, &bytes, out),
                     Find::Point(object) => {
                         let finding = self.finding();
                         finding.restart_listing();
@@ -338,8 +341,24 @@ impl Replicator {
         }
     }
 
-    fn boot_header(&mut self, object: Object, bytes: &[u8], out: &mut Actions) {
-        let header = match decode_header(bytes) {
+    /// A header has no checksum of its own: one wrong bit could make strangers of us, or the link to
+    /// what we write next a wrong one. What the journal does not confirm counts once two reads agree.
+    fn boot_header(&mut self, now: Now, object: Object, bytes: &[u8], out: &mut Actions) {
+        let decoded = decode_header(bytes);
+        let finding = self.finding();
+        let before = finding.header.replace(decoded.clone());
+        let expected = decoded.as_ref().is_ok_and(|header| finding.journal.history.ends_with(object, header));
+        match before {
+            Some(before) if before == decoded => {}
+            Some(_) => {
+                let error = passing(format!("two readings of {object} differ"));
+                return self.boot_failed(now, &error, out);
+            }
+            None if expected => {}
+            // It is asked for again at once.
+            None => return,
+        }
+        let header = match decoded {
             Ok(header) => header,
             Err(error) => {
                 return self.stop(
@@ -433,16 +452,6 @@ impl Replicator {
 
     fn head_has_post(&self) -> bool {
         self.history.head_post.is_some()
-    }
-
-    pub(super) fn want_base(&mut self, why: String, full: bool, prove: bool, fence: bool) {
-        if full {
-            self.history.table = None;
-            self.history.point = None;
-        }
-        // The base reads all of it anew; what waits here would keep the source from being opened.
-        self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
-        self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
     }
 
     /// Reads the segments of our own earlier run past the point, one by one.
@@ -585,6 +594,7 @@ impl Finding {
 
     fn restart_listing(&mut self) {
         self.newest = None;
+        self.header = None;
         self.step = Find::All { level: Level::CAPTURES, after: None };
     }
 }

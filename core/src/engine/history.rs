@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 
 use crate::checksum::DbXor;
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, Wall};
-use crate::machine::{Chunk, SealRecord};
+use crate::ltx::LtxHeader;
+use crate::machine::{Chunk, Object, SealRecord};
 use crate::mutant::{self, Mutant};
 use crate::wal::{Salts, WalChecksum, WalPosition};
 
@@ -149,6 +150,18 @@ impl History {
     /// The transaction that comes next.
     pub fn next_txid(&self) -> Txid {
         self.head.map_or(Txid::FIRST, Txid::next)
+    }
+
+    /// Whether a header that was read is that of the segment which led to the point, in all that is
+    /// built on.
+    pub(super) fn ends_with(&self, object: Object, header: &LtxHeader) -> bool {
+        self.point.as_ref().is_some_and(|point| {
+            object.range.max() == point.txid
+                && header.chain.post == Some(point.post)
+                && header.stamp == point.stamp
+                && header.lineage == self.lineage
+                && header.chain.incarnation <= self.incarnation
+        })
     }
 
     /// Takes a step that is on the replica now.

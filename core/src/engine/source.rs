@@ -185,6 +185,8 @@ pub(super) struct Source {
     sweep_at: Option<Mono>,
     final_turn: bool,
     drained: bool,
+    /// Whether people were told that the source is followed.
+    said_attached: bool,
     /// The link is let go of because of a failure: closing it is no end of a final turn.
     failed: bool,
 }
@@ -244,6 +246,7 @@ impl Source {
             sweep_at: None,
             final_turn: false,
             drained: false,
+            said_attached: false,
             failed: false,
         }
     }

@@ -8,17 +8,22 @@ use driftless::port::scratch::Scratch;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceReply,
-    SourceRequest, StateRequest, StoreRequest,
+    Action, Actions, ByteRange, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
+    SourceReply, SourceRequest, StateRequest, StoreError, StoreReply, StoreRequest,
 };
 
 use super::app::PATH;
+use super::oracles::acknowledged::check_report;
+use super::oracles::exit;
+use super::oracles::limits::Underway;
+use super::oracles::purity::Tape;
+use super::oracles::transitions::Story;
+use super::oracles::wrong_bytes::is_altered;
 use super::plan::Conditions;
-use super::purity::Tape;
 use super::sqlite::Source;
 use super::store::Fate;
 use super::violation::Violation;
-use super::world::{Entry, World, capture};
+use super::world::{Entry, World};
 use crate::disk::SimFs;
 use crate::trace::{Kind, node};
 
@@ -37,6 +42,8 @@ pub(super) struct Running {
     pub(super) stopping: Option<Duration>,
     first: Replicator,
     tape: Tape,
+    underway: Underway,
+    story: Story,
 }
 
 /// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
@@ -55,6 +62,7 @@ impl World {
         }
         self.perhaps_vanish();
         self.runs += 1;
+        self.reads.clear();
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
         let port = self.sqlite.source(DRIFTLESS, PATH);
@@ -71,6 +79,8 @@ impl World {
             wake: 0,
             stopping: None,
             tape: Tape::default(),
+            underway: Underway::default(),
+            story: Story::default(),
         });
         if self.plan.store.conditions == Conditions::Ignored {
             let wait = self.dice.wait("probe", "", self.runs, 100_000, 20_000_000);
@@ -119,8 +129,11 @@ impl World {
         self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
         let running = self.running.as_mut().expect("looked at above");
         running.engine.handle(now, event.clone(), &mut actions);
+        let completed = if let Event::Completed { op, .. } = &event { Some(*op) } else { None };
         running.tape.record(now, event, &actions);
-        for action in actions.drain() {
+        let actions: Vec<Action> = actions.drain().collect();
+        running.underway.step(completed, &actions)?;
+        for action in actions {
             self.summary.actions += 1;
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
@@ -165,7 +178,14 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
-        self.note(node::DRIFTLESS, Kind::Action, format_args!("{action:?}"));
+        let kind = match &action {
+            Action::Notify(Notice { fact: Fact::Checkpointed { .. }, .. }) => Kind::Checkpoint,
+            _ => Kind::Action,
+        };
+        self.note(node::DRIFTLESS, kind, format_args!("{action:?}"));
+        if let Some(running) = &mut self.running {
+            running.story.tell(&action)?;
+        }
         match action {
             Action::Submit { op, request } => self.submit(run, op, request),
             Action::Cancel { .. } => Ok(()),
@@ -230,6 +250,7 @@ impl World {
         let mut outcome = Outcome::Source(running.port.perform(request));
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
+            && self.healed_at.is_none()
             && self.sites.strikes(
                 "index",
                 "source: index torn",
@@ -333,6 +354,7 @@ impl World {
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
+        self.note_read(&request, &result);
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
@@ -344,17 +366,29 @@ impl World {
         Ok(())
     }
 
+    /// Notes what was read of a segment, and whether its bytes are those of the body.
+    fn note_read(&mut self, request: &StoreRequest, result: &Result<StoreReply, StoreError>) {
+        let StoreRequest::Get { object, range } = request else { return };
+        let (Ok(StoreReply::Bytes { bytes, object_len }), Some(body)) = (result, self.store.get(object))
+        else {
+            return;
+        };
+        let offset = match range {
+            ByteRange::At { offset, .. } => *offset,
+            ByteRange::Tail(_) => (body.len() - bytes.len().min(body.len())) as u64,
+        };
+        let altered = *object_len != body.len() as u64 || is_altered(body, offset as usize, bytes);
+        self.reads.read(object.range.max(), altered);
+    }
+
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
                 self.fences = 0;
                 self.restore_all()?;
-                if self.restored.txid < Some(*txid) {
-                    let text = format!(
-                        "{txid} is said to be replicated, {} is not there",
-                        capture(self.restored.next())
-                    );
-                    return Err(Violation::new("replicated", text));
+                check_report(self.restored.txid, *txid)?;
+                if matches!(fact, Fact::Adopted { .. }) {
+                    self.reads.adopted(*txid)?;
                 }
             }
             Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
@@ -370,25 +404,18 @@ impl World {
         let running = self.running.as_ref().expect("it has just acted");
         let stopping = running.stopping;
         let fenced = matches!(exit, Exit::Fenced { .. });
-        let expected = match &exit {
-            Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.excuses.fence(),
-            Exit::Corrupt { .. } => self.excuses.corruption(),
-            _ => false,
-        };
-        if !expected {
-            return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
-        }
+        let unknown = self.state_lost && !self.adopt;
+        exit::check(
+            &exit,
+            exit::Allowed {
+                stop: stopping.is_some(),
+                fenced: unknown || self.excuses.fence(),
+                corrupt: self.excuses.corruption(),
+            },
+        )?;
         self.restore_all()?;
-        let same = self.truth.last() == Some(&self.restored.image);
-        if exit == Exit::Done && !same && self.restored.truth_at + 1 < self.owed {
-            let text = format!(
-                "state {} is on the replica, {} was committed before",
-                self.restored.truth_at,
-                self.owed - 1
-            );
-            return Err(Violation::new("exit", format!("{exit:?}: {text}")));
-        }
+        let all = self.truth.last() == Some(&self.restored.image);
+        exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();
         if fenced {

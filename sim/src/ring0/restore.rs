@@ -1,19 +1,18 @@
 //! A restore as simple as can be: one level-0 segment after the other.
 //!
 //! It shares the segment decoder with production and nothing else. Each state is compared with
-//! the truth as it is reached; `exact` says what must hold.
+//! the truth as it is reached, by [`exactness`].
 
 use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
 use super::image::Image;
+use super::oracles::exactness;
 use super::truth::Truth;
 use super::violation::Violation;
 
-const ORACLE: &str = "restore exactness";
-
 /// The database as the replica has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The state at `txid`.
     pub image: Image,
@@ -44,7 +43,7 @@ impl Restored {
     /// never committed or that is older than the one before.
     pub fn apply(&mut self, segment: &[u8], truth: &Truth, pending_byte: u64) -> Result<(), Violation> {
         let name = self.next();
-        let fail = |text: String| Violation::new(ORACLE, format!("segment {name}: {text}"));
+        let fail = |text: String| Violation::new(exactness::ORACLE, format!("segment {name}: {text}"));
         let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
         if header.range.min() != name || header.range.max() != name {
             return Err(fail(format!("its header says {}", header.range)));
@@ -67,7 +66,8 @@ impl Restored {
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
         self.states.push((self.image.digest(), header.stamp));
-        self.judge(truth).map_err(&fail)
+        self.truth_at = exactness::judge(&self.image, truth, self.truth_at).map_err(&fail)?;
+        Ok(())
     }
 
     fn lay(
@@ -96,22 +96,6 @@ impl Restored {
             self.image.set_page(*no, data);
         }
         Ok(())
-    }
-
-    fn judge(&mut self, truth: &Truth) -> Result<(), String> {
-        if let Some(at) = truth.find(&self.image, self.truth_at) {
-            self.truth_at = at;
-            return Ok(());
-        }
-        let word = if truth.is_phantom(&self.image) {
-            "a phantom commit".to_string()
-        } else if let Some(at) = truth.find(&self.image, 0) {
-            format!("committed state {at}, older than state {} before it", self.truth_at)
-        } else {
-            let last = truth.last().map(|last| self.image.differences(last));
-            format!("no committed state; against the last one: {}", last.unwrap_or_default())
-        };
-        Err(format!("it leads to {word}"))
     }
 }
 

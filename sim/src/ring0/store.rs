@@ -13,6 +13,7 @@ use driftless_core::machine::{
 };
 
 use super::mirror::Mirror;
+use super::oracles::{contiguous, fork};
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -116,6 +117,8 @@ pub struct SimStore {
     pub page_max: usize,
     /// Requests that reached it.
     pub requests: u64,
+    /// Those of them that brought a part of a body.
+    pub parts: u64,
     /// When each object came to be.
     born: BTreeMap<(u8, u64, u64), u64>,
     /// What time it is.
@@ -181,6 +184,7 @@ impl SimStore {
         fate: Fate,
     ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
+        self.parts += u64::from(matches!(request, StoreRequest::PutPart { .. }));
         let kept = match (fate, request) {
             (Fate::Twice, StoreRequest::PutCommit { put }) => {
                 self.bodies.get(put).cloned().map(|b| (*put, b))
@@ -368,26 +372,16 @@ impl SimStore {
     /// # Errors
     /// When one did.
     pub fn check_kept(&self) -> Result<(), Violation> {
-        match self.overwritten {
-            Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
-            None => self.mirror.as_ref().map_or(Ok(()), Mirror::check),
-        }
+        fork::kept(self.overwritten)?;
+        self.mirror.as_ref().map_or(Ok(()), Mirror::check)
     }
 
-    /// Level 0 holds single transactions from 1 on, without a gap.
+    /// Level 0 holds single transactions from 1 on, without a gap, and each other level has none.
     ///
     /// # Errors
-    /// When it does not.
+    /// When that is not so.
     pub fn check_contiguous(&self) -> Result<u64, Violation> {
-        let mut expected = 1;
-        for ((level, min, max), _) in self.objects.iter().filter(|((level, ..), _)| *level == 0) {
-            if (*min, *max) != (expected, expected) {
-                let text = format!("level {level}: {min:x}-{max:x} where {expected:x} comes next");
-                return Err(Violation::new("contiguity", text));
-            }
-            expected += 1;
-        }
-        Ok(expected - 1)
+        contiguous::check(self.objects().map(|(object, _)| object))
     }
 }
 

@@ -126,6 +126,7 @@ impl Replicator {
             out.notify(Severity::Info, Fact::Recovered { what: "access to the database".into() });
         }
         out.notify(Severity::Info, Fact::Attached);
+        self.source.said_attached = true;
         self.synced.attach(self.source.op_since);
         self.source.retry.clear();
         self.source.last_activity = now.mono;

@@ -76,8 +76,10 @@ impl Replicator {
     }
 
     pub(super) fn close_done(&mut self, now: Now, out: &mut Actions) {
-        let sealed = self.history.seal.is_some();
-        out.notify(Severity::Info, Fact::Detached { sealed });
+        if self.source.said_attached {
+            let sealed = self.history.seal.is_some();
+            out.notify(Severity::Info, Fact::Detached { sealed });
+        }
         let lost = self.source.position.is_none();
         // What was captured last may have asked for a base: that needs the link again.
         let owed = self.base_wanted.is_some();

@@ -45,11 +45,12 @@ const OUT: Flag = value("out", "DIR", "where failures are written (default targe
 const COMMANDS: &[Command] = &[
     Command {
         name: "run",
-        usage: "run --seeds A..B [--jobs N] [--profile P] [--out DIR]",
+        usage: "run --seeds A..B [--only] [--jobs N] [--profile P] [--out DIR]",
         about: "Runs seeds, tells the failures, and sums up. A..B has A and not B; A+N is N of them;\n\
                 A may be a commit.",
         flags: &[
             value("seeds", "A..B", "which seeds"),
+            switch("only", "without the seeds of sim/seeds.txt, which otherwise run first"),
             value("jobs", "N", "how many processes (default: one for each processor)"),
             PROFILE,
             OUT,
