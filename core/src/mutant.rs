@@ -57,8 +57,8 @@ mutants! {
         "what a read transaction saw is not looked at again when the index that came with it was torn";
     PhantomCaptured, "phantom-captured", "",
         "frames that follow the last committed one in order are taken for committed";
-    PinEndsBeforeCapture, "pin-ends-before-capture", "",
-        "the old read transaction ends before what it protects was captured, and a restart is harmless";
+    PinWithoutOverlap, "pin-without-overlap", "",
+        "the old read transaction ends before the new one begins, and a restart of the WAL is harmless";
     CheckpointBeforeCapture, "checkpoint-before-capture", "",
         "a checkpoint runs with nothing captured before it, and a restart of the WAL is harmless";
     CutWithinCapture, "cut-within-capture", "",
@@ -76,6 +76,8 @@ mutants! {
         "the header is not read again under the read transaction: the page size is an old one";
     BusyAttachKept, "busy-attach-kept", "seed 2941",
         "busy while attaching: the link stays open without proof of continuity";
+    ClosesUnproven, "closes-unproven", "seed 10001812",
+        "a link that never read is closed as the last one: the -wal of a file that took the path is deleted";
     EventForgottenInClose, "event-forgotten-in-close", "seed 15870",
         "an event between the seal and the end of closing is forgotten";
     ReplacedAtStop, "replaced-at-stop", "seed 67",

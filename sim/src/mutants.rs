@@ -102,6 +102,10 @@ pub fn hunt(
         let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
         trial.met += u64::from(met);
         let Some((oracle, text)) = kill else { continue };
+        if report(seed, profile.plan(seed), Keep::Hash, None).result.is_err() {
+            // It fails without the bug, too, and says nothing of it.
+            continue;
+        }
         trial.kill = Some(Kill { seeds: number, oracle, text });
         let small = shrinking.and_then(|time| with(mutant, || shrink(seed, &profile.plan(seed), time)));
         trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));

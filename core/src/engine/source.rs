@@ -297,6 +297,11 @@ impl Source {
         self.facts.as_ref().map_or((0, 0), |facts| (facts.device, facts.inode))
     }
 
+    /// Whether there was no `-wal` before the link was opened.
+    fn found_no_wal(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.wal.is_none())
+    }
+
     pub(super) fn wal_frames(&self) -> u32 {
         self.index.as_ref().map_or(0, |index| index.mx_frame)
     }

@@ -112,6 +112,7 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, down: Duration) -> Result<(), Violation> {
+        self.meddle_before_stop()?;
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);

@@ -28,7 +28,7 @@ fn temptation(request: &SourceRequest) -> (&'static [AppOp], u64) {
                 AppOp::Rollbackward,
                 INSERT,
             ],
-            12,
+            8,
         ),
         SourceRequest::Close { .. } => (
             &[
@@ -36,12 +36,12 @@ fn temptation(request: &SourceRequest) -> (&'static [AppOp], u64) {
                 AppOp::FailCommit(Work::Insert { rows: 1, bytes: 100 }),
                 AppOp::RenameOver { page_bytes: 512 },
             ],
-            6,
+            4,
         ),
         SourceRequest::BeginRead(_) | SourceRequest::EndRead(_) | SourceRequest::CheckpointPassive(_) => {
-            (&[AppOp::Checkpoint("RESTART"), AppOp::Checkpoint("TRUNCATE"), INSERT, INSERT], 40)
+            (&[AppOp::Checkpoint("RESTART"), AppOp::Checkpoint("TRUNCATE"), INSERT, INSERT], 16)
         }
-        _ => (&[INSERT, AppOp::Vacuum], 80),
+        _ => (&[INSERT, INSERT, INSERT, AppOp::Vacuum], 24),
     }
 }
 
@@ -71,16 +71,30 @@ impl World {
         Ok(end)
     }
 
-    /// Before a request to the source: perhaps the application acts.
+    /// Before a request to the source: perhaps the application acts. Once all faults have ended it
+    /// still may, for a moment and where nothing but an event tells of it.
     pub(super) fn meddle(&mut self, request: &SourceRequest) -> Result<(), Violation> {
         let (ops, of) = temptation(request);
         let n = self.summary.actions;
-        let drawn = self.may(MEDDLES) && self.dice.chance("meddles", "", n, 1, of);
         // Its place in a scenario tells what it does.
         let op = *self.dice.pick("meddles", "op", n, ops);
         let at = format!("before {}", format!("{request:?}").split([' ', '(']).next().unwrap_or_default());
-        if self.healed_at.is_none() && self.sites.strikes(&at, MEDDLES, drawn) {
+        let calm = self.healed_at.is_none_or(|healed| {
+            let closes = matches!(request, SourceRequest::Close { .. }) && matches!(op, AppOp::Write(_));
+            closes && self.now_ns() < healed + 60_000_000_000
+        });
+        let drawn = self.plan.faults.has(MEDDLES) && self.dice.chance("meddles", "", n, 1, of);
+        if calm && self.sites.strikes(&at, MEDDLES, drawn) {
             self.app_acts(op)?;
+        }
+        Ok(())
+    }
+
+    /// Before we are told to stop: perhaps another file has just taken the place.
+    pub(super) fn meddle_before_stop(&mut self) -> Result<(), Violation> {
+        let drawn = self.may(MEDDLES) && self.dice.chance("meddles", "stop", self.summary.actions, 1, 3);
+        if self.healed_at.is_none() && self.sites.strikes("before a stop", MEDDLES, drawn) {
+            self.app_acts(AppOp::RenameOver { page_bytes: 1_024 })?;
         }
         Ok(())
     }

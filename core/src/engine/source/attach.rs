@@ -118,6 +118,7 @@ impl Replicator {
         let (Some(facts), true) = (facts, same) else {
             return self.detach(now, "the database file changed while it was being opened", out);
         };
+        self.source.created_wal = self.source.found_no_wal();
         let index = self.source.index.expect("a pin stands");
         let page_size = self.source.page_size.expect("read before opening");
         let sighting = Sighting { facts: &facts, index: &index, page_size, mark: self.source.mark };

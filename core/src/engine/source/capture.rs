@@ -168,7 +168,7 @@ impl Replicator {
 
 /// They do not.
 fn restarts_count_as_harmless() -> bool {
-    mutant::on(Mutant::PinEndsBeforeCapture) || mutant::on(Mutant::CheckpointBeforeCapture)
+    mutant::on(Mutant::PinWithoutOverlap) || mutant::on(Mutant::CheckpointBeforeCapture)
 }
 
 /// Frames behind the last committed one that are taken for committed as well.

@@ -44,8 +44,8 @@ impl Replicator {
             self.source.truncate_tried = false;
             self.set_quiet(now);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
-            self.begin_script(match mutant::on(Mutant::PinEndsBeforeCapture) {
-                true => &[Step::BeginOther, Step::HandOver, Step::Capture],
+            self.begin_script(match mutant::on(Mutant::PinWithoutOverlap) {
+                true => &[Step::EndPin, Step::BeginPin, Step::Capture],
                 false => &[Step::BeginOther, Step::Capture, Step::HandOver],
             });
             if self.synced.is_wanted() && core::mem::take(&mut self.source.changed) {

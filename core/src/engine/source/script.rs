@@ -131,7 +131,9 @@ impl Replicator {
                 self.source.open = true;
                 self.source.sealed_wal = None;
                 self.source.read_only = reply.read_only;
-                self.source.created_wal = self.source.facts.as_ref().is_some_and(|facts| facts.wal.is_none());
+                // Not before a transaction has stood in each slot: of a connection that has read nothing
+                // SQLite does not ask whether its file still has the name before it deletes the -wal.
+                self.source.created_wal = self.source.found_no_wal() && mutant::on(Mutant::ClosesUnproven);
                 self.next_step();
             }
             Step::BeginFirst | Step::BeginOther | Step::BeginPin => {
