@@ -2,6 +2,10 @@
 
 pub mod dice;
 pub mod image;
+pub mod oracles {
+    //! Of ring 0's oracles, those that need no SQLite.
+    pub mod exactness;
+}
 pub mod reading;
 pub mod restore;
 pub mod truth;
