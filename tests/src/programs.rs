@@ -40,11 +40,14 @@ pub fn with_default_signals(program: &Path) -> Command {
     command
 }
 
-/// A terminal in which a shell runs `line`. What is typed into the command's standard input reaches it
+/// A terminal in which `sh` runs `line`. What is typed into the command's standard input reaches it
 /// as from a keyboard, and its end is the command's.
 pub fn terminal(line: &str) -> Command {
     let mut command = with_default_signals(Path::new("script"));
-    command.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+    // A Ctrl-C reaches the shell as well, and of the shells that `script` may find in `SHELL` some die
+    // of it while they wait for what they run, and some do not.
+    let line = format!("trap : INT; {line}");
+    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
     command
 }
 
