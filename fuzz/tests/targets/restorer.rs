@@ -39,9 +39,9 @@ fn history(feed: &mut Feed<'_>) -> (Objects, Vec<Vec<u8>>) {
         pages.resize(1 + feed.below(4) as usize, Vec::new());
         let full = txid == 1 || feed.below(4) == 0;
         let mut sent = Vec::new();
-        for at in 0..pages.len() {
+        for (at, page) in pages.iter_mut().enumerate() {
             if full || at >= before || feed.bool() {
-                pages[at] = feed.fill(PAGE_BYTES);
+                *page = feed.fill(PAGE_BYTES);
                 sent.push(at);
             }
         }
