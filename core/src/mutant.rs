@@ -2,7 +2,7 @@
 //!
 //! Each is a rule of the engine that is left out or turned round: `if mutant::on(Mutant::…)` at the
 //! place where the rule stands. Without the feature `mutants` that is a constant `false`, and nothing
-//! is left of it. With the feature, a process can choose one ([`choose`]), and the simulator must
+//! is left of it. With the feature, a process can choose one (`choose`), and the simulator must
 //! object to what follows (`sim mutants`, `sim/src/mutants.rs`). Some are bugs that were made in
 //! earnest and mended; [`Mutant::met`] tells where.
 //!

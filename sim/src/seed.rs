@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn kept_seeds_have_stories() {
-        assert!(kept().count() > 20 && kept().all(|(_, story)| story.len() > 20));
+        assert!(kept().count() > 20 && kept().all(|(_, story)| story.len() >= 8));
     }
 
     #[test]

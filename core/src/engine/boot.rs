@@ -6,14 +6,16 @@
 //! does not reach what the journal knows to be there counts only once that is not found by its
 //! name either: some stores list late what they have.
 
+mod catch_up;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
-use super::ghost::{Ghost, GhostStep};
+use super::ghost::Ghost;
 use super::history::Journal;
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
-use super::{Record, Replicator, Retry, Step};
+use super::{Record, Replicator, Retry};
 use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
@@ -407,9 +409,7 @@ impl Replicator {
         };
         let incarnation = plan_incarnation(&local, head.as_ref(), lineage);
         self.history = local;
-        self.history.head = head.as_ref().map(Head::txid);
-        self.history.head_stamp = head.as_ref().map_or(Default::default(), |head| head.header.stamp);
-        self.history.head_post = head.as_ref().and_then(|head| head.header.chain.post);
+        self.stand_at_head();
         match standing {
             Standing::Extend => {}
             Standing::Confirm(step) => {
@@ -450,104 +450,17 @@ impl Replicator {
         self.base_wanted.as_ref().is_some_and(|wanted| wanted.fence)
     }
 
+    /// What follows goes on behind the replica's head, whatever was read of the segments before it:
+    /// its stamp is not below the head's either.
+    fn stand_at_head(&mut self) {
+        let head = self.head.as_ref();
+        self.history.head = head.map(Head::txid);
+        self.history.head_stamp = head.map_or(Default::default(), |head| head.header.stamp);
+        self.history.head_post = head.and_then(|head| head.header.chain.post);
+    }
+
     fn head_has_post(&self) -> bool {
         self.history.head_post.is_some()
-    }
-
-    /// Reads the segments of our own earlier run past the point, one by one.
-    fn boot_catch_up(&mut self) {
-        let next = self.history.point.as_ref().expect("only past a point").txid.next();
-        self.boot_fetch_ghost(next);
-    }
-
-    fn boot_fetch_ghost(&mut self, txid: Txid) {
-        let object = Object { level: Level::CAPTURES, range: TxidRange::single(txid) };
-        let pending_byte = self.config.pending_byte;
-        let finding = self.finding();
-        finding.ghost = Some(Box::new(Ghost::new(object, pending_byte)));
-        finding.step = Find::Ghost(txid);
-    }
-
-    fn boot_ghost(&mut self, txid: Txid, bytes: &[u8], object_len: u64, out: &mut Actions) {
-        let ghost = self.finding().ghost.as_mut().expect("set with the step");
-        match ghost.push(bytes, object_len) {
-            GhostStep::More => {}
-            GhostStep::Corrupt(error) => {
-                let why = format!("segment {txid} of an earlier run is damaged: {error}");
-                self.boot_give_up_table(&why);
-            }
-            GhostStep::Whole(header, sums) => {
-                let step = super::ghost::step_of(&header, sums, self.config.pending_byte);
-                let ours = header.lineage == self.history.lineage
-                    && header.chain.incarnation <= self.history.incarnation
-                    && step.as_ref().is_some_and(|step| self.follows(step));
-                match step.filter(|_| ours) {
-                    Some(step) => self.boot_adopt(txid, &step, out),
-                    // A journal that does not lead there says no more than one that is lost.
-                    None => self.boot_give_up_journal(txid),
-                }
-            }
-        }
-    }
-
-    /// Whether the page table is that of the point, after a step that another run computed.
-    pub(super) fn table_holds(&self) -> bool {
-        let checksum = self.history.table.as_ref().map(|table| table.checksum());
-        checksum.is_some() && checksum == self.history.point.as_ref().map(|point| point.post)
-    }
-
-    /// Whether a step begins where our point stands.
-    pub(super) fn follows(&self, step: &Step) -> bool {
-        let stands = self.history.point.as_ref().map(|point| point.post);
-        stands.is_some() && step.pre == stands
-    }
-
-    fn boot_adopt(&mut self, txid: Txid, step: &Step, out: &mut Actions) {
-        let head = self.history.head;
-        self.history.advance(step);
-        out.notify(Severity::Info, Fact::Adopted { txid });
-        if !self.table_holds() {
-            let why = format!("the local page table does not lead to the state of segment {txid}");
-            return self.boot_give_up_table(&why);
-        }
-        if head > Some(txid) {
-            self.history.head = head;
-            return self.boot_fetch_ghost(txid.next());
-        }
-        self.boot_own();
-    }
-
-    /// The history is ours: draw the next incarnation and write it down.
-    fn boot_own(&mut self) {
-        let lineage = self.history.lineage.expect("a history that is ours has a lineage");
-        let head = self.head.clone();
-        self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage);
-        self.finding().ghost = None;
-        self.finding().step = Find::Identity;
-        // The intents on disk do not tell of what was taken over.
-        self.journal.bytes = u64::MAX / 4;
-    }
-
-    /// Nothing local counts: the source must be shown to be in the head's state, unless a person
-    /// said that it owns the replica.
-    fn boot_give_up_journal(&mut self, txid: Txid) {
-        self.history.table = None;
-        self.history.point = None;
-        let head = self.head.as_ref();
-        self.history.head = head.map(Head::txid);
-        self.history.head_post = head.and_then(|head| head.header.chain.post);
-        let adopt = self.config.adopt;
-        self.want_base(format!("the local journal does not lead to segment {txid}"), adopt, !adopt, !adopt);
-        self.boot_own();
-    }
-
-    fn boot_give_up_table(&mut self, why: &str) {
-        let head = self.head.as_ref();
-        self.history.head = head.map(Head::txid);
-        self.history.head_post = head.and_then(|head| head.header.chain.post);
-        let prove = self.head_has_post();
-        self.want_base(why.into(), true, prove, false);
-        self.boot_own();
     }
 
     fn boot_identity_done(&mut self, out: &mut Actions) {

@@ -139,7 +139,9 @@ impl Replicator {
             return;
         }
         let settled = age >= CTIME_SETTLED_NS || mutant::on(Mutant::CtimeUnsettled);
-        let wait = Duration::from_nanos((CTIME_SETTLED_NS - age.max(0)).max(1_000_000) as u64);
+        // The wall clock may have been set back by hours, and each try takes the lock: none comes before
+        // it can succeed, unless the clock is set again, which is looked for now and then.
+        let wait = Duration::from_nanos((CTIME_SETTLED_NS - age).clamp(1_000_000, 1 << 62) as u64).min(SWEEP);
         // Where stopping leaves no time for that, we go without a seal: the next start has to prove
         // where it is, and nothing is lost.
         if sealed && !settled && !self.stops_before(now.mono.after(wait)) {
