@@ -137,6 +137,8 @@ mutants! {
         "a run takes the number of the one before";
     PartialListTrusted, "partial-list-trusted", "",
         "the first page of a listing is taken for all of it";
+    HeadReadOnce, "head-read-once", "seed 10000280",
+        "the newest segment's header, which has no checksum of its own, is believed at first sight";
     JournalHoleTrusted, "journal-hole-trusted", "",
         "records are written behind a hole in the journal, and read as if there were none";
     // Reports and the machine itself.

@@ -3,6 +3,20 @@
 //! A fuzzer makes bytes. Bytes alone seldom get past a checksum, so most targets build something
 //! sound out of them, damage it where further bytes say, and hold the reader to what was written.
 
+/// The bytes, and as many more as make `len`, which follow from them: a long run of choices of which a
+/// short input decides the first. A random engine makes few long inputs.
+pub fn lengthened(bytes: &[u8], len: usize) -> Vec<u8> {
+    let seed = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mut state = seed;
+    let more = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 56) as u8
+    });
+    bytes.iter().copied().chain(more).take(len.max(bytes.len())).collect()
+}
+
 /// Reads choices from a fuzzer's bytes, and zeros once they have run out, so that every input is
 /// a valid one and a shorter input is a simpler case.
 #[derive(Clone, Copy, Debug)]

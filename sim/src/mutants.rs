@@ -26,7 +26,7 @@ use crate::ring0::plan::MODEL_FROM;
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
-use crate::shrink::{Size, shrink};
+use crate::shrink::{Size, shrink_where};
 use crate::trace::Keep;
 
 /// Where the seeds begin, of SQLite itself and of its model: those that vary everything. Of four, one
@@ -107,7 +107,14 @@ pub fn hunt(
             continue;
         }
         trial.kill = Some(Kill { seeds: number, oracle, text });
-        let small = shrinking.and_then(|time| with(mutant, || shrink(seed, &profile.plan(seed), time)));
+        let passes = |plan: &Plan| {
+            plant(None);
+            let passes = report(seed, plan.clone(), Keep::Hash, None).result.is_ok();
+            plant(Some(mutant));
+            passes
+        };
+        let small = shrinking
+            .and_then(|time| with(mutant, || shrink_where(seed, &profile.plan(seed), time, &passes)));
         trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));
         return (trial, small.map(|small| small.scenario));
     }

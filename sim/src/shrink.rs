@@ -61,11 +61,17 @@ pub struct Shrunk {
 
 /// Makes a failing run small within about `time`. `None` if the run does not fail.
 pub fn shrink(seed: u64, plan: &Plan, time: Duration) -> Option<Shrunk> {
+    shrink_where(seed, plan, time, &|_| true)
+}
+
+/// The same, to a run of which `holds` is true as well: that it passes without a planted bug.
+pub fn shrink_where(seed: u64, plan: &Plan, time: Duration, holds: &dyn Fn(&Plan) -> bool) -> Option<Shrunk> {
     let first = report(seed, plan.clone(), Keep::Hash, None);
     let violation = first.result.as_ref().err()?.clone();
     let before = Size::of(plan, first.struck.len());
     let deadline = Instant::now() + time;
-    let mut shrinker = Shrinker { seed, best: plan.clone(), violation, last: first, deadline, runs: 1 };
+    let mut shrinker =
+        Shrinker { seed, best: plan.clone(), violation, last: first, deadline, runs: 1, holds };
     shrinker.name_the_faults();
     loop {
         let before = shrinker.best.clone();
@@ -91,7 +97,7 @@ pub fn shrink(seed: u64, plan: &Plan, time: Duration) -> Option<Shrunk> {
     })
 }
 
-struct Shrinker {
+struct Shrinker<'a> {
     seed: u64,
     /// The smallest plan so far that fails.
     best: Plan,
@@ -101,9 +107,11 @@ struct Shrinker {
     last: Report,
     deadline: Instant,
     runs: u64,
+    /// What must be true of each plan besides.
+    holds: &'a dyn Fn(&Plan) -> bool,
 }
 
-impl Shrinker {
+impl Shrinker<'_> {
     fn size(&self) -> Size {
         Size::of(&self.best, self.last.struck.len())
     }
@@ -120,7 +128,7 @@ impl Shrinker {
         self.runs += 1;
         let report = report(self.seed, plan.clone(), Keep::Hash, None);
         let Err(violation) = &report.result else { return false };
-        if !is_same(violation, &self.violation) {
+        if !is_same(violation, &self.violation) || !(self.holds)(&plan) {
             return false;
         }
         (self.violation, self.best, self.last) = (violation.clone(), plan, report);

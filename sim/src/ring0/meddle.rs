@@ -35,8 +35,9 @@ fn temptation(request: &SourceRequest) -> (&'static [AppOp], u64) {
                 INSERT,
                 AppOp::FailCommit(Work::Insert { rows: 1, bytes: 100 }),
                 AppOp::RenameOver { page_bytes: 512 },
+                AppOp::RenameOver { page_bytes: 512 },
             ],
-            4,
+            3,
         ),
         SourceRequest::BeginRead(_) | SourceRequest::EndRead(_) | SourceRequest::CheckpointPassive(_) => {
             (&[AppOp::Checkpoint("RESTART"), AppOp::Checkpoint("TRUNCATE"), INSERT, INSERT], 16)

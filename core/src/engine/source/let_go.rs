@@ -112,7 +112,9 @@ impl Replicator {
             Some(facts) if !same_file(known, &facts) && !self.stops_blindly() => {
                 self.detach(now, "the database file was replaced", out)
             }
-            Some(facts) if !same_wal(known, &facts) => self.detach(now, "the -wal file was replaced", out),
+            Some(facts) if !same_wal(known, &facts) && !self.stops_blindly() => {
+                self.detach(now, "the -wal file was replaced", out)
+            }
             Some(facts) => {
                 self.source.facts = Some(facts);
                 self.synced.verify(self.source.op_since);
