@@ -27,6 +27,7 @@
 //! tells a run. A seed that found something stays in `sim/seeds.txt` with its story.
 
 pub mod app;
+mod blows;
 pub mod dice;
 mod excuses;
 pub mod faults;
@@ -41,6 +42,7 @@ pub mod profile;
 pub mod purity;
 pub mod queue;
 pub mod restore;
+mod rival;
 mod run;
 pub mod scripts;
 pub mod sites;

@@ -386,9 +386,7 @@ impl Replicator {
         };
         let incarnation = plan_incarnation(&local, head.as_ref(), lineage);
         self.history = local;
-        self.history.head = head.as_ref().map(Head::txid);
-        self.history.head_stamp = head.as_ref().map_or(Default::default(), |head| head.header.stamp);
-        self.history.head_post = head.as_ref().and_then(|head| head.header.chain.post);
+        self.stand_at_head();
         match standing {
             Standing::Extend => {}
             Standing::Confirm(step) => {
@@ -427,6 +425,15 @@ impl Replicator {
     /// Whether it is still open that this history is ours.
     pub(super) fn is_on_trial(&self) -> bool {
         self.base_wanted.as_ref().is_some_and(|wanted| wanted.fence)
+    }
+
+    /// What follows goes on behind the replica's head, whatever was read of the segments before it:
+    /// its stamp is not below the head's either.
+    fn stand_at_head(&mut self) {
+        let head = self.head.as_ref();
+        self.history.head = head.map(Head::txid);
+        self.history.head_stamp = head.map_or(Default::default(), |head| head.header.stamp);
+        self.history.head_post = head.and_then(|head| head.header.chain.post);
     }
 
     fn head_has_post(&self) -> bool {
@@ -522,18 +529,14 @@ impl Replicator {
     fn boot_give_up_journal(&mut self, txid: Txid) {
         self.history.table = None;
         self.history.point = None;
-        let head = self.head.as_ref();
-        self.history.head = head.map(Head::txid);
-        self.history.head_post = head.and_then(|head| head.header.chain.post);
+        self.stand_at_head();
         let adopt = self.config.adopt;
         self.want_base(format!("the local journal does not lead to segment {txid}"), adopt, !adopt, !adopt);
         self.boot_own();
     }
 
     fn boot_give_up_table(&mut self, why: &str) {
-        let head = self.head.as_ref();
-        self.history.head = head.map(Head::txid);
-        self.history.head_post = head.and_then(|head| head.header.chain.post);
+        self.stand_at_head();
         let prove = self.head_has_post();
         self.want_base(why.into(), true, prove, false);
         self.boot_own();

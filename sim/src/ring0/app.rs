@@ -154,6 +154,10 @@ pub struct App {
     pub busy: u64,
 }
 
+mod memory;
+
+pub use memory::Memory;
+
 type Sql = rusqlite::Result<AppEnd>;
 
 impl App {

@@ -7,6 +7,8 @@ pub(super) struct Excuses {
     lied: bool,
     /// The store has lost what it had acknowledged.
     vanished: bool,
+    /// The machine went back to what it was once, and the replica did not.
+    rolled_back: bool,
 }
 
 impl Excuses {
@@ -25,9 +27,14 @@ impl Excuses {
         self.vanished = true;
     }
 
+    /// The machine goes back to what it was once.
+    pub(super) fn roll_back(&mut self) {
+        self.rolled_back = true;
+    }
+
     /// Whether a run may end fenced although nobody else writes there.
     pub(super) fn fence(&self) -> bool {
-        self.lied || self.vanished
+        self.lied || self.vanished || self.rolled_back
     }
 
     /// Whether a run may say that the replica is damaged.

@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 28] = [
+const FAULTS: [Fault; 48] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -116,6 +116,30 @@ const FAULTS: [Fault; 28] = [
     fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
     fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
     fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
+    fault(Class::Process, "process: killed", "SIGKILL at any time; requests may outlive it"),
+    fault(Class::Process, "process: crashed in recovery", "it dies again before it has found its way back"),
+    fault(Class::Process, "process: paused", "it stands longer than deadlines, its requests land meanwhile"),
+    fault(Class::Process, "process: settings changed", "another configuration after a start"),
+    fault(Class::Process, "process: stopped with work undone", "the deadline of a stop passes first"),
+    fault(Class::Process, "process: second signal", "a stop is asked for twice"),
+    fault(Class::Process, "machine: rolled back", "disk and local state go back to a snapshot"),
+    fault(Class::Process, "machine: empty disk", "another disk, without database or local state"),
+    fault(Class::Clock, "clock: wall stepped", "the wall clock is set, by up to a day and a half"),
+    fault(Class::Clock, "clock: far from now", "the wall clock begins in 1971 or 2101"),
+    fault(Class::Clock, "clock: drift", "the wall clock runs fast or slow"),
+    fault(Class::Clock, "clock: monotonic stands", "the monotonic clock stands for a while"),
+    fault(Class::Clock, "clock: wall stands", "the wall clock stands for a while, file times with it"),
+    fault(Class::Clock, "clock: equal timestamps", "two segments have the same stamp"),
+    fault(Class::Topology, "topology: a rival", "another database replicates to the same place"),
+    fault(
+        Class::Topology,
+        "topology: a rival adopts",
+        "the same, and somebody said that it owns the replica",
+    ),
+    fault(Class::Topology, "topology: a clone", "a copy of the machine runs beside it, local state included"),
+    fault(Class::Topology, "topology: three contenders", "two others at a time"),
+    fault(Class::Topology, "topology: a rival fenced", "one of them ends fenced"),
+    fault(Class::Topology, "topology: fenced by a rival", "the replicator ends fenced by one of them"),
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.
@@ -185,6 +209,13 @@ impl Faults {
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.iter().copied()
+    }
+
+    /// The same without those by which a store shows what is not so, or loses something.
+    pub fn truthful(&self) -> Faults {
+        let lies = ["store: stale list", "store: stale read", "store: corrupt body", "store: foreign body"];
+        let lies = |name: &str| lies.contains(&name) || name == "store: objects vanish";
+        Faults(self.0.iter().copied().filter(|name| !lies(name)).collect())
     }
 
     /// The same without one of them.

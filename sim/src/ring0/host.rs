@@ -51,7 +51,7 @@ const FATES: [Fate; 7] =
 
 impl World {
     pub(super) fn start(&mut self) -> Result<(), Violation> {
-        if self.running.is_some() {
+        if self.running.is_some() || self.full.main_fenced {
             return Ok(());
         }
         self.perhaps_vanish();
@@ -61,9 +61,12 @@ impl World {
         let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
         let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
-        let engine = Replicator::new(ReplicaId(0), run, self.config());
+        let engine = {
+            let config = self.config();
+            Replicator::new(ReplicaId(0), run, config)
+        };
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
-        self.excuses.started();
+        self.full_start();
         self.running = Some(Running {
             first: engine.clone(),
             engine,
@@ -156,6 +159,7 @@ impl World {
         let Some((at, _)) = running.engine.next_deadline() else { return };
         let late = self.dice.wait("tick", "late", wake, 1, 2_000);
         let wait = at.since(now.mono) + late;
+        let wait = if self.is_mono_frozen() { wait.max(Duration::from_millis(200)) } else { wait };
         let far = Mono::from_duration(Duration::from_secs(1 << 33));
         if at < far {
             self.later(wait, Entry::Tick { run, wake });
@@ -264,7 +268,7 @@ impl World {
     }
 
     /// What becomes of a request to the store, and when.
-    fn fate(&mut self, request: &StoreRequest) -> (Fate, Duration) {
+    pub(super) fn fate(&mut self, request: &StoreRequest) -> (Fate, Duration) {
         self.store_steps += 1;
         let subject = self.store.subject(request);
         let n = self.store_steps;
@@ -273,7 +277,7 @@ impl World {
         if self.healed_at.is_some() {
             return (Fate::Works, wait);
         }
-        if self.weather.is_some() {
+        if self.full.weather.is_some() {
             return self.weathered(request, &subject, wait);
         }
         if self.in_outage() {
@@ -330,6 +334,12 @@ impl World {
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
         self.note_store_answer(run, op, &result, fate);
         self.plant_after_request(put, fate)?;
+        if fate.is_answered() && self.is_paused() {
+            // It has its effect, and waits where the process will find it.
+            let outcome = Outcome::Store(result);
+            self.later(Duration::ZERO, Entry::Deliver { run, op, outcome });
+            return Ok(());
+        }
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
@@ -339,7 +349,7 @@ impl World {
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
-                self.fences = 0;
+                self.full.fences = 0;
                 self.restore_all()?;
                 if self.restored.txid < Some(*txid) {
                     let text = format!(
@@ -347,6 +357,9 @@ impl World {
                         capture(self.restored.next())
                     );
                     return Err(Violation::new("replicated", text));
+                }
+                if matches!(fact, Fact::Replicated { .. }) {
+                    self.check_owner(*txid, 0)?;
                 }
             }
             Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
@@ -364,12 +377,16 @@ impl World {
         let fenced = matches!(exit, Exit::Fenced { .. });
         let expected = match &exit {
             Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.excuses.fence(),
-            Exit::Corrupt { .. } => self.excuses.corruption(),
+            Exit::Fenced { .. } if !self.full.rivals.is_empty() => true,
+            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.full.excuses.fence(),
+            Exit::Corrupt { .. } => self.full.excuses.corruption(),
             _ => false,
         };
         if !expected {
             return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
+        }
+        if matches!(exit, Exit::Unreplicated { .. }) {
+            self.hit("process: stopped with work undone");
         }
         self.restore_all()?;
         let same = self.truth.last() == Some(&self.restored.image);
@@ -383,11 +400,16 @@ impl World {
         }
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();
+        if fenced && !self.full.rivals.is_empty() {
+            self.hit("topology: fenced by a rival");
+            self.full.main_fenced = true;
+            return Ok(());
+        }
         if fenced {
             self.summary.fenced += 1;
-            self.fences += 1;
+            self.full.fences += 1;
             // A person looks again before they adopt, unless they know of a loss.
-            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.fences > 1;
+            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.full.fences > 1;
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())

@@ -3,7 +3,9 @@
 //! It shares the segment decoder with production and nothing else. Each state is compared with
 //! the truth as it is reached; `exact` says what must hold.
 
-use driftless_core::ids::{DbChecksum, Lineage, Txid};
+use std::collections::BTreeMap;
+
+use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
 use super::image::Image;
@@ -21,12 +23,20 @@ pub struct Restored {
     pub txid: Option<Txid>,
     /// Which committed state it was.
     pub truth_at: usize,
+    /// Which one of each rival's it was last.
+    pub others_at: Vec<usize>,
+    /// Whose states each transaction leads to: a bit for each truth.
+    pub owners: BTreeMap<Txid, u32>,
     /// The post-state of the chain.
     pub post: Option<DbChecksum>,
     /// The history that wrote the last segment.
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
+    /// The stamp of the last segment.
+    pub stamp: Option<Wall>,
+    /// How many segments have the stamp of their predecessor.
+    pub same_stamps: u64,
 }
 
 impl Restored {
@@ -35,12 +45,13 @@ impl Restored {
         self.txid.map_or(Txid::FIRST, Txid::next)
     }
 
-    /// Applies the segment of the next transaction and compares the state with the truth.
+    /// Applies the segment of the next transaction and compares the state with the truth of each who
+    /// may write there.
     ///
     /// # Errors
     /// When the segment is damaged, incomplete, breaks the chain, or leads to a state that was
     /// never committed or that is older than the one before.
-    pub fn apply(&mut self, segment: &[u8], truth: &Truth, pending_byte: u64) -> Result<(), Violation> {
+    pub fn apply(&mut self, segment: &[u8], truths: &[&Truth], pending_byte: u64) -> Result<(), Violation> {
         let name = self.next();
         let fail = |text: String| Violation::new(ORACLE, format!("segment {name}: {text}"));
         let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
@@ -53,6 +64,11 @@ impl Restored {
                 header.chain.pre, self.post
             )));
         }
+        if self.stamp > Some(header.stamp) {
+            return Err(fail(format!("its stamp {:?} is before {:?}", header.stamp, self.stamp)));
+        }
+        self.same_stamps += u64::from(self.stamp == Some(header.stamp));
+        self.stamp = Some(header.stamp);
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
         if header.chain.post != Some(post) {
@@ -60,7 +76,7 @@ impl Restored {
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
-        self.judge(truth).map_err(&fail)
+        self.judge(truths).map_err(&fail)
     }
 
     fn lay(
@@ -91,11 +107,21 @@ impl Restored {
         Ok(())
     }
 
-    fn judge(&mut self, truth: &Truth) -> Result<(), String> {
-        if let Some(at) = truth.find(&self.image, self.truth_at) {
-            self.truth_at = at;
+    /// A state of one truth or another, none older than what was there of that one before.
+    fn judge(&mut self, truths: &[&Truth]) -> Result<(), String> {
+        let mut owners = 0;
+        let places = std::iter::once(&mut self.truth_at).chain(&mut self.others_at);
+        for (n, (truth, place)) in truths.iter().zip(places).enumerate() {
+            if let Some(at) = truth.find(&self.image, *place) {
+                *place = at;
+                owners |= 1 << n;
+            }
+        }
+        if owners > 0 {
+            self.owners.insert(self.txid.expect("set before"), owners);
             return Ok(());
         }
+        let truth = truths[0];
         let word = if truth.is_phantom(&self.image) {
             "a phantom commit".to_string()
         } else if let Some(at) = truth.find(&self.image, 0) {
@@ -128,7 +154,7 @@ fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::ids::{PageNo, PageSize, TxidRange, Wall};
+    use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
 
     use super::*;
@@ -162,14 +188,14 @@ mod tests {
         truth.pretend(image(&[9, 9]), false);
         let mut restored = Restored::default();
         let first = segment(1, &[(1, 1), (2, 2)], 2, None, &image(&[1, 2]));
-        restored.apply(&first, &truth, PENDING).unwrap();
+        restored.apply(&first, &[&truth], PENDING).unwrap();
         (restored, truth)
     }
 
     fn check(pages: &[(u32, u8)], commit: u32, pre: &[u8], post: &[u8], says: &str) {
         let (mut restored, truth) = at_first();
         let next = segment(2, pages, commit, Some(&image(pre)), &image(post));
-        match restored.apply(&next, &truth, PENDING) {
+        match restored.apply(&next, &[&truth], PENDING) {
             Ok(()) => assert_eq!(says, "ok"),
             Err(violation) => assert!(violation.text.contains(says), "{violation} does not say {says:?}"),
         }
@@ -190,9 +216,9 @@ mod tests {
     fn going_back_is_found() {
         let (mut restored, truth) = at_first();
         let next = segment(2, &[(2, 3)], 2, Some(&image(&[1, 2])), &image(&[1, 3]));
-        restored.apply(&next, &truth, PENDING).unwrap();
+        restored.apply(&next, &[&truth], PENDING).unwrap();
         let back = segment(3, &[(2, 2)], 2, Some(&image(&[1, 3])), &image(&[1, 2]));
-        let violation = restored.apply(&back, &truth, PENDING).unwrap_err();
+        let violation = restored.apply(&back, &[&truth], PENDING).unwrap_err();
         assert!(violation.text.contains("older than state 1"), "{violation}");
     }
 }

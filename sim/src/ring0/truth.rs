@@ -9,7 +9,7 @@ use super::image::{self, ChainEnd, Image, Reading};
 use crate::disk::Disk;
 
 /// Committed states.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Truth {
     states: Vec<(u64, Image)>,
     /// The chain's end at the last commit that counted.

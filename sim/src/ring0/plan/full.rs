@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Plan;
+use super::{Blow, Conditions, MS, Plan, StateFate};
 use crate::ring0::dice::Dice;
 use crate::ring0::faults::{Class, Fault, Faults};
 
@@ -25,7 +25,82 @@ impl Plan {
             false => 0,
         };
         plan.store.outage = Duration::ZERO;
-        plan.faults = faults;
+        if !on(Class::Process) {
+            plan.events_lost = 0;
+        }
+        plan.blows = blows(dice, &faults, &plan);
+        let contested = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::Rival { .. } | Blow::Clone));
+        // A store that lies, or lost local state, may end anybody fenced: then nothing would follow
+        // from who is.
+        plan.faults = if contested { faults.truthful() } else { faults };
+        plan.state_faults *= u64::from(!contested);
         plan
     }
+}
+
+/// What an early seed would suffer, as far as it is on, and what only these do.
+fn blows(dice: &Dice, faults: &Faults, plan: &Plan) -> Vec<(Duration, Blow)> {
+    let here = |name: &'static str| Fault::named(name).is_none() || faults.has(name);
+    let mut blows: Vec<_> = plan.blows.iter().copied().filter(|(_, blow)| here(blow.name())).collect();
+    let within = plan.length().as_micros().max(1) as u64;
+    let at = |name: &str, n: u64| Duration::from_micros(dice.draw("full blow", name, n) % within);
+    let length = |name: &str, high: u64| dice.wait("full length", name, 0, 5 * MS, high * MS);
+    let mut add = |name: &'static str, n: u64, blow: Blow| {
+        if faults.has(name) {
+            blows.push((at(name, n), blow));
+        }
+    };
+    for n in 0..2 {
+        let hours = dice.range("full blow", "hours", n, 0, 72) as i64 - 36;
+        add("clock: wall stepped", n, Blow::WallStep(hours * 3_600_000 + 17));
+        add("process: paused", n, Blow::Pause { length: length("pause", 120_000) });
+        add("clock: monotonic stands", n, Blow::FreezeMono { length: length("mono", 60_000) });
+        add("clock: wall stands", n, Blow::FreezeWall { length: length("wall", 60_000) });
+    }
+    let down = length("down", 20_000);
+    let stop = at("process: second signal", 0);
+    let again = stop + length("again", 500);
+    if faults.has("process: second signal") {
+        blows.extend([(stop, Blow::Stop { down }), (again, Blow::SecondSignal)]);
+    }
+    if faults.has("process: stopped with work undone") {
+        // Just after something was written.
+        blows.extend((0..2).map(|n| (at("stop", n), Blow::Stop { down })));
+    }
+    // The application must come to make its database again.
+    let early = |name: &str| at(name, 0).saturating_sub(Duration::from_millis(1_600));
+    if faults.has("machine: empty disk") {
+        blows.push((early("empty disk"), Blow::EmptyDisk { down }));
+    }
+    if faults.has("machine: rolled back") {
+        let (a, b) = (early("snapshot"), early("roll back"));
+        blows.extend([(a.min(b), Blow::Snapshot), (a.max(b), Blow::RollBack { down })]);
+    }
+    rivals(dice, faults, plan, &mut blows);
+    blows.sort_by_key(|(at, _)| *at);
+    blows
+}
+
+/// Others who write there: at stores only that promise something then, and where nothing else may
+/// end a run fenced.
+fn rivals(dice: &Dice, faults: &Faults, plan: &Plan, blows: &mut Vec<(Duration, Blow)>) {
+    let kinds = [Blow::Rival { adopt: false }, Blow::Rival { adopt: true }, Blow::Clone];
+    let here: Vec<Blow> = kinds.into_iter().filter(|blow| faults.has(blow.name())).collect();
+    if here.is_empty() || plan.store.conditions != Conditions::Kept || !dice.chance("rivals", "", 0, 1, 2) {
+        return;
+    }
+    let replaces =
+        |blow: Blow| matches!(blow, Blow::RollBack { .. } | Blow::EmptyDisk { .. } | Blow::Snapshot);
+    blows.retain(|(_, blow)| !replaces(*blow));
+    for (_, blow) in blows.iter_mut() {
+        if let Blow::Kill { state, .. } = blow {
+            *state = StateFate::Kept;
+        }
+    }
+    let count = if faults.has("topology: three contenders") { 2 } else { 1 };
+    let within = plan.length().as_micros().max(1) as u64;
+    blows.extend((0..count).map(|n| {
+        let at = Duration::from_micros(dice.draw("rival", "at", n) % within);
+        (at, *dice.pick("rival", "kind", n, &here))
+    }));
 }
