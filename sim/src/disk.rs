@@ -37,7 +37,7 @@ pub use clock::SimClock;
 pub use file::DiskFile;
 pub use fs::{SimFile, SimFs};
 pub use image::SECTOR_BYTES;
-pub use model::{DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
+pub use model::{Content, DiskConfig, DiskFault, DiskOp, FaultHook, Stat, Unsynced};
 pub use save::Saved;
 
 use file::{FileNode, InodeNumbers};
@@ -160,7 +160,7 @@ impl Disk {
         }
         self.require_parent(&tree, &path)?;
         let node = FileNode::new(&lock(&self.0.numbers), self.stamp_ns());
-        self.set_names(&mut tree, vec![(path.clone(), Some(Node::File(Arc::clone(&node))))]);
+        self.set_names(&mut tree, vec![(path.to_string(), Some(Node::File(Arc::clone(&node))))]);
         Ok(DiskFile::new(self, node, &path))
     }
 
@@ -180,7 +180,7 @@ impl Disk {
             return Err(os(EEXIST));
         }
         self.require_parent(&tree, &path)?;
-        self.set_names(&mut tree, vec![(path, Some(Node::Dir))]);
+        self.set_names(&mut tree, vec![(path.into_owned(), Some(Node::Dir))]);
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Disk {
             None => Err(os(ENOENT)),
             Some(Node::Dir) => Err(os(EISDIR)),
             Some(Node::File(_)) => {
-                self.set_names(&mut tree, vec![(path, None)]);
+                self.set_names(&mut tree, vec![(path.into_owned(), None)]);
                 Ok(())
             }
         }
@@ -228,7 +228,7 @@ impl Disk {
             Some(Node::File(_)) => Err(os(ENOTDIR)),
             Some(Node::Dir) if tree.below(&path).next().is_some() => Err(os(ENOTEMPTY)),
             Some(Node::Dir) => {
-                self.set_names(&mut tree, vec![(path, None)]);
+                self.set_names(&mut tree, vec![(path.into_owned(), None)]);
                 Ok(())
             }
         }
@@ -248,7 +248,7 @@ impl Disk {
             return Err(os(EEXIST));
         }
         self.require_parent(&tree, &to)?;
-        self.set_names(&mut tree, vec![(to, Some(node))]);
+        self.set_names(&mut tree, vec![(to.into_owned(), Some(node))]);
         Ok(())
     }
 
@@ -281,7 +281,7 @@ impl Disk {
             _ => {}
         }
         self.require_parent(&tree, &to)?;
-        let mut sets = vec![(to.clone(), Some(node.clone())), (from.clone(), None)];
+        let mut sets = vec![(to.to_string(), Some(node.clone())), (from.to_string(), None)];
         if matches!(node, Node::Dir) {
             for (path, below) in tree.below(&from) {
                 sets.push((format!("{to}{}", &path[from.len()..]), Some(below.clone())));
@@ -357,6 +357,24 @@ impl Disk {
         }
     }
 
+    /// Looks at the current content of a file, or at `None`. Asks no fault hook. The look may
+    /// look at another file, and must not use the disk otherwise.
+    pub fn look_at<T>(&self, path: &str, look: impl FnOnce(Option<Content<'_>>) -> T) -> T {
+        let node = match lock(&self.0.tree).get(&normalize(path)) {
+            Some(Node::File(node)) => Some(Arc::clone(node)),
+            _ => None,
+        };
+        // No lock on the names is held while it looks.
+        let Some(node) = node else { return look(None) };
+        let inode = node.inode();
+        look(Some(Content {
+            birth: inode.birth,
+            version: inode.version,
+            bytes: inode.image.current(),
+            changes: &inode.changes,
+        }))
+    }
+
     /// Every file with its current content, by path. Asks no fault hook.
     pub fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
         let tree = lock(&self.0.tree);
@@ -380,7 +398,9 @@ impl Disk {
     pub fn flip(&self, path: &str, offset: u64, mask: u8) -> bool {
         match lock(&self.0.tree).get(&normalize(path)) {
             Some(Node::File(node)) => {
-                node.inode().image.flip(offset, mask);
+                let mut inode = node.inode();
+                inode.image.flip(offset, mask);
+                node.damage(&mut inode);
                 true
             }
             _ => false,
@@ -390,6 +410,11 @@ impl Disk {
     /// How often the machine has booted; a boot id. Only power loss changes it.
     pub fn boot(&self) -> u64 {
         self.0.boot.load(Ordering::SeqCst)
+    }
+
+    /// A number that grows with each change of content, of names or of the boot.
+    pub fn generation(&self) -> u64 {
+        lock(&self.0.numbers).versions() + lock(&self.0.tree).changes() + self.boot()
     }
 
     /// The clock that stamps changes.

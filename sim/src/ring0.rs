@@ -1,9 +1,9 @@
-//! Ring 0: the replicator in a bare loop over a simulated machine, with real SQLite.
+//! Ring 0: the replicator in a bare loop over a simulated machine, with SQLite or a model of it.
 //!
 //! One thread takes what happens next off a heap. The world ([`world`]) holds a simulated disk, an
-//! application with real SQLite in a process of its own ([`app`]), an object store ([`store`]), the
-//! local records ([`state`]) and the replicator under a host that carries out its actions through
-//! the production port and link. Every decision is a hash of the seed and of what is decided
+//! application with SQLite ([`sqlite`]) in a process of its own ([`app`]), an object store
+//! ([`store`]), the local records ([`state`]) and the replicator under a host that carries out its
+//! actions through the production port and link. Every decision is a hash of the seed and of what is decided
 //! ([`dice`]), so that a seed repeats to the last byte.
 //!
 //! # What can go wrong here
@@ -41,11 +41,13 @@ pub mod planted;
 pub mod profile;
 pub mod purity;
 pub mod queue;
+pub mod reading;
 pub mod restore;
 mod rival;
 mod run;
 pub mod scripts;
 pub mod sites;
+pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod summary;

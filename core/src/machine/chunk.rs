@@ -53,6 +53,15 @@ impl Eq for Chunk {}
 
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{} bytes, xxh32 {:08x}]", self.len(), xxhash_rust::xxh32::xxh32(self, 0))
+        Digest(self).fmt(f)
+    }
+}
+
+/// Bytes that are shown by their length and digest.
+pub(super) struct Digest<'a>(pub(super) &'a [u8]);
+
+impl fmt::Debug for Digest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes, xxh32 {:08x}]", self.0.len(), xxhash_rust::xxh32::xxh32(self.0, 0))
     }
 }

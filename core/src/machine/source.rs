@@ -8,8 +8,10 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::Chunk;
+use super::chunk::Digest;
 use crate::ids::Txid;
 
 /// The two header copies and the checkpoint information at the start of the wal-index.
@@ -105,7 +107,7 @@ pub enum SourceReply {
 }
 
 /// An answer from an open link.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LinkReply {
     /// The wal-index after the call; `None` while there is no shared memory.
     pub index: Option<Box<[u8; INDEX_BYTES]>>,
@@ -117,8 +119,31 @@ pub struct LinkReply {
     pub read_only: bool,
 }
 
+impl fmt::Debug for LinkReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LinkReply { index, bytes, moved, read_only } = self;
+        f.debug_struct("LinkReply")
+            .field("index", &index.as_ref().map(|index| Digest(&**index)))
+            .field("bytes", bytes)
+            .field("moved", moved)
+            .field("read_only", read_only)
+            .finish()
+    }
+}
+
+impl fmt::Debug for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SourceError { kind, text, index } = self;
+        f.debug_struct("SourceError")
+            .field("kind", kind)
+            .field("text", text)
+            .field("index", &index.as_ref().map(|index| Digest(&**index)))
+            .finish()
+    }
+}
+
 /// A failed request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SourceError {
     /// What to do about it.
     pub kind: SourceErrorKind,

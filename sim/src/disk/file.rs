@@ -4,7 +4,7 @@
 //! writing the same file, as POSIX has it. After power loss every handle of the earlier boot
 //! answers EIO for ever; its process is gone, and whoever still holds it is a ghost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +21,8 @@ pub(super) struct InodeNumbers {
     reuse: bool,
     last: AtomicU64,
     free: Mutex<BTreeSet<u64>>,
+    /// Shared with those that come after a disk was brought back as it was.
+    versions: Arc<AtomicU64>,
 }
 
 impl InodeNumbers {
@@ -28,11 +30,22 @@ impl InodeNumbers {
         Self { reuse, ..Self::default() }
     }
 
-    /// As they are where these numbers are taken and no others.
-    pub(super) fn taken(reuse: bool, taken: &BTreeSet<u64>) -> Self {
+    /// As they are where these numbers are taken and no others, after what was handed out `before`.
+    pub(super) fn taken(reuse: bool, taken: &BTreeSet<u64>, before: &InodeNumbers) -> Self {
         let last = taken.last().map_or(0, |ino| ino - FIRST_INO + 1);
         let free = (FIRST_INO..FIRST_INO + last).filter(|ino| !taken.contains(ino)).collect();
-        Self { reuse, last: AtomicU64::new(last), free: Mutex::new(free) }
+        let versions = Arc::clone(&before.versions);
+        Self { reuse, last: AtomicU64::new(last), free: Mutex::new(free), versions }
+    }
+
+    /// Versions that were handed out.
+    pub(super) fn versions(&self) -> u64 {
+        self.versions.load(Ordering::Relaxed)
+    }
+
+    /// A number that was not handed out before.
+    pub(super) fn version(&self) -> u64 {
+        1 + self.versions.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn take(&self) -> u64 {
@@ -48,6 +61,50 @@ pub(super) struct Inode {
     pub(super) nlink: u32,
     pub(super) ctime_ns: u64,
     pub(super) mtime_ns: u64,
+    /// Changes with the content, and is not that of any other content of any file.
+    pub(super) version: u64,
+    /// The version from which on the content has changed only by writes that hit where they should.
+    pub(super) birth: u64,
+    pub(super) changes: Changes,
+}
+
+impl Inode {
+    /// An inode with its change times, whose content is new to everybody by its version.
+    pub(super) fn new(image: Image, nlink: u32, (ctime_ns, mtime_ns): (u64, u64), version: u64) -> Inode {
+        Inode { image, nlink, ctime_ns, mtime_ns, version, birth: version, changes: Changes::default() }
+    }
+}
+
+/// From which offset on the content has changed since a version.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Versions and the offsets that they begin at, of each only if none after it begins before.
+    writes: VecDeque<(u64, u64)>,
+    /// What came up to this version is not known any more.
+    forgotten: u64,
+}
+
+impl Changes {
+    /// Writes that are remembered.
+    const MAX: usize = 1_024;
+
+    fn note(&mut self, version: u64, offset: u64) {
+        while self.writes.back().is_some_and(|(_, later)| *later >= offset) {
+            self.writes.pop_back();
+        }
+        self.writes.push_back((version, offset));
+        if self.writes.len() > Changes::MAX {
+            self.forgotten = self.writes.pop_front().map_or(0, |(version, _)| version);
+        }
+    }
+
+    pub(super) fn since(&self, version: u64) -> u64 {
+        if version < self.forgotten {
+            return 0;
+        }
+        let at = self.writes.partition_point(|(written, _)| *written <= version);
+        self.writes.get(at).map_or(u64::MAX, |(_, offset)| *offset)
+    }
 }
 
 pub(super) struct FileNode {
@@ -60,7 +117,9 @@ pub(super) struct FileNode {
 
 impl FileNode {
     pub(super) fn new(numbers: &Arc<InodeNumbers>, now_ns: u64) -> Arc<Self> {
-        let inode = Inode { image: Image::default(), nlink: 0, ctime_ns: now_ns, mtime_ns: now_ns };
+        let birth = numbers.version();
+        let image = Image::default();
+        let inode = Inode::new(image, 0, (now_ns, now_ns), birth);
         Arc::new(Self {
             ino: numbers.take(),
             numbers: Arc::clone(numbers),
@@ -79,13 +138,26 @@ impl FileNode {
     pub(super) fn reborn(&self, image: Image, nlink: u32) -> Arc<Self> {
         self.owns_number.store(false, Ordering::SeqCst);
         let old = self.inode();
-        let inode = Inode { image, nlink, ctime_ns: old.ctime_ns, mtime_ns: old.mtime_ns };
+        let birth = self.numbers.version();
+        let (ctime_ns, mtime_ns) = (old.ctime_ns, old.mtime_ns);
+        let inode = Inode::new(image, nlink, (ctime_ns, mtime_ns), birth);
         Arc::new(Self {
             ino: self.ino,
             numbers: Arc::clone(&self.numbers),
             owns_number: AtomicBool::new(true),
             inode: Mutex::new(inode),
         })
+    }
+
+    /// The content has changed.
+    pub(super) fn renew(&self, inode: &mut Inode) {
+        inode.version = self.numbers.version();
+    }
+
+    /// The content has changed behind everybody's back.
+    pub(super) fn damage(&self, inode: &mut Inode) {
+        self.renew(inode);
+        inode.birth = inode.version;
     }
 
     pub(super) fn inode(&self) -> MutexGuard<'_, Inode> {
@@ -151,14 +223,19 @@ impl DiskFile {
     /// Write into the page cache. Returns fewer bytes than asked only by a
     /// [`DiskFault::ShortWrite`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let (count, offset) = match self.enter(DiskOp::Write)? {
+        let fault = self.enter(DiskOp::Write)?;
+        let misdirected = matches!(fault, Some(DiskFault::Misdirect { .. }));
+        let (count, offset) = match fault {
             Some(DiskFault::ShortWrite) => (bytes.len() / 2, offset),
             Some(DiskFault::Misdirect { delta }) => (bytes.len(), offset.saturating_add_signed(delta)),
             _ => (bytes.len(), offset),
         };
         self.node.inode().image.write_at(&bytes[..count], offset);
-        self.touch();
-        // The caller of a misdirected write is told that all went well.
+        self.touch(offset);
+        if misdirected {
+            // Its caller is told that all went well.
+            self.node.damage(&mut self.node.inode());
+        }
         Ok(count)
     }
 
@@ -184,8 +261,9 @@ impl DiskFile {
     /// Truncate, or extend with zeros.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         self.enter(DiskOp::SetLen)?;
+        let before = self.len()?;
         self.node.inode().image.set_len(len);
-        self.touch();
+        self.touch(len.min(before));
         Ok(())
     }
 
@@ -237,10 +315,14 @@ impl DiskFile {
         self.disk.fault(op, &self.path)
     }
 
-    fn touch(&self) {
+    /// The content has changed from here on.
+    fn touch(&self, from: u64) {
         let now_ns = self.disk.stamp_ns();
         let mut inode = self.node.inode();
         inode.ctime_ns = now_ns;
         inode.mtime_ns = now_ns;
+        self.node.renew(&mut inode);
+        let version = inode.version;
+        inode.changes.note(version, from);
     }
 }

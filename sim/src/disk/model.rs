@@ -1,5 +1,7 @@
 //! What a disk is like, what can be done to it, and what can go wrong.
 
+use super::file::Changes;
+
 /// What a disk is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskConfig {
@@ -87,6 +89,27 @@ pub enum Unsynced<'a> {
         /// Whether the change is a rename, which also removes another name.
         rename: bool,
     },
+}
+
+/// The content of a file.
+#[derive(Clone, Copy)]
+pub struct Content<'a> {
+    /// Tells the file from every other, before and after, whatever its inode number. Damage makes
+    /// it another file.
+    pub birth: u64,
+    /// Tells the content from every other, before and after.
+    pub version: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    pub(super) changes: &'a Changes,
+}
+
+impl Content<'_> {
+    /// From which offset on the file has changed since it had this version, or an offset before
+    /// that; the highest number if it has not.
+    pub fn changed_since(&self, version: u64) -> u64 {
+        self.changes.since(version)
+    }
 }
 
 /// What `stat` tells.

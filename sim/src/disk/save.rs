@@ -50,21 +50,21 @@ impl Disk {
     /// Becomes what was saved, durably, in another boot. All handles are dead afterwards.
     pub fn roll_back(&self, saved: &Saved) {
         let taken: BTreeSet<u64> = saved.files.keys().copied().collect();
-        let numbers = Arc::new(InodeNumbers::taken(self.0.config.reuse_inodes, &taken));
+        let numbers =
+            Arc::new(InodeNumbers::taken(self.0.config.reuse_inodes, &taken, &lock(&self.0.numbers)));
         let mut names: Names = saved.dirs.iter().map(|dir| (dir.clone(), Node::Dir)).collect();
         for (ino, file) in &saved.files {
-            let inode = Inode {
-                image: Image::durable(file.bytes.clone()),
-                nlink: file.names.len() as u32,
-                ctime_ns: file.ctime_ns,
-                mtime_ns: file.mtime_ns,
-            };
+            let (image, times) = (Image::durable(file.bytes.clone()), (file.ctime_ns, file.mtime_ns));
+            let inode = Inode::new(image, file.names.len() as u32, times, numbers.version());
             let node = FileNode::again(&numbers, *ino, inode);
             names.extend(file.names.iter().map(|name| (name.clone(), Node::File(Arc::clone(&node)))));
         }
         // The ghosts of files that are no more give their numbers back to where they had them from.
         *lock(&self.0.numbers) = numbers;
-        let before = std::mem::replace(&mut *lock(&self.0.tree), Tree::durable_of(names));
+        let mut tree = lock(&self.0.tree);
+        let after = Tree::durable_of(names, tree.changes() + 1);
+        let before = std::mem::replace(&mut *tree, after);
+        drop(tree);
         self.0.boot.fetch_add(1, Ordering::SeqCst);
         drop(before);
     }

@@ -6,6 +6,7 @@
 //! durable every change that touches it, and before each such change those older ones that
 //! concern the same names, or a later sync would bring back a name that is already gone.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,12 +33,13 @@ pub(super) struct Tree {
     current: Names,
     durable: Names,
     unsynced: Vec<NameChange>,
+    changes: u64,
 }
 
 impl Tree {
-    /// Names that are all durable.
-    pub(super) fn durable_of(names: Names) -> Tree {
-        Tree { current: names.clone(), durable: names, unsynced: Vec::new() }
+    /// Names that are all durable, after so many changes.
+    pub(super) fn durable_of(names: Names, changes: u64) -> Tree {
+        Tree { current: names.clone(), durable: names, unsynced: Vec::new(), changes }
     }
 
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
@@ -62,7 +64,13 @@ impl Tree {
         self.current.range(prefix.clone()..).take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
+    /// Changes of names so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(super) fn change(&mut self, sets: Vec<(String, Option<Node>)>) {
+        self.changes += 1;
         apply(&mut self.current, &sets);
         self.unsynced.push(NameChange { sets });
         if self.unsynced.len() > UNSYNCED_NAMES_MAX {
@@ -109,7 +117,7 @@ impl Tree {
                 kept.insert(path, node);
             }
         }
-        Tree { current: kept.clone(), durable: kept, unsynced: Vec::new() }
+        Tree { current: kept.clone(), durable: kept, unsynced: Vec::new(), changes: self.changes + 1 }
     }
 
     /// Replace each file node, in both maps.
@@ -143,7 +151,10 @@ pub(crate) fn parent(path: &str) -> &str {
 
 /// An absolute path without `.`, `..`, doubled or trailing slashes. A relative path is taken
 /// from the root: simulated processes have no working directory.
-pub(crate) fn normalize(path: &str) -> String {
+pub(crate) fn normalize(path: &str) -> Cow<'_, str> {
+    if is_plain(path) {
+        return Cow::Borrowed(path);
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -162,5 +173,13 @@ pub(crate) fn normalize(path: &str) -> String {
     if clean.is_empty() {
         clean.push('/');
     }
-    clean
+    Cow::Owned(clean)
+}
+
+/// Whether nothing in a path needs to be made plain, said without an allocation.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let slash = |at: usize| bytes[at] == b'/';
+    let begins_a_name = |at: usize| bytes.get(at).is_some_and(|byte| !matches!(byte, b'/' | b'.'));
+    !bytes.is_empty() && slash(0) && (0..bytes.len()).all(|at| !slash(at) || begins_a_name(at + 1))
 }

@@ -1,4 +1,4 @@
-//! The application: real SQLite in a process of its own, one small operation after the other.
+//! The application: SQLite in a process of its own, one small operation after the other.
 //!
 //! Each committed transaction counts one number up and first looks whether the number is the one
 //! that was acknowledged last. A commit whose end the application did not learn leaves two
@@ -10,18 +10,22 @@
 
 use std::sync::{Arc, Mutex};
 
-use rusqlite::{Connection, ErrorCode};
 use serde::{Deserialize, Serialize};
 
 use super::host::DRIFTLESS;
 use super::misfortune::Misfortune;
+use super::sqlite::{Connection, SqlError, SqlErrorKind, Sqlite};
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
 use crate::scenario::parts::checkpoint_mode;
-use crate::vfs::{SimHost, SimSqlite, VfsFault, VfsOp};
+use crate::vfs::{VfsFault, VfsOp};
 
 /// The database's path.
 pub const PATH: &str = "/a.db";
+/// Its WAL's.
+pub const WAL_PATH: &str = "/a.db-wal";
+/// Its wal-index's.
+pub const SHM_PATH: &str = "/a.db-shm";
 /// Another database that is renamed over it, and an older copy of it.
 const OTHER: &str = "/other.db";
 const BACKUP: &str = "/backup.db";
@@ -130,8 +134,8 @@ pub enum AppEnd {
 
 /// The application.
 pub struct App {
-    writer: Option<Connection>,
-    reader: Option<Connection>,
+    writer: Option<Box<dyn Connection>>,
+    reader: Option<Box<dyn Connection>>,
     in_transaction: bool,
     autocheckpoint: u32,
     /// The number of the last commit.
@@ -158,21 +162,21 @@ mod memory;
 
 pub use memory::Memory;
 
-type Sql = rusqlite::Result<AppEnd>;
+type Sql = Result<AppEnd, SqlError>;
 
 impl App {
-    /// An application that has not begun. It sets the fault hook of its host, for the
+    /// An application that has not begun. It sets the fault hook of its machine, for the
     /// replicator's process as well: `misfortune` says what becomes of an operation there.
-    pub fn new(host: &SimHost, durable: bool, misfortune: Misfortune) -> App {
+    pub fn new(sqlite: &dyn Sqlite, durable: bool, misfortune: Misfortune) -> App {
         let fault: Arc<Mutex<Option<VfsFault>>> = Arc::default();
         let armed = Arc::clone(&fault);
-        host.set_fault_hook(Some(Arc::new(move |process: &str, op, path: &str| {
+        sqlite.set_fault_hook(Arc::new(move |process: &str, op, path: &str| {
             if process == DRIFTLESS {
                 return misfortune.strikes(op);
             }
             let hit = process == PROCESS && op == VfsOp::Sync && path.ends_with("-wal");
             if hit { lock(&armed).take() } else { None }
-        })));
+        }));
         App {
             writer: None,
             reader: None,
@@ -212,7 +216,7 @@ impl App {
     ///
     /// # Errors
     /// When the application finds that a commit of its own is missing.
-    pub fn perform(&mut self, sqlite: &SimSqlite, op: AppOp) -> Result<AppEnd, Violation> {
+    pub fn perform(&mut self, sqlite: &dyn Sqlite, op: AppOp) -> Result<AppEnd, Violation> {
         let end = self.run(sqlite, op);
         *lock(&self.fault) = None;
         match end {
@@ -230,36 +234,35 @@ impl App {
         }
     }
 
-    fn sort(&mut self, sqlite: &SimSqlite, error: rusqlite::Error) -> Result<AppEnd, Violation> {
+    fn sort(&mut self, sqlite: &dyn Sqlite, error: SqlError) -> Result<AppEnd, Violation> {
         if let Some(text) = self.missing.take() {
             return Err(Violation::new("source unharmed", text));
         }
-        let code = error.sqlite_error_code();
         if !sqlite.is_alive(PROCESS) {
             self.forget_connections();
             return Ok(AppEnd::Failed(error.to_string()));
         }
-        let busy = matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked));
+        let busy = error.kind == SqlErrorKind::Busy;
         self.in_transaction &= busy;
-        if let Some(writer) = &self.writer
+        if let Some(writer) = &mut self.writer
             && !self.in_transaction
             && !writer.is_autocommit()
         {
-            let _ = writer.execute_batch("ROLLBACK");
+            let _ = writer.rollback();
         }
-        match code {
-            _ if busy => {
+        match error.kind {
+            SqlErrorKind::Busy => {
                 self.busy += 1;
                 Ok(AppEnd::Busy)
             }
-            Some(ErrorCode::SystemIoFailure) => {
-                Ok(AppEnd::Failed(format!("{error} {:?}", error.sqlite_error())))
+            SqlErrorKind::Io => Ok(AppEnd::Failed(error.text)),
+            SqlErrorKind::Other => {
+                Err(Violation::new("source unharmed", format!("the application got: {error}")))
             }
-            _ => Err(Violation::new("source unharmed", format!("the application got: {error}"))),
         }
     }
 
-    fn run(&mut self, sqlite: &SimSqlite, op: AppOp) -> Sql {
+    fn run(&mut self, sqlite: &dyn Sqlite, op: AppOp) -> Sql {
         let finishes = matches!(
             op,
             AppOp::Rest
@@ -280,9 +283,12 @@ impl App {
             AppOp::Begin(work) => self.begin(sqlite, work),
             AppOp::Commit => self.commit(),
             AppOp::Rollback => self.rollback(),
-            AppOp::Vacuum => self.batch(sqlite, "VACUUM", AppEnd::Committed),
+            AppOp::Vacuum => {
+                self.opened(sqlite)?.vacuum()?;
+                Ok(AppEnd::Committed)
+            }
             AppOp::Checkpoint(mode) => {
-                self.opened(sqlite)?.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
+                self.opened(sqlite)?.checkpoint(mode)?;
                 Ok(AppEnd::Done)
             }
             AppOp::Autocheckpoint(pages) => {
@@ -314,58 +320,56 @@ impl App {
         (self.writer, self.reader, self.in_transaction) = (None, None, false);
     }
 
-    fn open(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+    fn open(&mut self, sqlite: &dyn Sqlite, page_bytes: u32) -> Sql {
         if self.writer.is_some() {
             return Ok(AppEnd::Done);
         }
         let fresh = !sqlite.disk().exists(PATH);
-        let writer = sqlite.open(PROCESS, PATH)?;
-        writer.busy_timeout(std::time::Duration::ZERO)?;
+        let mut writer = sqlite.open(PROCESS, PATH)?;
         if fresh {
             (self.acknowledged, self.in_doubt) = (0, Vec::new());
         }
-        prepare(&writer, page_bytes, self.durable)?;
+        writer.prepare(page_bytes, self.durable)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
         Ok(AppEnd::Perhaps)
     }
 
     fn set_autocheckpoint(&mut self) -> Sql {
-        if let Some(writer) = &self.writer {
-            writer.query_row(
-                &format!("PRAGMA wal_autocheckpoint={}", self.autocheckpoint),
-                [],
-                |_| Ok(()),
-            )?;
+        if let Some(writer) = &mut self.writer {
+            writer.set_autocheckpoint(self.autocheckpoint)?;
         }
         Ok(AppEnd::Done)
     }
 
-    fn opened(&mut self, sqlite: &SimSqlite) -> rusqlite::Result<&Connection> {
+    fn opened(&mut self, sqlite: &dyn Sqlite) -> Result<&mut dyn Connection, SqlError> {
         if self.writer.is_none() {
             self.open(sqlite, 1_024)?;
         }
-        Ok(self.writer.as_ref().expect("just opened"))
+        Ok(self.writer())
     }
 
-    fn batch(&mut self, sqlite: &SimSqlite, sql: &str, end: AppEnd) -> Sql {
-        self.opened(sqlite)?.execute_batch(sql)?;
-        Ok(end)
+    /// The connection of a transaction that is open.
+    fn writer(&mut self) -> &mut dyn Connection {
+        self.writer.as_mut().expect("a transaction is open").as_mut()
     }
 
     fn close(&mut self) -> Sql {
         self.reader = None;
         self.in_transaction = false;
         if let Some(writer) = self.writer.take() {
-            writer.close().map_err(|(_, error)| error)?;
+            writer.close()?;
         }
         Ok(AppEnd::Done)
     }
 
-    fn begin(&mut self, sqlite: &SimSqlite, work: Work) -> Sql {
-        self.opened(sqlite)?.execute_batch("BEGIN IMMEDIATE")?;
+    fn begin(&mut self, sqlite: &dyn Sqlite, work: Work) -> Sql {
+        self.opened(sqlite)?.begin()?;
         self.in_transaction = true;
-        let done = self.look().and_then(|()| self.work(work));
+        let done = self.look().and_then(|()| {
+            let n = self.acknowledged;
+            self.writer().work(work, n)
+        });
         if done.is_err() {
             self.in_transaction = false;
         }
@@ -374,9 +378,8 @@ impl App {
     }
 
     /// Within a transaction: is the last commit there?
-    fn look(&mut self) -> rusqlite::Result<()> {
-        let writer = self.writer.as_ref().expect("a transaction is open");
-        let found: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+    fn look(&mut self) -> Result<(), SqlError> {
+        let found = self.writer().number()?;
         if core::mem::take(&mut self.anything_goes) && found <= self.acknowledged {
             (self.acknowledged, self.in_doubt) = (found, Vec::new());
         }
@@ -385,8 +388,8 @@ impl App {
                 "the database is at commit {found}, {} was acknowledged and {:?} in doubt",
                 self.acknowledged, self.in_doubt
             );
-            self.missing = Some(text);
-            return Err(rusqlite::Error::QueryReturnedNoRows);
+            self.missing = Some(text.clone());
+            return Err(SqlError { kind: SqlErrorKind::Other, text });
         }
         if found != self.acknowledged {
             // It was never synced: power loss may still take it.
@@ -396,34 +399,15 @@ impl App {
         Ok(())
     }
 
-    fn work(&self, work: Work) -> rusqlite::Result<()> {
-        let writer = self.writer.as_ref().expect("a transaction is open");
-        let n = self.acknowledged;
-        let sql = match work {
-            Work::Insert { rows, bytes } => format!(
-                "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<{rows})
-                 INSERT INTO t(x) SELECT randomblob({bytes}) FROM c"
-            ),
-            Work::Update { of } => {
-                format!("UPDATE t SET x=randomblob(length(x)) WHERE id%{of}={}", n % i64::from(of))
-            }
-            Work::Delete { of } => format!("DELETE FROM t WHERE id%{of}={}", n % i64::from(of)),
-            Work::Nothing => return Ok(()),
-        };
-        writer.execute_batch(&sql)?;
-        writer.execute_batch("UPDATE m SET n=n+1")
-    }
-
     fn commit(&mut self) -> Sql {
         if !self.in_transaction {
             return Ok(AppEnd::Done);
         }
-        let writer = self.writer.as_ref().expect("a transaction is open");
-        let next: i64 = writer.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        let next = self.writer().number()?;
         if next != self.acknowledged {
             self.in_doubt = vec![next];
         }
-        writer.execute_batch("COMMIT")?;
+        self.writer().commit()?;
         self.in_transaction = false;
         if next == self.acknowledged {
             return Ok(AppEnd::Done);
@@ -435,12 +419,12 @@ impl App {
 
     fn rollback(&mut self) -> Sql {
         if core::mem::take(&mut self.in_transaction) {
-            self.writer.as_ref().expect("a transaction is open").execute_batch("ROLLBACK")?;
+            self.writer().rollback()?;
         }
         Ok(AppEnd::Done)
     }
 
-    fn write(&mut self, sqlite: &SimSqlite, work: Work, fault: Option<VfsFault>) -> Sql {
+    fn write(&mut self, sqlite: &dyn Sqlite, work: Work, fault: Option<VfsFault>) -> Sql {
         self.begin(sqlite, work)?;
         *lock(&self.fault) = fault;
         let end = self.commit();
@@ -450,29 +434,26 @@ impl App {
         end
     }
 
-    fn reader_begin(&mut self, sqlite: &SimSqlite) -> Sql {
+    fn reader_begin(&mut self, sqlite: &dyn Sqlite) -> Sql {
         if self.writer.is_some() && self.reader.is_none() {
-            let reader = sqlite.open(PROCESS, PATH)?;
-            reader.busy_timeout(std::time::Duration::ZERO)?;
-            reader.execute_batch("BEGIN; SELECT count(*) FROM m")?;
+            let mut reader = sqlite.open(PROCESS, PATH)?;
+            reader.begin_snapshot()?;
             self.reader = Some(reader);
         }
         Ok(AppEnd::Done)
     }
 
-    fn rollbackward(&mut self, sqlite: &SimSqlite, page_bytes: Option<u32>) -> Sql {
+    fn rollbackward(&mut self, sqlite: &dyn Sqlite, page_bytes: Option<u32>) -> Sql {
         self.reader = None;
         let writer = self.opened(sqlite)?;
-        writer.execute_batch("PRAGMA synchronous=EXTRA")?;
-        let mode: String = writer.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get(0))?;
-        if mode != "delete" {
+        if !writer.leave_wal_mode()? {
             return Ok(AppEnd::Done);
         }
         if let Some(page_bytes) = page_bytes {
-            writer.execute_batch(&format!("PRAGMA page_size={page_bytes}; VACUUM"))?;
+            writer.set_page_size(page_bytes)?;
         }
         let written = self.write(sqlite, Work::Insert { rows: 2, bytes: 300 }, None);
-        self.opened(sqlite)?.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        self.opened(sqlite)?.enter_wal_mode()?;
         written
     }
 
@@ -483,37 +464,35 @@ impl App {
         disk.sync_dir("/").expect("the disk has no faults here");
     }
 
-    fn recreate(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+    fn recreate(&mut self, sqlite: &dyn Sqlite, page_bytes: u32) -> Sql {
         self.close()?;
         App::delete_files(sqlite.disk());
         self.open(sqlite, page_bytes)
     }
 
-    fn rename_over(&mut self, sqlite: &SimSqlite, page_bytes: u32) -> Sql {
+    fn rename_over(&mut self, sqlite: &dyn Sqlite, page_bytes: u32) -> Sql {
         self.close()?;
         let disk = sqlite.disk();
         let _ = disk.unlink(OTHER);
-        let other = sqlite.open(PROCESS, OTHER)?;
-        prepare(&other, page_bytes, true)?;
-        other.execute_batch(
-            "INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n=1000000",
-        )?;
-        other.close().map_err(|(_, error)| error)?;
+        let mut other = sqlite.open(PROCESS, OTHER)?;
+        other.prepare(page_bytes, true)?;
+        other.fill(1_000_000)?;
+        other.close()?;
         App::delete_files(disk);
         disk.rename(OTHER, PATH).and_then(|()| disk.sync_dir("/")).expect("the disk has no faults here");
         (self.acknowledged, self.in_doubt) = (1_000_000, Vec::new());
         self.open(sqlite, page_bytes)
     }
 
-    fn backup(&mut self, sqlite: &SimSqlite) -> Sql {
+    fn backup(&mut self, sqlite: &dyn Sqlite) -> Sql {
         let _ = sqlite.disk().unlink(BACKUP);
-        self.opened(sqlite)?.execute_batch(&format!("VACUUM INTO '{BACKUP}'"))?;
-        let number = self.opened(sqlite)?.query_row("SELECT n FROM m", [], |row| row.get(0))?;
+        self.opened(sqlite)?.vacuum_into(BACKUP)?;
+        let number = self.opened(sqlite)?.number()?;
         self.kept = Some(number).filter(|_| self.in_doubt.is_empty());
         Ok(AppEnd::Done)
     }
 
-    fn restore_backup(&mut self, sqlite: &SimSqlite) -> Sql {
+    fn restore_backup(&mut self, sqlite: &dyn Sqlite) -> Sql {
         let Some(kept) = self.kept.take() else { return Ok(AppEnd::Done) };
         self.close()?;
         App::delete_files(sqlite.disk());
@@ -531,38 +510,18 @@ impl App {
     ///
     /// # Errors
     /// When something is not.
-    pub fn check_source(&mut self, sqlite: &SimSqlite) -> Result<(), Violation> {
+    pub fn check_source(&mut self, sqlite: &dyn Sqlite) -> Result<(), Violation> {
         let fail = |text: String| Violation::new("source unharmed", text);
-        let sql = |error: rusqlite::Error| fail(error.to_string());
+        let sql = |error: SqlError| fail(error.to_string());
         let writer = self.opened(sqlite).map_err(sql)?;
-        let answer: String = writer.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(sql)?;
+        let answer = writer.integrity().map_err(sql)?;
         if answer != "ok" {
             return Err(fail(answer));
         }
-        let query =
-            "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litestream%' OR name LIKE '%driftless%'";
-        let traces: i64 = writer.query_row(query, [], |row| row.get(0)).map_err(sql)?;
+        let traces = writer.traces().map_err(sql)?;
         if traces > 0 {
             return Err(fail(format!("{traces} objects of ours stand in the schema")));
         }
         Ok(())
     }
-}
-
-fn prepare(db: &Connection, page_bytes: u32, durable: bool) -> rusqlite::Result<()> {
-    db.execute_batch(&format!("PRAGMA page_size={page_bytes}; PRAGMA cache_size=20"))?;
-    let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-    if mode != "wal" {
-        db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
-    }
-    // In rollback mode FULL does not sync the directory after a journal is deleted; EXTRA does.
-    db.execute_batch(if durable { "PRAGMA synchronous=EXTRA" } else { "PRAGMA synchronous=NORMAL" })?;
-    db.execute_batch(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS m(n);
-         INSERT INTO m SELECT 0 WHERE NOT EXISTS(SELECT * FROM m);
-         CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x);
-         CREATE INDEX IF NOT EXISTS tx ON t(substr(x,1,4));
-         COMMIT",
-    )
 }

@@ -38,7 +38,7 @@ impl World {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;
-        self.sqlite.power_loss(|_| {
+        self.sqlite.power_loss(&mut |_| {
             n += 1;
             dice.chance("survives", "", at ^ n, 1, 2)
         });

@@ -57,9 +57,9 @@ impl SourceFiles for SimFiles {
     }
 
     fn header(&self) -> Result<Vec<u8>, SourceError> {
-        let mut bytes = self.disk.contents(&self.path).unwrap_or_default();
-        bytes.truncate(100);
-        Ok(bytes)
+        Ok(self.disk.look_at(&self.path, |content| {
+            content.map_or(Vec::new(), |content| content.bytes[..content.bytes.len().min(100)].to_vec())
+        }))
     }
 
     fn litestream_head(&self) -> Result<Option<LitestreamHead>, SourceError> {

@@ -1,13 +1,10 @@
 //! The host of the replicator: it starts and kills it, carries out its actions, brings back what
 //! came of them, and decides nothing.
 
-use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use driftless::port::scratch::Scratch;
-use driftless::port::source::SourcePort;
-use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
@@ -16,9 +13,9 @@ use driftless_core::machine::{
 };
 
 use super::app::PATH;
-use super::files::SimFiles;
 use super::plan::Conditions;
 use super::purity::Tape;
+use super::sqlite::Source;
 use super::store::Fate;
 use super::violation::Violation;
 use super::world::{Entry, World, capture};
@@ -31,7 +28,7 @@ pub const DRIFTLESS: &str = "driftless";
 /// A replicator that runs.
 pub(super) struct Running {
     pub(super) engine: Replicator,
-    pub(super) port: SourcePort<SimFiles>,
+    pub(super) port: Box<dyn Source>,
     scratch: Scratch<SimFs>,
     pub(super) run: u64,
     /// Counts what the tick under way is for.
@@ -58,8 +55,7 @@ impl World {
         self.runs += 1;
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
-        let vfs = CString::new(self.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
-        let files = SimFiles::new(self.sqlite.disk().clone(), PATH);
+        let port = self.sqlite.source(DRIFTLESS, PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = {
             let config = self.config();
@@ -70,7 +66,7 @@ impl World {
         self.running = Some(Running {
             first: engine.clone(),
             engine,
-            port: SourcePort::new(PathBuf::from(PATH), files, LinkOptions { vfs: Some(vfs) }),
+            port,
             scratch,
             run,
             wake: 0,

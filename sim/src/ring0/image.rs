@@ -1,28 +1,69 @@
-//! A whole database, page for page, and how to read the committed one from the files.
+//! A whole database, page for page.
 //!
-//! This is the simulator's own reading of the WAL format, so that truth does not rest on the code
-//! that is judged by it. It takes the database file and lays over it the WAL's frames up to the
-//! last commit frame of the valid chain. That is what SQLite's recovery takes; while a wal-index
-//! is alive it is the committed state only right after a commit has succeeded, and [`Truth`]
-//! asks only then.
-//!
-//! [`Truth`]: super::truth::Truth
+//! States of a database differ in few pages. So an image shares the pages that it has in common
+//! with the one that it was made from, and a page knows the numbers that stand for its content.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use driftless_core::checksum::{DbXor, page_checksum};
 use driftless_core::ids::{DbChecksum, PageNo};
 
-use crate::disk::Disk;
+/// One page at its place.
+struct Page {
+    bytes: Box<[u8]>,
+    /// Stands for the content and the place.
+    mark: u64,
+    /// What it adds to the checksum of the LTX chain.
+    checksum: OnceLock<u64>,
+}
+
+impl Page {
+    fn new(no: usize, bytes: &[u8]) -> Arc<Page> {
+        Arc::new(Page { mark: mark(no, bytes), bytes: bytes.into(), checksum: OnceLock::new() })
+    }
+
+    fn checksum(&self, no: usize) -> u64 {
+        *self
+            .checksum
+            .get_or_init(|| page_checksum(PageNo::new(no as u32).expect("counted from 1"), &self.bytes))
+    }
+}
+
+/// A number for bytes at a place, by which two pages that differ are told apart quickly.
+fn mark(no: usize, bytes: &[u8]) -> u64 {
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    let mut hash = fold(0x51_7cc1_b727_220a, (no as u64) << 32 | bytes.len() as u64);
+    let mut words = bytes.chunks_exact(8);
+    for word in &mut words {
+        hash = fold(hash, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    }
+    words.remainder().iter().fold(hash, |hash, byte| fold(hash, u64::from(*byte)))
+}
 
 /// One state of a database. The lock page reads as zeros.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct Image {
-    /// Bytes in a page; 0 for no database.
-    pub page_bytes: usize,
-    /// The pages, one after the other.
-    pub bytes: Vec<u8>,
+    page_bytes: usize,
+    pages: Vec<Arc<Page>>,
+    /// The marks of all pages in one.
+    mark: u64,
 }
+
+impl PartialEq for Image {
+    fn eq(&self, other: &Image) -> bool {
+        let alike = self.mark == other.mark
+            && self.page_bytes == other.page_bytes
+            && self.pages.len() == other.pages.len();
+        let mut pairs = self.pages.iter().zip(&other.pages);
+        alike && pairs.all(|(a, b)| Arc::ptr_eq(a, b) || a.bytes == b.bytes)
+    }
+}
+
+impl Eq for Image {}
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,29 +72,105 @@ impl std::fmt::Debug for Image {
 }
 
 impl Image {
+    /// A database without a page.
+    pub fn empty(page_bytes: usize) -> Image {
+        Image { page_bytes, ..Image::default() }
+    }
+
+    /// Makes the image of these bytes, of which a last page may be incomplete. Pages that are as in
+    /// `like` are shared with it.
+    pub fn of_bytes(page_bytes: usize, bytes: &[u8], like: &Image) -> Image {
+        let mut image = Image::empty(page_bytes);
+        if page_bytes == 0 {
+            // No database at all, which differs from none.
+            let page = Page::new(1, bytes);
+            (image.mark, image.pages) = (page.mark, vec![page]);
+            return image;
+        }
+        let known = if like.page_bytes == page_bytes { like.pages.as_slice() } else { &[] };
+        for (n, bytes) in bytes.chunks(page_bytes).enumerate() {
+            let whole;
+            let bytes = match bytes.len() == page_bytes {
+                true => bytes,
+                false => {
+                    whole = [bytes, &vec![0; page_bytes - bytes.len()]].concat();
+                    &whole
+                }
+            };
+            let page = match known.get(n) {
+                Some(page) if *page.bytes == *bytes => Arc::clone(page),
+                _ => Page::new(n + 1, bytes),
+            };
+            image.mark ^= page.mark;
+            image.pages.push(page);
+        }
+        image
+    }
+
+    /// Bytes in a page; 0 for no database.
+    pub fn page_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
     /// Pages in the database.
     pub fn pages(&self) -> usize {
-        self.bytes.len().checked_div(self.page_bytes).unwrap_or(0)
+        if self.page_bytes == 0 { 0 } else { self.pages.len() }
     }
 
     /// A page, counted from 1.
     pub fn page(&self, no: usize) -> &[u8] {
-        &self.bytes[(no - 1) * self.page_bytes..no * self.page_bytes]
+        &self.pages[no - 1].bytes
+    }
+
+    /// Puts a page in its place, counted from 1.
+    pub fn set_page(&mut self, no: usize, bytes: &[u8]) {
+        self.set_page_like(no, bytes, &Image::default());
+    }
+
+    /// As [`set_page`](Image::set_page), sharing the page with `like` if it is the same there.
+    pub fn set_page_like(&mut self, no: usize, bytes: &[u8], like: &Image) {
+        let place = &mut self.pages[no - 1];
+        if *place.bytes != *bytes {
+            self.mark ^= place.mark;
+            *place = match like.pages.get(no - 1) {
+                Some(page) if *page.bytes == *bytes => Arc::clone(page),
+                _ => Page::new(no, bytes),
+            };
+            self.mark ^= place.mark;
+        }
+    }
+
+    /// Cuts pages off, or adds pages of zeros.
+    pub fn resize(&mut self, pages: usize) {
+        while self.pages.len() > pages {
+            self.mark ^= self.pages.pop().expect("there are more").mark;
+        }
+        while self.pages.len() < pages {
+            let page = Page::new(self.pages.len() + 1, &vec![0; self.page_bytes]);
+            self.mark ^= page.mark;
+            self.pages.push(page);
+        }
     }
 
     /// Makes the page that covers `pending_byte` read as zeros.
     pub fn blank_lock_page(&mut self, pending_byte: u64) {
-        let start =
-            (pending_byte as usize).checked_div(self.page_bytes).map_or(0, |page| page * self.page_bytes);
-        if self.page_bytes > 0 && start < self.bytes.len() {
-            self.bytes[start..start + self.page_bytes].fill(0);
+        let no = (pending_byte as usize).checked_div(self.page_bytes).map_or(0, |before| before + 1);
+        if (1..=self.pages()).contains(&no) {
+            self.set_page(no, &vec![0; self.page_bytes]);
         }
     }
 
-    /// A number that stands for the content.
+    /// A number that tells images apart quickly; equal ones may still differ.
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// A number that stands for the content, the same in every version of this simulator.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.page_bytes, &self.bytes).hash(&mut hasher);
+        hasher.write_usize(self.page_bytes);
+        hasher.write_usize(self.pages.iter().map(|page| page.bytes.len()).sum());
+        self.pages.iter().for_each(|page| hasher.write(&page.bytes));
         hasher.finish()
     }
 
@@ -62,7 +179,7 @@ impl Image {
         let lock_page = pending_byte as usize / self.page_bytes.max(1) + 1;
         let mut xor = DbXor::new();
         for no in (1..=self.pages()).filter(|no| *no != lock_page) {
-            xor.toggle(page_checksum(PageNo::new(no as u32).expect("counted from 1"), self.page(no)));
+            xor.toggle(self.pages[no - 1].checksum(no));
         }
         xor.finish()
     }
@@ -77,100 +194,30 @@ impl Image {
     }
 }
 
-/// Where the valid chain of a WAL ends: salts, frames up to the last commit, checksum there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ChainEnd {
-    /// Both salts.
-    pub salts: (u32, u32),
-    /// Frames up to the last commit frame.
-    pub frames: u32,
-    /// The cumulative checksum in that frame.
-    pub checksum: (u32, u32),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What the files say.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    /// The state after the last commit frame.
-    pub image: Image,
-    /// Where the chain ends.
-    pub end: ChainEnd,
-}
-
-/// Reads the database at `path`; `None` if there is none, or none with a header.
-pub fn read(disk: &Disk, path: &str, pending_byte: u64) -> Option<Reading> {
-    let mut bytes = disk.contents(path)?;
-    let header = bytes.get(..100)?;
-    let page_bytes = match be16(header, 16) {
-        1 => 65_536,
-        n => n as usize,
-    };
-    let in_header = be32(header, 28) as usize * page_bytes;
-    if in_header > 0 && be32(header, 24) == be32(header, 92) {
-        bytes.resize(in_header, 0);
+    #[test]
+    fn equal_bytes_are_equal_images_however_they_came_to_be() {
+        let old = Image::of_bytes(4, &[1; 12], &Image::default());
+        let mut made = old.clone();
+        made.set_page(2, &[2; 4]);
+        made.resize(4);
+        made.resize(2);
+        let read = Image::of_bytes(4, &[1, 1, 1, 1, 2, 2, 2, 2], &old);
+        assert!(made == read && made.mark() == read.mark() && made.digest() == read.digest());
+        assert_eq!(made.checksum(1 << 30), read.checksum(1 << 30));
+        assert!(made != old && made.mark() != old.mark());
+        made.blank_lock_page(5);
+        assert_eq!((made.page(1), made.page(2)), (&[1; 4][..], &[0; 4][..]));
     }
-    let wal = disk.contents(&format!("{path}-wal")).unwrap_or_default();
-    let end = overlay(&mut bytes, &wal, page_bytes);
-    let mut image = Image { page_bytes, bytes };
-    image.blank_lock_page(pending_byte);
-    Some(Reading { image, end })
-}
 
-fn overlay(bytes: &mut Vec<u8>, wal: &[u8], page_bytes: usize) -> ChainEnd {
-    let mut end = ChainEnd::default();
-    let Some(header) = wal.get(..32) else { return end };
-    let big_endian = match be32(header, 0) {
-        0x377f_0682 => false,
-        0x377f_0683 => true,
-        _ => return end,
-    };
-    let sum = checksum((0, 0), &header[..24], big_endian);
-    if sum != (be32(header, 24), be32(header, 28)) || be32(header, 8) as usize != page_bytes {
-        return end;
+    #[test]
+    fn a_page_in_another_place_is_another_state() {
+        let one = Image::of_bytes(8, &[&[1; 8][..], &[2; 8]].concat(), &Image::default());
+        let other = Image::of_bytes(8, &[&[2; 8][..], &[1; 8]].concat(), &Image::default());
+        assert!(one != other && one.mark() != other.mark());
+        assert_eq!(Image::of_bytes(8, &[1; 12], &one).page(2), [1, 1, 1, 1, 0, 0, 0, 0]);
     }
-    end.salts = (be32(header, 16), be32(header, 20));
-    let mut running = sum;
-    let mut waiting: Vec<(usize, &[u8])> = Vec::new();
-    for (n, frame) in wal[32..].chunks_exact(24 + page_bytes).enumerate() {
-        running = checksum(running, &frame[..8], big_endian);
-        running = checksum(running, &frame[24..], big_endian);
-        let salts = (be32(frame, 8), be32(frame, 12));
-        if salts != end.salts || running != (be32(frame, 16), be32(frame, 20)) || be32(frame, 0) == 0 {
-            break;
-        }
-        waiting.push((be32(frame, 0) as usize, &frame[24..]));
-        let commit = be32(frame, 4) as usize;
-        if commit == 0 {
-            continue;
-        }
-        end.frames = n as u32 + 1;
-        end.checksum = running;
-        let len = waiting.iter().map(|(page, _)| page * page_bytes).max().unwrap_or(0);
-        bytes.resize(bytes.len().max(len), 0);
-        for (page, data) in waiting.drain(..) {
-            bytes[(page - 1) * page_bytes..page * page_bytes].copy_from_slice(data);
-        }
-        bytes.resize(commit * page_bytes, 0);
-    }
-    end
-}
-
-fn checksum(mut sum: (u32, u32), bytes: &[u8], big_endian: bool) -> (u32, u32) {
-    let word = |four: &[u8]| {
-        let four: [u8; 4] = four.try_into().expect("four bytes");
-        if big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
-    };
-    for pair in bytes.chunks_exact(8) {
-        sum.0 = sum.0.wrapping_add(word(&pair[..4])).wrapping_add(sum.1);
-        sum.1 = sum.1.wrapping_add(word(&pair[4..])).wrapping_add(sum.0);
-    }
-    sum
-}
-
-fn be16(bytes: &[u8], at: usize) -> u32 {
-    u32::from(bytes[at]) << 8 | u32::from(bytes[at + 1])
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
-    be16(bytes, at) << 16 | be16(bytes, at + 2)
 }

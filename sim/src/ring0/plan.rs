@@ -173,10 +173,25 @@ pub enum Conditions {
 /// stories of stores that keep them.
 pub const CONDITIONS_FROM: u64 = 1_000_000;
 
+/// Seeds from here on run on a model of SQLite; those before were kept for SQLite itself.
+pub const MODEL_FROM: u64 = 10_000_000;
+
+/// What the application and the replicator's link run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// SQLite itself and the production link.
+    Library,
+    /// A model of both.
+    Model,
+}
+
 /// A whole run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
+    /// What SQLite is.
+    pub workload: Workload,
     /// The settings of the replicator.
     #[serde(with = "ConfigText")]
     pub config: Config,
@@ -233,6 +248,7 @@ impl Plan {
     /// A run without faults.
     pub fn calm(script: Vec<(Duration, AppOp)>) -> Plan {
         Plan {
+            workload: Workload::Library,
             config: Config::default(),
             script,
             blows: Vec::new(),
@@ -275,6 +291,7 @@ impl Plan {
             _ => Conditions::Kept,
         };
         Plan {
+            workload: if seed < MODEL_FROM { Workload::Library } else { Workload::Model },
             config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice) },
             blows: blows(&dice, length),
             script,
@@ -343,7 +360,7 @@ fn blows(dice: &Dice, length: Duration) -> Vec<(Duration, Blow)> {
     blows
 }
 
-fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
+pub(super) fn script(dice: &Dice, ops: u64, page_bytes: u32) -> Vec<(Duration, AppOp)> {
     let calmness = dice.range("script", "calm", 0, 0, 2);
     let wild = dice.chance("script", "wild", 0, 1, 2);
     let mut script = vec![(Duration::ZERO, AppOp::Open { page_bytes })];

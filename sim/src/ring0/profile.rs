@@ -22,7 +22,7 @@ pub enum Profile {
 /// How long the script of a standard run is.
 const STANDARD_LENGTH: Duration = Duration::from_secs(10 * 60);
 /// Operations in it.
-const STANDARD_OPERATIONS: u64 = 640;
+const STANDARD_OPERATIONS: u64 = 760;
 
 impl Profile {
     /// Its name.
@@ -56,7 +56,12 @@ impl Profile {
 
 /// Orderly stops and steps of the clock are no faults.
 fn calm(plan: Plan) -> Plan {
-    let mut calm = Plan { config: plan.config, durable: plan.durable, ..Plan::calm(plan.script) };
+    let mut calm = Plan {
+        workload: plan.workload,
+        config: plan.config,
+        durable: plan.durable,
+        ..Plan::calm(plan.script)
+    };
     calm.strike = Strike::Only(Vec::new());
     calm.blows = plan.blows.into_iter().filter(|(_, blow)| !blow.is_fault()).collect();
     calm
@@ -64,12 +69,9 @@ fn calm(plan: Plan) -> Plan {
 
 fn standard(seed: u64) -> Plan {
     let mut plan = Plan::of_seed_with(seed, STANDARD_OPERATIONS, &[512, 512, 1_024]);
-    // Waits are drawn small more often than large: the whole is stretched to its length.
     let length: Duration = plan.script.iter().map(|(wait, _)| *wait).sum();
-    let stretched = |time: Duration| match length.is_zero() || length >= STANDARD_LENGTH {
-        true => time,
-        false => time.mul_f64(STANDARD_LENGTH.as_secs_f64() / length.as_secs_f64()),
-    };
+    // The last waits are half a second, whatever is drawn.
+    let stretched = |time: Duration| time.mul_f64(STANDARD_LENGTH.as_secs_f64() / length.as_secs_f64());
     plan.script.iter_mut().for_each(|(wait, _)| *wait = stretched(*wait));
     plan.blows.iter_mut().for_each(|(at, _)| *at = stretched(*at));
     for n in 1..=3 {

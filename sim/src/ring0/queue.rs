@@ -10,7 +10,8 @@ use super::dice::Dice;
 pub struct Queue<T> {
     dice: Dice,
     heap: BinaryHeap<Reverse<(u64, u64, u64)>>,
-    entries: BTreeMap<u64, T>,
+    /// In boxes, for the map moves what it holds.
+    entries: BTreeMap<u64, Box<T>>,
     next: u64,
 }
 
@@ -25,14 +26,14 @@ impl<T> Queue<T> {
         self.next += 1;
         let tie = self.dice.draw("tie", "", self.next);
         self.heap.push(Reverse((at_ns, tie, self.next)));
-        self.entries.insert(self.next, entry);
+        self.entries.insert(self.next, Box::new(entry));
     }
 
     /// What happens next, and when.
     pub fn pop(&mut self) -> Option<(u64, T)> {
         let Reverse((at_ns, _, name)) = self.heap.pop()?;
         let entry = self.entries.remove(&name).expect("each name in the heap has an entry");
-        Some((at_ns, entry))
+        Some((at_ns, *entry))
     }
 
     /// When the next thing happens.
@@ -42,7 +43,7 @@ impl<T> Queue<T> {
 
     /// All that is to come, in no particular order of time.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.values()
+        self.entries.values().map(Box::as_ref)
     }
 }
 

@@ -88,21 +88,21 @@ impl Restored {
         let page_bytes = header.page_size.bytes();
         let commit = header.commit as usize;
         let lock_page = header.page_size.lock_page(pending_byte).get() as usize;
-        let before = if self.image.page_bytes == page_bytes { self.image.pages() } else { 0 };
+        let before = if self.image.page_bytes() == page_bytes { self.image.pages() } else { 0 };
         if before == 0 {
-            self.image = Image { page_bytes, bytes: Vec::new() };
+            self.image = Image::empty(page_bytes);
         }
         let known: std::collections::BTreeSet<usize> = pages.iter().map(|(no, _)| *no).collect();
         let hole = (before + 1..=commit).find(|no| *no != lock_page && !known.contains(no));
         if let Some(hole) = hole {
             return Err(format!("page {hole} is new and not in it ({before} pages before, {commit} after)"));
         }
-        self.image.bytes.resize(commit * page_bytes, 0);
+        self.image.resize(commit);
         for (no, data) in pages {
             if *no > commit || *no == lock_page {
                 return Err(format!("page {no} does not belong to a database of {commit} pages"));
             }
-            self.image.bytes[(no - 1) * page_bytes..no * page_bytes].copy_from_slice(data);
+            self.image.set_page(*no, data);
         }
         Ok(())
     }
@@ -162,7 +162,8 @@ mod tests {
     const PENDING: u64 = 0x4000_0000;
 
     fn image(fills: &[u8]) -> Image {
-        Image { page_bytes: 512, bytes: fills.iter().flat_map(|fill| [*fill; 512]).collect() }
+        let bytes: Vec<u8> = fills.iter().flat_map(|fill| [*fill; 512]).collect();
+        Image::of_bytes(512, &bytes, &Image::default())
     }
 
     fn segment(txid: u64, pages: &[(u32, u8)], commit: u32, pre: Option<&Image>, post: &Image) -> Vec<u8> {

@@ -1,19 +1,15 @@
 //! Others who write to the same replica: a second database on its path, a person who moves it to
 //! another database with `-adopt`, a copy of the whole machine.
 //!
-//! A rival is a machine of its own: disk, application with real SQLite, local state, replicator. It
+//! A rival is a machine of its own: disk, application with its SQLite, local state, replicator. It
 //! shares the store, and the clocks. What must hold: whoever goes on extends what is there and says
 //! nothing that is not so; everybody else ends fenced; in the end exactly one goes on
 //! (`docs/decisions/0001-identity.md`). Only stores that keep their conditions promise that.
 
-use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless::port::scratch::Scratch;
-use driftless::port::source::SourcePort;
-use driftless::sqlite::LinkOptions;
 use driftless_core::engine::{Config, Replicator};
 use driftless_core::job::Job;
 use driftless_core::machine::{
@@ -22,10 +18,10 @@ use driftless_core::machine::{
 };
 
 use super::app::{App, AppEnd, AppOp, PATH, Work};
-use super::files::SimFiles;
 use super::host::DRIFTLESS;
 use super::misfortune::Misfortune;
 use super::sites::{Sites, Strike};
+use super::sqlite::{Source, Sqlite};
 use super::state::SimState;
 use super::store::Fate;
 use super::truth::Truth;
@@ -33,7 +29,6 @@ use super::violation::Violation;
 use super::world::{Entry, World};
 use crate::disk::{Disk, DiskConfig, SimFs};
 use crate::trace::Kind;
-use crate::vfs::{SimHost, SimSqlite};
 
 /// How often a person tells a rival to adopt again after it was fenced all the same.
 const ADOPTIONS: u32 = 4;
@@ -42,7 +37,7 @@ const ADOPTIONS: u32 = 4;
 pub(super) struct Rival {
     app: App,
     running: Option<Running>,
-    sqlite: SimSqlite,
+    sqlite: Box<dyn Sqlite>,
     state: SimState,
     pub(super) truth: Truth,
     config: Config,
@@ -57,7 +52,7 @@ pub(super) struct Rival {
 
 struct Running {
     engine: Replicator,
-    port: SourcePort<SimFiles>,
+    port: Box<dyn Source>,
     scratch: Scratch<SimFs>,
     run: u64,
     wake: u64,
@@ -108,7 +103,7 @@ impl World {
         let disk = Disk::new(DiskConfig::default(), self.clock.clone());
         disk.roll_back(&self.sqlite.disk().save());
         let app = self.app.memory();
-        self.join(disk, self.state.clone(), self.truth.clone(), Some(app), false);
+        self.join(disk, self.state.clone(), self.truth.copy(), Some(app), false);
         self.restored.others_at.push(self.restored.truth_at);
     }
 
@@ -121,16 +116,16 @@ impl World {
         adopt: bool,
     ) {
         let n = self.full.rivals.len();
-        let host = Arc::new(SimHost::new(self.clock.clone(), self.dice.draw("rival", "host", n as u64)));
+        let sqlite = self.sqlite.another(disk, &self.clock, self.dice.draw("rival", "host", n as u64));
         let calm = Misfortune::new(self.dice, 0, Sites::new(Strike::All));
-        let mut app = App::new(&host, true, calm);
+        let mut app = App::new(sqlite.as_ref(), true, calm);
         if let Some(memory) = &app_memory {
             app.recall(memory);
         }
         let mut rival = Rival {
             app,
             running: None,
-            sqlite: SimSqlite::new(disk, host),
+            sqlite,
             state,
             truth,
             config: Config { adopt, ..self.plan.config.clone() },
@@ -208,7 +203,7 @@ impl World {
             1 if !healed => AppOp::Close,
             _ => AppOp::Write(work),
         };
-        let end = rival.app.perform(&rival.sqlite, op)?;
+        let end = rival.app.perform(rival.sqlite.as_ref(), op)?;
         let disk = rival.sqlite.disk().clone();
         match &end {
             AppEnd::Committed => rival.truth.committed(&disk, PATH, pending_byte),
@@ -236,11 +231,9 @@ impl World {
         rival.runs += 1;
         let key = rival.runs * 4 + n as u64;
         let run = dice.draw("rival", "run", key);
-        let vfs = CString::new(rival.sqlite.vfs_name(DRIFTLESS)).expect("no NUL in it");
-        let files = SimFiles::new(rival.sqlite.disk().clone(), PATH);
         rival.running = Some(Running {
             engine: Replicator::new(ReplicaId(0), run, rival.config.clone()),
-            port: SourcePort::new(PathBuf::from(PATH), files, LinkOptions { vfs: Some(vfs) }),
+            port: rival.sqlite.source(DRIFTLESS, PATH),
             scratch: Scratch::new(SimFs::new(rival.sqlite.disk().clone()), PathBuf::from("/scratch")),
             run,
             wake: 0,

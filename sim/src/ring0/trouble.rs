@@ -81,12 +81,12 @@ impl Full {
 impl World {
     /// Time passes; what the wall clock makes of it is another matter.
     pub(super) fn pass(&mut self, ns: u64) {
-        let now = self.now_ns();
+        let (now, stands) = (self.now_ns(), self.wall_stands());
         self.clock.advance_ns(ns);
         if self.healed_at.is_some() {
             return;
         }
-        if now < self.full.wall_stands_until {
+        if stands {
             self.step_wall(-(ns as i64));
         } else if self.full.drift_ppm != 0 {
             self.step_wall(ns as i64 / 1_000_000 * self.full.drift_ppm);
@@ -106,6 +106,11 @@ impl World {
     /// Whether the monotonic clock stands.
     pub(super) fn is_mono_frozen(&self) -> bool {
         self.full.mono_stands.is_some_and(|(_, until)| self.now_ns() < until)
+    }
+
+    /// Whether the wall clock stands.
+    pub(super) fn wall_stands(&self) -> bool {
+        self.healed_at.is_none() && self.now_ns() < self.full.wall_stands_until
     }
 
     fn freeze_mono(&mut self, length: Duration) {

@@ -5,11 +5,12 @@
 //! and later overwrites. So the files are read only after a commit that succeeded, and once
 //! nobody keeps a wal-index alive, when the next opener's recovery takes what is there.
 
-use super::image::{self, ChainEnd, Image, Reading};
+use super::image::Image;
+use super::reading::{ChainEnd, Reader};
 use crate::disk::Disk;
 
 /// Committed states.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Truth {
     states: Vec<(u64, Image)>,
     /// The chain's end at the last commit that counted.
@@ -18,14 +19,27 @@ pub struct Truth {
     phantom: Option<ChainEnd>,
     /// States up to here were committed; what follows counts only once somebody recovers it.
     owed: usize,
-    /// Phantoms seen, each the digest of its image.
+    /// Phantoms seen, each the mark of its image.
     phantoms: Vec<u64>,
+    reader: Reader,
 }
 
 impl Truth {
     /// Nothing was committed yet.
     pub fn new() -> Truth {
         Truth::default()
+    }
+
+    /// The same, to be read on from another disk.
+    pub fn copy(&self) -> Truth {
+        Truth {
+            states: self.states.clone(),
+            end: self.end,
+            phantom: self.phantom,
+            owed: self.owed,
+            phantoms: self.phantoms.clone(),
+            reader: Reader::default(),
+        }
     }
 
     /// The number of states.
@@ -55,22 +69,24 @@ impl Truth {
 
     /// The first state from `from` on that equals `image`.
     pub fn find(&self, image: &Image, from: usize) -> Option<usize> {
-        let digest = image.digest();
+        let mark = image.mark();
         let found = self.states[from.min(self.states.len())..]
             .iter()
-            .position(|(known, state)| *known == digest && state == image);
+            .position(|(known, state)| *known == mark && state == image);
         found.map(|at| from + at)
     }
 
     /// Whether `image` is one that a phantom commit would have made.
     pub fn is_phantom(&self, image: &Image) -> bool {
-        self.phantoms.contains(&image.digest()) && self.find(image, 0).is_none()
+        self.phantoms.contains(&image.mark()) && self.find(image, 0).is_none()
     }
 
     /// A write of the application succeeded: what the files say now is committed.
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        if let Some(reading) = image::read(disk, path, pending_byte) {
-            self.admit(reading);
+        if let Some(reading) = self.reader.read(disk, path, pending_byte) {
+            self.phantom = None;
+            self.end = Some(reading.end);
+            admit(&mut self.states, &reading.image);
             self.owed = self.states.len();
         }
     }
@@ -78,50 +94,59 @@ impl Truth {
     /// A write of the application succeeded that may have been empty, so that a phantom may still
     /// stand.
     pub fn perhaps(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        let Some(reading) = image::read(disk, path, pending_byte) else { return };
+        let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
         if self.phantom == Some(reading.end) {
             return; // Nothing was written over the phantom: the transaction was empty.
         }
-        self.admit(reading);
-        self.owed = self.states.len();
+        self.committed(disk, path, pending_byte);
     }
 
     /// A write of the application failed, or it died in it: what the files say beyond the last
     /// commit does not count as long as a wal-index is alive.
     pub fn failed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        let Some(reading) = image::read(disk, path, pending_byte) else { return };
-        if reading.end.frames > 0 && self.end != Some(reading.end) && self.last() != Some(&reading.image) {
+        let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
+        let same = self.states.last().is_some_and(|(_, last)| *last == reading.image);
+        if reading.end.frames > 0 && self.end != Some(reading.end) && !same {
             self.phantom = Some(reading.end);
-            self.phantoms.push(reading.image.digest());
+            self.phantoms.push(reading.image.mark());
         }
     }
 
     /// Nobody has the wal-index mapped: whoever opens next takes what the files say.
     pub fn cold(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
-        if disk.contents(&format!("{path}-journal")).is_some_and(|journal| !journal.is_empty()) {
+        let journal = disk.look_at(&format!("{path}-journal"), |journal| {
+            journal.is_some_and(|journal| !journal.bytes.is_empty())
+        });
+        if journal {
             return; // It will be rolled back to what was there before.
         }
-        if let Some(reading) = image::read(disk, path, pending_byte) {
-            self.admit(reading);
+        if let Some(reading) = self.reader.read(disk, path, pending_byte) {
+            self.phantom = None;
+            self.end = Some(reading.end);
+            admit(&mut self.states, &reading.image);
         }
+    }
+
+    /// A write of an application without files succeeded: this is the state that it left.
+    pub fn note(&mut self, image: Image) {
+        self.states.push((image.mark(), image));
+        self.owed = self.states.len();
     }
 
     /// Takes a state for committed, or for one that a phantom would have made.
     #[cfg(test)]
     pub(super) fn pretend(&mut self, image: Image, committed: bool) {
         if committed {
-            self.states.push((image.digest(), image));
+            self.states.push((image.mark(), image));
         } else {
-            self.phantoms.push(image.digest());
+            self.phantoms.push(image.mark());
         }
     }
+}
 
-    fn admit(&mut self, reading: Reading) {
-        self.phantom = None;
-        self.end = Some(reading.end);
-        if self.last() != Some(&reading.image) {
-            self.states.push((reading.image.digest(), reading.image));
-        }
+fn admit(states: &mut Vec<(u64, Image)>, image: &Image) {
+    if states.last().is_none_or(|(_, last)| last != image) {
+        states.push((image.mark(), image.clone()));
     }
 }
 
@@ -132,7 +157,7 @@ mod tests {
     use crate::ring0::dice::Dice;
     use crate::ring0::misfortune::Misfortune;
     use crate::ring0::sites::{Sites, Strike};
-    use crate::vfs::{SimHost, SimSqlite, Turn};
+    use crate::ring0::sqlite::{Library, Sqlite as _};
 
     use super::*;
 
@@ -141,19 +166,17 @@ mod tests {
     /// A phantom does not count while a wal-index lives, and counts once none does.
     #[test]
     fn a_phantom_counts_only_after_a_recovery() {
-        let _turn = Turn::take(9);
         let clock = SimClock::new(1_800_000_000_000_000_000);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let host = std::sync::Arc::new(SimHost::new(clock, 9));
-        let mut app = App::new(&host, true, Misfortune::new(Dice::new(9), 0, Sites::new(Strike::All)));
-        let sqlite = SimSqlite::new(disk.clone(), host);
+        let sqlite = Library::new(disk.clone(), clock, 9, PENDING);
+        let mut app = App::new(&sqlite, true, Misfortune::new(Dice::new(9), 0, Sites::new(Strike::All)));
         let mut truth = Truth::new();
         app.perform(&sqlite, AppOp::Open { page_bytes: 512 }).unwrap();
         let work = Work::Insert { rows: 3, bytes: 200 };
         assert_eq!(app.perform(&sqlite, AppOp::Write(work)).unwrap(), AppEnd::Committed);
         truth.committed(&disk, PATH, PENDING);
         let committed = truth.last().unwrap().clone();
-        let witness = sqlite.open("witness", PATH).unwrap();
+        let witness = sqlite.library().unwrap().open("witness", PATH).unwrap();
         let rows = |db: &rusqlite::Connection| {
             db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
         };
@@ -164,7 +187,7 @@ mod tests {
         truth.failed(&disk, PATH, PENDING);
         truth.perhaps(&disk, PATH, PENDING);
         assert_eq!((truth.last(), truth.phantoms()), (Some(&committed), 1));
-        let phantom = image::read(&disk, PATH, PENDING).unwrap().image;
+        let phantom = crate::ring0::reading::read(&disk, PATH, PENDING).unwrap().image;
         assert!(phantom != committed && truth.is_phantom(&phantom));
         assert_eq!(rows(&witness).unwrap(), 3);
 

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::engine::{Config, LATE_PUT};
@@ -16,7 +15,7 @@ use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
-use super::app::{App, AppEnd, AppOp, PATH, Work};
+use super::app::{App, AppEnd, AppOp, PATH, SHM_PATH, WAL_PATH, Work};
 use super::dice::Dice;
 use super::host::Running;
 use super::misfortune::Misfortune;
@@ -26,6 +25,7 @@ use super::queue::Queue;
 use super::restore::Restored;
 use super::rival::ToRival;
 use super::sites::Sites;
+use super::sqlite::{self, Sqlite};
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 pub use super::summary::Summary;
@@ -35,7 +35,6 @@ use super::truth::Truth;
 use super::violation::Violation;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
-use crate::vfs::{SimHost, SimSqlite, Turn};
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
 
@@ -90,11 +89,10 @@ pub(super) enum Entry {
 
 /// One run.
 pub struct World {
-    // Connections end before the turn does: the order of the fields matters.
+    // Connections end before the machine does: the order of the fields matters.
     pub(super) app: App,
     pub(super) running: Option<Running>,
-    pub(super) sqlite: SimSqlite,
-    _turn: Turn,
+    pub(super) sqlite: Box<dyn Sqlite>,
     pub(super) plan: Plan,
     pub(super) dice: Dice,
     pub(super) queue: Queue<Entry>,
@@ -123,6 +121,7 @@ pub struct World {
     pub(super) changed_waits: bool,
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
+    seen_generation: u64,
     app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
@@ -142,15 +141,13 @@ impl World {
 
     /// A world in which nothing has happened, and that writes what does to a trace.
     pub fn watched(seed: u64, plan: Plan, trace: Trace) -> World {
-        let turn = Turn::take(seed as u32);
-        turn.set_pending_byte(plan.config.pending_byte as u32);
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sim_host = Arc::new(SimHost::new(clock.clone(), seed));
+        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let sites = Sites::new(plan.strike.clone());
         let source_steps = Misfortune::new(dice, plan.source_faults, sites.clone());
-        let app = App::new(&sim_host, plan.durable, source_steps.clone());
+        let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
         for (at, blow) in &plan.blows {
             queue.push(at.as_nanos() as u64, Entry::Blow(*blow));
@@ -168,8 +165,7 @@ impl World {
         World {
             app,
             running: None,
-            sqlite: SimSqlite::new(disk, sim_host.clone()),
-            _turn: turn,
+            sqlite,
             dice,
             queue,
             clock,
@@ -194,6 +190,7 @@ impl World {
             changed_waits: false,
             event_lost: false,
             seen_files: Vec::new(),
+            seen_generation: 0,
             app_steps: 0,
             store_steps: 0,
             source_steps,
@@ -327,7 +324,7 @@ impl World {
     fn finish(mut self) -> Result<Summary, Violation> {
         self.store.check_contiguous()?;
         self.check_purity()?;
-        self.app.check_source(&self.sqlite)?;
+        self.app.check_source(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
         Ok(self.sum_up())
     }
@@ -463,7 +460,7 @@ impl World {
             return Ok(());
         };
         self.app_steps += 1;
-        let end = self.app.perform(&self.sqlite, op)?;
+        let end = self.app.perform(self.sqlite.as_ref(), op)?;
         let kind = match (&end, op) {
             (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
             (AppEnd::Committed, _) => Kind::Commit,
@@ -483,7 +480,7 @@ impl World {
         self.look_for_cold();
         self.note_changes(true);
         self.note_blocked(op, &end)?;
-        let wal = self.sqlite.disk().stat(&format!("{PATH}-wal")).map_or(0, |wal| wal.size);
+        let wal = self.sqlite.disk().stat(WAL_PATH).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
         self.clock.advance_ns(self.dice.range("app", "takes", self.app_steps, 1_000, 200_000));
         if end == AppEnd::Busy && self.tries < 2_000 {
@@ -531,9 +528,12 @@ impl World {
     /// Sends an event if the files changed.
     pub(super) fn note_changes(&mut self, by_app: bool) {
         let disk = self.sqlite.disk();
-        let seen: Vec<_> =
-            ["", "-wal", "-shm"].iter().map(|suffix| disk.stat(&format!("{PATH}{suffix}")).ok()).collect();
-        if seen == self.seen_files {
+        if std::mem::replace(&mut self.seen_generation, disk.generation()) == disk.generation() {
+            return;
+        }
+        let seen: Vec<_> = [PATH, WAL_PATH, SHM_PATH].iter().map(|path| disk.stat(path).ok()).collect();
+        // While the wall clock stands, a change need not show.
+        if seen == self.seen_files && !(by_app && self.wall_stands()) {
             return;
         }
         self.seen_files = seen;

@@ -7,14 +7,14 @@
 
 /// Who holds a lock: a connection of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) process: u64,
-    pub(super) handle: u64,
+pub(crate) struct Owner {
+    pub(crate) process: u64,
+    pub(crate) handle: u64,
 }
 
 /// How much of a database file a connection holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(crate) enum Level {
     None,
     Shared,
     Reserved,
@@ -23,23 +23,23 @@ pub(super) enum Level {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct FileLocks {
+pub(crate) struct FileLocks {
     held: Vec<(Owner, Level)>,
 }
 
 impl FileLocks {
-    pub(super) fn level(&self, owner: Owner) -> Level {
+    pub(crate) fn level(&self, owner: Owner) -> Level {
         self.held.iter().find(|(who, _)| *who == owner).map_or(Level::None, |(_, level)| *level)
     }
 
     /// Whether any connection intends to write.
-    pub(super) fn is_reserved(&self) -> bool {
+    pub(crate) fn is_reserved(&self) -> bool {
         self.held.iter().any(|(_, level)| *level >= Level::Reserved)
     }
 
     /// Raise the level of `owner`; false means busy. A writer that cannot get EXCLUSIVE for
     /// the readers in its way keeps PENDING, which lets no new reader in.
-    pub(super) fn acquire(&mut self, owner: Owner, want: Level) -> bool {
+    pub(crate) fn acquire(&mut self, owner: Owner, want: Level) -> bool {
         let mine = self.level(owner);
         if mine >= want {
             return true;
@@ -64,13 +64,13 @@ impl FileLocks {
     }
 
     /// Lower the level of `owner`.
-    pub(super) fn release(&mut self, owner: Owner, to: Level) {
+    pub(crate) fn release(&mut self, owner: Owner, to: Level) {
         if self.level(owner) > to {
             self.set(owner, to);
         }
     }
 
-    pub(super) fn drop_process(&mut self, process: u64) {
+    pub(crate) fn drop_process(&mut self, process: u64) {
         self.held.retain(|(who, _)| who.process != process);
     }
 
@@ -93,14 +93,14 @@ struct Slots {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct ShmLocks {
+pub(crate) struct ShmLocks {
     held: Vec<Slots>,
 }
 
 impl ShmLocks {
     /// Take the slots in `mask`; false means busy, and nothing was taken. A connection stands
     /// in its own way, too: there is no going from shared to exclusive or back.
-    pub(super) fn acquire(&mut self, owner: Owner, mask: u8, exclusive: bool) -> bool {
+    pub(crate) fn acquire(&mut self, owner: Owner, mask: u8, exclusive: bool) -> bool {
         let in_the_way = self.held.iter().any(|slots| {
             let blocking = if exclusive { slots.exclusive | slots.shared } else { slots.exclusive };
             blocking & mask != 0
@@ -124,7 +124,7 @@ impl ShmLocks {
         true
     }
 
-    pub(super) fn release(&mut self, owner: Owner, mask: u8) {
+    pub(crate) fn release(&mut self, owner: Owner, mask: u8) {
         if let Some(mine) = self.held.iter_mut().find(|slots| slots.owner == owner) {
             mine.shared &= !mask;
             mine.exclusive &= !mask;
@@ -132,16 +132,16 @@ impl ShmLocks {
     }
 
     /// Forget a connection that unmaps the wal-index.
-    pub(super) fn drop_handle(&mut self, owner: Owner) {
+    pub(crate) fn drop_handle(&mut self, owner: Owner) {
         self.held.retain(|slots| slots.owner != owner);
     }
 
-    pub(super) fn drop_process(&mut self, process: u64) {
+    pub(crate) fn drop_process(&mut self, process: u64) {
         self.held.retain(|slots| slots.owner.process != process);
     }
 
     /// Whether another process holds a read mark.
-    pub(super) fn has_external_reader(&self, process: u64) -> bool {
+    pub(crate) fn has_external_reader(&self, process: u64) -> bool {
         self.held
             .iter()
             .any(|slots| slots.owner.process != process && (slots.shared | slots.exclusive) & READ_SLOTS != 0)

@@ -46,7 +46,7 @@
 mod file;
 mod host;
 mod io_methods;
-mod locks;
+pub(crate) mod locks;
 mod shm;
 mod slot;
 #[cfg(test)]

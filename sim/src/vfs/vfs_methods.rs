@@ -87,7 +87,8 @@ pub(super) unsafe extern "C" fn x_full_pathname(
     out: *mut c_char,
 ) -> c_int {
     // SAFETY: SQLite passes a C string.
-    let full = normalize(&unsafe { text(path) });
+    let given = unsafe { text(path) };
+    let full = normalize(&given);
     if full.len() >= room as usize {
         return ffi::SQLITE_CANTOPEN;
     }

@@ -7,6 +7,7 @@ mod explore;
 mod failure;
 mod replay;
 mod run;
+mod scenario;
 mod shrink;
 mod table;
 mod trace;
@@ -112,6 +113,15 @@ const COMMANDS: &[Command] = &[
         ],
         positionals_max: 1,
         run: trace::run,
+        shown: true,
+    },
+    Command {
+        name: "scenario",
+        usage: "scenario SEED [-o PATH] [--profile P]",
+        about: "Writes the plan of a seed as a scenario, which can be changed by hand and replayed.",
+        flags: &[value("o", "PATH", "where to (default: standard output)"), PROFILE],
+        positionals_max: 1,
+        run: scenario::run,
         shown: true,
     },
     Command {

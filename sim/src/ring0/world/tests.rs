@@ -51,8 +51,8 @@ fn a_request_of_an_idle_database_is_found() {
 #[test]
 fn a_lost_commit_of_the_application_is_found() {
     let mut world = rested();
-    let sqlite = &world.sqlite;
-    let vandal = sqlite.open("vandal", PATH).unwrap();
+    let sqlite = world.sqlite.as_ref();
+    let vandal = sqlite.library().unwrap().open("vandal", PATH).unwrap();
     vandal.execute_batch("CREATE TABLE _litestream_seq(x)").unwrap();
     assert_eq!(world.app.check_source(sqlite).unwrap_err().oracle, "source unharmed");
     vandal.execute_batch("UPDATE m SET n=n-1").unwrap();

@@ -1,0 +1,8 @@
+//! What ring 1 takes of ring 0: its dice and its oracles, without SQLite.
+
+pub mod dice;
+pub mod image;
+pub mod reading;
+pub mod restore;
+pub mod truth;
+pub mod violation;
