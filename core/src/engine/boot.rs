@@ -6,16 +6,18 @@
 //! does not reach what the journal knows to be there counts only once that is not found by its
 //! name either: some stores list late what they have.
 
+mod catch_up;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
-use super::ghost::{Ghost, GhostStep};
-use super::history::Journal;
+use super::ghost::Ghost;
+use super::history::{Journal, Point};
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
-use super::{BaseWanted, Record, Replicator, Retry, Step};
+use super::{BaseWanted, Record, Replicator, Retry};
 use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
-use crate::ltx::LTX_HEADER_BYTES;
+use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
     SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
@@ -42,6 +44,8 @@ pub(super) struct Finding {
     point_gone: bool,
     /// How often it was there, and in no listing.
     unlisted: u32,
+    /// The head's header as it was read before, or what was wrong with it.
+    read_before: Option<Result<LtxHeader, String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +103,7 @@ impl Replicator {
             sync: false,
             point_gone: false,
             unlisted: 0,
+            read_before: None,
         }));
     }
 
@@ -337,8 +342,13 @@ impl Replicator {
     }
 
     fn boot_header(&mut self, object: Object, bytes: &[u8], out: &mut Actions) {
-        let header = match decode_header(bytes) {
+        let read = decode_header(bytes);
+        let confirmed = self.finding().read_before.as_ref() == Some(&read);
+        self.finding().read_before = Some(read.clone());
+        let header = match read {
             Ok(header) => header,
+            // Once more: what is wrong may be the answer.
+            Err(_) if !confirmed => return,
             Err(error) => {
                 return self.stop(
                     Exit::Corrupt {
@@ -349,6 +359,10 @@ impl Replicator {
                 );
             }
         };
+        if !confirmed && !self.is_known(object, &header) {
+            // Nothing here says the same, and a header has no checksum of its own.
+            return;
+        }
         let litestream = header.lineage.is_none();
         self.head = Some(Head { object, header });
         if litestream {
@@ -356,6 +370,15 @@ impl Replicator {
         } else {
             self.boot_decide(out);
         }
+    }
+
+    /// Whether a head's header says what the journal says of its segment.
+    fn is_known(&mut self, object: Object, header: &LtxHeader) -> bool {
+        let Journal { history, intent } = &self.finding().journal;
+        let says = |to: &Point| to.txid == object.range.max() && header.chain.post == Some(to.post);
+        let known =
+            history.point.as_ref().is_some_and(says) || intent.as_ref().is_some_and(|step| says(&step.to));
+        known && header.lineage == history.lineage
     }
 
     fn boot_decide(&mut self, out: &mut Actions) {
@@ -448,98 +471,6 @@ impl Replicator {
         // The base reads all of it anew; what waits here would keep the source from being opened.
         self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
         self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
-    }
-
-    /// Reads the segments of our own earlier run past the point, one by one.
-    fn boot_catch_up(&mut self) {
-        let next = self.history.point.as_ref().expect("only past a point").txid.next();
-        self.boot_fetch_ghost(next);
-    }
-
-    fn boot_fetch_ghost(&mut self, txid: Txid) {
-        let object = Object { level: Level::CAPTURES, range: TxidRange::single(txid) };
-        let pending_byte = self.config.pending_byte;
-        let finding = self.finding();
-        finding.ghost = Some(Box::new(Ghost::new(object, pending_byte)));
-        finding.step = Find::Ghost(txid);
-    }
-
-    fn boot_ghost(&mut self, txid: Txid, bytes: &[u8], object_len: u64, out: &mut Actions) {
-        let ghost = self.finding().ghost.as_mut().expect("set with the step");
-        match ghost.push(bytes, object_len) {
-            GhostStep::More => {}
-            GhostStep::Corrupt(error) => {
-                let why = format!("segment {txid} of an earlier run is damaged: {error}");
-                self.boot_give_up_table(&why);
-            }
-            GhostStep::Whole(header, sums) => {
-                let step = super::ghost::step_of(&header, sums, self.config.pending_byte);
-                let ours = header.lineage == self.history.lineage
-                    && header.chain.incarnation <= self.history.incarnation
-                    && step.as_ref().is_some_and(|step| self.follows(step));
-                match step.filter(|_| ours) {
-                    Some(step) => self.boot_adopt(txid, &step, out),
-                    // A journal that does not lead there says no more than one that is lost.
-                    None => self.boot_give_up_journal(txid),
-                }
-            }
-        }
-    }
-
-    /// Whether the page table is that of the point, after a step that another run computed.
-    pub(super) fn table_holds(&self) -> bool {
-        let checksum = self.history.table.as_ref().map(|table| table.checksum());
-        checksum.is_some() && checksum == self.history.point.as_ref().map(|point| point.post)
-    }
-
-    /// Whether a step begins where our point stands.
-    pub(super) fn follows(&self, step: &Step) -> bool {
-        let stands = self.history.point.as_ref().map(|point| point.post);
-        stands.is_some() && step.pre == stands
-    }
-
-    fn boot_adopt(&mut self, txid: Txid, step: &Step, out: &mut Actions) {
-        let head = self.history.head;
-        self.history.advance(step);
-        out.notify(Severity::Info, Fact::Adopted { txid });
-        if !self.table_holds() {
-            let why = format!("the local page table does not lead to the state of segment {txid}");
-            return self.boot_give_up_table(&why);
-        }
-        if head > Some(txid) {
-            self.history.head = head;
-            return self.boot_fetch_ghost(txid.next());
-        }
-        self.boot_own();
-    }
-
-    /// The history is ours: draw the next incarnation and write it down.
-    fn boot_own(&mut self) {
-        let lineage = self.history.lineage.expect("a history that is ours has a lineage");
-        let head = self.head.clone();
-        self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage);
-        self.finding().ghost = None;
-        self.finding().step = Find::Identity;
-        // The intents on disk do not tell of what was taken over.
-        self.journal.bytes = u64::MAX / 4;
-    }
-
-    /// Nothing local counts: the source must be shown to be in the head's state, unless a person
-    /// said that it owns the replica.
-    fn boot_give_up_journal(&mut self, txid: Txid) {
-        self.history.table = None;
-        self.history.point = None;
-        self.stand_at_head();
-        let adopt = self.config.adopt;
-        self.want_base(format!("the local journal does not lead to segment {txid}"), adopt, !adopt, !adopt);
-        self.boot_own();
-    }
-
-    fn boot_give_up_table(&mut self, why: &str) {
-        self.stand_at_head();
-        let prove = self.head_has_post();
-        self.want_base(why.into(), true, prove, false);
-        self.boot_own();
     }
 
     fn boot_identity_done(&mut self, out: &mut Actions) {

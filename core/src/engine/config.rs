@@ -111,8 +111,6 @@ pub const LOOK_MIN: Duration = Duration::from_millis(10);
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 /// A status-change time younger than this can hide a second write in the same clock tick.
 pub const CTIME_SETTLED_NS: i128 = 1_100_000_000;
-/// A status-change time so far ahead of the wall clock, which was set back, is not waited for.
-pub const CTIME_AHEAD_MAX_NS: i128 = 30_000_000_000;
 /// The first and the longest wait before a failed store request is tried again.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a failed request is tried again.

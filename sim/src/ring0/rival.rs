@@ -13,7 +13,7 @@ use driftless::port::scratch::Scratch;
 use driftless_core::engine::{Config, Replicator};
 use driftless_core::job::Job;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, Reason, ReplicaId, Request, SourceRequest,
+    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest,
     StoreRequest,
 };
 
@@ -364,9 +364,8 @@ impl World {
 
     fn rivals_sleep(&self) -> bool {
         self.full.rivals.iter().filter(|rival| !rival.fenced).all(|rival| {
-            rival.running.as_ref().is_some_and(|running| {
-                matches!(running.engine.next_deadline(), None | Some((_, Reason::Sweep)))
-            })
+            let deadline = rival.running.as_ref().map(|running| running.engine.next_deadline());
+            deadline.is_some_and(|deadline| self.is_rest(deadline, rival.sqlite.disk()))
         })
     }
 

@@ -286,7 +286,18 @@ impl World {
     /// Whether the replicator waits for nothing but the sweep.
     pub(super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        matches!(running.engine.next_deadline(), None | Some((_, Reason::Sweep)))
+        self.is_rest(running.engine.next_deadline(), self.sqlite.disk())
+    }
+
+    /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
+    /// to reach the time of a file that was changed before the clock was set back.
+    pub(super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
+        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
+        match deadline {
+            None | Some((_, Reason::Sweep)) => true,
+            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
+            _ => false,
+        }
     }
 
     /// Whether the replica's end is the source's committed state.
@@ -301,7 +312,7 @@ impl World {
         let until = self.now_ns() + Duration::from_secs(14 * 60).as_nanos() as u64;
         let (actions, requests) = (self.summary.actions, self.store.requests);
         if let Some((at, reason)) = self.running.as_ref().and_then(|running| running.engine.next_deadline())
-            && reason != Reason::Sweep
+            && !self.is_rest(Some((at, reason)), self.sqlite.disk())
         {
             return Err(fail(format!("a deadline at {at:?} for {reason:?}")));
         }

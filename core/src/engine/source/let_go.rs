@@ -132,11 +132,12 @@ impl Replicator {
             return;
         }
         let settled = age >= CTIME_SETTLED_NS;
-        let ahead = age < -CTIME_AHEAD_MAX_NS;
-        let wait = Duration::from_nanos((CTIME_SETTLED_NS - age).clamp(1_000_000, 1 << 62) as u64);
-        // Where stopping leaves no time for that, or the wall clock was set back so far that it takes
-        // hours, we go without a seal: who opens it next has to prove where it is, and nothing is lost.
-        if sealed && !settled && !ahead && !self.stops_before(now.mono.after(wait)) {
+        // The wall clock may have been set back by hours, and each try takes the lock: none comes before
+        // it can succeed, unless the clock is set again, which is looked for now and then.
+        let wait = Duration::from_nanos((CTIME_SETTLED_NS - age).clamp(1_000_000, 1 << 62) as u64).min(SWEEP);
+        // Where stopping leaves no time for that, we go without a seal: the next start has to prove
+        // where it is, and nothing is lost.
+        if sealed && !settled && !self.stops_before(now.mono.after(wait)) {
             // A write in the same clock tick would leave the same time: come again when it is older.
             self.source.script.clear();
             self.begin_script(&[Step::Unlock]);
