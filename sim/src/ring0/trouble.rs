@@ -6,7 +6,7 @@ use driftless_core::engine::Config;
 use driftless_core::ids::Mono;
 use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, StoreRequest};
 
-use super::app::Memory;
+use super::app::{Memory, PATH};
 use super::dice::Dice;
 use super::excuses::Excuses;
 use super::plan::{Blow, Conditions, Plan, StateFate};
@@ -253,11 +253,22 @@ impl World {
         Ok(())
     }
 
+    /// Whether another run has begun since this one.
+    pub(super) fn is_long_dead(&self, run: u64) -> bool {
+        !self.plan.faults.is_empty() && run != self.dice.draw("run", "", self.runs)
+    }
+
+    /// Whether the store has lost what the source has lost as well.
+    pub(super) fn nothing_is_owed(&self) -> bool {
+        self.full.excuses.has_vanished() && !self.sqlite.disk().exists(PATH)
+    }
+
     fn replace_machine(&mut self, disk: &Saved, state: SimState, app: &Memory) {
         self.kill();
         self.sqlite.roll_back(disk);
         self.state = state;
         self.app.recall(app);
+        self.open_first();
         self.look_for_cold();
         self.note_changes(false);
     }

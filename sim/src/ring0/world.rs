@@ -456,6 +456,12 @@ impl World {
         self.running.as_ref().is_some_and(|running| running.run == run)
     }
 
+    /// The application opens its database before it goes on, so that what this commits is seen for
+    /// itself.
+    pub(super) fn open_first(&mut self) {
+        self.script.push_front((Duration::ZERO, AppOp::Open { page_bytes: 1_024 }));
+    }
+
     /// The application commits once more, after its script.
     pub(super) fn write_once_more(&mut self) -> Result<(), Violation> {
         self.script.push_back((Duration::ZERO, AppOp::Write(Work::Insert { rows: 1, bytes: 100 })));
