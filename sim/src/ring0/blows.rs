@@ -5,7 +5,49 @@ use driftless_core::machine::Event;
 use super::plan::{Blow, StateFate};
 use super::violation::Violation;
 use super::world::{Entry, World};
+use crate::disk::{SECTOR_BYTES, Unsynced};
 use crate::trace::{Kind, node};
+
+/// What a power loss has taken, and of what.
+#[derive(Default)]
+struct Losses {
+    /// The end of the last sector of a write, its file, and whether it survived.
+    last: Option<(String, u64, bool)>,
+    lost: bool,
+    torn: bool,
+    disordered: bool,
+    name: bool,
+}
+
+impl Losses {
+    fn note(&mut self, unsynced: &Unsynced<'_>, survives: bool) {
+        match unsynced {
+            Unsynced::Name { .. } => self.name |= !survives,
+            Unsynced::SetLen { .. } => self.lost |= !survives,
+            Unsynced::Sector { path, offset } => {
+                self.lost |= !survives;
+                if let Some((file, end, survived)) = &self.last
+                    && file == path
+                {
+                    self.torn |= *end == *offset && *survived != survives;
+                    self.disordered |= *end != *offset && !survived && survives;
+                }
+                let end = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
+                self.last = Some(((*path).to_owned(), end, survives));
+            }
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let all = [
+            (self.lost, "disk: unsynced write lost"),
+            (self.torn, "disk: torn write"),
+            (self.disordered, "disk: writes out of order"),
+            (self.name, "disk: name lost"),
+        ];
+        all.into_iter().filter(|(hit, _)| *hit).map(|(_, name)| name)
+    }
+}
 
 impl World {
     pub(super) fn blow(&mut self, blow: Blow) -> Result<(), Violation> {
@@ -38,10 +80,14 @@ impl World {
         self.kill();
         let (dice, at) = (self.dice, self.now_ns());
         let mut n = 0;
-        self.sqlite.power_loss(&mut |_| {
+        let mut losses = Losses::default();
+        self.sqlite.power_loss(&mut |unsynced| {
             n += 1;
-            dice.chance("survives", "", at ^ n, 1, 2)
+            let survives = dice.chance("survives", "", at ^ n, 1, 2);
+            losses.note(unsynced, survives);
+            survives
         });
+        losses.names().for_each(|name| self.hit(name));
         self.app.power_lost();
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
@@ -50,9 +96,12 @@ impl World {
     pub(super) fn lose(&mut self, state: StateFate) {
         match state {
             StateFate::Kept => {}
+            // A journal on the disk loses what the disk loses.
+            StateFate::Cut(_) if self.full.local.is_some() => {}
             StateFate::Cut(count) => self.state.lose_unsynced(count),
             StateFate::Lost => {
                 self.state.lose_all();
+                self.lose_local();
                 self.state_lost = true;
             }
         }

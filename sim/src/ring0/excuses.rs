@@ -32,11 +32,6 @@ impl Excuses {
         self.rolled_back = true;
     }
 
-    /// Whether the store has lost something for good.
-    pub(super) fn has_vanished(&self) -> bool {
-        self.vanished
-    }
-
     /// Whether a run may end fenced although nobody else writes there.
     pub(super) fn fence(&self) -> bool {
         self.lied || self.vanished || self.rolled_back

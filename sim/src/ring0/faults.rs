@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 48] = [
+const FAULTS: [Fault; 73] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -116,6 +116,31 @@ const FAULTS: [Fault; 48] = [
     fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
     fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
     fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
+    fault(Class::Disk, "machine: power lost", "what was not synced survives sector by sector, by dice"),
+    fault(Class::Disk, "disk: unsynced write lost", "by a power loss"),
+    fault(Class::Disk, "disk: torn write", "by a power loss, between two sectors of one write"),
+    fault(Class::Disk, "disk: writes out of order", "by a power loss: a later write survives an earlier one"),
+    fault(Class::Disk, "disk: name lost", "by a power loss: a directory that was not synced"),
+    fault(Class::Disk, "disk: EIO", "an operation on our own files fails"),
+    fault(Class::Disk, "disk: ENOSPC", "no room, and room the next time"),
+    fault(Class::Disk, "disk: EDQUOT", "the same, by quota"),
+    fault(Class::Disk, "disk: no descriptors", "a file of ours cannot be opened"),
+    fault(Class::Disk, "disk: short read", "half of what was asked for, of our files and of the WAL"),
+    fault(Class::Disk, "disk: short write", "half of a write happens"),
+    fault(Class::Disk, "disk: fsync lies", "success, and nothing is stored"),
+    fault(Class::Disk, "disk: fsync fails, then clean", "EIO, and the next one has nothing to store"),
+    fault(Class::Disk, "disk: stale read", "what was last synced, of our files and of the WAL"),
+    fault(Class::Disk, "disk: misdirected write", "it lands elsewhere in the file"),
+    fault(Class::Disk, "disk: bit rot", "one bit of an answer, of our files and of frames of the WAL"),
+    fault(Class::Disk, "disk: bit rot at rest", "one bit of the journal, for good"),
+    fault(Class::Disk, "disk: removed by hand", "the journal, while it is used or not"),
+    fault(Class::Disk, "disk: truncated by hand", "the journal"),
+    fault(Class::Disk, "disk: swapped by hand", "an older copy takes the journal's place"),
+    fault(Class::Disk, "disk: stall", "an operation takes up to twenty seconds"),
+    fault(Class::Disk, "state: records lost", "a run finds less than the one before had written"),
+    fault(Class::Disk, "sqlite: I/O error", "an operation of SQLite in our process fails"),
+    fault(Class::Disk, "sqlite: disk full", "the same, for lack of room"),
+    fault(Class::Process, "process: killed within a write", "of its own journal or scratch file"),
     fault(Class::Process, "process: killed", "SIGKILL at any time; requests may outlive it"),
     fault(Class::Process, "process: crashed in recovery", "it dies again before it has found its way back"),
     fault(Class::Process, "process: paused", "it stands longer than deadlines, its requests land meanwhile"),
@@ -214,7 +239,8 @@ impl Faults {
     /// The same without those by which a store shows what is not so, or loses something.
     pub fn truthful(&self) -> Faults {
         let lies = ["store: stale list", "store: stale read", "store: corrupt body", "store: foreign body"];
-        let lies = |name: &str| lies.contains(&name) || name == "store: objects vanish";
+        let state = |name: &str| name.starts_with("disk: ") && name != "disk: stall";
+        let lies = |name: &str| lies.contains(&name) || name == "store: objects vanish" || state(name);
         Faults(self.0.iter().copied().filter(|name| !lies(name)).collect())
     }
 

@@ -13,6 +13,7 @@ use driftless_core::machine::{
 };
 
 use super::app::PATH;
+use super::mishap::Worker;
 use super::plan::Conditions;
 use super::purity::Tape;
 use super::sqlite::Source;
@@ -52,6 +53,10 @@ impl World {
             return Ok(());
         }
         self.perhaps_vanish();
+        if !self.open_local() {
+            self.later(Duration::from_secs(1), Entry::Start);
+            return Ok(());
+        }
         self.runs += 1;
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
@@ -93,6 +98,7 @@ impl World {
     /// The process is no more.
     fn end(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
+        self.close_local();
         if let Some(running) = self.running.take()
             && let Err(violation) = running.tape.check(&running.first)
         {
@@ -178,6 +184,7 @@ impl World {
         match request {
             Request::Source(request) => {
                 let wait = self.dice.wait("source", "wait", n, 1, latency);
+                let wait = self.stall(wait);
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
@@ -190,9 +197,20 @@ impl World {
                     request => *request == StateRequest::Sync,
                 };
                 self.state_lost |= fails && names_us;
-                let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
+                let answer = match (fails, self.local_request(&request)?) {
+                    (_, Some(answer)) => {
+                        self.state_lost |= answer.is_err() && names_us;
+                        answer
+                    }
+                    (true, None) => self.state.refuse(),
+                    (false, None) => Ok(self.state.perform(&request)),
+                };
+                if self.bury() {
+                    return Ok(());
+                }
                 let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
+                let wait = self.stall(wait);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
             Request::Compute(job) => {
@@ -205,11 +223,16 @@ impl World {
             }
             Request::Scratch(request) => {
                 let fails = self.fails("scratch", n, "scratch: no room");
+                self.works(Worker::Scratch);
                 let running = self.running.as_mut().expect("it has just asked");
                 let outcome = Outcome::Scratch(match fails {
                     true => Err("no room".into()),
                     false => running.scratch.perform(&request).map_err(|error| error.to_string()),
                 });
+                self.works(Worker::Other);
+                if self.bury() {
+                    return Ok(());
+                }
                 let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
@@ -222,8 +245,15 @@ impl World {
 
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
+        // Frames with their headers are proven by checksums; a page by itself, like one of the
+        // database file, has none, and who reads it must take it as it comes.
+        if matches!(request, SourceRequest::ReadWal { len, .. } if *len > 24 && !(*len >= 512 && len.is_power_of_two()))
+        {
+            self.works(Worker::Wal);
+        }
         let running = self.running.as_mut().expect("checked by the caller");
         let mut outcome = Outcome::Source(running.port.perform(request));
+        self.works(Worker::Other);
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
             && self.sites.strikes(

@@ -96,6 +96,22 @@ pub enum Blow {
     },
     /// The machine is copied, and the copy started beside it.
     Clone,
+    /// Somebody, or the disk, lays hands on the journal of the local state.
+    Tamper(Tamper),
+}
+
+/// What becomes of a file behind its owner's back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Tamper {
+    /// It is removed.
+    Remove,
+    /// It is cut.
+    Truncate,
+    /// An older copy takes its place.
+    Swap,
+    /// A bit of it changes on the platter.
+    Rot,
 }
 
 impl Blow {
@@ -122,6 +138,10 @@ impl Blow {
             Blow::Rival { adopt: false } => "topology: a rival",
             Blow::Rival { adopt: true } => "topology: a rival adopts",
             Blow::Clone => "topology: a clone",
+            Blow::Tamper(Tamper::Remove) => "disk: removed by hand",
+            Blow::Tamper(Tamper::Truncate) => "disk: truncated by hand",
+            Blow::Tamper(Tamper::Swap) => "disk: swapped by hand",
+            Blow::Tamper(Tamper::Rot) => "disk: bit rot at rest",
         }
     }
 }

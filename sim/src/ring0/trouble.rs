@@ -1,5 +1,6 @@
 //! The faults of the full generation, as they befall a world.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::engine::Config;
@@ -9,21 +10,28 @@ use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, Stor
 use super::app::{Memory, PATH};
 use super::dice::Dice;
 use super::excuses::Excuses;
+use super::local::Local;
+use super::mishap::{Mishap, Worker};
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::restore::Restored;
 use super::rival::Rival;
+use super::sites::Sites;
 use super::state::SimState;
 use super::store::Fate;
 use super::truth::Truth;
 use super::violation::Violation;
 use super::weather::{FATES, SLOW, Weather};
 use super::world::{Entry, World};
-use crate::disk::Saved;
+use crate::disk::{Disk, Saved};
 use crate::trace::{Kind, node};
 
 /// What a world has only in runs of the full generation.
 #[derive(Default)]
 pub(super) struct Full {
+    /// The faults of our own files.
+    pub(super) mishap: Option<Mishap>,
+    /// The local state, where it stands on the disk.
+    pub(super) local: Option<Local>,
     /// Others who write there.
     pub(super) rivals: Vec<Rival>,
     /// The main replicator ended fenced by one of them, and nobody starts it again.
@@ -59,7 +67,7 @@ struct Snapshot {
 }
 
 impl Full {
-    pub(super) fn new(dice: Dice, plan: &Plan) -> Full {
+    pub(super) fn new(dice: Dice, plan: &Plan, sites: &Sites, disk: &Disk) -> Full {
         if plan.faults.is_empty() {
             return Full::default();
         }
@@ -67,7 +75,16 @@ impl Full {
         let weather = Weather::new(dice, &plan.faults, plan.store.per_mille, plan.length(), refuses);
         let drift = plan.faults.has("clock: drift");
         let drift_ppm = if drift { dice.range("drift", "", 0, 0, 4_000) as i64 - 2_000 } else { 0 };
-        Full { weather: Some(weather), drift_ppm, ..Full::default() }
+        let mishap = Mishap::new(dice, &plan.faults, sites.clone());
+        let hook = mishap.clone();
+        disk.set_fault_hook(Some(Arc::new(move |op, path: &str| hook.strikes(op, path))));
+        Full {
+            weather: Some(weather),
+            drift_ppm,
+            mishap: Some(mishap),
+            local: Some(Local::default()),
+            ..Full::default()
+        }
     }
 }
 
@@ -209,9 +226,42 @@ impl World {
             self.full.mono_lost += now.min(until) - since;
         }
         self.full.paused_until = 0;
+        if let Some(mishap) = &self.full.mishap {
+            mishap.heal();
+        }
         if !self.plan.faults.is_empty() {
             self.crash_at = None;
         }
+    }
+
+    /// How much longer a disk takes that stalls.
+    pub(super) fn stall(&mut self, wait: Duration) -> Duration {
+        let n = self.summary.actions;
+        let drawn = self.may("disk: stall") && self.dice.chance("stall", "", n, 1, 200);
+        if !self.sites.strikes("the disk", "disk: stall", drawn) {
+            return wait;
+        }
+        let longer = self.dice.wait("stall", "length", n, 10_000, 20_000_000);
+        self.be_lenient(longer);
+        wait + longer
+    }
+
+    /// Who is at work on the disk from now on.
+    pub(super) fn works(&self, worker: Worker) {
+        if let Some(mishap) = &self.full.mishap {
+            mishap.set(worker);
+        }
+    }
+
+    /// A process that has died in an operation on its own files is killed where it stands.
+    pub(super) fn bury(&mut self) -> bool {
+        if !self.full.mishap.as_ref().is_some_and(Mishap::has_died) {
+            return false;
+        }
+        self.kill();
+        let down = self.dice.wait("death", "down", self.summary.actions, 1_000, 3_000_000);
+        self.later(down, Entry::Start);
+        true
     }
 
     /// The blows of the full generation.
@@ -248,6 +298,7 @@ impl World {
             }
             Blow::Rival { adopt } => self.add_rival(adopt),
             Blow::Clone => self.clone_machine(),
+            Blow::Tamper(how) => self.tamper(how),
             _ => {}
         }
         Ok(())
@@ -258,9 +309,9 @@ impl World {
         !self.plan.faults.is_empty() && run != self.dice.draw("run", "", self.runs)
     }
 
-    /// Whether the store has lost what the source has lost as well.
+    /// Whether there is no database any more.
     pub(super) fn nothing_is_owed(&self) -> bool {
-        self.full.excuses.has_vanished() && !self.sqlite.disk().exists(PATH)
+        !self.plan.faults.is_empty() && !self.sqlite.disk().exists(PATH)
     }
 
     fn replace_machine(&mut self, disk: &Saved, state: SimState, app: &Memory) {

@@ -144,8 +144,9 @@ impl World {
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let sites = Sites::new(plan.strike.clone());
+        let full = Full::new(dice, &plan, &sites, &disk);
+        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let source_steps = Misfortune::new(dice, plan.source_faults, sites.clone());
         let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
@@ -179,7 +180,7 @@ impl World {
             runs: 0,
             adopt: false,
             state_lost: false,
-            full: Full::new(dice, &plan),
+            full,
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,

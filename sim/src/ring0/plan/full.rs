@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Blow, Conditions, MS, Plan, StateFate};
+use super::{Blow, Conditions, MS, Plan, StateFate, Tamper};
 use crate::ring0::dice::Dice;
 use crate::ring0::faults::{Class, Fault, Faults};
 
@@ -28,6 +28,9 @@ impl Plan {
         if !on(Class::Process) {
             plan.events_lost = 0;
         }
+        if !on(Class::Disk) {
+            (plan.source_faults, plan.state_faults) = (0, 0);
+        }
         plan.blows = blows(dice, &faults, &plan);
         let contested = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::Rival { .. } | Blow::Clone));
         // A store that lies, or lost local state, may end anybody fenced: then nothing would follow
@@ -50,7 +53,12 @@ fn blows(dice: &Dice, faults: &Faults, plan: &Plan) -> Vec<(Duration, Blow)> {
             blows.push((at(name, n), blow));
         }
     };
+    for (n, how) in [Tamper::Remove, Tamper::Truncate, Tamper::Swap, Tamper::Rot].into_iter().enumerate() {
+        let blow = Blow::Tamper(how);
+        add(blow.name(), n as u64, blow);
+    }
     for n in 0..2 {
+        add("machine: power lost", n, Blow::PowerLoss { down: Duration::from_millis(30 + 700 * n) });
         let hours = dice.range("full blow", "hours", n, 0, 72) as i64 - 36;
         add("clock: wall stepped", n, Blow::WallStep(hours * 3_600_000 + 17));
         add("process: paused", n, Blow::Pause { length: length("pause", 120_000) });
@@ -89,8 +97,10 @@ fn rivals(dice: &Dice, faults: &Faults, plan: &Plan, blows: &mut Vec<(Duration, 
     if here.is_empty() || plan.store.conditions != Conditions::Kept || !dice.chance("rivals", "", 0, 1, 2) {
         return;
     }
-    let replaces =
-        |blow: Blow| matches!(blow, Blow::RollBack { .. } | Blow::EmptyDisk { .. } | Blow::Snapshot);
+    let replaces = |blow: Blow| {
+        let tampers = matches!(blow, Blow::Tamper(_));
+        tampers || matches!(blow, Blow::RollBack { .. } | Blow::EmptyDisk { .. } | Blow::Snapshot)
+    };
     blows.retain(|(_, blow)| !replaces(*blow));
     for (_, blow) in blows.iter_mut() {
         if let Blow::Kill { state, .. } = blow {
