@@ -115,6 +115,14 @@ pub enum AppOp {
     Backup,
     /// Puts the copy in its place.
     RestoreBackup,
+    /// A transaction part of which is undone, by a savepoint.
+    Savepoint(Work),
+    /// `PRAGMA synchronous`, from now on.
+    Synchronous(Synchronous),
+    /// A transaction of another process.
+    OtherWrite(Work),
+    /// Deletes the database and leaves it so.
+    Delete,
 }
 
 /// How an operation ended.
@@ -150,6 +158,14 @@ pub struct App {
     fault: Arc<Mutex<Option<VfsFault>>>,
     /// Whether commits are synced.
     durable: bool,
+    /// What was asked for beyond that.
+    synchronous: Option<Synchronous>,
+    /// Commits may not be synced that were made since the last that was.
+    loose: bool,
+    /// Another process has committed since this one looked.
+    others: bool,
+    /// Nothing may be synced at all.
+    careless: bool,
     /// Power loss may have taken commits that were never synced.
     anything_goes: bool,
     /// Commits that were acknowledged.
@@ -159,8 +175,10 @@ pub struct App {
 }
 
 mod memory;
+mod more;
 
 pub use memory::Memory;
+pub use more::Synchronous;
 
 type Sql = Result<AppEnd, SqlError>;
 
@@ -189,6 +207,10 @@ impl App {
             missing: None,
             fault,
             durable,
+            synchronous: None,
+            loose: false,
+            others: false,
+            careless: false,
             anything_goes: false,
             commits: 0,
             busy: 0,
@@ -198,7 +220,8 @@ impl App {
     /// The machine has lost power.
     pub fn power_lost(&mut self) {
         self.forget_connections();
-        self.anything_goes = !self.durable;
+        self.anything_goes = !self.durable || self.loose;
+        self.loose = false;
         self.in_doubt.append(&mut self.unsynced);
     }
 
@@ -222,6 +245,7 @@ impl App {
         match end {
             Ok(end) => {
                 if end == AppEnd::Committed {
+                    self.loose = !self.durable;
                     self.commits += 1;
                 }
                 if self.writer.is_some() && !sqlite.is_alive(PROCESS) {
@@ -313,6 +337,10 @@ impl App {
             AppOp::RenameOver { page_bytes } => self.rename_over(sqlite, page_bytes),
             AppOp::Backup => self.backup(sqlite),
             AppOp::RestoreBackup => self.restore_backup(sqlite),
+            AppOp::Savepoint(work) => self.savepoint(sqlite, work),
+            AppOp::Synchronous(mode) => self.set_synchronous(mode),
+            AppOp::OtherWrite(work) => self.other_write(sqlite, work),
+            AppOp::Delete => self.delete(sqlite),
         }
     }
 
@@ -332,6 +360,7 @@ impl App {
         writer.prepare(page_bytes, self.durable)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
+        self.apply_synchronous()?;
         Ok(AppEnd::Perhaps)
     }
 
@@ -445,6 +474,11 @@ impl App {
 
     fn rollbackward(&mut self, sqlite: &dyn Sqlite, page_bytes: Option<u32>) -> Sql {
         self.reader = None;
+        if core::mem::take(&mut self.others) {
+            // SQLite keeps what it has cached when it leaves WAL mode, where a commit need not change
+            // the counter by which it would notice in the other mode.
+            self.opened(sqlite)?.number()?;
+        }
         let writer = self.opened(sqlite)?;
         if !writer.leave_wal_mode()? {
             return Ok(AppEnd::Done);

@@ -89,6 +89,9 @@ impl World {
         });
         losses.names().for_each(|name| self.hit(name));
         self.app.power_lost();
+        if self.app.throw_away(self.sqlite.disk()) {
+            self.open_first();
+        }
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
     }

@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 73] = [
+const FAULTS: [Fault; 96] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -155,6 +155,29 @@ const FAULTS: [Fault; 73] = [
     fault(Class::Clock, "clock: monotonic stands", "the monotonic clock stands for a while"),
     fault(Class::Clock, "clock: wall stands", "the wall clock stands for a while, file times with it"),
     fault(Class::Clock, "clock: equal timestamps", "two segments have the same stamp"),
+    fault(Class::Application, "app: huge transaction", "more than the buffer holds"),
+    fault(Class::Application, "app: rollback", "by the application"),
+    fault(Class::Application, "app: vacuum", "by the application"),
+    fault(Class::Application, "app: checkpoint PASSIVE", "by the application"),
+    fault(Class::Application, "app: checkpoint FULL", "by the application"),
+    fault(Class::Application, "app: checkpoint RESTART", "by the application"),
+    fault(Class::Application, "app: checkpoint TRUNCATE", "by the application"),
+    fault(Class::Application, "app: pinned reader", "a snapshot that is kept"),
+    fault(Class::Application, "app: killed", "with a hot WAL"),
+    fault(Class::Application, "app: died in a commit", "in its sync: a phantom"),
+    fault(Class::Application, "app: commit failed", "in its sync: a phantom"),
+    fault(Class::Application, "app: journal mode switched", "out of WAL mode and back"),
+    fault(Class::Application, "app: page size changed", "by the application"),
+    fault(Class::Application, "app: recreated", "by the application"),
+    fault(Class::Application, "app: deleted", "and not there for a while"),
+    fault(Class::Application, "app: replaced by rename", "by the application"),
+    fault(Class::Application, "app: restored from a backup", "by the application"),
+    fault(Class::Application, "app: savepoint", "by the application"),
+    fault(Class::Application, "app: synchronous OFF", "by the application"),
+    fault(Class::Application, "app: synchronous NORMAL", "by the application"),
+    fault(Class::Application, "app: synchronous FULL", "by the application"),
+    fault(Class::Application, "app: several connections", "a transaction of another process"),
+    fault(Class::Application, "app: lock page crossed", "by the size of the database"),
     fault(Class::Topology, "topology: a rival", "another database replicates to the same place"),
     fault(
         Class::Topology,
@@ -168,14 +191,29 @@ const FAULTS: [Fault; 73] = [
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.
-pub const NOT_HERE: [(&str, &str); 4] = [
+pub const NOT_HERE: [(&str, &str); 7] = [
     ("delayed delete", "the replicator deletes nothing; retention will"),
     ("follower during retention", "there is no follower and no retention yet"),
     (
         "pause beyond the lease",
         "there is no lease yet; pauses here outlast every deadline, with requests landing meanwhile",
     ),
-    ("access given back in another order", "there is no lease to hand over yet"),
+    (
+        "access taken away from nodes one by one",
+        "there is no lease to hand over yet; contenders share the store's outages and denials",
+    ),
+    (
+        "bit rot of the database, or of a page of the WAL read by itself",
+        "neither has a checksum, and it is the application's disk: what SQLite reads is what is committed",
+    ),
+    (
+        "hands on the database under a running application",
+        "it is the application's loss; files are replaced while it is closed",
+    ),
+    (
+        "descriptors and quota of the application",
+        "of our process they are here; SQLite reports both as what it meets otherwise",
+    ),
 ];
 
 /// The faults that may befall a run, by name.

@@ -14,7 +14,7 @@ use driftless_core::machine::{SourceError, SourceReply, SourceRequest};
 
 pub use library::Library;
 
-use super::app::Work;
+use super::app::{Synchronous, Work};
 use super::plan::{Plan, Workload};
 use crate::disk::{Disk, Saved, SimClock, Unsynced};
 use crate::model::Model;
@@ -128,6 +128,18 @@ pub trait Connection {
     /// # Errors
     /// As SQLite says.
     fn fill(&mut self, number: i64) -> SqlResult<()>;
+
+    /// Within a transaction: does something and undoes it, by a savepoint.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    fn undo_some(&mut self) -> SqlResult<()>;
+
+    /// `PRAGMA synchronous`.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    fn set_synchronous(&mut self, mode: Synchronous) -> SqlResult<()>;
 
     /// `COMMIT`.
     ///

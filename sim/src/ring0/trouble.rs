@@ -7,7 +7,7 @@ use driftless_core::engine::Config;
 use driftless_core::ids::Mono;
 use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, StoreRequest};
 
-use super::app::{Memory, PATH};
+use super::app::{AppEnd, AppOp, Memory, PATH};
 use super::dice::Dice;
 use super::excuses::Excuses;
 use super::local::Local;
@@ -231,6 +231,22 @@ impl World {
         }
         if !self.plan.faults.is_empty() {
             self.crash_at = None;
+        }
+    }
+
+    /// Counts what the application has done.
+    pub(super) fn hit_by_app(&mut self, op: AppOp, end: &AppEnd) {
+        let name = op.name().filter(|_| *end != AppEnd::Busy && !self.plan.faults.is_empty());
+        if let Some(name) = name {
+            self.hit(name);
+        }
+    }
+
+    /// Whether the database has grown past the lock page.
+    pub(super) fn hit_lock_page(&mut self) {
+        let Some(last) = self.truth.last().filter(|last| last.page_bytes() > 0) else { return };
+        if last.pages() as u64 > self.plan.config.pending_byte / last.page_bytes() as u64 {
+            self.hit("app: lock page crossed");
         }
     }
 

@@ -346,6 +346,7 @@ impl World {
         self.summary.restored = self.restored.segments;
         self.summary.phantoms = self.truth.phantoms() as u64;
         self.summary.simulated_ms = self.now_ns() / 1_000_000;
+        self.hit_lock_page();
         (0..self.restored.same_stamps).for_each(|_| self.hit("clock: equal timestamps"));
         self.summary.hits = self.sites.hits();
         self.summary.trace_hash = self.trace.hash();
@@ -487,6 +488,7 @@ impl World {
         };
         self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
         self.plant_after_app(op, &end);
+        self.hit_by_app(op, &end);
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {

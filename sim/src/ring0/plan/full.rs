@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Blow, Conditions, MS, Plan, StateFate, Tamper};
+use super::{Blow, Conditions, MS, Plan, StateFate, Tamper, Workload};
+use crate::ring0::app::{AppOp, Synchronous, Work};
 use crate::ring0::dice::Dice;
 use crate::ring0::faults::{Class, Fault, Faults};
 
@@ -31,6 +32,7 @@ impl Plan {
         if !on(Class::Disk) {
             (plan.source_faults, plan.state_faults) = (0, 0);
         }
+        plan.script = script(dice, &faults, &plan);
         plan.blows = blows(dice, &faults, &plan);
         let contested = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::Rival { .. } | Blow::Clone));
         // A store that lies, or lost local state, may end anybody fenced: then nothing would follow
@@ -113,4 +115,41 @@ fn rivals(dice: &Dice, faults: &Faults, plan: &Plan, blows: &mut Vec<(Duration, 
         let at = Duration::from_micros(dice.draw("rival", "at", n) % within);
         (at, *dice.pick("rival", "kind", n, &here))
     }));
+}
+
+/// The early script without what is switched off, and with what only these runs have.
+fn script(dice: &Dice, faults: &Faults, plan: &Plan) -> Vec<(Duration, AppOp)> {
+    let here = |op: &AppOp| op.name().is_none_or(|name| Fault::named(name).is_none() || faults.has(name));
+    let insert = |rows, bytes| Work::Insert { rows, bytes };
+    let more = [
+        AppOp::Write(insert(600, 400)),
+        AppOp::Savepoint(insert(3, 200)),
+        AppOp::Synchronous(Synchronous::Off),
+        AppOp::Synchronous(Synchronous::Normal),
+        AppOp::Synchronous(Synchronous::Full),
+        AppOp::OtherWrite(insert(2, 300)),
+        AppOp::OtherWrite(Work::Update { of: 4 }),
+        AppOp::Delete,
+    ];
+    let in_model = |op: &AppOp| !matches!(op, AppOp::Savepoint(_));
+    let possible = |op: &AppOp| plan.workload == Workload::Library || in_model(op);
+    let mut more: Vec<AppOp> = more.into_iter().filter(|op| here(op) && possible(op)).collect();
+    let mut script = Vec::new();
+    for (n, (wait, op)) in plan.script.iter().enumerate() {
+        // The end of a script closes what is open.
+        let last = n + 7 > plan.script.len();
+        script.push((*wait, if here(op) || last { *op } else { AppOp::Write(insert(2, 100)) }));
+        if last || n == 0 || more.is_empty() || !dice.chance("full op", "", n as u64, 1, 12) {
+            continue;
+        }
+        let op = *dice.pick("full op", "kind", n as u64, &more);
+        script.push((dice.wait("full op", "wait", n as u64, 0, 300 * MS), op));
+        // One of them is enough: a base of them all takes longer than a slow store may.
+        more.retain(|other| other.name() != Some("app: huge transaction") || *other != op);
+        if op == AppOp::Delete {
+            let wait = dice.wait("full op", "absent", n as u64, 0, 20_000 * MS);
+            script.push((wait, AppOp::Open { page_bytes: 1_024 }));
+        }
+    }
+    script
 }

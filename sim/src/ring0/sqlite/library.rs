@@ -12,7 +12,7 @@ use rusqlite::ErrorCode;
 
 use super::{Connection, Counts, Source, SqlError, SqlErrorKind, SqlResult, Sqlite};
 use crate::disk::{Disk, Saved, SimClock, Unsynced};
-use crate::ring0::app::Work;
+use crate::ring0::app::{Synchronous, Work};
 use crate::ring0::files::SimFiles;
 use crate::vfs::{SimHost, SimSqlite, Turn, VfsFaultHook};
 
@@ -161,6 +161,14 @@ impl Connection for rusqlite::Connection {
         Ok(self.execute_batch(&format!(
             "INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n={number}"
         ))?)
+    }
+
+    fn undo_some(&mut self) -> SqlResult<()> {
+        Ok(self.execute_batch("SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; RELEASE s")?)
+    }
+
+    fn set_synchronous(&mut self, mode: Synchronous) -> SqlResult<()> {
+        Ok(self.execute_batch(&format!("PRAGMA synchronous={}", mode.sql()))?)
     }
 
     fn commit(&mut self) -> SqlResult<()> {
