@@ -42,6 +42,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use driftless_core::mutant::{self, Mutant};
+
 use crate::fs::{Fs, FsError, FsErrorKind};
 use crate::keys::Key;
 use crate::store::{ByteRange, Capabilities, PART_BYTES_MAX, PutCondition, StoreError, StoreErrorKind};
@@ -204,7 +206,8 @@ impl<F: Fs> DirectoryStore<F> {
             let cause = "a part of it could not be written";
             return Err(StoreError::new(StoreErrorKind::Retry, &put.key, cause));
         }
-        if let Err(e) = self.shared.fs.sync(&put.file) {
+        let synced = if mutant::on(Mutant::FileUnsynced) { Ok(()) } else { self.shared.fs.sync(&put.file) };
+        if let Err(e) = synced {
             self.remove_temporary(&put.temporary);
             return Err(store_error(&put.key, e));
         }
@@ -337,6 +340,9 @@ impl<F: Fs> DirectoryStore<F> {
     fn take_name(&self, put: &DirectoryPut<F>) -> Result<(), StoreError> {
         let target = self.path(put.key.as_str());
         let renamed = match put.condition {
+            PutCondition::IfAbsent if mutant::on(Mutant::RenameReplaces) => {
+                self.shared.fs.rename(&put.temporary, &target)
+            }
             PutCondition::IfAbsent => self.shared.fs.rename_noreplace(&put.temporary, &target),
             PutCondition::Always => self.shared.fs.rename(&put.temporary, &target),
             PutCondition::Matches(_) => unreachable!("refused when the put began"),

@@ -26,6 +26,7 @@ pub mod ids;
 pub mod job;
 pub mod ltx;
 pub mod machine;
+pub mod mutant;
 pub mod probe;
 mod reading;
 pub mod restore;

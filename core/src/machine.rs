@@ -278,7 +278,7 @@ pub enum Severity {
 pub enum Fact {
     /// The source is open and its changes are followed.
     Attached,
-    /// The source has been quiet and was let go; events wake it.
+    /// The source, which was attached, was let go; events wake it.
     Detached {
         /// Whether the position was sealed, so that waking needs no survey.
         sealed: bool,

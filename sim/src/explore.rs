@@ -4,8 +4,10 @@
 //! where. Each [`Case`] is then a run of its own: a death after one action, with one fate of the
 //! local state; one fault at one place; or both, where the faults are those of the run that dies.
 
+use crate::ring0::oracles::crash_equals;
 use crate::ring0::plan::{Plan, StateFate};
 use crate::ring0::sites::{Site, Strike};
+use crate::ring0::summary::Contents;
 use crate::ring0::{Failure, World, run_plan};
 
 /// What dies after an action, and what is left.
@@ -55,6 +57,8 @@ pub struct Survey {
     pub actions: u64,
     /// Every fault that could strike, at each place and time.
     pub faults: Vec<Site>,
+    /// What the database holds in the end, where that is certain.
+    pub contents: Option<Contents>,
 }
 
 /// Runs a script with a case and notes what else could happen.
@@ -66,7 +70,8 @@ pub fn survey(seed: u64, script: &Plan, case: &Case) -> Result<Survey, Failure> 
     let sites = world.sites();
     sites.survey();
     let summary = world.run_until(None).map_err(|violation| Failure { seed, violation })?;
-    Ok(Survey { actions: summary.actions, faults: sites.surveyed() })
+    let contents = crash_equals::is_certain(script).then_some(summary.contents);
+    Ok(Survey { actions: summary.actions, faults: sites.surveyed(), contents })
 }
 
 /// Every single death and every single fault.
@@ -91,12 +96,18 @@ pub fn with_death(seed: u64, script: &Plan, death: (u64, Death)) -> Result<Vec<C
     Ok(faults.into_iter().map(|fault| Case { fault: Some(fault), ..dying.clone() }).collect())
 }
 
-/// Runs a script with a case.
+/// Runs a script with a case; in the end the database must hold `contents`, where they are certain.
 ///
 /// # Errors
 /// What an oracle said.
-pub fn run(seed: u64, script: &Plan, case: &Case) -> Result<(), Failure> {
-    run_plan(seed, case.plan(script), false).map(drop)
+pub fn run(seed: u64, script: &Plan, case: &Case, contents: Option<&Contents>) -> Result<(), Failure> {
+    let summary = run_plan(seed, case.plan(script), false)?;
+    // Where the application itself does more than its script, more is there.
+    let more = case.fault.as_ref().is_some_and(|fault| fault.fault.starts_with("application: "));
+    let same = contents
+        .filter(|_| !more)
+        .map_or(Ok(()), |contents| crash_equals::check(contents, &summary.contents));
+    same.map_err(|violation| Failure { seed, violation })
 }
 
 #[cfg(test)]
@@ -113,7 +124,7 @@ mod tests {
         for fault in survey.faults.iter().step_by(survey.faults.len() / 40) {
             let case = Case { death: None, fault: Some(fault.clone()) };
             let report = crate::ring0::report(1, case.plan(&script), crate::trace::Keep::Hash, None);
-            assert_eq!(report.struck, [fault.clone()], "{:?}", report.result);
+            assert_eq!(report.struck, std::slice::from_ref(fault), "{:?}", report.result);
         }
     }
 }

@@ -3,7 +3,10 @@
 //! - [`disk`] is a filesystem that remembers what was never synced, and loses it on demand;
 //! - [`vfs`] puts real SQLite on that disk, in simulated processes that can be killed;
 //! - [`model`] stands in for SQLite there, without SQL and much faster;
-//! - [`ring0`] runs the replicator there, in a loop over everything that can happen.
+//! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
+//! - [`trace`] hashes what happens and [`timeline`] draws it;
+//! - [`scenario`] writes a run down, [`shrink`] makes it small, [`explore`] leaves nothing out;
+//! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),
 //! and takes of this crate the disk and ring 0's oracles alone.
@@ -17,6 +20,8 @@ pub mod disk;
 pub mod explore;
 #[cfg(not(madsim))]
 pub mod model;
+#[cfg(not(madsim))]
+pub mod mutants;
 #[cfg(not(madsim))]
 pub mod nested;
 #[cfg(not(madsim))]

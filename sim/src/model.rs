@@ -4,7 +4,7 @@
 //! rules of `wal.c` and of the pager step by step: locks, read marks, backfill, restarts with new
 //! salts, checkpoints of every mode, recovery, spilled frames, phantom commits, the last close,
 //! rollback journals outside of WAL mode. So a fault or a death strikes where it would strike in
-//! SQLite. What is left out is SQL: pages hold what [`rows`] makes up, and no two processes run at
+//! SQLite. What is left out is SQL: pages hold what `rows` makes up, and no two processes run at
 //! the same instant.
 //!
 //! The library is the judge of the model. `sim/tests/model.rs` runs the same scripts of an

@@ -15,16 +15,11 @@
 //! and is away for a while. Power fails. The wall clock is set. Events are lost until the sweep.
 //!
 //! # What must hold
-//! [`truth`] records every committed state outside of the engine, from the files. [`restore`]
-//! applies each segment and asks that it leads to a committed state, page for page, never an older
-//! one, never a phantom, under a chain that holds; [`store`] that level 0 has no gap; [`purity`]
-//! that a replicator is a function of its events; [`app`] that no commit of the application goes
-//! missing and that nothing of ours stands in its database; [`world`] that reports are true, that
-//! writers are not kept waiting, that once faults end everything is on the replica within a bound,
-//! and that an idle database costs nothing.
+//! [`truth`] records every committed state outside of the engine, from the files. [`oracles`] has
+//! what is asked of a run, one promise to a file.
 //!
-//! `cargo run -p driftless-sim --bin sim -- --seeds 0..1000` looks for more, `-- replay SEED -v`
-//! tells a run. A seed that found something stays in `sim/seeds.txt` with its story.
+//! `cargo sim` runs seeds and makes what fails small; `docs/SIMULATION.md` tells how. A seed that
+//! found something stays in `sim/seeds.txt` with its story.
 
 pub mod app;
 mod blows;
@@ -32,19 +27,23 @@ pub mod dice;
 mod excuses;
 pub mod faults;
 pub mod files;
+mod ghosts;
 pub mod hits;
 mod host;
 pub mod image;
 mod local;
+mod meddle;
+pub mod mirror;
 pub mod misfortune;
 mod mishap;
+pub mod oracles;
 pub mod plan;
 pub mod planted;
 pub mod profile;
-pub mod purity;
 pub mod queue;
 pub mod reading;
 pub mod restore;
+pub mod restorer;
 mod rival;
 mod run;
 pub mod scripts;
@@ -53,7 +52,6 @@ pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod summary;
-mod synced;
 mod trouble;
 pub mod truth;
 pub mod violation;

@@ -3,11 +3,13 @@
 //! A number is itself. A commit stands for a seed as well, so that each commit tries other seeds
 //! than the one before and everybody can say which: the first seven digits of its hash, read as a
 //! hexadecimal number, modulo [`COMMIT_SEEDS`], after [`COMMIT_FROM`]. The short and the long form
-//! of a hash are the same seed.
+//! of a hash are the same seed. The seeds of the model of SQLite that a commit tries come
+//! [`MODEL_FROM`] minus [`COMMIT_FROM`] later.
 
 use std::ops::Range;
 
 use crate::bad_input::BadInput;
+use crate::ring0::plan::MODEL_FROM;
 
 /// The seeds of commits begin here: those before have stories to keep.
 pub const COMMIT_FROM: u64 = 2_000_000;
@@ -42,6 +44,21 @@ pub fn of_commit(hash: &str) -> Option<u64> {
     let first = hash.get(..DIGITS).filter(|_| is_hash)?;
     let number = u64::from_str_radix(first, 16).ok()?;
     Some(COMMIT_FROM + number % COMMIT_SEEDS)
+}
+
+/// The seed on the model of SQLite that goes with a commit's seed.
+pub const fn on_the_model(seed: u64) -> u64 {
+    MODEL_FROM + (seed - COMMIT_FROM)
+}
+
+/// The seeds that once failed, each with its story. They run first, always.
+pub fn kept() -> impl Iterator<Item = (u64, &'static str)> {
+    let lines =
+        include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines.map(|line| {
+        let (seed, story) = line.split_once(' ').expect("a seed and its story");
+        (seed.parse().expect("a seed is a number"), story)
+    })
 }
 
 /// Several seeds: `A..B` without B, `A+N` for N of them, or one.
@@ -89,6 +106,11 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.text.contains("is no seed") && !error.hint.is_empty(), "{error:?}");
         }
+    }
+
+    #[test]
+    fn kept_seeds_have_stories() {
+        assert!(kept().count() > 20 && kept().all(|(_, story)| story.len() >= 8));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Size {
 
 impl Size {
     /// Of a plan; `struck` is how many sites were struck in its run, for one that does not name them.
-    fn of(plan: &Plan, struck: usize) -> Size {
+    pub fn of(plan: &Plan, struck: usize) -> Size {
         let outage = usize::from(!plan.store.outage.is_zero());
         let struck = if let Strike::Only(sites) = &plan.strike { sites.len() } else { struck };
         let faults = plan.blows.len() + struck + outage + usize::from(plan.crash_at.is_some());

@@ -2,6 +2,7 @@
 
 use driftless_sim::ring0::plan::{CONDITIONS_FROM, Conditions, Plan, StateFate};
 use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
+use driftless_sim::seed::kept;
 
 fn crash_everywhere(plan: &Plan) {
     for state in [StateFate::Kept, StateFate::Cut(2), StateFate::Lost] {
@@ -27,10 +28,7 @@ fn a_crash_after_any_action_of_a_crowded_script_loses_nothing() {
 
 #[test]
 fn kept_seeds_stay_quiet() {
-    let kept = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    for line in kept {
-        let (seed, story) = line.split_once(' ').expect("a seed and its story");
-        let seed = seed.parse().expect("a seed is a number");
+    for (seed, story) in kept() {
         run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}\nits story: {story}"));
     }
 }

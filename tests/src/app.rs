@@ -189,6 +189,12 @@ impl App {
         self.must(&json!({ "op": "stop" }))
     }
 
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.expect("kill starts").success(), "it has died");
+    }
+
     /// Ends the process without closing anything, as a crash does.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");

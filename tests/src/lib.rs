@@ -16,6 +16,7 @@
 //! - [`store_faults`] breaks the filesystems under a replica, the local state or the application;
 //! - [`servers`] runs object stores: S3, Azure, GCS, WebDAV, and one that ignores conditions;
 //! - [`objects`] and [`s3`] put objects there, count and compare them, by other code than ours;
+//! - [`ring2`] is a storm over an application, a replicator and the wire, and what must be left of it;
 //! - [`place`] is where a replica lies, a directory or a store, for stories that are told of both;
 //! - [`proxy`] stands between the product and a store, counts requests, and does harm.
 //!
@@ -34,6 +35,7 @@ pub mod port;
 pub mod proc;
 pub mod programs;
 pub mod proxy;
+pub mod ring2;
 pub mod s3;
 pub mod scene;
 pub mod servers;

@@ -36,7 +36,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use answer::Answer;
-pub use record::{Record, counts};
+pub use record::{Record, counts, put_more_than_once};
 pub use rule::{Fault, Rule};
 
 use crate::poll;

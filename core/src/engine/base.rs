@@ -21,7 +21,7 @@ mod survey;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -39,6 +39,7 @@ use crate::machine::{
     Severity, SourceError, SourceErrorKind, SourceReply, SourceRequest, StoreError, StoreErrorKind,
     StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 use crate::wal::{
     FRAME_HEADER_BYTES, Salts, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex, WalPosition, frame_offset,
 };
@@ -223,6 +224,16 @@ impl Base {
 }
 
 impl Replicator {
+    pub(super) fn want_base(&mut self, why: String, full: bool, prove: bool, fence: bool) {
+        if full {
+            self.history.table = None;
+            self.history.point = None;
+        }
+        // The base reads all of it anew; what waits here would keep the source from being opened.
+        self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
+        self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
+    }
+
     /// The captured pages were given up: read just those again.
     pub(super) fn want_dirty_base(&mut self) {
         let only: BTreeSet<u32> = self.pending.page_numbers().map(PageNo::get).collect();
@@ -312,6 +323,7 @@ impl Replicator {
         // What was captured since it was wanted has changed as well, and need not stand in the WAL
         // any more.
         let since = self.pending.page_numbers().map(PageNo::get);
+        let since = since.filter(|_| !mutant::on(Mutant::CapturedSinceForgotten));
         let only = self.dirty.take().filter(|_| known).map(|only| only.into_iter().chain(since).collect());
         let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
         self.forget_pending(pages);
@@ -417,7 +429,8 @@ impl Replicator {
                 let Some(facts) = facts else {
                     return self.base_source_failed(now, "the database file is gone", out);
                 };
-                if self.source.file() != (facts.device, facts.inode) {
+                let other = self.source.file() != (facts.device, facts.inode);
+                if other && !mutant::on(Mutant::LengthByPath) {
                     // The length by path is that of another file than the one that is open.
                     return self.base_source_failed(now, "the database file was replaced", out);
                 }

@@ -13,9 +13,9 @@ use alloc::format;
 use alloc::string::String;
 
 use super::ghost::Ghost;
-use super::history::{Journal, Point};
+use super::history::Journal;
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
-use super::{BaseWanted, Record, Replicator, Retry};
+use super::{Record, Replicator, Retry};
 use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
@@ -23,6 +23,7 @@ use crate::machine::{
     SourceReply, SourceRequest, StateReply, StateRequest, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 
 /// Objects asked for in one listing.
 const LIST_LIMIT: u32 = 1_000;
@@ -37,6 +38,8 @@ pub(super) struct Finding {
     journal: Journal,
     /// The newest object seen so far.
     newest: Option<Object>,
+    /// The newest object's header as it was last read.
+    header: Option<Result<LtxHeader, String>>,
     litestream: Option<LitestreamHead>,
     ghost: Option<Box<Ghost>>,
     sync: bool,
@@ -44,8 +47,6 @@ pub(super) struct Finding {
     point_gone: bool,
     /// How often it was there, and in no listing.
     unlisted: u32,
-    /// The head's header as it was read before, or what was wrong with it.
-    read_before: Option<Result<LtxHeader, String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,12 +99,12 @@ impl Replicator {
             retry: Retry::default(),
             journal: Journal::default(),
             newest: None,
+            header: None,
             litestream: None,
             ghost: None,
             sync: false,
             point_gone: false,
             unlisted: 0,
-            read_before: None,
         }));
     }
 
@@ -199,7 +200,7 @@ impl Replicator {
             Outcome::Store(Ok(StoreReply::Bytes { bytes, object_len })) => {
                 self.boot_progress();
                 match self.finding().step {
-                    Find::Header(object) => self.boot_header(object, &bytes, out),
+                    Find::Header(object) => self.boot_header(now, object, &bytes, out),
                     Find::Point(object) => {
                         let finding = self.finding();
                         finding.restart_listing();
@@ -292,6 +293,7 @@ impl Replicator {
             let error = passing("a listing was cut short before its first entry");
             return self.boot_failed(now, &error, out);
         }
+        let more = more && !mutant::on(Mutant::PartialListTrusted);
         let finding = self.finding();
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
         for entry in entries {
@@ -341,14 +343,25 @@ impl Replicator {
         }
     }
 
-    fn boot_header(&mut self, object: Object, bytes: &[u8], out: &mut Actions) {
-        let read = decode_header(bytes);
-        let confirmed = self.finding().read_before.as_ref() == Some(&read);
-        self.finding().read_before = Some(read.clone());
-        let header = match read {
+    /// A header has no checksum of its own: one wrong bit could make strangers of us, or the link to
+    /// what we write next a wrong one. What the journal does not confirm counts once two reads agree.
+    fn boot_header(&mut self, now: Now, object: Object, bytes: &[u8], out: &mut Actions) {
+        let decoded = decode_header(bytes);
+        let finding = self.finding();
+        let before = finding.header.replace(decoded.clone());
+        let expected = decoded.as_ref().is_ok_and(|header| finding.journal.history.ends_with(object, header));
+        match before {
+            Some(before) if before == decoded => {}
+            Some(_) => {
+                let error = passing(format!("two readings of {object} differ"));
+                return self.boot_failed(now, &error, out);
+            }
+            None if expected => {}
+            // It is asked for again at once.
+            None => return,
+        }
+        let header = match decoded {
             Ok(header) => header,
-            // Once more: what is wrong may be the answer.
-            Err(_) if !confirmed => return,
             Err(error) => {
                 return self.stop(
                     Exit::Corrupt {
@@ -359,10 +372,6 @@ impl Replicator {
                 );
             }
         };
-        if !confirmed && !self.is_known(object, &header) {
-            // Nothing here says the same, and a header has no checksum of its own.
-            return;
-        }
         let litestream = header.lineage.is_none();
         self.head = Some(Head { object, header });
         if litestream {
@@ -370,15 +379,6 @@ impl Replicator {
         } else {
             self.boot_decide(out);
         }
-    }
-
-    /// Whether a head's header says what the journal says of its segment.
-    fn is_known(&mut self, object: Object, header: &LtxHeader) -> bool {
-        let Journal { history, intent } = &self.finding().journal;
-        let says = |to: &Point| to.txid == object.range.max() && header.chain.post == Some(to.post);
-        let known =
-            history.point.as_ref().is_some_and(says) || intent.as_ref().is_some_and(|step| says(&step.to));
-        known && header.lineage == history.lineage
     }
 
     fn boot_decide(&mut self, out: &mut Actions) {
@@ -403,7 +403,7 @@ impl Replicator {
         // to adopt: under the same lineage it is our ghost.
         let unconfirmed = local.point.is_none();
         let lineage = match &standing {
-            Standing::Begin { .. } if !unconfirmed => fresh,
+            Standing::Begin { .. } if !unconfirmed || mutant::on(Mutant::LineageRedrawn) => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
             _ => kept.unwrap_or(fresh),
         };
@@ -437,7 +437,7 @@ impl Replicator {
         }
         self.history.lineage = Some(lineage);
         self.history.incarnation = incarnation;
-        if self.is_on_trial() {
+        if self.is_on_trial() || mutant::on(Mutant::IdentityUnwritten) {
             // A claim to another's history is written down once it is proven: a run that finds it
             // written, and no table, would take the table for lost and write a base.
             return self.boot_end(out);
@@ -463,18 +463,8 @@ impl Replicator {
         self.history.head_post.is_some()
     }
 
-    pub(super) fn want_base(&mut self, why: String, full: bool, prove: bool, fence: bool) {
-        if full {
-            self.history.table = None;
-            self.history.point = None;
-        }
-        // The base reads all of it anew; what waits here would keep the source from being opened.
-        self.forget_pending(self.history.point.as_ref().map_or(0, |point| point.pages));
-        self.base_wanted = Some(BaseWanted { why, full, prove, fence, at_end: false });
-    }
-
     fn boot_identity_done(&mut self, out: &mut Actions) {
-        if !self.finding().sync {
+        if !self.finding().sync && !mutant::on(Mutant::IdentityUnsynced) {
             self.finding().sync = true;
             return;
         }
@@ -517,6 +507,7 @@ impl Finding {
 
     fn restart_listing(&mut self) {
         self.newest = None;
+        self.header = None;
         self.step = Find::All { level: Level::CAPTURES, after: None };
     }
 }

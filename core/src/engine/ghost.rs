@@ -11,6 +11,7 @@ use crate::checksum::page_checksum;
 use crate::ids::PageNo;
 use crate::ltx::{Decoder, Item, LtxHeader};
 use crate::machine::{ByteRange, Object, StoreRequest};
+use crate::mutant::{self, Mutant};
 
 /// Bytes asked for in one request.
 const FETCH_BYTES: u64 = 1 << 20;
@@ -86,7 +87,8 @@ pub(super) fn step_of(header: &LtxHeader, sums: Vec<(PageNo, u64)>, pending_byte
     let post = header.chain.post?;
     let lock_page = header.page_size.lock_page(pending_byte).get();
     let every_page = header.commit as usize - usize::from(lock_page <= header.commit);
-    let full = sums.len() == every_page;
+    let full =
+        sums.len() == every_page && (header.range.is_snapshot() || !mutant::on(Mutant::FullByNumberOnly));
     Some(Step {
         pre: header.chain.pre,
         to: Point {

@@ -49,6 +49,7 @@ use crate::machine::{
     StateReply, StateRequest, StoreError, StoreReply,
 };
 
+use crate::mutant::{self, Mutant};
 use crate::probe::{Finding, Findings};
 
 use self::base::Base;
@@ -233,7 +234,8 @@ impl Replicator {
 
     /// The next pseudo-random number (splitmix64), from what the host gave at the start.
     fn draw(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let hidden = if mutant::on(Mutant::HiddenState) { mutant::noise() } else { 0 };
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(hidden);
         let mut z = self.entropy;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -521,7 +523,8 @@ impl Machine for Replicator {
 impl Replicator {
     fn exit_second_signal(&self) -> Exit {
         let replicated = self.pending.is_empty() && self.upload_is_idle() && self.base_wanted.is_none();
-        if self.boot.is_done() && self.source.is_drained() && replicated {
+        let known = self.boot.is_done() && self.source.is_drained();
+        if replicated && (known || mutant::on(Mutant::SecondSignalDone)) {
             Exit::Done
         } else {
             self.exit_unreplicated("stopped by a second signal before the final sync had ended")

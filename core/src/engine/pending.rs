@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use crate::ids::{Mono, PageNo, PageSize};
 use crate::job::Image;
 use crate::machine::Chunk;
+use crate::mutant::{self, Mutant};
 use crate::wal::{FrameHeader, WalPosition};
 
 /// Pages captured since the last segment.
@@ -80,7 +81,8 @@ impl Pending {
         self.since.get_or_insert(now);
         self.frames += 1;
         let image = self.pages.entry(frame.page.get()).or_default();
-        if !self.over {
+        let newest = image.is_empty() || !mutant::on(Mutant::OldestImageKept);
+        if !self.over && newest {
             self.bytes += data.len() - image.len();
             image.clear();
             image.extend_from_slice(data);
@@ -91,7 +93,8 @@ impl Pending {
         if frame.commit != 0 {
             self.commit = frame.commit;
             self.floor = self.floor.min(frame.commit);
-            let cut = self.pages.split_off(&frame.commit.saturating_add(1));
+            let past = frame.commit.saturating_add(u32::from(!mutant::on(Mutant::CommitCutsLastPage)));
+            let cut = self.pages.split_off(&past);
             self.bytes -= cut.values().map(Vec::len).sum::<usize>();
         }
     }
@@ -133,6 +136,7 @@ impl Pending {
         let pages = core::mem::take(&mut self.pages);
         let images = pages
             .into_iter()
+            .filter(|(no, _)| *no <= self.floor || !mutant::on(Mutant::GrowthOmitted))
             .map(|(no, image)| {
                 assert_eq!(image.len(), page_size.bytes(), "an image is one page");
                 (PageNo::new(no).expect("pages count from 1"), Chunk::from(image))

@@ -41,6 +41,7 @@ use crate::machine::{
     Actions, Exit, Fact, LinkReply, OpId, Outcome, Reason, Request, ScratchRequest, SealRecord, Severity,
     Slot, SourceError, SourceErrorKind, SourceFacts, SourceReply, SourceRequest, WalFacts,
 };
+use crate::mutant::{self, Mutant};
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameHeader, Salts, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex,
     WalPosition, frame_offset,
@@ -184,6 +185,8 @@ pub(super) struct Source {
     sweep_at: Option<Mono>,
     final_turn: bool,
     drained: bool,
+    /// Whether people were told that the source is followed.
+    said_attached: bool,
     /// The link is let go of because of a failure: closing it is no end of a final turn.
     failed: bool,
 }
@@ -243,6 +246,7 @@ impl Source {
             sweep_at: None,
             final_turn: false,
             drained: false,
+            said_attached: false,
             failed: false,
         }
     }
@@ -291,6 +295,11 @@ impl Source {
 
     pub(super) fn file(&self) -> (u64, u64) {
         self.facts.as_ref().map_or((0, 0), |facts| (facts.device, facts.inode))
+    }
+
+    /// Whether there was no `-wal` before the link was opened.
+    fn found_no_wal(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.wal.is_none())
     }
 
     pub(super) fn wal_frames(&self) -> u32 {
@@ -354,7 +363,8 @@ impl Source {
         self.drained = old.drained;
         self.retry = old.retry;
         // An event that came while the link was being closed was not looked into.
-        self.changed_while_cold = old.changed_while_cold || old.changed;
+        let changed = old.changed && !mutant::on(Mutant::EventForgottenInClose);
+        self.changed_while_cold = old.changed_while_cold || changed;
         self.sealed_wal = old.sealed_wal;
         self.facts = old.facts;
         self.page_size = old.page_size;

@@ -9,6 +9,7 @@
 
 use super::Replicator;
 use crate::ids::Mono;
+use crate::mutant::{self, Mutant};
 
 /// Moments that only move forward, except that what was captured can be lost.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -65,11 +66,12 @@ impl Synced {
 impl Replicator {
     /// Where nothing is left to be put, what was captured is on the replica.
     pub(super) fn note_synced(&mut self) {
-        let settled = self.boot.is_done()
-            && self.pending.is_empty()
-            && self.upload_is_idle()
-            && self.base.is_none()
-            && self.base_wanted.is_none();
+        let settled = mutant::on(Mutant::SyncedAhead)
+            || self.boot.is_done()
+                && self.pending.is_empty()
+                && self.upload_is_idle()
+                && self.base.is_none()
+                && self.base_wanted.is_none();
         if settled {
             self.synced.store(self.synced.claim());
         }

@@ -26,6 +26,7 @@ use crate::machine::{
     Action, Actions, Chunk, Exit, Fact, Object, OpId, Outcome, PART_BYTES_MAX, PutCondition, PutId, Reason,
     Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 
 /// A segment on its way.
 #[derive(Clone, PartialEq, Debug)]
@@ -170,6 +171,7 @@ impl Replicator {
             return Some((since.after(self.config.put_deadline(sent)), Reason::Deadline));
         }
         match &self.upload {
+            Upload::AwaitRetry { .. } if mutant::on(Mutant::RetryNeverDue) => None,
             Upload::AwaitRetry { segment, .. } => segment.retry.at.map(|at| (at, Reason::Retry)),
             Upload::Fetch { op: None, retry, .. } | Upload::Settle { op: None, retry, .. } => {
                 retry.at.map(|at| (at, Reason::Retry))
@@ -182,7 +184,7 @@ impl Replicator {
     pub(super) fn upload_tick(&mut self, now: Now, out: &mut Actions) {
         let Some((op, since, sent)) = self.upload.under_way() else { return };
         let deadline = self.config.put_deadline(sent);
-        if since.after(deadline) > now.mono {
+        if since.after(deadline) > now.mono || mutant::on(Mutant::HangNotNoticed) {
             return;
         }
         out.push(Action::Cancel { op });
@@ -251,7 +253,7 @@ impl Replicator {
     }
 
     fn put_begin(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
-        if self.config.create_if_absent {
+        if self.config.create_if_absent || mutant::on(Mutant::VacantSkipped) {
             return self.put_open(now, segment, out);
         }
         let op = self.submit(header_request(segment.object), out);
@@ -332,7 +334,7 @@ impl Replicator {
     /// Writes down that the point moved.
     pub(super) fn finish_stored(&mut self, out: &mut Actions) {
         let txid = self.history.point.as_ref().expect("just advanced").txid;
-        if self.journal.broken {
+        if self.journal.broken && !counts_as_whole() {
             // Its intent may be missing, and that of an earlier try stand in its place: only the
             // rewrite that follows says the truth.
             self.upload = Upload::Idle;
@@ -370,6 +372,7 @@ impl Replicator {
                 self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
                 (segment, kind == StoreErrorKind::AlreadyExists)
             }
+            Upload::Commit { segment, .. } if counts_as_done(kind) => return self.stored(*segment, out),
             Upload::Commit { segment, .. } => {
                 (segment, matches!(kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Ambiguous))
             }
@@ -404,6 +407,9 @@ impl Replicator {
             return self.read_back(now, segment, out);
         }
         self.try_later(now, &mut segment.retry, "writing to the replica", error, out);
+        if mutant::on(Mutant::SegmentDropped) {
+            return;
+        }
         self.upload = Upload::AwaitRetry { segment, read_back };
     }
 
@@ -431,5 +437,19 @@ impl Replicator {
         let Failure { text, hint } = failure;
         let wait_ms = wait.as_millis() as u64;
         out.notify(Severity::Warn, Fact::Retrying { what: what.into(), error: text, hint, wait_ms });
+    }
+}
+
+/// A journal with a hole does not.
+fn counts_as_whole() -> bool {
+    mutant::on(Mutant::DoneBehindHole) || mutant::on(Mutant::JournalHoleTrusted)
+}
+
+/// No failure does.
+fn counts_as_done(kind: StoreErrorKind) -> bool {
+    match kind {
+        StoreErrorKind::AlreadyExists => mutant::on(Mutant::TakenIsDone),
+        StoreErrorKind::Ambiguous => mutant::on(Mutant::NoReadBack),
+        _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::ids::DbChecksum;
 use crate::ltx::LtxHeader;
+use crate::mutant::{self, Mutant};
 
 /// Whose a segment is that stands where ours was to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,8 +20,8 @@ pub(super) fn judge_header(ours: &LtxHeader, tried: &[DbChecksum], found: &LtxHe
     if found.lineage != ours.lineage || found.range != ours.range {
         return Verdict::Foreign;
     }
-    if (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post) && found.chain.post.is_some()
-    {
+    let same = (found.chain.pre, found.chain.post) == (ours.chain.pre, ours.chain.post);
+    if (same || mutant::on(Mutant::GhostIsOurs)) && found.chain.post.is_some() {
         return Verdict::Ours;
     }
     let earlier_run = found.chain.incarnation < ours.chain.incarnation;

@@ -14,6 +14,7 @@ use core::fmt;
 
 use crate::ids::{Txid, TxidRange};
 use crate::machine::Listed;
+use crate::mutant::{self, Mutant};
 
 /// Everything on a replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -57,9 +58,10 @@ impl Inventory {
         let mut files = alloc::vec![*base?];
         let mut have = base?.object.range.max();
         let mut best: Option<&Listed> = None;
+        let reach = 1 + u64::from(mutant::on(Mutant::PlanSkipsOne));
         loop {
             while let Some(it) =
-                candidates.next_if(|it| it.object.range.min().get() <= have.get().saturating_add(1))
+                candidates.next_if(|it| it.object.range.min().get() <= have.get().saturating_add(reach))
             {
                 best = Some(best.map_or(it, |best| further(best, it)));
             }

@@ -10,6 +10,7 @@ use super::{Claimed, Claims, RestoreJob};
 use crate::ids::{Now, Txid, Wall};
 use crate::ltx::{LTX_HEADER_BYTES, LtxError, LtxHeader};
 use crate::machine::{Actions, ByteRange, Chunk, Exit, Listed, StoreRequest};
+use crate::mutant::{self, Mutant};
 
 /// What is read of a file's end at first.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -62,7 +63,10 @@ impl Stamps {
             }
             match dated {
                 Dated::Unknown => return Verdict::Open(at),
-                Dated::Stamp(stamp) if *stamp <= self.time => return Verdict::Found(max),
+                Dated::Stamp(stamp) if *stamp < self.time => return Verdict::Found(max),
+                Dated::Stamp(stamp) if *stamp == self.time && !mutant::on(Mutant::TimeExcluded) => {
+                    return Verdict::Found(max);
+                }
                 Dated::Stamp(_) => {
                     lowest = Some(max);
                     damaged = None;

@@ -11,6 +11,7 @@ use core::fmt;
 
 use super::{Salts, WAL_VERSION, WalChecksum};
 use crate::ids::PageSize;
+use crate::mutant::{self, Mutant};
 
 /// Bytes that [`WalIndex::parse`] looks at: both headers and the checkpoint information.
 pub const INDEX_BYTES: usize = 136;
@@ -78,7 +79,8 @@ impl WalIndex {
         }
         let raw_page_size = u16::from_ne_bytes([copy[14], copy[15]]);
         let page_size = PageSize::from_u16(raw_page_size);
-        if page_size.is_none() && (raw_page_size != 0 || native_u32(copy, 16) != 0) {
+        let empty = raw_page_size == 0 && native_u32(copy, 16) == 0;
+        if page_size.is_none() && (!empty || mutant::on(Mutant::IndexPageSizeZero)) {
             return Err(WalIndexError::BadPageSize { found: raw_page_size });
         }
         Ok(WalIndex {

@@ -209,6 +209,10 @@ impl Connection for ModelConnection {
         Ok(self.read(rows::integrity)?)
     }
 
+    fn total(&mut self) -> SqlResult<u64> {
+        Ok(self.read(rows::total)?)
+    }
+
     fn traces(&mut self) -> SqlResult<i64> {
         Ok(self.read(rows::traces)?)
     }

@@ -164,7 +164,8 @@ fn checkpoint(slot: &mut LinkConnection, mode: Mode) -> Result<(), Code> {
 }
 
 fn read(file: &super::machine::File, offset: u64, len: u32) -> Result<Vec<u8>, Code> {
-    let mut bytes = vec![0; len as usize];
+    let there = file.len()?.saturating_sub(offset);
+    let mut bytes = vec![0; u64::from(len).min(there) as usize];
     let there = file.read_some(&mut bytes, offset)?;
     bytes.truncate(there);
     Ok(bytes)

@@ -153,8 +153,7 @@ impl Machine {
         if !process.is_alive() {
             return Err(Code::of_fault(VfsFault::Die, op));
         }
-        let hook = self.hook.borrow().clone();
-        let fault = hook.and_then(|hook| hook(&process.name, op, path));
+        let fault = self.hook.borrow().as_ref().and_then(|hook| hook(&process.name, op, path));
         if fault == Some(VfsFault::Die) {
             self.kill_where(|name| name == process.name);
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::host::DRIFTLESS;
 use super::misfortune::Misfortune;
 use super::sqlite::{Connection, SqlError, SqlErrorKind, Sqlite};
+use super::summary::Contents;
 use super::violation::Violation;
 use crate::disk::{Disk, lock};
 use crate::scenario::parts::checkpoint_mode;
@@ -300,6 +301,10 @@ impl App {
             self.rollback()?;
         }
         match op {
+            // What making a database commits is seen for itself.
+            AppOp::DieInCommit(_) | AppOp::FailCommit(_) if !sqlite.disk().exists(PATH) => {
+                self.open(sqlite, 1_024)
+            }
             AppOp::Rest => Ok(AppEnd::Done),
             AppOp::Open { page_bytes } => self.open(sqlite, page_bytes),
             AppOp::Close => self.close(),
@@ -557,5 +562,16 @@ impl App {
             return Err(fail(format!("{traces} objects of ours stand in the schema")));
         }
         Ok(())
+    }
+
+    /// What the database holds.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn contents(&mut self, sqlite: &dyn Sqlite) -> Result<Contents, Violation> {
+        let sql = |error: SqlError| Violation::new("source unharmed", error.to_string());
+        let writer = self.opened(sqlite).map_err(sql)?;
+        let commits = writer.number().map_err(sql)? as u64;
+        Ok(Contents { commits, size: writer.total().map_err(sql)? })
     }
 }

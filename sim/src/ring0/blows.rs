@@ -92,6 +92,7 @@ impl World {
         if self.app.throw_away(self.sqlite.disk()) {
             self.open_first();
         }
+        self.store.power_loss(dice, at);
         self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
         self.look_for_cold();
     }

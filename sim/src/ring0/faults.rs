@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 96] = [
+const FAULTS: [Fault; 98] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -188,6 +188,16 @@ const FAULTS: [Fault; 96] = [
     fault(Class::Topology, "topology: three contenders", "two others at a time"),
     fault(Class::Topology, "topology: a rival fenced", "one of them ends fenced"),
     fault(Class::Topology, "topology: fenced by a rival", "the replicator ends fenced by one of them"),
+    fault(
+        Class::Store,
+        "store: put of the dead lands just before ours",
+        "a put whose sender has died lands just before one of the same name",
+    ),
+    fault(
+        Class::Application,
+        "application: acts between two steps",
+        "the application replaces the file, commits or checkpoints between two steps of ours",
+    ),
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.

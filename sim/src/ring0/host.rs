@@ -8,18 +8,23 @@ use driftless::port::scratch::Scratch;
 use driftless_core::engine::{Record, Replicator};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceReply,
-    SourceRequest, StateRequest, StoreRequest,
+    Action, Actions, ByteRange, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
+    SourceReply, SourceRequest, StateRequest, StoreError, StoreReply, StoreRequest,
 };
 
 use super::app::PATH;
 use super::mishap::Worker;
+use super::oracles::acknowledged::check_report;
+use super::oracles::exit;
+use super::oracles::limits::Underway;
+use super::oracles::purity::Tape;
+use super::oracles::transitions::Story;
+use super::oracles::wrong_bytes::is_altered;
 use super::plan::Conditions;
-use super::purity::Tape;
 use super::sqlite::Source;
 use super::store::Fate;
 use super::violation::Violation;
-use super::world::{Entry, World, capture};
+use super::world::{Entry, World};
 use crate::disk::SimFs;
 use crate::trace::{Kind, node};
 
@@ -38,8 +43,12 @@ pub(super) struct Running {
     pub(super) stopping: Option<Duration>,
     first: Replicator,
     tape: Tape,
+    underway: Underway,
+    story: Story,
 }
 
+/// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
+const ACTIONS_MAX: u64 = 1_000_000;
 /// A put whose sender has died.
 const GHOST: &str = "store: put lands after its sender's death";
 
@@ -58,6 +67,7 @@ impl World {
             return Ok(());
         }
         self.runs += 1;
+        self.reads.clear();
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
         let port = self.sqlite.source(DRIFTLESS, PATH);
@@ -77,6 +87,8 @@ impl World {
             wake: 0,
             stopping: None,
             tape: Tape::default(),
+            underway: Underway::default(),
+            story: Story::default(),
         });
         if self.plan.store.conditions == Conditions::Ignored {
             let wait = self.dice.wait("probe", "", self.runs, 100_000, 20_000_000);
@@ -109,10 +121,11 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, down: Duration) -> Result<(), Violation> {
+        self.meddle_before_stop()?;
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);
-        self.owed = self.truth.owed();
+        self.owed = if self.nothing_is_owed() { 0 } else { self.truth.owed() };
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
     }
@@ -125,8 +138,11 @@ impl World {
         self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
         let running = self.running.as_mut().expect("looked at above");
         running.engine.handle(now, event.clone(), &mut actions);
+        let completed = if let Event::Completed { op, .. } = &event { Some(*op) } else { None };
         running.tape.record(now, event, &actions);
-        for action in actions.drain() {
+        let actions: Vec<Action> = actions.drain().collect();
+        running.underway.step(completed, &actions)?;
+        for action in actions {
             self.summary.actions += 1;
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
@@ -149,6 +165,9 @@ impl World {
             }
         }
         self.arm();
+        if self.summary.actions > ACTIONS_MAX {
+            return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
+        }
         self.check_synced()
     }
 
@@ -169,7 +188,14 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, run: u64, action: Action) -> Result<(), Violation> {
-        self.note(node::DRIFTLESS, Kind::Action, format_args!("{action:?}"));
+        let kind = match &action {
+            Action::Notify(Notice { fact: Fact::Checkpointed { .. }, .. }) => Kind::Checkpoint,
+            _ => Kind::Action,
+        };
+        self.note(node::DRIFTLESS, kind, format_args!("{action:?}"));
+        if let Some(running) = &mut self.running {
+            running.story.tell(&action)?;
+        }
         match action {
             Action::Submit { op, request } => self.submit(run, op, request),
             Action::Cancel { .. } => Ok(()),
@@ -217,6 +243,7 @@ impl World {
                 let wait = self.dice.wait("compute", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Compute { run, op, job });
             }
+            Request::Store(request) if self.dies_in_put(op, &request) => {}
             Request::Store(request) => {
                 let (fate, wait) = self.fate(&request);
                 self.later(wait, Entry::Store { run, op, request, fate, late: false });
@@ -244,6 +271,7 @@ impl World {
     }
 
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
+        self.meddle(request)?;
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         // Frames with their headers are proven by checksums; a page by itself, like one of the
         // database file, has none, and who reads it must take it as it comes.
@@ -256,6 +284,7 @@ impl World {
         self.works(Worker::Other);
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
+            && self.healed_at.is_none()
             && self.sites.strikes(
                 "index",
                 "source: index torn",
@@ -335,6 +364,9 @@ impl World {
         if !self.is_running(run) {
             // Sent by the dead: what was sent whole may land, at once or later.
             let lands = matches!(request, StoreRequest::PutCommit { .. }) && fate.has_effect();
+            if lands && !late && self.ambush(op, &request) {
+                return Ok(());
+            }
             let drawn = || self.dice.chance("ghost", &subject, op.seq, 2, 3);
             if !lands || !self.sites.strikes(&format!("ghost {subject}"), GHOST, drawn()) {
                 return Ok(());
@@ -352,10 +384,12 @@ impl World {
                 return Ok(());
             }
         }
+        self.spring(&request)?;
         self.note_store_request(run, op, &request, fate);
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
+        self.note_read(&request, &result);
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
@@ -373,20 +407,32 @@ impl World {
         Ok(())
     }
 
+    /// Notes what was read of a segment, and whether its bytes are those of the body.
+    fn note_read(&mut self, request: &StoreRequest, result: &Result<StoreReply, StoreError>) {
+        let StoreRequest::Get { object, range } = request else { return };
+        let (Ok(StoreReply::Bytes { bytes, object_len }), Some(body)) = (result, self.store.get(object))
+        else {
+            return;
+        };
+        let offset = match range {
+            ByteRange::At { offset, .. } => *offset,
+            ByteRange::Tail(_) => (body.len() - bytes.len().min(body.len())) as u64,
+        };
+        let altered = *object_len != body.len() as u64 || is_altered(body, offset as usize, bytes);
+        self.reads.read(object.range.max(), altered);
+    }
+
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
                 self.full.fences = 0;
                 self.restore_all()?;
-                if self.restored.txid < Some(*txid) {
-                    let text = format!(
-                        "{txid} is said to be replicated, {} is not there",
-                        capture(self.restored.next())
-                    );
-                    return Err(Violation::new("replicated", text));
-                }
+                check_report(self.restored.txid, *txid)?;
                 if matches!(fact, Fact::Replicated { .. }) {
                     self.check_owner(*txid, 0)?;
+                }
+                if matches!(fact, Fact::Adopted { .. }) {
+                    self.reads.adopted(*txid)?;
                 }
             }
             Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
@@ -402,30 +448,21 @@ impl World {
         let running = self.running.as_ref().expect("it has just acted");
         let stopping = running.stopping;
         let fenced = matches!(exit, Exit::Fenced { .. });
-        let expected = match &exit {
-            Exit::Done | Exit::Unreplicated { .. } => stopping.is_some(),
-            Exit::Fenced { .. } if !self.full.rivals.is_empty() => true,
-            Exit::Fenced { .. } => (self.state_lost && !self.adopt) || self.full.excuses.fence(),
-            Exit::Corrupt { .. } => self.full.excuses.corruption(),
-            _ => false,
-        };
-        if !expected {
-            return Err(Violation::new("exit", format!("{exit:?}, told to stop: {}", stopping.is_some())));
-        }
+        let unknown = self.state_lost && !self.adopt;
+        exit::check(
+            &exit,
+            exit::Allowed {
+                stop: stopping.is_some(),
+                fenced: unknown || self.full.excuses.fence() || !self.full.rivals.is_empty(),
+                corrupt: self.full.excuses.corruption(),
+            },
+        )?;
         if matches!(exit, Exit::Unreplicated { .. }) {
             self.hit("process: stopped with work undone");
         }
         self.restore_all()?;
-        let same = self.truth.last() == Some(&self.restored.image);
-        let owed = if self.nothing_is_owed() { 0 } else { self.owed };
-        if exit == Exit::Done && !same && self.restored.truth_at + 1 < owed {
-            let text = format!(
-                "state {} is on the replica, {} was committed before",
-                self.restored.truth_at,
-                self.owed - 1
-            );
-            return Err(Violation::new("exit", format!("{exit:?}: {text}")));
-        }
+        let all = self.truth.last() == Some(&self.restored.image) || self.nothing_is_owed();
+        exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();
         if fenced && !self.full.rivals.is_empty() {

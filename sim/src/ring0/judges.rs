@@ -2,6 +2,10 @@
 
 pub mod dice;
 pub mod image;
+/// What must hold of each restored state.
+pub mod oracles {
+    pub mod exactness;
+}
 pub mod reading;
 pub mod restore;
 pub mod truth;

@@ -1,7 +1,7 @@
 //! A restore as simple as can be: one level-0 segment after the other.
 //!
 //! It shares the segment decoder with production and nothing else. Each state is compared with
-//! the truth as it is reached; `exact` says what must hold.
+//! the truth as it is reached, by [`exactness`].
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,12 @@ use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
 use super::image::Image;
+use super::oracles::exactness;
 use super::truth::Truth;
 use super::violation::Violation;
 
-const ORACLE: &str = "restore exactness";
-
 /// The database as the replica has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The state at `txid`.
     pub image: Image,
@@ -23,20 +22,20 @@ pub struct Restored {
     pub txid: Option<Txid>,
     /// Which committed state it was.
     pub truth_at: usize,
-    /// Which one of each rival's it was last.
-    pub others_at: Vec<usize>,
-    /// Whose states each transaction leads to: a bit for each truth.
-    pub owners: BTreeMap<Txid, u32>,
     /// The post-state of the chain.
     pub post: Option<DbChecksum>,
     /// The history that wrote the last segment.
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
-    /// The stamp of the last segment.
-    pub stamp: Option<Wall>,
+    /// The digest and the stamp of the state after each.
+    pub states: Vec<(u64, Wall)>,
     /// How many segments have the stamp of their predecessor.
     pub same_stamps: u64,
+    /// Which committed state of each rival it was last.
+    pub others_at: Vec<usize>,
+    /// Whose states each transaction leads to: a bit for each truth.
+    pub owners: BTreeMap<Txid, u32>,
 }
 
 impl Restored {
@@ -45,15 +44,15 @@ impl Restored {
         self.txid.map_or(Txid::FIRST, Txid::next)
     }
 
-    /// Applies the segment of the next transaction and compares the state with the truth of each who
-    /// may write there.
+    /// Applies the segment of the next transaction and compares the state with the truth of
+    /// each who may write there.
     ///
     /// # Errors
     /// When the segment is damaged, incomplete, breaks the chain, or leads to a state that was
     /// never committed or that is older than the one before.
     pub fn apply(&mut self, segment: &[u8], truths: &[&Truth], pending_byte: u64) -> Result<(), Violation> {
         let name = self.next();
-        let fail = |text: String| Violation::new(ORACLE, format!("segment {name}: {text}"));
+        let fail = |text: String| Violation::new(exactness::ORACLE, format!("segment {name}: {text}"));
         let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
         if header.range.min() != name || header.range.max() != name {
             return Err(fail(format!("its header says {}", header.range)));
@@ -64,11 +63,10 @@ impl Restored {
                 header.chain.pre, self.post
             )));
         }
-        if self.stamp > Some(header.stamp) {
-            return Err(fail(format!("its stamp {:?} is before {:?}", header.stamp, self.stamp)));
+        let stamp = self.states.last().map_or(Wall(i64::MIN), |(_, stamp)| *stamp);
+        if header.stamp < stamp {
+            return Err(fail(format!("it is stamped {:?}, its predecessor {stamp:?}", header.stamp)));
         }
-        self.same_stamps += u64::from(self.stamp == Some(header.stamp));
-        self.stamp = Some(header.stamp);
         self.lay(&header, &pages, pending_byte).map_err(&fail)?;
         let post = self.image.checksum(pending_byte);
         if header.chain.post != Some(post) {
@@ -76,7 +74,30 @@ impl Restored {
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
-        self.judge(truths).map_err(&fail)
+        self.same_stamps += u64::from(stamp == header.stamp);
+        self.states.push((self.image.digest(), header.stamp));
+        self.judge(name, truths).map_err(&fail)
+    }
+
+    /// A state of one truth or another, none older than what was there of that one before.
+    fn judge(&mut self, name: Txid, truths: &[&Truth]) -> Result<(), String> {
+        let mut owners = 0;
+        for (n, (truth, place)) in truths.iter().skip(1).zip(&mut self.others_at).enumerate() {
+            if let Some(at) = truth.find(&self.image, *place) {
+                *place = at;
+                owners |= 2 << n;
+            }
+        }
+        match exactness::judge(&self.image, truths[0], self.truth_at) {
+            Ok(at) => {
+                self.truth_at = at;
+                owners |= 1;
+            }
+            Err(error) if owners == 0 => return Err(error),
+            Err(_) => {}
+        }
+        self.owners.insert(name, owners);
+        Ok(())
     }
 
     fn lay(
@@ -105,32 +126,6 @@ impl Restored {
             self.image.set_page(*no, data);
         }
         Ok(())
-    }
-
-    /// A state of one truth or another, none older than what was there of that one before.
-    fn judge(&mut self, truths: &[&Truth]) -> Result<(), String> {
-        let mut owners = 0;
-        let places = std::iter::once(&mut self.truth_at).chain(&mut self.others_at);
-        for (n, (truth, place)) in truths.iter().zip(places).enumerate() {
-            if let Some(at) = truth.find(&self.image, *place) {
-                *place = at;
-                owners |= 1 << n;
-            }
-        }
-        if owners > 0 {
-            self.owners.insert(self.txid.expect("set before"), owners);
-            return Ok(());
-        }
-        let truth = truths[0];
-        let word = if truth.is_phantom(&self.image) {
-            "a phantom commit".to_string()
-        } else if let Some(at) = truth.find(&self.image, 0) {
-            format!("committed state {at}, older than state {} before it", self.truth_at)
-        } else {
-            let last = truth.last().map(|last| self.image.differences(last));
-            format!("no committed state; against the last one: {}", last.unwrap_or_default())
-        };
-        Err(format!("it leads to {word}"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use super::hits::Hits;
+use super::oracles::crash_equals;
 use super::plan::{Plan, StateFate};
 use super::sites::Site;
 use super::violation::Violation;
@@ -120,10 +121,17 @@ pub fn run_plan(seed: u64, plan: Plan, verbose: bool) -> Result<Summary, Failure
 /// # Errors
 /// The first run that fails, and which action its crash came after.
 pub fn run_with_every_crash(seed: u64, plan: &Plan, state: StateFate) -> Result<u64, Failure> {
-    let actions = run_plan(seed, plan.clone(), false)?.actions;
+    let Summary { actions, contents, .. } = run_plan(seed, plan.clone(), false)?;
     for crash_at in 1..=actions {
         let crashing = Plan { crash_at: Some(crash_at), crash_state: state, ..plan.clone() };
-        run_plan(seed, crashing, false).map_err(|mut failure| {
+        let with = run_plan(seed, crashing, false).and_then(|summary| {
+            if crash_equals::is_certain(plan) {
+                crash_equals::check(&contents, &summary.contents)
+                    .map_err(|violation| Failure { seed, violation })?;
+            }
+            Ok(())
+        });
+        with.map_err(|mut failure| {
             failure.violation.text = format!(
                 "crash after action {crash_at} of {actions}, state {state:?}: {}",
                 failure.violation.text

@@ -198,6 +198,12 @@ pub trait Connection {
     /// As SQLite says.
     fn integrity(&mut self) -> SqlResult<String>;
 
+    /// How much the rows hold, which no random byte has a say in.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    fn total(&mut self) -> SqlResult<u64>;
+
     /// How many things in it are named after a replicator.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use driftless_core::machine::{
     StoreRequest,
 };
 
+use super::mirror::Mirror;
+use super::oracles::{contiguous, fork};
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -107,10 +109,16 @@ pub struct SimStore {
     pub keeps_conditions: bool,
     /// A segment that a put without a condition has replaced by other bytes.
     overwritten: Option<Object>,
+    /// A directory that is given the same bodies.
+    pub mirror: Option<Mirror>,
+    /// Puts of the dead that wait until another of the same name is about to come.
+    pub waiting: Vec<(Object, OpId, StoreRequest)>,
     /// At most so many entries in one answer to a listing.
     pub page_max: usize,
     /// Requests that reached it.
     pub requests: u64,
+    /// Those of them that brought a part of a body.
+    pub parts: u64,
     /// When each object came to be.
     born: BTreeMap<(u8, u64, u64), u64>,
     /// What time it is.
@@ -176,6 +184,7 @@ impl SimStore {
         fate: Fate,
     ) -> Result<StoreReply, StoreError> {
         self.requests += 1;
+        self.parts += u64::from(matches!(request, StoreRequest::PutPart { .. }));
         let kept = match (fate, request) {
             (Fate::Twice, StoreRequest::PutCommit { put }) => {
                 self.bodies.get(put).cloned().map(|b| (*put, b))
@@ -224,6 +233,11 @@ impl SimStore {
     /// Loses so many of the newest objects, as if they had never been acknowledged. How many went.
     pub fn lose_newest(&mut self, count: usize) -> usize {
         let newest: Vec<_> = self.objects.keys().rev().take(count).copied().collect();
+        // What follows from them would land in another history.
+        self.waiting.clear();
+        if let Some(mirror) = &mut self.mirror {
+            newest.iter().for_each(|key| mirror.delete(&self.objects[key].0));
+        }
         newest.iter().filter(|key| self.objects.remove(key).is_some()).count()
     }
 
@@ -291,27 +305,17 @@ impl SimStore {
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutCommit { put } => {
-                let Body { object, condition, bytes, .. } =
-                    self.bodies.remove(put).ok_or_else(|| gone(StoreErrorKind::Ambiguous))?;
-                let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
-                if refuses && self.objects.contains_key(&key(&object)) {
-                    let text = "412 precondition failed";
-                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
-                }
-                let body = Chunk::from(bytes);
-                self.born.insert(key(&object), self.now_ns);
-                let before = self.objects.insert(key(&object), (object, body.clone()));
-                let replaced = before.is_some_and(|(_, before)| *before != *body);
-                if replaced && condition == PutCondition::Always {
-                    self.overwritten = Some(object);
-                }
-                Ok(StoreReply::Done)
+                let body = self.bodies.remove(put).ok_or_else(|| gone(StoreErrorKind::Ambiguous))?;
+                self.commit(body)
             }
             StoreRequest::PutAbort { put } => {
                 self.bodies.remove(put);
                 Ok(StoreReply::Done)
             }
             StoreRequest::Delete { object } => {
+                if let Some(mirror) = &mut self.mirror {
+                    mirror.delete(object);
+                }
                 self.objects.remove(&key(object));
                 Ok(StoreReply::Done)
             }
@@ -319,6 +323,33 @@ impl SimStore {
                 Ok(StoreReply::Dropped(self.drop_unfinished(*older_than)))
             }
         }
+    }
+
+    /// A body takes its name.
+    fn commit(&mut self, body: Body) -> Result<StoreReply, StoreError> {
+        let Body { object, condition, bytes, .. } = body;
+        let refuses = self.keeps_conditions && condition == PutCondition::IfAbsent;
+        let taken = refuses && self.objects.contains_key(&key(&object));
+        let body = Chunk::from(bytes);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.put(&object, &body, !taken);
+        }
+        if taken {
+            let text = "412 precondition failed";
+            return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+        }
+        self.born.insert(key(&object), self.now_ns);
+        let before = self.objects.insert(key(&object), (object, body.clone()));
+        let replaced = before.is_some_and(|(_, before)| *before != *body);
+        if replaced && condition == PutCondition::Always {
+            self.overwritten = Some(object);
+        }
+        Ok(StoreReply::Done)
+    }
+
+    /// The object that a body is for.
+    pub fn object_of(&self, put: &OpId) -> Option<Object> {
+        self.bodies.get(put).map(|body| body.object)
     }
 
     /// The name of what a request is about, for the dice.
@@ -341,26 +372,16 @@ impl SimStore {
     /// # Errors
     /// When one did.
     pub fn check_kept(&self) -> Result<(), Violation> {
-        match self.overwritten {
-            Some(object) => Err(Violation::new("overwrite", format!("{object} was replaced by another"))),
-            None => Ok(()),
-        }
+        fork::kept(self.overwritten)?;
+        self.mirror.as_ref().map_or(Ok(()), Mirror::check)
     }
 
-    /// Level 0 holds single transactions from 1 on, without a gap.
+    /// Level 0 holds single transactions from 1 on, without a gap, and each other level has none.
     ///
     /// # Errors
-    /// When it does not.
+    /// When that is not so.
     pub fn check_contiguous(&self) -> Result<u64, Violation> {
-        let mut expected = 1;
-        for ((level, min, max), _) in self.objects.iter().filter(|((level, ..), _)| *level == 0) {
-            if (*min, *max) != (expected, expected) {
-                let text = format!("level {level}: {min:x}-{max:x} where {expected:x} comes next");
-                return Err(Violation::new("contiguity", text));
-            }
-            expected += 1;
-        }
-        Ok(expected - 1)
+        contiguous::check(self.objects().map(|(object, _)| object))
     }
 }
 

@@ -4,6 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::hits::Hits;
 
+/// What is in the application's database, as far as it does not depend on random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Contents {
+    /// Commits that it counts.
+    pub commits: u64,
+    /// How much its rows hold.
+    pub size: u64,
+}
+
 /// What a run came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Summary {
@@ -37,6 +46,8 @@ pub struct Summary {
     pub blocked_us_max: u64,
     /// Milliseconds that were simulated.
     pub simulated_ms: u64,
+    /// What the application's database holds in the end.
+    pub contents: Contents,
     /// Microseconds from the end of faults to quiet.
     pub converged_us: u64,
     /// The hash of all that happened, record by record.

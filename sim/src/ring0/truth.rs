@@ -22,6 +22,8 @@ pub struct Truth {
     /// Phantoms seen, each the mark of its image.
     phantoms: Vec<u64>,
     reader: Reader,
+    /// The disk's generation at which the files were last what counts.
+    cold_at: Option<u64>,
 }
 
 impl Truth {
@@ -36,6 +38,7 @@ impl Truth {
             states: self.states.clone(),
             end: self.end,
             phantom: self.phantom,
+            cold_at: None,
             owed: self.owed,
             phantoms: self.phantoms.clone(),
             reader: Reader::default(),
@@ -83,6 +86,7 @@ impl Truth {
 
     /// A write of the application succeeded: what the files say now is committed.
     pub fn committed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
+        self.cold_at = None;
         if let Some(reading) = self.reader.read(disk, path, pending_byte) {
             self.phantom = None;
             self.end = Some(reading.end);
@@ -104,6 +108,7 @@ impl Truth {
     /// A write of the application failed, or it died in it: what the files say beyond the last
     /// commit does not count as long as a wal-index is alive.
     pub fn failed(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
+        self.cold_at = None;
         let Some(reading) = self.reader.read(disk, path, pending_byte) else { return };
         let same = self.states.last().is_some_and(|(_, last)| *last == reading.image);
         if reading.end.frames > 0 && self.end != Some(reading.end) && !same {
@@ -114,6 +119,10 @@ impl Truth {
 
     /// Nobody has the wal-index mapped: whoever opens next takes what the files say.
     pub fn cold(&mut self, disk: &Disk, path: &str, pending_byte: u64) {
+        let generation = Some(disk.generation());
+        if std::mem::replace(&mut self.cold_at, generation) == generation {
+            return;
+        }
         let journal = disk.look_at(&format!("{path}-journal"), |journal| {
             journal.is_some_and(|journal| !journal.bytes.is_empty())
         });
@@ -125,6 +134,12 @@ impl Truth {
             self.end = Some(reading.end);
             admit(&mut self.states, &reading.image);
         }
+    }
+
+    /// Whether the last state is one from before the state `at`, and came after it.
+    pub fn has_gone_back_behind(&self, at: usize) -> bool {
+        let Some(last) = self.last().filter(|_| at + 1 < self.len()) else { return false };
+        self.find(last, 0).is_some_and(|first| first < at)
     }
 
     /// A write of an application without files succeeded: this is the state that it left.

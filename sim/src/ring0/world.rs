@@ -9,17 +9,22 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use driftless_core::engine::{Config, LATE_PUT};
-use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::engine::Config;
+use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
 use driftless_core::job::Job;
-use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, Reason, SourceRequest, StoreRequest};
+use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, PATH, SHM_PATH, WAL_PATH, Work};
 use super::dice::Dice;
 use super::host::Running;
 use super::misfortune::Misfortune;
-use super::plan::{Blow, Conditions, Plan};
+use super::oracles::acknowledged::Commits;
+use super::oracles::fork::Histories;
+use super::oracles::limits::{self, Occasions};
+use super::oracles::wrong_bytes::Reads;
+use super::oracles::{idle, unharmed};
+use super::plan::{Blow, Plan};
 use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
@@ -29,7 +34,6 @@ use super::sqlite::{self, Sqlite};
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 pub use super::summary::Summary;
-use super::synced::Commits;
 use super::trouble::Full;
 use super::truth::Truth;
 use super::violation::Violation;
@@ -37,13 +41,6 @@ use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
 
 const START_NS: u64 = 1_800_000_000_000_000_000;
-
-/// How long after the end of all faults everything must be on the replica and quiet: the longest
-/// request that was under way when they ended, the longest back-off, the quiet time, and twice
-/// what a seal may wait for the clocks. A change that no event told of waits for the sweep.
-pub const CONVERGE: Duration = Duration::from_secs(180);
-/// How often the sweep comes.
-pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
 /// Something to come.
 #[derive(Debug)]
@@ -122,7 +119,7 @@ pub struct World {
     pub(super) event_lost: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
     seen_generation: u64,
-    app_steps: u64,
+    pub(super) app_steps: u64,
     pub(super) store_steps: u64,
     pub(super) source_steps: Misfortune,
     outages: Vec<(u64, u64)>,
@@ -130,6 +127,8 @@ pub struct World {
     pub(super) seen: Seen,
     /// What was seen where nobody could be told at once.
     pub(super) broken: Option<Violation>,
+    histories: Histories,
+    pub(super) reads: Reads,
     pub(super) trace: Trace,
 }
 
@@ -169,9 +168,9 @@ impl World {
             sqlite,
             dice,
             queue,
+            store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
-            store: SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept),
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -199,6 +198,8 @@ impl World {
             sites,
             seen: Seen::default(),
             broken: None,
+            histories: Histories::default(),
+            reads: Reads::default(),
             trace,
             plan,
         }
@@ -243,102 +244,34 @@ impl World {
         self.note(node::MACHINE, Kind::Phase, format_args!("all faults end"));
     }
 
-    /// Until everything is on the replica and quiet, within the bound.
-    fn converge(&mut self) -> Result<(), Violation> {
-        let healed = self.healed_at.expect("set before");
-        let sweep = if self.event_lost { SWEEP } else { Duration::ZERO };
-        // Where nothing is refused, a put that may yet land is waited for.
-        let late = if self.store.keeps_conditions { Duration::ZERO } else { LATE_PUT };
-        let bound = CONVERGE + sweep + late;
-        let until = healed + bound.as_nanos() as u64;
-        if !self.full.rivals.is_empty() {
-            return self.converge_rivals(bound);
-        }
-        loop {
-            if self.is_quiet() && self.is_complete()? {
-                break;
-            }
-            if self.queue.next_at().is_none_or(|at| at > until) {
-                return Err(self.not_converged(bound));
-            }
-            self.step()?;
-        }
-        self.summary.converged_us = (self.now_ns() - healed) / 1_000;
-        Ok(())
-    }
-
-    fn not_converged(&self, bound: Duration) -> Violation {
-        let status = self.running.as_ref().map(|running| running.engine.status());
-        let deadline = self.running.as_ref().and_then(|running| running.engine.next_deadline());
-        let differs = self.truth.last().map(|last| self.restored.image.differences(last));
-        let same = self.truth.last() == Some(&self.restored.image);
-        let text = format!(
-            "not done {bound:?} after the end of faults; replica {} the source ({differs:?}); next {deadline:?}; {status:?}",
-            if same { "equals" } else { "differs from" }
-        );
-        Violation::new("liveness", text)
-    }
-
-    /// Whether nothing but the sweep is to come.
-    fn is_quiet(&self) -> bool {
-        self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
-    }
-
-    /// Whether the replicator waits for nothing but the sweep.
-    pub(super) fn main_sleeps(&self) -> bool {
-        let Some(running) = &self.running else { return false };
-        self.is_rest(running.engine.next_deadline(), self.sqlite.disk())
-    }
-
-    /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
-    /// to reach the time of a file that was changed before the clock was set back.
-    pub(super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
-        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
-        match deadline {
-            None | Some((_, Reason::Sweep)) => true,
-            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
-            _ => false,
-        }
-    }
-
-    /// Whether the replica's end is the source's committed state.
-    fn is_complete(&mut self) -> Result<bool, Violation> {
-        self.restore_all()?;
-        Ok(self.truth.last() == Some(&self.restored.image))
-    }
-
-    /// A quiet world stays quiet: no request, until the sweep looks once.
-    fn check_idle(&mut self) -> Result<(), Violation> {
-        let fail = |text: String| Violation::new("idle", text);
-        let until = self.now_ns() + Duration::from_secs(14 * 60).as_nanos() as u64;
-        let (actions, requests) = (self.summary.actions, self.store.requests);
-        if let Some((at, reason)) = self.running.as_ref().and_then(|running| running.engine.next_deadline())
-            && !self.is_rest(Some((at, reason)), self.sqlite.disk())
-        {
-            return Err(fail(format!("a deadline at {at:?} for {reason:?}")));
-        }
-        while self.queue.next_at().is_some_and(|at| at < until) {
-            let before = self.summary.actions;
-            self.step()?;
-            if self.summary.actions > before + 40 {
-                return Err(fail("a quiet source keeps the replicator busy".into()));
-            }
-        }
-        if self.store.requests != requests {
-            return Err(fail(format!("{} store requests", self.store.requests - requests)));
-        }
-        if self.summary.actions > actions + 40 {
-            return Err(fail(format!("{} actions", self.summary.actions - actions)));
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<Summary, Violation> {
-        self.store.check_contiguous()?;
+        let segments = self.store.check_contiguous()?;
         self.check_purity()?;
+        // Others ask on their own account.
+        if self.full.rivals.is_empty() {
+            limits::requests(self.store.requests - self.store.parts, self.occasions(segments))?;
+        }
+        self.check_restores()?;
         self.app.check_source(self.sqlite.as_ref())?;
+        self.summary.contents = self.app.contents(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
         Ok(self.sum_up())
+    }
+
+    /// What requests to the store there were occasions for.
+    fn occasions(&self, segments: u64) -> Occasions {
+        Occasions {
+            starts: self.summary.starts,
+            segments,
+            faults: self.summary.faults,
+            pages: segments / self.store.page_max.max(1) as u64 + 1,
+        }
+    }
+
+    /// A promise is not held to, for a reason that the truth proves.
+    pub(super) fn excuse(&mut self, why: &'static str) {
+        self.note(node::ORACLE, Kind::Note, format_args!("excused: {why}"));
+        self.summary.excuses.hit(why);
     }
 
     fn sum_up(mut self) -> Summary {
@@ -358,8 +291,9 @@ impl World {
         loop {
             let object = capture(self.restored.next());
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
-            let truths: Vec<&Truth> = self.full.truths(&self.truth);
+            let truths = self.full.truths(&self.truth);
             self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
+            self.histories.follow(object.range.min(), self.restored.lineage)?;
             let at = self.restored.truth_at;
             self.note(
                 node::ORACLE,
@@ -440,18 +374,11 @@ impl World {
         }
     }
 
-    /// A deadline that has passed must start something, or be named no more: otherwise the host
-    /// would wake without end.
     fn tick(&mut self) -> Result<(), Violation> {
-        let actions = self.summary.actions;
+        let before = self.summary.actions;
         self.handle(Event::Tick)?;
         let Some(running) = &self.running else { return Ok(()) };
-        match running.engine.next_deadline() {
-            Some((at, reason)) if at <= self.now().mono && self.summary.actions == actions => Err(
-                Violation::new("spin", format!("a tick starts nothing, and {reason:?} is due since {at:?}")),
-            ),
-            _ => Ok(()),
-        }
+        idle::check_tick(running.engine.next_deadline(), self.now().mono, self.summary.actions - before)
     }
 
     pub(super) fn is_running(&self, run: u64) -> bool {
@@ -478,27 +405,7 @@ impl World {
             }
             return Ok(());
         };
-        self.app_steps += 1;
-        let end = self.app.perform(self.sqlite.as_ref(), op)?;
-        let kind = match (&end, op) {
-            (_, AppOp::Kill | AppOp::DieInCommit(_)) => Kind::Crash,
-            (AppEnd::Committed, _) => Kind::Commit,
-            (_, AppOp::Checkpoint(_)) => Kind::Checkpoint,
-            _ => Kind::Operation,
-        };
-        self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
-        self.plant_after_app(op, &end);
-        self.hit_by_app(op, &end);
-        let pending_byte = self.plan.config.pending_byte;
-        let disk = self.sqlite.disk().clone();
-        match &end {
-            AppEnd::Committed => self.truth.committed(&disk, PATH, pending_byte),
-            AppEnd::Perhaps | AppEnd::Done | AppEnd::Busy => self.truth.perhaps(&disk, PATH, pending_byte),
-            AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
-        }
-        self.commits.note(self.now().mono, self.truth.owed());
-        self.look_for_cold();
-        self.note_changes(true);
+        let end = self.app_acts(op)?;
         self.note_blocked(op, &end)?;
         let wal = self.sqlite.disk().stat(WAL_PATH).map_or(0, |wal| wal.size);
         self.summary.wal_bytes_max = self.summary.wal_bytes_max.max(wal);
@@ -515,8 +422,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody but us stands in the way of the application's writes, and we may for 100 ms and as
-    /// long as the requests take that are made under the lock.
+    /// Notes for how long the application has tried to write.
     fn note_blocked(&mut self, op: AppOp, end: &AppEnd) -> Result<(), Violation> {
         let writes =
             matches!(op, AppOp::Write(_) | AppOp::Begin(_) | AppOp::DieInCommit(_) | AppOp::FailCommit(_));
@@ -527,14 +433,7 @@ impl World {
         let now = self.now_ns();
         let blocked = Duration::from_nanos(now - *self.blocked_since.get_or_insert(now));
         self.summary.blocked_us_max = self.summary.blocked_us_max.max(blocked.as_micros() as u64);
-        let bound = Duration::from_millis(100) + 24 * self.plan.source_latency;
-        if blocked > bound {
-            return Err(Violation::new(
-                "source unharmed",
-                format!("no write for {blocked:?}, {bound:?} is allowed"),
-            ));
-        }
-        Ok(())
+        unharmed::waits(blocked, self.plan.source_latency)
     }
 
     /// If nobody keeps the wal-index alive, the files are what counts.
@@ -584,11 +483,8 @@ impl World {
 }
 
 /// The level-0 object of a transaction.
-pub(super) fn capture(txid: driftless_core::ids::Txid) -> Object {
-    Object {
-        level: driftless_core::ids::Level::CAPTURES,
-        range: driftless_core::ids::TxidRange::single(txid),
-    }
+pub(super) fn capture(txid: Txid) -> Object {
+    Object { level: Level::CAPTURES, range: TxidRange::single(txid) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub mod time {
             ns.is_multiple_of(*len).then_some(*len)
         };
         let unit = ["s", "ms", "us"].iter().find(|unit| fits(unit).is_some()).unwrap_or(&"ns");
-        format!("{}{unit}", ns / fits(&unit).expect("looked for above"))
+        format!("{}{unit}", ns / fits(unit).expect("looked for above"))
     }
 
     /// The time that a text tells.

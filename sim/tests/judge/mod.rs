@@ -3,7 +3,7 @@
 mod machine;
 mod script;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use driftless_sim::disk::{Disk, DiskConfig, SimClock};
 use driftless_sim::model::Model;
@@ -40,9 +40,9 @@ pub fn compare(seed: u64, script: &Script) -> Vec<String> {
 fn run(seed: u64, script: &Script, model: bool) -> Vec<String> {
     let clock = SimClock::new(START_NS);
     let disk = Disk::new(DiskConfig::default(), clock.clone());
-    let sqlite: Arc<dyn Sqlite> = match model {
-        true => Arc::new(Model::new(disk, seed, PENDING, true)),
-        false => Arc::new(Library::new(disk, clock.clone(), seed, PENDING)),
+    let sqlite: Rc<dyn Sqlite> = match model {
+        true => Rc::new(Model::new(disk, seed, PENDING, true)),
+        false => Rc::new(Library::new(disk, clock.clone(), seed, PENDING)),
     };
     let mut bench = Bench::new(sqlite.as_ref());
     script

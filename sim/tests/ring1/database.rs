@@ -53,6 +53,7 @@ pub struct Database {
     /// The committed state, apart from files and WAL.
     state: Vec<u8>,
     changes: u32,
+    version: u32,
     file_changed_ns: i128,
     wal_changed_ns: i128,
     inode: u64,
@@ -66,8 +67,8 @@ fn now_ns() -> i128 {
 }
 
 impl Database {
-    /// An empty database in WAL mode, of one page. `inode` tells it from others.
-    pub fn new(page_bytes: u32, inode: u64, salt: u32) -> Database {
+    /// An empty database in WAL mode, of one page, with a `user_version` that tells it from others.
+    pub fn new(page_bytes: u32, version: u32, inode: u64, salt: u32) -> Database {
         let page_size = PageSize::new(page_bytes).expect("one of SQLite's sizes");
         let salts = Salts { one: salt, two: salt.rotate_left(7) };
         let mut database = Database {
@@ -90,6 +91,7 @@ impl Database {
             sequence: 0,
             held: BTreeMap::new(),
             state: vec![0; page_bytes as usize],
+            version,
             changes: 0,
             file_changed_ns: now_ns(),
             wal_changed_ns: now_ns(),
@@ -115,9 +117,9 @@ impl Database {
         self.index.mx_frame
     }
 
-    /// The committed state.
-    pub fn image(&self) -> Image {
-        Image::of_bytes(self.page_bytes(), &self.state, &Image::default())
+    /// The committed state, which shares the pages that are as in `like`.
+    pub fn image(&self, like: &Image) -> Image {
+        Image::of_bytes(self.page_bytes(), &self.state, like)
     }
 
     fn write_header(&mut self, pages: u32) {
@@ -129,8 +131,7 @@ impl Database {
         header[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
         header[24..28].copy_from_slice(&self.changes.to_be_bytes());
         header[28..32].copy_from_slice(&pages.to_be_bytes());
-        // `PRAGMA user_version`: no two databases are alike.
-        header[60..64].copy_from_slice(&(self.inode as u32).to_be_bytes());
+        header[60..64].copy_from_slice(&self.version.to_be_bytes());
         header[92..96].copy_from_slice(&self.changes.to_be_bytes());
         header[96..100].copy_from_slice(&3_054_000_u32.to_be_bytes());
     }
@@ -440,15 +441,15 @@ mod tests {
         for (path, bytes) in [("/db", &database.file), ("/db-wal", &database.wal)] {
             disk.create(path).unwrap().write_at(bytes, 0).unwrap();
         }
-        let read = driftless_sim::ring0::image::read(&disk, "/db", 1 << 30).unwrap();
-        assert_eq!(read.image, database.image());
+        let read = driftless_sim::ring0::reading::read(&disk, "/db", 1 << 30).unwrap();
+        assert_eq!(read.image, database.image(&Image::default()));
     }
 
     #[test]
     fn files_and_state_agree() {
         let runtime = madsim::runtime::Runtime::with_seed_and_config(1, Default::default());
         runtime.block_on(async {
-            let mut database = Database::new(512, 7, 1);
+            let mut database = Database::new(512, 7, 7, 1);
             check(&database);
             for round in 0..20 {
                 write(&mut database, 2 + round % 5, round as u8);

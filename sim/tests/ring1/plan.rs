@@ -26,6 +26,9 @@ pub enum Scenario {
     Large,
     /// Two processes with two databases begin on one replica at once.
     Rivals,
+    /// The same with two copies of one database, each of which can prove at first that it is the
+    /// replica's.
+    Twins,
     /// A second process takes the replica over (`-adopt`) while the first one works.
     Takeover,
     /// All of it.
@@ -34,7 +37,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Calm,
         Scenario::Kills,
         Scenario::Partitions,
@@ -43,6 +46,7 @@ impl Scenario {
         Scenario::Weather,
         Scenario::Large,
         Scenario::Rivals,
+        Scenario::Twins,
         Scenario::Takeover,
         Scenario::Everything,
     ];
@@ -63,7 +67,7 @@ impl Scenario {
 
     /// How many processes write to the replica.
     pub fn hosts(self) -> usize {
-        if matches!(self, Scenario::Rivals | Scenario::Takeover) { 2 } else { 1 }
+        if matches!(self, Scenario::Rivals | Scenario::Twins | Scenario::Takeover) { 2 } else { 1 }
     }
 }
 
@@ -133,14 +137,16 @@ impl Plan {
         let windy = scenario.is_any(&[Scenario::Weather]);
         let per_mille = match scenario {
             Scenario::Large => pick("store", &[0, 5, 20]),
-            Scenario::Rivals | Scenario::Takeover => pick("store", &[0, 10, 40]),
+            Scenario::Rivals | Scenario::Twins | Scenario::Takeover => pick("store", &[0, 10, 40]),
             _ if windy => pick("store", &[10, 30, 60]),
             _ => 0,
         };
         let length = Duration::from_secs(dice.range("plan", "length", 0, 30, 180));
         let large = scenario == Scenario::Large;
         let starts = match scenario {
-            Scenario::Rivals => vec![(Duration::ZERO, false), (dice.wait("start", "b", 0, 0, 3 * S), false)],
+            Scenario::Rivals | Scenario::Twins => {
+                vec![(Duration::ZERO, false), (dice.wait("start", "b", 0, 0, 3 * S), false)]
+            }
             Scenario::Takeover => {
                 vec![(Duration::ZERO, false), (dice.wait("start", "b", 0, 10 * S, 60 * S), true)]
             }
@@ -210,10 +216,10 @@ fn blows(dice: &Dice, scenario: Scenario, length: Duration) -> Vec<Planned<Blow>
             kinds.extend_from_slice(kind);
         }
     };
-    use Scenario::{Kills, Large, Partitions, Pauses, Rivals, Takeover, Weather};
-    add(&[Kills, Large, Rivals, Takeover], &[0, 0, 0, 1]);
-    add(&[Partitions, Large, Rivals, Takeover], &[3, 3, 3]);
-    add(&[Pauses, Rivals, Takeover], &[2, 2]);
+    use Scenario::{Kills, Large, Partitions, Pauses, Rivals, Takeover, Twins, Weather};
+    add(&[Kills, Large, Rivals, Twins, Takeover], &[0, 0, 0, 1]);
+    add(&[Partitions, Large, Rivals, Twins, Takeover], &[3, 3, 3]);
+    add(&[Pauses, Rivals, Twins, Takeover], &[2, 2]);
     add(&[Weather], &[4]);
     let most = if scenario == Scenario::Calm { 2 } else { 8 };
     let count = dice.range("blow", "count", 0, 1, most);

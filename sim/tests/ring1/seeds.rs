@@ -23,6 +23,18 @@ fn asked_for() -> (Vec<Scenario>, std::ops::Range<u64>) {
     (scenarios, from.parse().expect("a number")..to.parse().expect("a number"))
 }
 
+/// What once failed, with its story: `SCENARIO SEED STORY`.
+#[test]
+fn kept_seeds_stay_quiet() {
+    for line in include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<&str> = line.splitn(3, ' ').collect();
+        let [name, seed, story] = words[..] else { panic!("{line:?} is not SCENARIO SEED STORY") };
+        let scenario = Scenario::named(name).unwrap_or_else(|| panic!("{}", unknown(name)));
+        let seed = seed.parse().expect("a number");
+        run(scenario, seed, false).unwrap_or_else(|failure| panic!("{failure}\nits story: {story}"));
+    }
+}
+
 fn unknown(name: &str) -> String {
     let names = Scenario::ALL.map(Scenario::name).join(", ");
     format!("there is no scenario {name}; there are {names}")

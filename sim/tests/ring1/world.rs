@@ -72,7 +72,7 @@ impl fmt::Display for Failure {
 pub fn run(scenario: Scenario, seed: u64, verbose: bool) -> Result<Summary, Failure> {
     // A thread of its own has fresh keys for hash maps, which madsim draws from the seed.
     let run = std::thread::spawn(move || {
-        let dice = Dice::new(seed ^ (scenario as u64) << 56);
+        let dice = Dice::new(Dice::new(seed).draw("scenario", &scenario.name(), 0));
         let plan = Plan::of(scenario, &dice);
         let mut config = madsim::Config::default();
         config.net.packet_loss_rate = plan.loss as f64 / 1_000.0;
@@ -172,7 +172,7 @@ impl World {
                 .collect::<Vec<_>>();
             let mut judge = Judge::new(hosts.len());
             for (truth, (host, _)) in judge.truths.iter_mut().zip(&hosts) {
-                truth.note(locked(&host.database).image());
+                truth.note(locked(&host.database).image(&Image::default()));
             }
             World {
                 store,
@@ -208,8 +208,16 @@ impl World {
     fn said(&self, n: usize, fact: &Fact) {
         self.say(|| format!("host {n} says {fact:?}"));
         if let Fact::Replicated { txid, .. } | Fact::Adopted { txid } = fact {
-            let found = locked(&self.judge).report(n, *txid, &server::locked(&self.store).bucket);
+            let mut judge = locked(&self.judge);
+            let mut found = judge.report(n, *txid, &server::locked(&self.store).bucket);
+            if let Fact::Replicated { .. } = fact {
+                found = found.and_then(|()| judge.written(n, *txid));
+            }
+            drop(judge);
             self.object(found);
+        }
+        if let Fact::Head { txid } = fact {
+            locked(&self.judge).found(n, *txid);
         }
     }
 
@@ -262,7 +270,8 @@ impl World {
 
     fn committed(&self, host: usize) {
         let mut database = locked(&self.hosts[host].0.database);
-        locked(&self.judge).truths[host].note(database.image());
+        let truth = &mut locked(&self.judge).truths[host];
+        truth.note(database.image(truth.last().expect("the first state is known")));
         locked(&self.tally).commits += 1;
         self.say(|| format!("host {host} commits: {} pages, {} frames", database.pages(), database.frames()));
         if database.frames() > 1_000 {
@@ -444,12 +453,14 @@ impl World {
 
 fn host(plan: &Plan, dice: &Dice, n: usize, on_fact: Box<dyn Fn(&Fact) + Send + Sync>) -> Host {
     let number = n as u64;
-    let mut database =
-        Database::new(plan.page_bytes, 10 * (number + 1), dice.draw("salt", "", number) as u32);
+    // Twins are the same to the last byte.
+    let content_of = if plan.scenario == Scenario::Twins { 0 } else { number };
+    let salt = dice.draw("salt", "", number) as u32;
+    let mut database = Database::new(plan.page_bytes, content_of as u32, 10 * (number + 1), salt);
     if plan.first_pages > 1 {
         let page_bytes = database.page_bytes();
         let first = (2..=plan.first_pages)
-            .map(|page| (page, content(dice, u64::MAX - number, page, page_bytes)))
+            .map(|page| (page, content(dice, u64::MAX - content_of, page, page_bytes)))
             .collect();
         database.commit(&first, plan.first_pages).expect("nobody else is there");
     }

@@ -70,10 +70,25 @@ impl Record {
         credential(&self.headers, &self.query)
     }
 
+    /// Whether it makes a segment visible.
+    pub fn shows_segment(&self) -> bool {
+        matches!(self.operation(), "PUT" | "COMPLETE-UPLOAD") && self.path.ends_with(".ltx")
+    }
+
     /// Whether the effect happened, as far as the server's answer tells.
     pub fn took_effect(&self) -> bool {
         self.server_status.is_some_and(|status| status < 300)
     }
+}
+
+/// Segments that became visible by more than one request, and by how many.
+pub fn put_more_than_once(records: &[Record]) -> BTreeMap<String, usize> {
+    let mut effects: BTreeMap<String, usize> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.shows_segment() && record.took_effect()) {
+        *effects.entry(record.path.clone()).or_default() += 1;
+    }
+    effects.retain(|_, times| *times > 1);
+    effects
 }
 
 /// The access key in a signature of version 4, in the header or in the query.

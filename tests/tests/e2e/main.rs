@@ -14,6 +14,7 @@ mod litestream_reads_us;
 mod metrics;
 mod parity;
 mod proxy;
+mod ring2;
 mod rivals;
 mod servers;
 mod service;

@@ -16,11 +16,10 @@ mod refusals;
 mod silence;
 mod weak;
 
-use std::collections::BTreeMap;
 use std::thread;
 
 use driftless_tests::place::Remote;
-use driftless_tests::proxy::{Proxy, Record};
+use driftless_tests::proxy::{Proxy, put_more_than_once};
 use driftless_tests::s3::Bucket;
 use driftless_tests::servers::{azurite, moto};
 
@@ -48,21 +47,14 @@ fn azure(name: &str) -> (Proxy, Scene<Remote>) {
     (proxy, Scene::at(name, remote))
 }
 
-/// Whether a request makes a segment visible.
-fn shows_segment(record: &Record) -> bool {
-    matches!(record.operation(), "PUT" | "COMPLETE-UPLOAD") && record.path.ends_with(".ltx")
-}
-
 /// Each segment became visible by one request: none was put in the place of another, and none twice.
 #[track_caller]
 fn put_once(proxy: &Proxy) {
-    let mut effects: BTreeMap<String, usize> = BTreeMap::new();
-    for record in proxy.records().iter().filter(|record| shows_segment(record) && record.took_effect()) {
-        *effects.entry(record.path.clone()).or_default() += 1;
-    }
-    assert!(!effects.is_empty(), "nothing was put by way of the proxy");
-    effects.retain(|_, times| *times > 1);
-    assert!(effects.is_empty(), "put more than once: {effects:?}");
+    let records = proxy.records();
+    let puts = records.iter().filter(|record| record.shows_segment() && record.took_effect());
+    assert!(puts.count() > 0, "nothing was put by way of the proxy");
+    let twice = put_more_than_once(&records);
+    assert!(twice.is_empty(), "put more than once: {twice:?}");
 }
 
 /// A story, which is told with its name.

@@ -104,6 +104,7 @@ impl Base {
         let changed = Some(frame.page.get()).filter(|page| *page >= unread && self.differ.contains(page));
         let cut = cut.map(|cut| self.differ.range(cut));
         let pages = changed.into_iter().chain(cut.into_iter().flatten().copied());
+        let pages = pages.filter(|_| !mutant::on(Mutant::AsideForgotten));
         aside.endangered.extend(pages.filter(|page| !aside.places.contains_key(page)));
     }
 

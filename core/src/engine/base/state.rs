@@ -24,7 +24,8 @@ impl Replicator {
         let base = self.base_ref();
         base.frozen = class == PinClass::Frozen;
         base.index = index;
-        base.step = if class == PinClass::Unproven { BaseStep::GiveBack } else { BaseStep::HandOver };
+        let unproven = class == PinClass::Unproven && !mutant::on(Mutant::UnprovenPinUsed);
+        base.step = if unproven { BaseStep::GiveBack } else { BaseStep::HandOver };
     }
 
     pub(super) fn base_pinned(&mut self, now: Now, out: &mut Actions) {

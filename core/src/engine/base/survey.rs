@@ -97,7 +97,7 @@ impl Replicator {
         let base = self.base_ref();
         let images = base.summed_chunk.take().expect("kept for the images");
         for (page, sum) in (base.chunk.0..base.chunk.1).zip(sums) {
-            if page == base.lock_page.get() {
+            if page == base.lock_page.get() && !mutant::on(Mutant::LockPageWritten) {
                 continue;
             }
             let no = PageNo::new(page).expect("pages count from 1");

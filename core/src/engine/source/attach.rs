@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::Failure;
 use crate::engine::standing::plan_writer;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn wait_for(&mut self, now: Now, waiting: Waiting, out: &mut Actions) {
@@ -82,7 +83,7 @@ impl Replicator {
             (Some(wal), Some(Some(left))) => wal == left,
             _ => false,
         };
-        *seal == SealRecord::of(facts) && wal_as_left
+        *seal == SealRecord::of(facts) && (wal_as_left || mutant::on(Mutant::FailedAttachSeen))
     }
 
     pub(super) fn header_done(&mut self, now: Now, header: &[u8], out: &mut Actions) {
@@ -117,6 +118,7 @@ impl Replicator {
         let (Some(facts), true) = (facts, same) else {
             return self.detach(now, "the database file changed while it was being opened", out);
         };
+        self.source.created_wal = self.source.found_no_wal();
         let index = self.source.index.expect("a pin stands");
         let page_size = self.source.page_size.expect("read before opening");
         let sighting = Sighting { facts: &facts, index: &index, page_size, mark: self.source.mark };
@@ -124,6 +126,7 @@ impl Replicator {
             out.notify(Severity::Info, Fact::Recovered { what: "access to the database".into() });
         }
         out.notify(Severity::Info, Fact::Attached);
+        self.source.said_attached = true;
         self.synced.attach(self.source.op_since);
         self.source.retry.clear();
         self.source.last_activity = now.mono;
@@ -162,12 +165,13 @@ impl Replicator {
 
     pub(super) fn prove_part(&mut self, now: Now, part: Part, reply: &LinkReply, out: &mut Actions) {
         if part == Part::Moved {
-            let facts = self.source.proof_facts.take().filter(|_| !reply.moved);
+            let moved = reply.moved && !mutant::on(Mutant::ThirdFileAttached);
+            let facts = self.source.proof_facts.take().filter(|_| !moved);
             return self.prove_done(now, facts, out);
         }
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         if part == Part::Header {
-            if !self.header_still_holds(bytes) {
+            if !self.header_still_holds(bytes) && !mutant::on(Mutant::HeaderNotReread) {
                 return self.detach(now, "the database changed while it was being opened", out);
             }
             let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32, recent: false };

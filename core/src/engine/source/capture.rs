@@ -1,6 +1,7 @@
 //! Reading what is committed, from the position up to the wal-index's end.
 
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     /// Whether a restart of the WAL under the pin that stands loses nothing.
@@ -11,14 +12,15 @@ impl Replicator {
     pub(super) fn capture_next(&mut self, now: Now, out: &mut Actions) {
         let Some(mut at) = self.source.position else { return self.next_step() };
         if self.source.target.is_none() {
-            if self.source.index_is_old {
+            if self.source.index_is_old && !mutant::on(Mutant::TornBeginTrusted) {
                 // What came with the last BEGIN was torn: its snapshot may lie past what is known.
                 return self.source_submit(now, Part::Only, SourceRequest::Look, out);
             }
             let index = self.source.index.expect("a link that stands has an index");
             if index.salts != at.salts {
                 let nothing_there = index.mx_frame == 0 && at.frame == 0;
-                if !self.restart_is_harmless() && !nothing_there {
+                let harmless = self.restart_is_harmless() || nothing_there;
+                if !harmless && !restarts_count_as_harmless() {
                     return self.lose_position(
                         now,
                         "the WAL was restarted while frames in it had not been captured",
@@ -41,7 +43,7 @@ impl Replicator {
         }
         let target = self.source.target.as_ref().expect("set above");
         let page_size = self.source.page_size.expect("read before opening");
-        if at.frame == target.mx_frame {
+        if at.frame >= target.mx_frame {
             return self.capture_ends(now, out);
         }
         if self.source.scanner.is_none() && at.frame == 0 {
@@ -53,7 +55,7 @@ impl Replicator {
             self.source.scanner = Some(Scanner::resume(at, page_size, target.big_endian_checksums));
         }
         let frame_bytes = page_size.get() + FRAME_HEADER_BYTES as u32;
-        let frames = (target.mx_frame - at.frame).min((CAPTURE_BYTES / frame_bytes).max(1));
+        let frames = (target.mx_frame - at.frame + beyond()).min((CAPTURE_BYTES / frame_bytes).max(1));
         let request = SourceRequest::ReadWal {
             offset: frame_offset(page_size, at.frame + 1),
             len: frames * frame_bytes,
@@ -90,12 +92,12 @@ impl Replicator {
     }
 
     pub(super) fn capture_frames(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
-        let limit = self.source.target.as_ref().expect("set when the capture began").mx_frame;
+        let end = self.source.target.as_ref().expect("set when the capture began").mx_frame;
         let mut scanner = self.source.scanner.take().expect("set when the capture began");
         let before = self.source.position.expect("a capture has a position");
         let (pending, base) = (&mut self.pending, &mut self.base);
         pending.start.get_or_insert(before);
-        let result = scanner.scan(bytes, limit, &mut |_, frame, data| {
+        let result = scanner.scan(bytes, end + beyond(), &mut |_, frame, data| {
             pending.take(now.mono, frame, data);
             if let Some(base) = base {
                 base.note_captured(frame);
@@ -108,6 +110,7 @@ impl Replicator {
         match result {
             Ok(0) => self.lose_position(now, "the WAL is shorter than the wal-index says", out),
             Ok(_) => {}
+            Err(_) if after.frame >= end => {}
             Err(stop) => self.lose_position(now, &scan_stop_text(&stop), out),
         }
     }
@@ -115,7 +118,7 @@ impl Replicator {
     pub(super) fn capture_ends(&mut self, now: Now, out: &mut Actions) {
         let target = self.source.target.as_ref().expect("set when the capture began");
         let at = self.source.position.expect("a capture has a position");
-        if at.frame > 0 && at.checksum != target.frame_checksum {
+        if at.frame > 0 && at.checksum != target.frame_checksum && beyond() == 0 {
             return self.lose_position(
                 now,
                 "the WAL's checksum at its end differs from the wal-index's",
@@ -161,6 +164,16 @@ impl Replicator {
         self.source.position = None;
         self.detach(now, why, out);
     }
+}
+
+/// They do not.
+fn restarts_count_as_harmless() -> bool {
+    mutant::on(Mutant::PinWithoutOverlap) || mutant::on(Mutant::CheckpointBeforeCapture)
+}
+
+/// Frames behind the last committed one that are taken for committed as well.
+fn beyond() -> u32 {
+    if mutant::on(Mutant::PhantomCaptured) { 8 } else { 0 }
 }
 
 fn scan_stop_text(stop: &ScanStop) -> alloc::string::String {

@@ -1,6 +1,7 @@
 //! When a checkpoint is tried, with and without the write lock, and what it led to.
 
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn checkpoint_wanted(&self) -> bool {
@@ -36,6 +37,9 @@ impl Replicator {
 
     fn begin_pass(&mut self) -> bool {
         use Step::{BeginOther, BeginPin, Capture, Checkpoint, EndOther, EndPin};
+        if mutant::on(Mutant::CheckpointBeforeCapture) {
+            return self.begin_script(&[BeginOther, EndPin, Checkpoint, BeginPin, EndOther, Capture]);
+        }
         self.begin_script(&[BeginOther, Capture, EndPin, Checkpoint, BeginPin, Capture, EndOther])
     }
 

@@ -2,6 +2,7 @@
 
 use super::attach::same_file;
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     /// Quiet long enough, everything on the replica.
@@ -57,7 +58,7 @@ impl Replicator {
         out.notify(Severity::Info, Fact::Remark { text: why.to_string() });
         let draw = self.draw();
         // What changes while nothing is pinned is not among them, and nothing was sealed.
-        self.dirty = None;
+        self.dirty = self.dirty.take().filter(|_| mutant::on(Mutant::DirtyOutlivesPin));
         self.source.sealed_wal = None;
         let source = &mut self.source;
         source.forget_scanner();
@@ -75,13 +76,15 @@ impl Replicator {
     }
 
     pub(super) fn close_done(&mut self, now: Now, out: &mut Actions) {
-        let sealed = self.history.seal.is_some();
-        out.notify(Severity::Info, Fact::Detached { sealed });
+        if self.source.said_attached {
+            let sealed = self.history.seal.is_some();
+            out.notify(Severity::Info, Fact::Detached { sealed });
+        }
         let lost = self.source.position.is_none();
         // What was captured last may have asked for a base: that needs the link again.
         let owed = self.base_wanted.is_some();
         let finished = self.draining() && !self.source.failed && !lost && !owed;
-        self.dirty = None;
+        self.dirty = self.dirty.take().filter(|_| mutant::on(Mutant::DirtyOutlivesPin));
         self.source.close_state();
         self.source.drained = finished;
         self.source.changed_while_cold |= owed;
@@ -106,7 +109,7 @@ impl Replicator {
         let known = self.source.facts.as_deref();
         match facts {
             None => self.detach(now, "the database file is gone", out),
-            Some(facts) if !same_file(known, &facts) => {
+            Some(facts) if !same_file(known, &facts) && !self.stops_blindly() => {
                 self.detach(now, "the database file was replaced", out)
             }
             Some(facts) if !same_wal(known, &facts) => self.detach(now, "the -wal file was replaced", out),
@@ -120,7 +123,9 @@ impl Replicator {
 
     pub(super) fn seal_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
         let sealed = self.wal_is_copied() && self.source.frames_uncaptured() == 0;
-        let Some(facts) = facts.filter(|facts| same_file(self.source.facts.as_deref(), facts)) else {
+        let same =
+            |facts: &SourceFacts| same_file(self.source.facts.as_deref(), facts) || self.stops_blindly();
+        let Some(facts) = facts.filter(|facts| same(facts)) else {
             return self.detach(now, "the database file was replaced", out);
         };
         let age = facts.now_ns - facts.ctime_ns;
@@ -131,7 +136,7 @@ impl Replicator {
             self.set_quiet(now);
             return;
         }
-        let settled = age >= CTIME_SETTLED_NS;
+        let settled = age >= CTIME_SETTLED_NS || mutant::on(Mutant::CtimeUnsettled);
         // The wall clock may have been set back by hours, and each try takes the lock: none comes before
         // it can succeed, unless the clock is set again, which is looked for now and then.
         let wait = Duration::from_nanos((CTIME_SETTLED_NS - age).clamp(1_000_000, 1 << 62) as u64).min(SWEEP);
@@ -140,7 +145,7 @@ impl Replicator {
         if sealed && !settled && !self.stops_before(now.mono.after(wait)) {
             // A write in the same clock tick would leave the same time: come again when it is older.
             self.source.script.clear();
-            self.begin_script(&[Step::Unlock]);
+            self.begin_script(if mutant::on(Mutant::LockKept) { &[] } else { &[Step::Unlock] });
             self.source.quiet_at = Some(now.mono.after(wait));
             return;
         }
@@ -164,7 +169,8 @@ impl Replicator {
     pub(super) fn tail_read(&mut self, reply: &LinkReply) {
         let salts = self.source.index.as_ref().map(|index| index.salts);
         let header = reply.bytes.as_deref().and_then(|bytes| bytes.first_chunk::<FRAME_HEADER_BYTES>());
-        self.source.tail = header.is_some_and(|header| Some(Salts::read(header, 8)) == salts);
+        let follows = |header: &[u8; FRAME_HEADER_BYTES]| Some(Salts::read(header, 8)) == salts;
+        self.source.tail = header.is_some_and(follows) && !mutant::on(Mutant::TailIgnored);
         self.next_step();
     }
 
@@ -182,6 +188,10 @@ impl Replicator {
         }
         let op = self.append(&Record::Sealed { seal, wal }, out);
         self.journal.op = Some(op);
+    }
+
+    fn stops_blindly(&self) -> bool {
+        self.draining() && mutant::on(Mutant::ReplacedAtStop)
     }
 
     pub(super) fn wal_is_copied(&self) -> bool {

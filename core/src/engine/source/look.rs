@@ -1,6 +1,7 @@
 //! When to look at the wal-index, and when to leave it to events.
 
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Source {
     /// Whether the final turn has ended: everything committed was captured, or nothing is there.
@@ -43,7 +44,10 @@ impl Replicator {
             self.source.truncate_tried = false;
             self.set_quiet(now);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
-            self.begin_script(&[Step::BeginOther, Step::Capture, Step::HandOver]);
+            self.begin_script(match mutant::on(Mutant::PinWithoutOverlap) {
+                true => &[Step::EndPin, Step::BeginPin, Step::Capture],
+                false => &[Step::BeginOther, Step::Capture, Step::HandOver],
+            });
             if self.synced.is_wanted() && core::mem::take(&mut self.source.changed) {
                 // While frames come, no look without any would ask which file the path names.
                 self.begin_script(&[Step::Verify]);
@@ -97,7 +101,8 @@ impl Replicator {
     /// Nothing new: look less often, and once that is slow enough leave it to events.
     pub(super) fn after_look(&mut self, now: Now) {
         let wait = self.source.look_wait;
-        if wait >= LOOK_MAX || self.source.index.is_none() {
+        let slow = wait >= LOOK_MAX && !mutant::on(Mutant::LooksForever);
+        if slow || self.source.index.is_none() {
             self.source.look_at = None;
             self.source.look_wait = LOOK_MIN;
         } else {

@@ -1,6 +1,7 @@
 //! Running a script: one request a step, what its answer means, and what a failure leaves.
 
 use super::*;
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn source_submit(&mut self, now: Now, part: Part, request: SourceRequest, out: &mut Actions) {
@@ -130,7 +131,9 @@ impl Replicator {
                 self.source.open = true;
                 self.source.sealed_wal = None;
                 self.source.read_only = reply.read_only;
-                self.source.created_wal = self.source.facts.as_ref().is_some_and(|facts| facts.wal.is_none());
+                // Not before a transaction has stood in each slot: of a connection that has read nothing
+                // SQLite does not ask whether its file still has the name before it deletes the -wal.
+                self.source.created_wal = self.source.found_no_wal() && mutant::on(Mutant::ClosesUnproven);
                 self.next_step();
             }
             Step::BeginFirst | Step::BeginOther | Step::BeginPin => {
@@ -220,6 +223,9 @@ impl Replicator {
                 self.abandon(now);
             }
             // Until continuity is proven there is nothing to fall back to: the link is of no use.
+            Step::BeginFirst | Step::BeginOther if busy && mutant::on(Mutant::BusyAttachKept) => {
+                self.abandon(now)
+            }
             Step::BeginFirst | Step::BeginOther if busy && self.source.script.contains(&Step::Prove) => {
                 let until = *self.source.step_until.get_or_insert(now.mono.after(Duration::from_secs(5)));
                 match until <= now.mono {

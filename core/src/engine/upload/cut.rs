@@ -16,6 +16,7 @@ use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, TxidRange, Wall
 use crate::job::{Image, Job};
 use crate::ltx::{Chain, HEADER_FLAG_NO_CHECKSUM, LtxHeader};
 use crate::machine::{Actions, Chunk, Object, Request};
+use crate::mutant::{self, Mutant};
 use crate::wal::{FRAME_HEADER_BYTES, Salts, WAL_HEADER_BYTES, WalPosition};
 
 /// A segment before it is encoded.
@@ -66,7 +67,7 @@ impl Replicator {
             && self.base_wanted.is_none()
             && !self.journal_busy()
             && self.source.position.is_some()
-            && !self.source.is_capturing()
+            && (!self.source.is_capturing() || mutant::on(Mutant::CutWithinCapture))
     }
 
     pub(super) fn cut_at(&self) -> Option<Mono> {
@@ -130,7 +131,7 @@ impl Replicator {
             page_size,
             commit: pages,
             range: TxidRange::single(self.next_txid()),
-            stamp: wall.max(self.history.head_stamp),
+            stamp: if mutant::on(Mutant::StampGoesBack) { wall } else { wall.max(self.history.head_stamp) },
             flags: HEADER_FLAG_NO_CHECKSUM,
             pre_apply: 0,
             wal_offset: span.offset,

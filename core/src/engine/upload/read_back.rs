@@ -18,6 +18,7 @@ use crate::engine::{Replicator, Retry};
 use crate::ids::{Lineage, Now};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{Actions, ByteRange, Exit, Fact, Object, Request, Severity, StoreRequest};
+use crate::mutant::{self, Mutant};
 
 impl Replicator {
     pub(super) fn read_back(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
@@ -75,7 +76,8 @@ impl Replicator {
         retry: Retry,
     ) {
         // Where a late one is refused there is nothing to wait for: whatever lands first is settled.
-        let late = if self.config.create_if_absent { Duration::ZERO } else { LATE_PUT };
+        let refused = self.config.create_if_absent || mutant::on(Mutant::LateBody);
+        let late = if refused { Duration::ZERO } else { LATE_PUT };
         let (header, until) = (Box::new(header), now.mono.after(late));
         self.upload = Upload::Settle { op: None, since: now.mono, header, object, until, retry };
     }
@@ -145,6 +147,9 @@ impl Replicator {
                 self.forget_pending(pages);
                 self.frames_captured = self.frames_replicated;
                 self.journal.bytes = u64::MAX / 4;
+                if mutant::on(Mutant::GhostNotRebased) {
+                    return;
+                }
                 let full = !whole_table || !self.table_holds();
                 self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use driftless_sim::bad_input::BadInput;
 use driftless_sim::explore::{self, Case, Death};
+use driftless_sim::ring0::summary::Contents;
 use driftless_sim::ring0::{Failure, Plan, scripts};
 use driftless_sim::scenario::Scenario;
 
@@ -25,6 +26,7 @@ struct Explorer<'a> {
     part: (u64, u64),
     cases: u64,
     failures: Vec<Seen>,
+    contents: Option<Contents>,
 }
 
 pub fn run(args: &Args) -> Ended {
@@ -44,7 +46,8 @@ pub fn run(args: &Args) -> Ended {
     let mut worst = None;
     for (name, script) in chosen {
         let began = Instant::now();
-        let mut explorer = Explorer { args, seed, part: part(args)?, cases: 0, failures: Vec::new() };
+        let mut explorer =
+            Explorer { args, seed, part: part(args)?, cases: 0, failures: Vec::new(), contents: None };
         let pairs = args.is_on("pairs") || (name == "tiny" && !args.is_on("script"));
         let (ran, actions, faults) = explorer.script(name, &script, pairs)?;
         println!(
@@ -76,6 +79,7 @@ impl Explorer<'_> {
                 return Ok((1, 0, 0));
             }
         };
+        self.contents = survey.contents;
         for case in explore::singles(&survey) {
             if self.failures.len() < FAILURES_MAX {
                 self.case(name, script, &case)?;
@@ -106,7 +110,7 @@ impl Explorer<'_> {
         if self.cases.is_multiple_of(500) && std::io::stderr().is_terminal() {
             eprint!("\r{name}: {} cases ", self.cases);
         }
-        match explore::run(self.seed, script, case) {
+        match explore::run(self.seed, script, case, self.contents.as_ref()) {
             Ok(()) => Ok(()),
             Err(failure) => self.fail(name, script, case, failure),
         }

@@ -5,6 +5,7 @@
 mod args;
 mod explore;
 mod failure;
+mod mutants;
 mod replay;
 mod run;
 mod scenario;
@@ -44,11 +45,12 @@ const OUT: Flag = value("out", "DIR", "where failures are written (default targe
 const COMMANDS: &[Command] = &[
     Command {
         name: "run",
-        usage: "run --seeds A..B [--jobs N] [--profile P] [--out DIR]",
+        usage: "run --seeds A..B [--only] [--jobs N] [--profile P] [--out DIR]",
         about: "Runs seeds, tells the failures, and sums up. A..B has A and not B; A+N is N of them;\n\
                 A may be a commit.",
         flags: &[
             value("seeds", "A..B", "which seeds"),
+            switch("only", "without the seeds of sim/seeds.txt, which otherwise run first"),
             value("jobs", "N", "how many processes (default: one for each processor)"),
             PROFILE,
             OUT,
@@ -114,6 +116,33 @@ const COMMANDS: &[Command] = &[
         positionals_max: 1,
         run: trace::run,
         shown: true,
+    },
+    Command {
+        name: "mutants",
+        usage: "mutants [--only NAME] [--seeds N] [--jobs N] [--profile P] [--shrink] | --scenarios | --list",
+        about: "Builds the simulator with planted bugs, in target/mutants, and runs seeds until each is found.\n\
+                With --scenarios it runs the small scenarios that are kept. Ends with 1 if a bug survives.",
+        flags: &[
+            value("only", "NAME", "this bug alone"),
+            value("seeds", "N", "give one up after so many seeds (default 5,000)"),
+            value("jobs", "N", "how many at a time (default 1)"),
+            switch("shrink", "make each run that finds one small, and keep it in sim/scenarios/mutants"),
+            switch("scenarios", "run what is kept there"),
+            switch("list", "tell which there are"),
+            PROFILE,
+        ],
+        positionals_max: 0,
+        run: mutants::run,
+        shown: true,
+    },
+    Command {
+        name: "hunt",
+        usage: "hunt NAME SEEDS PROFILE [--write FILE] | hunt NAME --scenario FILE",
+        about: "A process of `mutants`, which holds the bugs.",
+        flags: &[value("write", "FILE", "a small run"), value("scenario", "FILE", "run this")],
+        positionals_max: 3,
+        run: mutants::hunt,
+        shown: false,
     },
     Command {
         name: "scenario",

@@ -1,4 +1,5 @@
-//! `cargo sim run`: many seeds in several processes, and what they came to.
+//! `cargo sim run`: many seeds in several processes, and what they came to. The seeds that once
+//! failed run first.
 
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -10,13 +11,13 @@ use driftless_sim::bad_input::BadInput;
 use driftless_sim::ring0::Class;
 use driftless_sim::ring0::profile::Profile;
 use driftless_sim::scenario::Scenario;
-use driftless_sim::seed::parse_range;
+use driftless_sim::seed::{kept, parse_range};
 
 use crate::Ended;
 use crate::args::Args;
 use crate::failure::{self, Case, Seen};
 use crate::table::Table;
-use crate::worker::Line;
+use crate::worker::{self, Line};
 
 /// A seed that takes longer than this does not end: its process is ended.
 const SEED_MAX: Duration = Duration::from_secs(300);
@@ -34,14 +35,9 @@ pub fn run(args: &Args) -> Ended {
     };
     let profile = args.profile()?;
     let began = Instant::now();
-    let mut crew = Crew::new(seeds.end, jobs, profile);
-    for job in 0..jobs {
-        crew.hire(seeds.start + job)?;
-    }
     let mut table = Table::default();
     let mut failures: Vec<(u64, Seen)> = Vec::new();
-    let count = seeds.end - seeds.start;
-    while let Some(line) = crew.next_line()? {
+    let mut take = |line: Line| {
         table.add(&line);
         if let Some((oracle, text)) = line.seen {
             let short: String = text.chars().take(300).collect();
@@ -49,8 +45,18 @@ pub fn run(args: &Args) -> Ended {
             failures.push((line.seed, Seen { oracle, text }));
         }
         if std::io::stderr().is_terminal() {
-            eprint!("\r{} of {count} seeds, {} failed ", table.seeds(), failures.len());
+            eprint!("\r{} seeds, {} failed ", table.seeds(), failures.len());
         }
+    };
+    if profile == Profile::Seed && !args.is_on("only") {
+        kept().for_each(|(seed, _)| take(worker::line(seed, profile)));
+    }
+    let mut crew = Crew::new(seeds.end, jobs, profile);
+    for job in 0..jobs {
+        crew.hire(seeds.start + job)?;
+    }
+    while let Some(line) = crew.next_line()? {
+        take(line);
     }
     if std::io::stderr().is_terminal() {
         eprintln!();

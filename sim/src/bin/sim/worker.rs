@@ -27,6 +27,16 @@ pub struct Line {
     pub hits: Hits,
 }
 
+/// What a seed comes to in this process.
+pub fn line(seed: u64, profile: Profile) -> Line {
+    let report = report(seed, profile.plan(seed), Keep::Hash, None);
+    let (summary, seen) = match report.result {
+        Ok(summary) => (Some(summary), None),
+        Err(violation) => (None, Some((violation.oracle.to_owned(), violation.text))),
+    };
+    Line { seed, summary, seen, hits: report.hits }
+}
+
 pub fn run(args: &Args) -> Ended {
     let [from, to, step, profile] = args.positionals.as_slice() else {
         return Err(BadInput::new("a worker is started by cargo sim run").hint("cargo sim run --seeds A..B"));
@@ -36,13 +46,8 @@ pub fn run(args: &Args) -> Ended {
     let profile = Profile::parse(profile)?;
     let mut seed = from;
     while seed < to {
-        let report = report(seed, profile.plan(seed), Keep::Hash, None);
-        let (summary, seen) = match report.result {
-            Ok(summary) => (Some(summary), None),
-            Err(violation) => (None, Some((violation.oracle.to_owned(), violation.text))),
-        };
-        let line = Line { seed, summary, seen, hits: report.hits };
-        let mut text = serde_json::to_string(&line).expect("a line holds nothing that JSON cannot");
+        let mut text =
+            serde_json::to_string(&line(seed, profile)).expect("a line holds nothing that JSON cannot");
         text.push('\n');
         // Nobody reads any more: whoever started this has ended.
         if io::stdout().write_all(text.as_bytes()).is_err() {

@@ -14,6 +14,26 @@ impl Plan {
         self.script.iter().map(|(wait, _)| *wait).sum()
     }
 
+    /// What the scripts of early seeds never have: one transaction that is longer than a capture
+    /// reads at a time, and a commit that failed, which stands in the WAL until somebody recovers it
+    /// once the source has been let go of.
+    fn add_ends(&mut self, dice: &Dice) {
+        if dice.chance("full", "long transaction", 0, 1, 4) {
+            let at = dice.range("full", "long at", 0, 1, self.script.len() as u64 - 1) as usize;
+            let long = AppOp::Write(Work::Insert { rows: 700, bytes: 600 });
+            self.script.insert(at, (Duration::from_millis(20), long));
+        }
+        if dice.chance("full", "failed at last", 0, 1, 4) {
+            let failed = AppOp::FailCommit(Work::Insert { rows: 1, bytes: 100 });
+            let ms = Duration::from_millis;
+            self.script.extend([(ms(300), AppOp::Open { page_bytes: 1_024 }), (ms(300), failed)]);
+            self.script.extend([(ms(25_000), AppOp::Kill), (ms(500), AppOp::Open { page_bytes: 1_024 })]);
+            // No event tells of it: who is told to stop must look. Operations take time as well, so that
+            // the script ends after its length.
+            self.blows.push((self.length() * 2 + ms(60_000), Blow::Stop { down: ms(500) }));
+        }
+    }
+
     pub(super) fn made_full(self, dice: &Dice) -> Plan {
         let faults = Faults::of_dice(dice);
         let on = |class: Class| {
@@ -32,6 +52,7 @@ impl Plan {
         if !on(Class::Disk) {
             (plan.source_faults, plan.state_faults) = (0, 0);
         }
+        plan.add_ends(dice);
         plan.script = script(dice, &faults, &plan);
         plan.blows = blows(dice, &faults, &plan);
         let contested = plan.blows.iter().any(|(_, blow)| matches!(blow, Blow::Rival { .. } | Blow::Clone));
@@ -137,7 +158,7 @@ fn script(dice: &Dice, faults: &Faults, plan: &Plan) -> Vec<(Duration, AppOp)> {
     let mut script = Vec::new();
     for (n, (wait, op)) in plan.script.iter().enumerate() {
         // The end of a script closes what is open.
-        let last = n + 7 > plan.script.len();
+        let last = n + 11 > plan.script.len();
         script.push((*wait, if here(op) || last { *op } else { AppOp::Write(insert(2, 100)) }));
         if last || n == 0 || more.is_empty() || !dice.chance("full op", "", n as u64, 1, 12) {
             continue;

@@ -217,6 +217,11 @@ impl Connection for rusqlite::Connection {
         Ok(self.query_row("PRAGMA integrity_check", [], |row| row.get(0))?)
     }
 
+    fn total(&mut self) -> SqlResult<u64> {
+        let query = "SELECT count(*) + ifnull(sum(length(x)), 0) FROM t";
+        Ok(self.query_row(query, [], |row| row.get::<_, i64>(0))? as u64)
+    }
+
     fn traces(&mut self) -> SqlResult<i64> {
         let query =
             "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litestream%' OR name LIKE '%driftless%'";

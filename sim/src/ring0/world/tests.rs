@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use driftless_core::ids::Level;
 use driftless_core::machine::{OpId, ReplicaId, StoreRequest};
 
 use super::*;

@@ -8,7 +8,6 @@ use driftless_tests::servers::Rclone;
 use driftless_tests::sidecar::Sidecar;
 use driftless_tests::{PATIENCE, run};
 
-use super::shows_segment;
 use crate::side_by_side::Scene;
 
 /// `rclone serve s3` takes a conditional put for a plain one. It is found out; replication goes on
@@ -36,7 +35,8 @@ fn a_store_that_ignores_conditions_is_found_out() {
     app.tx("a");
     sidecar.caught_up();
     let asked = proxy.since(mark);
-    let put = asked.iter().position(shows_segment).expect("it was replicated");
+    let put =
+        asked.iter().position(driftless_tests::proxy::Record::shows_segment).expect("it was replicated");
     let look = asked.iter().position(|record| matches!(record.method.as_str(), "GET" | "HEAD"));
     assert!(look.is_some_and(|look| look < put), "{asked:?}");
 

@@ -3,7 +3,7 @@
 use driftless_core::ids::Now;
 use driftless_core::machine::{Actions, Event, Machine};
 
-use super::violation::Violation;
+use super::super::violation::Violation;
 
 /// What a machine was told, and what it asked for.
 #[derive(Debug, Default)]

@@ -1,0 +1,221 @@
+//! The judge of the simulator: planted bugs, each of which must be found.
+//!
+//! `cargo sim mutants` builds this crate once more with the feature `mutants`, in `target/mutants` and
+//! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from
+//! fixed starts on ([`seed_of`]) are run until an oracle objects. How many seeds that takes is what the simulator is worth. A bug
+//! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
+//! at all tells which of the two.
+//!
+//! `sim/scenarios/mutants` keeps a small run for each, made by the shrinker: it fails with the bug and
+//! passes without it.
+//!
+//! # Adding one
+//! A line in `core/src/mutant.rs` (name, where it was met, story) and `mutant::on(Mutant::…)` where
+//! the rule stands that it breaks, in one readable line, asked for last, so that it counts only where
+//! the rule would have decided. `cargo sim mutants --only NAME --shrink` tells the rest.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use driftless_core::mutant::Mutant;
+use serde::{Deserialize, Serialize};
+
+use crate::bad_input::BadInput;
+use crate::ring0::faults::FULL_FROM;
+use crate::ring0::plan::MODEL_FROM;
+use crate::ring0::profile::Profile;
+use crate::ring0::{Plan, report};
+use crate::scenario::Scenario;
+use crate::shrink::{Size, shrink};
+use crate::trace::Keep;
+
+/// Where the seeds begin, of SQLite itself and of its model: those that vary everything. Of four, one
+/// is of the first kind.
+const FIRST_SEEDS: (u64, u64) = (FULL_FROM, MODEL_FROM);
+
+/// The seed of a number, which counts from 1.
+pub fn seed_of(number: u64) -> u64 {
+    if number % 4 == 1 { FIRST_SEEDS.0 + number } else { FIRST_SEEDS.1 + number }
+}
+
+/// The most operations and faults of a small run.
+pub const SMALL: (usize, usize) = (10, 3);
+
+/// What a hunt came to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// The name of the planted bug.
+    pub name: String,
+    /// In how many seeds the broken rule was asked for.
+    pub met: u64,
+    /// How it was found; `None` if it survived.
+    pub kill: Option<Kill>,
+    /// Operations and faults of the smallest run that finds it, if one was looked for.
+    pub small: Option<(usize, usize)>,
+}
+
+/// How a bug was found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kill {
+    /// The number of the seed, counted from 1.
+    pub seeds: u64,
+    /// The oracle that objected.
+    pub oracle: String,
+    /// What it said.
+    pub text: String,
+}
+
+/// The bug of a name.
+///
+/// # Errors
+/// When there is none.
+pub fn of_name(name: &str) -> Result<Mutant, BadInput> {
+    Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name).ok_or_else(|| {
+        BadInput::new(format!("no planted bug is called {name:?}")).hint("cargo sim mutants --list")
+    })
+}
+
+/// Where the small run of a bug is kept.
+pub fn scenario_path(mutant: Mutant) -> PathBuf {
+    root().join("sim/scenarios/mutants").join(format!("{}.json", mutant.name()))
+}
+
+/// The root of the workspace that this was built from.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_path_buf()
+}
+
+/// Looks for one bug in `seeds` seeds, and makes the run that finds it small within `shrinking`.
+/// The small run is the answer's second part. Only in a build that holds the bugs.
+///
+/// # Panics
+/// In any other build.
+pub fn hunt(
+    mutant: Mutant,
+    seeds: u64,
+    profile: Profile,
+    shrinking: Option<Duration>,
+) -> (Trial, Option<Scenario>) {
+    let mut trial = Trial { name: mutant.name().into(), met: 0, kill: None, small: None };
+    for number in 1..=seeds {
+        let seed = seed_of(number);
+        let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
+        trial.met += u64::from(met);
+        let Some((oracle, text)) = kill else { continue };
+        if report(seed, profile.plan(seed), Keep::Hash, None).result.is_err() {
+            // It fails without the bug, too, and says nothing of it.
+            continue;
+        }
+        trial.kill = Some(Kill { seeds: number, oracle, text });
+        let small = shrinking.and_then(|time| with(mutant, || shrink(seed, &profile.plan(seed), time)));
+        trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));
+        return (trial, small.map(|small| small.scenario));
+    }
+    (trial, None)
+}
+
+/// Runs the kept run of a bug with and without it.
+///
+/// # Errors
+/// When it fails without the bug, so that it says nothing of it.
+///
+/// # Panics
+/// In a build that does not hold the bugs.
+pub fn replay(mutant: Mutant, scenario: &Scenario) -> Result<Trial, BadInput> {
+    if let Err(violation) = report(scenario.seed, scenario.plan.clone(), Keep::Hash, None).result {
+        return Err(BadInput::new(format!("{}: it fails without the bug: {violation}", mutant.name())));
+    }
+    let (kill, met) = try_plan(mutant, scenario.seed, scenario.plan.clone());
+    let kill = kill.map(|(oracle, text)| Kill { seeds: 1, oracle, text });
+    let size = Size::of(&scenario.plan, 0);
+    let small = Some((size.operations, size.faults));
+    Ok(Trial { name: mutant.name().into(), met: met.into(), kill, small })
+}
+
+/// What an oracle says of a run with the bug, and whether the broken rule was asked for.
+fn try_plan(mutant: Mutant, seed: u64, plan: Plan) -> (Option<(String, String)>, bool) {
+    with(mutant, || {
+        let result = report(seed, plan, Keep::Hash, None).result;
+        (result.err().map(|violation| (violation.oracle.to_string(), violation.text)), was_met())
+    })
+}
+
+fn with<T>(mutant: Mutant, run: impl FnOnce() -> T) -> T {
+    plant(Some(mutant));
+    let done = run();
+    plant(None);
+    done
+}
+
+#[cfg(feature = "mutants")]
+fn plant(mutant: Option<Mutant>) {
+    driftless_core::mutant::choose(mutant);
+}
+
+#[cfg(not(feature = "mutants"))]
+fn plant(mutant: Option<Mutant>) {
+    assert!(mutant.is_none(), "this build holds no planted bugs");
+}
+
+#[cfg(feature = "mutants")]
+fn was_met() -> bool {
+    driftless_core::mutant::met_times() > 0
+}
+
+#[cfg(not(feature = "mutants"))]
+fn was_met() -> bool {
+    false
+}
+
+/// What all hunts came to, in words: how many were killed, in how many seeds by the median, and how
+/// many by a small run, where such were looked for.
+pub fn summary(trials: &[Trial]) -> String {
+    let mut seeds: Vec<u64> =
+        trials.iter().map(|trial| trial.kill.as_ref().map_or(u64::MAX, |kill| kill.seeds)).collect();
+    seeds.sort_unstable();
+    let killed = seeds.iter().filter(|seeds| **seeds < u64::MAX).count();
+    let median = match seeds.get(seeds.len().saturating_sub(1) / 2) {
+        None => "none".to_string(),
+        Some(&u64::MAX) => "more than were tried".to_string(),
+        Some(seeds) => format!("{seeds} seeds"),
+    };
+    let mut text = format!("killed {killed} of {}, median {median}", trials.len());
+    let sizes: Vec<(usize, usize)> = trials.iter().filter_map(|trial| trial.small).collect();
+    if !sizes.is_empty() {
+        let small = sizes.iter().filter(|(ops, faults)| *ops <= SMALL.0 && *faults <= SMALL.1).count();
+        text += &format!(
+            "; {small} by at most {} operations and {} faults, of {} that were made small",
+            SMALL.0,
+            SMALL.1,
+            sizes.len()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(seeds: Option<u64>, small: Option<(usize, usize)>) -> Trial {
+        let kill = seeds.map(|seeds| Kill { seeds, oracle: "oracle".into(), text: "a text".into() });
+        Trial { name: Mutant::TakenIsDone.name().into(), met: 3, kill, small }
+    }
+
+    #[test]
+    fn the_median_counts_the_survivors() {
+        let tried =
+            |seeds: &[Option<u64>]| summary(&seeds.iter().map(|it| trial(*it, None)).collect::<Vec<_>>());
+        assert_eq!(tried(&[Some(9), Some(1), Some(3)]), "killed 3 of 3, median 3 seeds");
+        assert_eq!(tried(&[None, Some(1), None]), "killed 1 of 3, median more than were tried");
+        assert_eq!(tried(&[]), "killed 0 of 0, median none");
+        let small = [(10, 3), (11, 0), (2, 4)].map(|size| trial(Some(1), Some(size)));
+        assert!(summary(&small).contains("; 1 by at most 10 operations and 3 faults, of 3 "));
+    }
+
+    #[test]
+    #[should_panic(expected = "holds no planted bugs")]
+    fn a_usual_build_plants_nothing() {
+        plant(Some(Mutant::TakenIsDone));
+    }
+}

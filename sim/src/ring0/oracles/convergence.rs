@@ -1,0 +1,136 @@
+//! Once faults end, everything is on the replica within a bound.
+//!
+//! The bound is stated with its reasons: the longest request that was under way when the faults
+//! ended, the longest back-off, the quiet time, and twice what a seal may wait for the clocks. A
+//! change that no event told of waits for the sweep, and where a store refuses nothing, a put that
+//! may yet land is waited for.
+
+use std::time::Duration;
+
+use driftless_core::engine::LATE_PUT;
+use driftless_core::ids::Mono;
+use driftless_core::machine::{Machine as _, Reason};
+
+use super::super::app::PATH;
+use super::super::violation::Violation;
+use super::super::world::{Entry, World};
+use crate::disk::Disk;
+
+/// The bound without further reasons.
+pub const CONVERGE: Duration = Duration::from_secs(180);
+/// How often the sweep comes.
+pub const SWEEP: Duration = Duration::from_secs(15 * 60);
+
+/// A replica that is ahead of the source: what was replicated has left the source since.
+const AHEAD: &str = "power loss took commits that the application had not synced and that were replicated";
+
+/// How long it may take, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bound {
+    /// So long.
+    pub time: Duration,
+    /// The reasons.
+    pub why: Vec<&'static str>,
+}
+
+/// The bound of a run in which an event was lost or not, and whose store refuses or does not.
+pub fn bound(event_lost: bool, refuses: bool) -> Bound {
+    let mut bound = Bound { time: CONVERGE, why: vec!["requests, back-off, quiet, seal"] };
+    if event_lost {
+        bound.time += SWEEP;
+        bound.why.push("an event was lost: the sweep");
+    }
+    if !refuses {
+        bound.time += LATE_PUT;
+        bound.why.push("the store refuses nothing: puts that may land late");
+    }
+    bound
+}
+
+impl World {
+    /// Until everything is on the replica and quiet, within the bound.
+    pub(in super::super) fn converge(&mut self) -> Result<(), Violation> {
+        let healed = self.healed_at.expect("set before");
+        let bound = bound(self.event_lost, self.store.keeps_conditions);
+        let until = healed + bound.time.as_nanos() as u64;
+        if !self.full.rivals.is_empty() {
+            return self.converge_rivals(bound.time);
+        }
+        loop {
+            if self.is_quiet() && self.is_complete()? {
+                break;
+            }
+            if self.queue.next_at().is_none_or(|at| at > until) {
+                if self.is_ahead() {
+                    self.excuse(AHEAD);
+                    break;
+                }
+                return Err(self.not_converged(&bound));
+            }
+            self.step()?;
+        }
+        self.summary.converged_us = (self.now_ns() - healed) / 1_000;
+        Ok(())
+    }
+
+    fn not_converged(&self, bound: &Bound) -> Violation {
+        let status = self.running.as_ref().map(|running| running.engine.status());
+        let deadline = self.running.as_ref().and_then(|running| running.engine.next_deadline());
+        let differs = self.truth.last().map(|last| self.restored.image.differences(last));
+        let same = self.truth.last() == Some(&self.restored.image);
+        let text = format!(
+            "not done {:?} after the end of faults ({}); replica {} the source ({differs:?}); next {deadline:?}; {status:?}",
+            bound.time,
+            bound.why.join("; "),
+            if same { "equals" } else { "differs from" }
+        );
+        Violation::new("liveness", text)
+    }
+
+    /// Whether nothing but the sweep is to come.
+    fn is_quiet(&self) -> bool {
+        self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
+    }
+
+    /// Whether the replicator rests.
+    pub(in super::super) fn main_sleeps(&self) -> bool {
+        let Some(running) = &self.running else { return false };
+        self.is_rest(running.engine.next_deadline(), self.sqlite.disk())
+    }
+
+    /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
+    /// to reach the time of a file that was changed before the clock was set back.
+    pub(in super::super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
+        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
+        match deadline {
+            None | Some((_, Reason::Sweep)) => true,
+            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
+            _ => false,
+        }
+    }
+
+    /// Whether the replica's end is the source's committed state.
+    fn is_complete(&mut self) -> Result<bool, Violation> {
+        self.restore_all()?;
+        Ok(self.truth.last() == Some(&self.restored.image))
+    }
+
+    /// Whether power loss has put the source back to a state before the one that is on the replica.
+    /// Only an application that does not sync its commits can lose them like that.
+    fn is_ahead(&self) -> bool {
+        let lost = !self.plan.durable && self.sites.hits().of("machine: power lost") > 0;
+        lost && self.is_quiet() && self.truth.has_gone_back_behind(self.restored.truth_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_as_long_as_its_reasons() {
+        assert_eq!(bound(false, true).time, CONVERGE);
+        assert_eq!(bound(true, false).time, CONVERGE + SWEEP + LATE_PUT);
+        assert_eq!(bound(true, false).why.len(), 3);
+    }
+}

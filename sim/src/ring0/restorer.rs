@@ -1,0 +1,205 @@
+//! The production restore and verification, over what a run has left on the replica.
+//!
+//! While a run goes on, [`restore`](super::restore) applies one segment after the other as simply as
+//! can be. At its end the machines that people use read the same replica: the [`Restorer`] must bring
+//! back the newest state and some of those before it, byte for byte, and the [`Verifier`] must find
+//! nothing wrong. Both are run in a bare loop: one answer after the other, in an order drawn by dice.
+
+use std::collections::VecDeque;
+
+use driftless_core::ids::{Now, Txid, Wall};
+use driftless_core::machine::{
+    Action, Actions, Event, Exit, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
+};
+use driftless_core::restore::{RestoreConfig, RestoreTarget, Restorer};
+use driftless_core::verify::{Verifier, VerifyConfig};
+
+use super::dice::Dice;
+use super::image::Image;
+use super::store::{Fate, SimStore};
+use super::violation::Violation;
+use super::world::World;
+
+const ORACLE: &str = "production restore";
+/// States before the newest that are restored as well.
+const SAMPLES: u64 = 2;
+/// Events after which a machine counts as one that does not end.
+const EVENTS_MAX: usize = 1_000_000;
+
+/// What a restore builds.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    published: bool,
+}
+
+impl Output {
+    fn perform(&mut self, request: OutputRequest) {
+        match request {
+            OutputRequest::Create | OutputRequest::Discard => *self = Output::default(),
+            OutputRequest::WriteAt { offset, bytes } => {
+                let end = offset as usize + bytes.len();
+                self.bytes.resize(self.bytes.len().max(end), 0);
+                self.bytes[offset as usize..end].copy_from_slice(&bytes);
+            }
+            OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
+            OutputRequest::Sync => {}
+            OutputRequest::Publish { .. } => self.published = true,
+        }
+    }
+}
+
+/// Restores the newest state and samples of those before it, and verifies the whole replica.
+/// `states` are the digests and stamps of all of them, the first transaction's first.
+///
+/// # Errors
+/// When a restore does not end, ends in another state than was there, or says that the replica is
+/// not in order.
+pub fn check(
+    store: &mut SimStore,
+    states: &[(u64, Wall)],
+    pending_byte: u64,
+    dice: Dice,
+) -> Result<(), Violation> {
+    let newest = states.len() as u64;
+    if newest == 0 {
+        return Ok(());
+    }
+    for sample in 0..=SAMPLES {
+        let (target, txid) = match sample {
+            0 => (RestoreTarget::Latest, newest),
+            n => {
+                let txid = dice.range("restore", "txid", n, 1, newest);
+                let stamp = states[txid as usize - 1].1;
+                match n {
+                    // The last of those that were stamped at the same moment.
+                    1 => (RestoreTarget::Time(stamp), states.partition_point(|it| it.1 <= stamp) as u64),
+                    _ => (RestoreTarget::At(Txid::new(txid).expect("from 1")), txid),
+                }
+            }
+        };
+        let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
+        let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
+        let (mut output, ids) = (Output::default(), OpIds::new(ReplicaId(0), 1));
+        let mut restorer = Restorer::new(config, ids);
+        match drive(&mut restorer, store, &mut output, dice) {
+            Some(Exit::Done) if output.published => {}
+            exit => return fail(format!("it ended with {exit:?}")),
+        }
+        let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
+        let image = Image::of_bytes(page_bytes, &output.bytes, &Image::default());
+        if image.digest() != states[txid as usize - 1].0 {
+            return fail(format!("{image:?} is not the state of transaction {txid}"));
+        }
+    }
+    let ids = OpIds::new(ReplicaId(0), 2);
+    let mut verifier = Verifier::new(VerifyConfig { pending_byte, ..VerifyConfig::default() }, ids);
+    match drive(&mut verifier, store, &mut Output::default(), dice) {
+        Some(Exit::Done) => Ok(()),
+        exit => Err(Violation::new(ORACLE, format!("verifying ended with {exit:?}"))),
+    }
+}
+
+impl World {
+    /// What is on the replica in the end is restored and verified.
+    pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
+        self.store.check_kept()?;
+        check(&mut self.store, &self.restored.states, self.plan.config.pending_byte, self.dice)
+    }
+}
+
+/// Runs a machine to its end; `None` if it comes to none.
+fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output, dice: Dice) -> Option<Exit> {
+    let (mut held, mut event): (VecDeque<(OpId, Request)>, _) =
+        (VecDeque::new(), Event::Start { entropy: dice.seed() });
+    for n in 0..EVENTS_MAX {
+        let mut out = Actions::new();
+        machine.handle(Now::default(), event, &mut out);
+        for action in out.drain() {
+            match action {
+                Action::Submit { op, request } => held.push_back((op, request)),
+                Action::Cancel { op } => held.retain(|(held, _)| *held != op),
+                Action::Notify(_) => {}
+                Action::Stopped(exit) => return Some(exit),
+            }
+        }
+        let at = dice.draw("restore", "next", n as u64) as usize % held.len().max(1);
+        let (op, request) = held.remove(at)?;
+        let outcome = match request {
+            Request::Store(request) => Outcome::Store(store.perform(op, &request, Fate::Works)),
+            Request::Compute(job) => Outcome::Compute(job.run()),
+            Request::Output(request) => {
+                output.perform(request);
+                Outcome::Output(Ok(()))
+            }
+            _ => return None,
+        };
+        event = Event::Completed { op, outcome };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_core::ids::{Level, PageNo, PageSize, TxidRange};
+    use driftless_core::ltx::{Encoder, LtxHeader};
+    use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
+
+    use super::*;
+
+    const PENDING: u64 = 0x4000_0000;
+
+    fn image(fills: &[u8]) -> Image {
+        let bytes: Vec<u8> = fills.iter().flat_map(|fill| [*fill; 512]).collect();
+        Image::of_bytes(512, &bytes, &Image::default())
+    }
+
+    /// A replica of three states, of which the last says that it leads to `claimed`.
+    fn replica(claimed: &[u8]) -> SimStore {
+        let mut store = SimStore::new(2, true);
+        let states: [&[u8]; 4] = [&[], &[1, 2], &[1, 3], &[4, 3]];
+        for (txid, page) in [(1, 0), (2, 2), (3, 1)] {
+            let post = if txid == 3 { image(claimed) } else { image(states[txid]) };
+            let range = TxidRange::single(Txid::new(txid as u64).unwrap());
+            let mut header =
+                LtxHeader::new(PageSize::new(512).unwrap(), 2, range, Wall((txid as i64 - 1) / 2));
+            header.lineage = driftless_core::ids::Lineage::new(7);
+            header.chain.pre = (txid > 1).then(|| image(states[txid - 1]).checksum(PENDING));
+            header.chain.post = Some(post.checksum(PENDING));
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::new(&header, &mut bytes);
+            for no in (1..=2).filter(|no| page == 0 || *no == page) {
+                encoder.page(PageNo::new(no).unwrap(), &[states[txid][no as usize - 1]; 512], &mut bytes);
+            }
+            encoder.finish(0, &mut bytes);
+            let open = OpId { replica: ReplicaId(0), run: 9, seq: txid as u64 };
+            let object = Object { level: Level::CAPTURES, range };
+            let put = [
+                StoreRequest::PutOpen { object, condition: PutCondition::IfAbsent },
+                StoreRequest::PutPart { put: open, bytes: Chunk::from(bytes) },
+                StoreRequest::PutCommit { put: open },
+            ];
+            put.iter().for_each(|request| drop(store.perform(open, request, Fate::Works).unwrap()));
+        }
+        store
+    }
+
+    fn states(last: &[u8]) -> Vec<(u64, Wall)> {
+        let states: [&[u8]; 3] = [&[1, 2], &[1, 3], last];
+        (0..).zip(states).map(|(n, fills)| (image(fills).digest(), Wall(n / 2))).collect()
+    }
+
+    #[test]
+    fn a_sound_replica_is_restored() {
+        assert_eq!(check(&mut replica(&[4, 3]), &states(&[4, 3]), PENDING, Dice::new(1)), Ok(()));
+        assert_eq!(check(&mut SimStore::new(2, true), &[], PENDING, Dice::new(1)), Ok(()));
+    }
+
+    #[test]
+    fn another_state_and_a_refusal_are_found() {
+        let other = check(&mut replica(&[4, 3]), &states(&[4, 4]), PENDING, Dice::new(1)).unwrap_err();
+        assert!(other.text.contains("is not the state of transaction 3"), "{other}");
+        let broken = check(&mut replica(&[4, 5]), &states(&[4, 3]), PENDING, Dice::new(1)).unwrap_err();
+        assert!(broken.text.contains("it ended with"), "{broken}");
+    }
+}
