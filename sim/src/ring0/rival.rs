@@ -383,6 +383,9 @@ impl World {
     /// When more than one goes on, or none, or the one is not complete.
     pub(super) fn converge_rivals(&mut self, bound: Duration) -> Result<(), Violation> {
         for _ in 0..24 {
+            // A copy with a higher number takes the other's segments for its own, one after the other,
+            // and waits after each as after a failure.
+            let bound = bound + Duration::from_secs(12) * self.restored.segments as u32;
             let until = self.now_ns() + bound.as_nanos() as u64;
             while !self.contenders_sleep() {
                 if self.queue.next_at().is_none_or(|at| at > until) {

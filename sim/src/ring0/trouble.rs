@@ -64,6 +64,8 @@ struct Snapshot {
     disk: Saved,
     state: SimState,
     app: Memory,
+    /// What its configuration says.
+    adopt: bool,
 }
 
 impl Full {
@@ -299,10 +301,14 @@ impl World {
             }
             Blow::Snapshot => {
                 let (disk, state) = (self.sqlite.disk().save(), self.state.clone());
-                self.full.snapshot = Some(Snapshot { disk, state, app: self.app.memory() });
+                self.full.snapshot =
+                    Some(Snapshot { disk, state, app: self.app.memory(), adopt: self.adopt });
             }
             Blow::RollBack { down } => {
-                let Some(Snapshot { disk, state, app }) = self.full.snapshot.take() else { return Ok(()) };
+                let Some(Snapshot { disk, state, app, adopt }) = self.full.snapshot.take() else {
+                    return Ok(());
+                };
+                self.adopt = adopt;
                 self.replace_machine(&disk, state, &app);
                 self.full.excuses.roll_back();
                 self.later(down, Entry::Start);
