@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use driftless_core::mutant::{Mutant, PLANTED};
+use driftless_sim::ring0::run_plan;
+use driftless_sim::scenario::Scenario;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sim/ lies in the repository").to_path_buf()
@@ -19,6 +21,22 @@ fn sources(folder: &Path, text: &mut String) {
         } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("mutant.rs") {
             text.push_str(&fs::read_to_string(&path).expect("a source"));
         }
+    }
+}
+
+/// What was kept of runs that failed, with planted bugs or real ones, passes now.
+#[test]
+fn kept_scenarios_stay_quiet() {
+    let folders = ["sim/scenarios", "sim/scenarios/mutants"].map(|folder| root().join(folder));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("scenarios are kept there"));
+    let paths = files.map(|file| file.expect("an entry").path());
+    let paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+    assert!(!paths.is_empty(), "no scenario is kept");
+    for path in paths {
+        let scenario = Scenario::read(&fs::read_to_string(&path).expect("a scenario"));
+        let scenario = scenario.unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        run_plan(scenario.seed, scenario.plan, false)
+            .unwrap_or_else(|failure| panic!("{path:?}: {failure}\nits story: {}", scenario.story));
     }
 }
 

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::programs::test_app;
+use crate::{PATIENCE, poll};
 
 /// What the Python application runs.
 const PYTHON: &str = r#"
@@ -156,12 +157,15 @@ impl App {
     }
 
     /// Starts a thread that writes numbered transactions; `options` as in the application's
-    /// `start`, without which it writes as fast as it can.
+    /// `start`, without which it writes as fast as it can. A lock that somebody holds for a moment is
+    /// waited for.
     pub fn start_writer(&mut self, path: &Path, options: Value) {
         let mut command = options;
         command["op"] = json!("start");
         command["path"] = json!(path);
-        self.must(&command);
+        let is_busy = |done: &Result<Value, String>| matches!(done, Err(error) if error.contains("locked"));
+        let done = poll(PATIENCE, || Some(self.ask(&command)).filter(|done| !is_busy(done)));
+        done.expect("a lock is held for a moment").unwrap_or_else(|error| panic!("{command}: {error}"));
     }
 
     /// How many transactions the writer has committed.

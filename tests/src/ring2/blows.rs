@@ -65,26 +65,35 @@ impl Ring2 {
     /// SIGSTOP, in which something else may happen, and SIGCONT.
     fn freeze_sidecar(&mut self) -> &'static str {
         self.sidecar.as_ref().expect("it runs between blows").signal("STOP");
-        match self.chance(3) {
-            0 => drop(self.kill_app()),
+        let meanwhile = self.chance(3);
+        match meanwhile {
+            0 => self.end_app(),
             1 => drop(self.fault()),
             _ => {}
         }
         let frozen = self.time(5_000);
         thread::sleep(frozen);
         self.sidecar.as_ref().expect("nobody else ends it").signal("CONT");
+        // Not before: it may have been stopped with the write lock in its hands.
+        if meanwhile == 0 {
+            self.start_app();
+        }
         "freezes"
     }
 
     fn kill_app(&mut self) -> &'static str {
-        // A process that dies takes nothing with it: what was committed is in the WAL.
-        let seen = self.committed();
-        self.app.take().expect("it runs between blows").kill();
-        self.acknowledged = self.acknowledged.max(seen);
+        self.end_app();
         let down = self.time(1_000);
         thread::sleep(down);
         self.start_app();
         "kills of the application"
+    }
+
+    fn end_app(&mut self) {
+        // A process that dies takes nothing with it: what was committed is in the WAL.
+        let seen = self.committed();
+        self.app.take().expect("it runs between blows").kill();
+        self.acknowledged = self.acknowledged.max(seen);
     }
 
     fn freeze_app(&mut self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::args::{Args, read};
 /// How many seeds a bug may take.
 const SEEDS: u64 = 5_000;
 /// How long the run that finds a bug is made smaller.
-const SHRINK: Duration = Duration::from_secs(60);
+const SHRINK: Duration = Duration::from_secs(30);
 /// A machine with a bug may spin where no oracle is asked.
 const SILENT_MAX: Duration = Duration::from_secs(60 * 60);
 
