@@ -1,7 +1,13 @@
-//! The checksums of LTX: of a page, of a file, and of a whole database.
+//! The checksums of LTX, of a page and of a file, and those of the chain, of a page and of a whole
+//! database.
 //!
-//! All three rest on CRC-64/ISO as Go's `crc64.ISO` computes it. A result carries its top bit
-//! set (`ChecksumFlag` in LTX), so that zero on disk can mean "none".
+//! LTX takes CRC-64/ISO as Go's `crc64.ISO` computes it. Its polynomial is so sparse that two bytes
+//! eight apart can change without a trace, and the XOR over pages forgets what two pages change by
+//! the same difference. Whoever tells by these which pages changed, or that nothing did, loses
+//! changes: the simulator met both kinds of neighbours. So the chain and the page table, which are
+//! ours alone, take CRC-64/NVME, stirred so that differences do not cancel
+//! (`docs/decisions/0012-page-checksum.md`). A result carries its top bit set (`ChecksumFlag` in LTX),
+//! so that zero on disk can mean "none".
 //!
 //! A database's checksum is the XOR of its pages' checksums. Changing one page therefore costs
 //! two page checksums, whatever the size of the database: [`DbXor::toggle`] the old one out and
@@ -19,14 +25,36 @@ use crate::ids::{DbChecksum, PageNo};
 /// The bit that every stored LTX checksum has set.
 pub const CHECKSUM_FLAG: u64 = 1 << 63;
 
+/// Of files, and of pages in LTX's own fields.
 const ALGORITHM: CrcAlgorithm = CrcAlgorithm::Crc64GoIso;
+/// Of pages in the chain.
+const PAGE_ALGORITHM: CrcAlgorithm = CrcAlgorithm::Crc64Nvme;
 
-/// The checksum of one page: CRC-64 over its number (u32, big-endian) and its data, top bit set.
-pub fn page_checksum(page: PageNo, data: &[u8]) -> u64 {
-    let mut digest = Digest::new(ALGORITHM);
+fn page_crc(algorithm: CrcAlgorithm, page: PageNo, data: &[u8]) -> u64 {
+    let mut digest = Digest::new(algorithm);
     digest.update(&page.get().to_be_bytes());
     digest.update(data);
-    digest.finalize() | CHECKSUM_FLAG
+    digest.finalize()
+}
+
+/// The checksum of one page in the chain and in the page table: CRC-64/NVME over its number (u32,
+/// big-endian) and its data, stirred, top bit set.
+pub fn page_checksum(page: PageNo, data: &[u8]) -> u64 {
+    stir(page_crc(PAGE_ALGORITHM, page, data)) | CHECKSUM_FLAG
+}
+
+/// The checksum of one page in LTX's own fields: CRC-64/ISO over its number (u32, big-endian) and its
+/// data, top bit set.
+pub fn ltx_page_checksum(page: PageNo, data: &[u8]) -> u64 {
+    page_crc(ALGORITHM, page, data) | CHECKSUM_FLAG
+}
+
+/// A bijection without linear relations (the finisher of SplitMix64). A CRC is linear: without this,
+/// two pages that change by the same difference leave the XOR of their checksums as it was.
+const fn stir(crc: u64) -> u64 {
+    let z = (crc ^ crc >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 /// A running checksum over the bytes of a file.
@@ -142,8 +170,39 @@ mod tests {
     #[test]
     fn a_page_checksum_covers_number_and_data() {
         let page = PageNo::new(0x0102_0304).unwrap();
-        assert_eq!(page_checksum(page, b"data"), crc_by_bits(b"\x01\x02\x03\x04data") | CHECKSUM_FLAG);
+        assert_eq!(ltx_page_checksum(page, b"data"), crc_by_bits(b"\x01\x02\x03\x04data") | CHECKSUM_FLAG);
+        // The check value of CRC-64/NVME.
+        let digits = PageNo::new(u32::from_be_bytes(*b"1234")).unwrap();
+        assert_eq!(page_checksum(digits, b"56789"), stir(0xae8b_1486_0a79_9888) | CHECKSUM_FLAG);
         assert_ne!(page_checksum(page, b"data"), page_checksum(PageNo::FIRST, b"data"));
+    }
+
+    /// Found by seed 10000004: a page whose change LTX's checksum does not show, which a base by
+    /// difference left out.
+    #[test]
+    fn no_change_of_two_bytes_eight_apart_goes_unnoticed() {
+        let page = PageNo::new(2).unwrap();
+        let before: Vec<u8> = (0..1024u32).map(|i| (i * 31 % 251) as u8).collect();
+        let mut after = before.clone();
+        (after[15], after[23]) = (before[15] ^ 0x60, before[23] ^ 0x5a);
+        assert_eq!(ltx_page_checksum(page, &before), ltx_page_checksum(page, &after));
+        let sum = page_checksum(page, &before);
+        for (one, two) in (1..=255u8).flat_map(|one| (1..=255u8).map(move |two| (one, two))) {
+            (after[15], after[23]) = (before[15] ^ one, before[23] ^ two);
+            assert_ne!(page_checksum(page, &after), sum, "{one:x} and {two:x}");
+        }
+    }
+
+    /// Two pages that change by the same difference at the same place.
+    #[test]
+    fn differences_do_not_cancel_between_pages() {
+        let state = |sum: fn(PageNo, &[u8]) -> u64, byte: u8| {
+            let mut xor = DbXor::new();
+            (1..=2).for_each(|n| xor.toggle(sum(PageNo::new(n).unwrap(), &[n as u8, byte, 7])));
+            xor.finish()
+        };
+        assert_eq!(state(ltx_page_checksum, 1), state(ltx_page_checksum, 2));
+        assert_ne!(state(page_checksum, 1), state(page_checksum, 2));
     }
 
     #[test]

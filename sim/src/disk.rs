@@ -54,6 +54,7 @@ pub(crate) const EISDIR: i32 = 21;
 pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ENOTEMPTY: i32 = 39;
+pub(crate) const EDQUOT: i32 = 122;
 
 struct Shared {
     config: DiskConfig,
@@ -478,6 +479,7 @@ impl Disk {
         match hook(op, path) {
             Some(DiskFault::Eio) => Err(os(EIO)),
             Some(DiskFault::Enospc) => Err(os(ENOSPC)),
+            Some(DiskFault::Edquot) => Err(os(EDQUOT)),
             Some(DiskFault::Emfile) => Err(os(EMFILE)),
             other => Ok(other),
         }

@@ -25,7 +25,7 @@ mod wal;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::disk::{Disk, Unsynced};
+use crate::disk::{Disk, Saved, SimClock, Unsynced};
 use crate::ring0::sqlite::{Connection, Source, SqlResult, Sqlite};
 use crate::vfs::VfsFaultHook;
 use connection::ModelConnection;
@@ -78,5 +78,15 @@ impl Sqlite for Model {
     fn power_loss(&self, survives: &mut dyn FnMut(&Unsynced<'_>) -> bool) {
         self.machine.kill_where(|_| true);
         self.machine.disk.power_loss(survives);
+    }
+
+    fn roll_back(&self, saved: &Saved) {
+        self.machine.kill_where(|_| true);
+        self.machine.disk.roll_back(saved);
+    }
+
+    fn another(&self, disk: Disk, _clock: &SimClock, seed: u64) -> Box<dyn Sqlite> {
+        let Machine { pending_byte, both_orders, .. } = *self.machine;
+        Box::new(Model::new(disk, seed, pending_byte, both_orders))
     }
 }

@@ -22,6 +22,7 @@
 //! found something stays in `sim/seeds.txt` with its story.
 
 pub mod app;
+mod blows;
 pub mod dice;
 mod excuses;
 pub mod faults;
@@ -30,9 +31,11 @@ mod ghosts;
 pub mod hits;
 mod host;
 pub mod image;
+mod local;
 mod meddle;
 pub mod mirror;
 pub mod misfortune;
+mod mishap;
 pub mod oracles;
 pub mod plan;
 pub mod planted;
@@ -41,6 +44,7 @@ pub mod queue;
 pub mod reading;
 pub mod restore;
 pub mod restorer;
+mod rival;
 mod run;
 pub mod scripts;
 pub mod sites;

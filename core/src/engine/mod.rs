@@ -410,8 +410,12 @@ impl Replicator {
         if finished {
             return self.stop(Exit::Done, out);
         }
-        let nothing_there =
-            self.boot.is_done() && idle && self.source.is_detached() && self.waiting.is_some();
+        // What was waited for may be there by now: that opening it has failed says nothing of it.
+        let waits = |waiting: &Waiting| waiting.unseen || self.source.is_drained();
+        let nothing_there = self.boot.is_done()
+            && idle
+            && self.source.is_detached()
+            && self.waiting.as_ref().is_some_and(waits);
         if nothing_there && self.pending.is_empty() {
             let exit = self.exit_waiting();
             return self.stop(exit, out);

@@ -15,7 +15,7 @@ use super::frame::{self, Step};
 use super::header::check_flagged;
 use super::index::EncodedIndex;
 use super::{END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer};
-use crate::checksum::{DbXor, FileDigest, page_checksum};
+use crate::checksum::{DbXor, FileDigest, ltx_page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo};
 
 /// What the decoder has for its caller.
@@ -366,7 +366,7 @@ impl Frames {
         }
         self.index.push(page, offset, frame_bytes as u64);
         if self.header.has_checksums() && self.header.range.is_snapshot() {
-            self.xor.toggle(page_checksum(page, &self.data));
+            self.xor.toggle(ltx_page_checksum(page, &self.data));
         }
         self.last_page = Some(page);
         self.pages += 1;

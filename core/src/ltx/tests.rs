@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::lz4frame::tests::lz4_frame;
 use super::*;
-use crate::checksum::{DbXor, page_checksum};
+use crate::checksum::{DbXor, ltx_page_checksum};
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, TxidRange, Wall};
 use crate::wal::Salts;
 
@@ -365,7 +365,7 @@ fn a_sealed_lie_in_the_index_is_found_by_the_frames() {
 fn checksums_of_the_formats_own_are_checked_where_they_are() {
     let pages: Pages = (1..=4).map(|n| (page(n), content(n))).collect();
     let mut xor = DbXor::new();
-    pages.iter().for_each(|(n, data)| xor.toggle(page_checksum(*n, data)));
+    pages.iter().for_each(|(n, data)| xor.toggle(ltx_page_checksum(*n, data)));
     let mut snapshot = LtxHeader { commit: 4, range: range(1, 7), flags: 0, ..header() };
     let post = xor.finish().get();
     assert_eq!(decode(&encode(&snapshot, &pages, post)), Ok((snapshot, pages.clone())));

@@ -216,6 +216,13 @@ impl DiskFile {
                 let half = buf.len().div_ceil(2);
                 Ok(self.node.inode().image.read_at(&mut buf[..half], offset))
             }
+            Some(DiskFault::Rot { at }) => {
+                let count = self.node.inode().image.read_at(buf, offset);
+                if count > 0 {
+                    buf[(at >> 3) as usize % count] ^= 1 << (at & 7);
+                }
+                Ok(count)
+            }
             _ => Ok(self.node.inode().image.read_at(buf, offset)),
         }
     }

@@ -45,6 +45,8 @@ pub enum DiskFault {
     Eio,
     /// The operation fails with ENOSPC and has no effect.
     Enospc,
+    /// The operation fails with EDQUOT and has no effect.
+    Edquot,
     /// The operation fails with EMFILE and has no effect.
     Emfile,
     /// Half of the write happens, and its count is returned.
@@ -58,6 +60,11 @@ pub enum DiskFault {
     SyncEioThenClean,
     /// The read answers from the last synced content.
     StaleRead,
+    /// One bit of what is read is another; `at` says which, from the start of the answer and around.
+    Rot {
+        /// A number of bits.
+        at: u64,
+    },
     /// The write lands this far away from where it should, and reports success.
     Misdirect {
         /// Distance in bytes.

@@ -7,7 +7,7 @@ use super::machine::{Machine, Process};
 use super::pager::{Holds, Pager};
 use super::rows;
 use super::wal::{Mode, Synchronous};
-use crate::ring0::app::Work;
+use crate::ring0::app::{self, Work};
 use crate::ring0::sqlite::{Connection, Counts, SqlResult};
 
 /// One connection.
@@ -111,6 +111,19 @@ impl Connection for ModelConnection {
     fn fill(&mut self, number: i64) -> SqlResult<()> {
         self.write(|pager| rows::insert(pager, 2, 700))?;
         Ok(self.write(|pager| rows::set_number(pager, number))?)
+    }
+
+    fn undo_some(&mut self) -> SqlResult<()> {
+        unreachable!("no plan of the model has a savepoint")
+    }
+
+    fn set_synchronous(&mut self, mode: app::Synchronous) -> SqlResult<()> {
+        self.pager.synchronous = match mode {
+            app::Synchronous::Off => Synchronous::Off,
+            app::Synchronous::Normal => Synchronous::Normal,
+            app::Synchronous::Full => Synchronous::Full,
+        };
+        Ok(())
     }
 
     fn commit(&mut self) -> SqlResult<()> {

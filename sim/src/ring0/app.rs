@@ -116,6 +116,14 @@ pub enum AppOp {
     Backup,
     /// Puts the copy in its place.
     RestoreBackup,
+    /// A transaction part of which is undone, by a savepoint.
+    Savepoint(Work),
+    /// `PRAGMA synchronous`, from now on.
+    Synchronous(Synchronous),
+    /// A transaction of another process.
+    OtherWrite(Work),
+    /// Deletes the database and leaves it so.
+    Delete,
 }
 
 /// How an operation ended.
@@ -151,6 +159,14 @@ pub struct App {
     fault: Arc<Mutex<Option<VfsFault>>>,
     /// Whether commits are synced.
     durable: bool,
+    /// What was asked for beyond that.
+    synchronous: Option<Synchronous>,
+    /// Commits may not be synced that were made since the last that was.
+    loose: bool,
+    /// Another process has committed since this one looked.
+    others: bool,
+    /// Nothing may be synced at all.
+    careless: bool,
     /// Power loss may have taken commits that were never synced.
     anything_goes: bool,
     /// Commits that were acknowledged.
@@ -158,6 +174,12 @@ pub struct App {
     /// Operations that found a lock in their way.
     pub busy: u64,
 }
+
+mod memory;
+mod more;
+
+pub use memory::Memory;
+pub use more::Synchronous;
 
 type Sql = Result<AppEnd, SqlError>;
 
@@ -186,6 +208,10 @@ impl App {
             missing: None,
             fault,
             durable,
+            synchronous: None,
+            loose: false,
+            others: false,
+            careless: false,
             anything_goes: false,
             commits: 0,
             busy: 0,
@@ -195,7 +221,8 @@ impl App {
     /// The machine has lost power.
     pub fn power_lost(&mut self) {
         self.forget_connections();
-        self.anything_goes = !self.durable;
+        self.anything_goes = !self.durable || self.loose;
+        self.loose = false;
         self.in_doubt.append(&mut self.unsynced);
     }
 
@@ -219,6 +246,7 @@ impl App {
         match end {
             Ok(end) => {
                 if end == AppEnd::Committed {
+                    self.loose = !self.durable;
                     self.commits += 1;
                 }
                 if self.writer.is_some() && !sqlite.is_alive(PROCESS) {
@@ -273,6 +301,10 @@ impl App {
             self.rollback()?;
         }
         match op {
+            // What making a database commits is seen for itself.
+            AppOp::DieInCommit(_) | AppOp::FailCommit(_) if !sqlite.disk().exists(PATH) => {
+                self.open(sqlite, 1_024)
+            }
             AppOp::Rest => Ok(AppEnd::Done),
             AppOp::Open { page_bytes } => self.open(sqlite, page_bytes),
             AppOp::Close => self.close(),
@@ -310,6 +342,10 @@ impl App {
             AppOp::RenameOver { page_bytes } => self.rename_over(sqlite, page_bytes),
             AppOp::Backup => self.backup(sqlite),
             AppOp::RestoreBackup => self.restore_backup(sqlite),
+            AppOp::Savepoint(work) => self.savepoint(sqlite, work),
+            AppOp::Synchronous(mode) => self.set_synchronous(mode),
+            AppOp::OtherWrite(work) => self.other_write(sqlite, work),
+            AppOp::Delete => self.delete(sqlite),
         }
     }
 
@@ -329,6 +365,7 @@ impl App {
         writer.prepare(page_bytes, self.durable)?;
         self.writer = Some(writer);
         self.set_autocheckpoint()?;
+        self.apply_synchronous()?;
         Ok(AppEnd::Perhaps)
     }
 
@@ -442,6 +479,11 @@ impl App {
 
     fn rollbackward(&mut self, sqlite: &dyn Sqlite, page_bytes: Option<u32>) -> Sql {
         self.reader = None;
+        if core::mem::take(&mut self.others) {
+            // SQLite keeps what it has cached when it leaves WAL mode, where a commit need not change
+            // the counter by which it would notice in the other mode.
+            self.opened(sqlite)?.number()?;
+        }
         let writer = self.opened(sqlite)?;
         if !writer.leave_wal_mode()? {
             return Ok(AppEnd::Done);

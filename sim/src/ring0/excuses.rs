@@ -7,6 +7,10 @@ pub(super) struct Excuses {
     lied: bool,
     /// The store has lost what it had acknowledged.
     vanished: bool,
+    /// The machine went back to what it was once, and the replica did not.
+    rolled_back: bool,
+    /// The local state went back to what it was once.
+    forgot: bool,
 }
 
 impl Excuses {
@@ -25,9 +29,24 @@ impl Excuses {
         self.vanished = true;
     }
 
+    /// The machine goes back to what it was once.
+    pub(super) fn roll_back(&mut self) {
+        (self.rolled_back, self.forgot) = (true, true);
+    }
+
+    /// Whether the machine has forgotten what it was told since: under which name it wrote before.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.forgot
+    }
+
+    /// The local state goes back to what it was once.
+    pub(super) fn forget(&mut self) {
+        self.forgot = true;
+    }
+
     /// Whether a run may end fenced although nobody else writes there.
     pub(super) fn fence(&self) -> bool {
-        self.lied || self.vanished
+        self.lied || self.vanished || self.rolled_back
     }
 
     /// Whether a run may say that the replica is damaged.

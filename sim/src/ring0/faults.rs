@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 30] = [
+const FAULTS: [Fault; 98] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -116,6 +116,78 @@ const FAULTS: [Fault; 30] = [
     fault(Class::Store, "store: outage", "the store cannot be reached for a while"),
     fault(Class::Store, "store: partial outage", "one kind of request fails for a while"),
     fault(Class::Store, "store: clock leaps", "the store's own clock leaps a day ahead"),
+    fault(Class::Disk, "machine: power lost", "what was not synced survives sector by sector, by dice"),
+    fault(Class::Disk, "disk: unsynced write lost", "by a power loss"),
+    fault(Class::Disk, "disk: torn write", "by a power loss, between two sectors of one write"),
+    fault(Class::Disk, "disk: writes out of order", "by a power loss: a later write survives an earlier one"),
+    fault(Class::Disk, "disk: name lost", "by a power loss: a directory that was not synced"),
+    fault(Class::Disk, "disk: EIO", "an operation on our own files fails"),
+    fault(Class::Disk, "disk: ENOSPC", "no room, and room the next time"),
+    fault(Class::Disk, "disk: EDQUOT", "the same, by quota"),
+    fault(Class::Disk, "disk: no descriptors", "a file of ours cannot be opened"),
+    fault(Class::Disk, "disk: short read", "half of what was asked for, of our files and of the WAL"),
+    fault(Class::Disk, "disk: short write", "half of a write happens"),
+    fault(Class::Disk, "disk: fsync lies", "success, and nothing is stored"),
+    fault(Class::Disk, "disk: fsync fails, then clean", "EIO, and the next one has nothing to store"),
+    fault(Class::Disk, "disk: stale read", "what was last synced, of our files and of the WAL"),
+    fault(Class::Disk, "disk: misdirected write", "it lands elsewhere in the file"),
+    fault(Class::Disk, "disk: bit rot", "one bit of an answer, of our files and of frames of the WAL"),
+    fault(Class::Disk, "disk: bit rot at rest", "one bit of the journal, for good"),
+    fault(Class::Disk, "disk: removed by hand", "the journal, while it is used or not"),
+    fault(Class::Disk, "disk: truncated by hand", "the journal"),
+    fault(Class::Disk, "disk: swapped by hand", "an older copy takes the journal's place"),
+    fault(Class::Disk, "disk: stall", "an operation takes up to twenty seconds"),
+    fault(Class::Disk, "state: records lost", "a run finds less than the one before had written"),
+    fault(Class::Disk, "sqlite: I/O error", "an operation of SQLite in our process fails"),
+    fault(Class::Disk, "sqlite: disk full", "the same, for lack of room"),
+    fault(Class::Process, "process: killed within a write", "of its own journal or scratch file"),
+    fault(Class::Process, "process: killed", "SIGKILL at any time; requests may outlive it"),
+    fault(Class::Process, "process: crashed in recovery", "it dies again before it has found its way back"),
+    fault(Class::Process, "process: paused", "it stands longer than deadlines, its requests land meanwhile"),
+    fault(Class::Process, "process: settings changed", "another configuration after a start"),
+    fault(Class::Process, "process: stopped with work undone", "the deadline of a stop passes first"),
+    fault(Class::Process, "process: second signal", "a stop is asked for twice"),
+    fault(Class::Process, "machine: rolled back", "disk and local state go back to a snapshot"),
+    fault(Class::Process, "machine: empty disk", "another disk, without database or local state"),
+    fault(Class::Clock, "clock: wall stepped", "the wall clock is set, by up to a day and a half"),
+    fault(Class::Clock, "clock: far from now", "the wall clock begins in 1971 or 2101"),
+    fault(Class::Clock, "clock: drift", "the wall clock runs fast or slow"),
+    fault(Class::Clock, "clock: monotonic stands", "the monotonic clock stands for a while"),
+    fault(Class::Clock, "clock: wall stands", "the wall clock stands for a while, file times with it"),
+    fault(Class::Clock, "clock: equal timestamps", "two segments have the same stamp"),
+    fault(Class::Application, "app: huge transaction", "more than the buffer holds"),
+    fault(Class::Application, "app: rollback", "by the application"),
+    fault(Class::Application, "app: vacuum", "by the application"),
+    fault(Class::Application, "app: checkpoint PASSIVE", "by the application"),
+    fault(Class::Application, "app: checkpoint FULL", "by the application"),
+    fault(Class::Application, "app: checkpoint RESTART", "by the application"),
+    fault(Class::Application, "app: checkpoint TRUNCATE", "by the application"),
+    fault(Class::Application, "app: pinned reader", "a snapshot that is kept"),
+    fault(Class::Application, "app: killed", "with a hot WAL"),
+    fault(Class::Application, "app: died in a commit", "in its sync: a phantom"),
+    fault(Class::Application, "app: commit failed", "in its sync: a phantom"),
+    fault(Class::Application, "app: journal mode switched", "out of WAL mode and back"),
+    fault(Class::Application, "app: page size changed", "by the application"),
+    fault(Class::Application, "app: recreated", "by the application"),
+    fault(Class::Application, "app: deleted", "and not there for a while"),
+    fault(Class::Application, "app: replaced by rename", "by the application"),
+    fault(Class::Application, "app: restored from a backup", "by the application"),
+    fault(Class::Application, "app: savepoint", "by the application"),
+    fault(Class::Application, "app: synchronous OFF", "by the application"),
+    fault(Class::Application, "app: synchronous NORMAL", "by the application"),
+    fault(Class::Application, "app: synchronous FULL", "by the application"),
+    fault(Class::Application, "app: several connections", "a transaction of another process"),
+    fault(Class::Application, "app: lock page crossed", "by the size of the database"),
+    fault(Class::Topology, "topology: a rival", "another database replicates to the same place"),
+    fault(
+        Class::Topology,
+        "topology: a rival adopts",
+        "the same, and somebody said that it owns the replica",
+    ),
+    fault(Class::Topology, "topology: a clone", "a copy of the machine runs beside it, local state included"),
+    fault(Class::Topology, "topology: three contenders", "two others at a time"),
+    fault(Class::Topology, "topology: a rival fenced", "one of them ends fenced"),
+    fault(Class::Topology, "topology: fenced by a rival", "the replicator ends fenced by one of them"),
     fault(
         Class::Store,
         "store: put of the dead lands just before ours",
@@ -129,14 +201,29 @@ const FAULTS: [Fault; 30] = [
 ];
 
 /// What the catalogue names and no run here can meet, with the reason.
-pub const NOT_HERE: [(&str, &str); 4] = [
+pub const NOT_HERE: [(&str, &str); 7] = [
     ("delayed delete", "the replicator deletes nothing; retention will"),
     ("follower during retention", "there is no follower and no retention yet"),
     (
         "pause beyond the lease",
         "there is no lease yet; pauses here outlast every deadline, with requests landing meanwhile",
     ),
-    ("access given back in another order", "there is no lease to hand over yet"),
+    (
+        "access taken away from nodes one by one",
+        "there is no lease to hand over yet; contenders share the store's outages and denials",
+    ),
+    (
+        "bit rot of the database, or of a page of the WAL read by itself",
+        "neither has a checksum, and it is the application's disk: what SQLite reads is what is committed",
+    ),
+    (
+        "hands on the database under a running application",
+        "it is the application's loss; files are replaced while it is closed",
+    ),
+    (
+        "descriptors and quota of the application",
+        "of our process they are here; SQLite reports both as what it meets otherwise",
+    ),
 ];
 
 /// The faults that may befall a run, by name.
@@ -195,6 +282,14 @@ impl Faults {
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.iter().copied()
+    }
+
+    /// The same without those by which a store shows what is not so, or loses something.
+    pub fn truthful(&self) -> Faults {
+        let lies = ["store: stale list", "store: stale read", "store: corrupt body", "store: foreign body"];
+        let state = |name: &str| name.starts_with("disk: ") && name != "disk: stall";
+        let lies = |name: &str| lies.contains(&name) || name == "store: objects vanish" || state(name);
+        Faults(self.0.iter().copied().filter(|name| !lies(name)).collect())
     }
 
     /// The same without one of them.

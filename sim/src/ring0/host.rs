@@ -13,6 +13,7 @@ use driftless_core::machine::{
 };
 
 use super::app::PATH;
+use super::mishap::Worker;
 use super::oracles::acknowledged::check_report;
 use super::oracles::exit;
 use super::oracles::limits::Underway;
@@ -57,19 +58,26 @@ const FATES: [Fate; 7] =
 
 impl World {
     pub(super) fn start(&mut self) -> Result<(), Violation> {
-        if self.running.is_some() {
+        if self.running.is_some() || self.full.main_fenced {
             return Ok(());
         }
         self.perhaps_vanish();
+        if !self.open_local() {
+            self.later(Duration::from_secs(1), Entry::Start);
+            return Ok(());
+        }
         self.runs += 1;
         self.reads.clear();
         self.summary.starts += 1;
         let run = self.dice.draw("run", "", self.runs);
         let port = self.sqlite.source(DRIFTLESS, PATH);
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
-        let engine = Replicator::new(ReplicaId(0), run, self.config());
+        let engine = {
+            let config = self.config();
+            Replicator::new(ReplicaId(0), run, config)
+        };
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
-        self.excuses.started();
+        self.full_start();
         self.running = Some(Running {
             first: engine.clone(),
             engine,
@@ -102,6 +110,7 @@ impl World {
     /// The process is no more.
     fn end(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
+        self.close_local();
         if let Some(running) = self.running.take()
             && let Err(violation) = running.tape.check(&running.first)
         {
@@ -116,7 +125,7 @@ impl World {
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
         running.stopping = Some(down);
-        self.owed = self.truth.owed();
+        self.owed = if self.nothing_is_owed() { 0 } else { self.truth.owed() };
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
     }
@@ -171,6 +180,7 @@ impl World {
         let Some((at, _)) = running.engine.next_deadline() else { return };
         let late = self.dice.wait("tick", "late", wake, 1, 2_000);
         let wait = at.since(now.mono) + late;
+        let wait = if self.is_mono_frozen() { wait.max(Duration::from_millis(200)) } else { wait };
         let far = Mono::from_duration(Duration::from_secs(1 << 33));
         if at < far {
             self.later(wait, Entry::Tick { run, wake });
@@ -200,6 +210,7 @@ impl World {
         match request {
             Request::Source(request) => {
                 let wait = self.dice.wait("source", "wait", n, 1, latency);
+                let wait = self.stall(wait);
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
@@ -212,9 +223,20 @@ impl World {
                     request => *request == StateRequest::Sync,
                 };
                 self.state_lost |= fails && names_us;
-                let answer = if fails { self.state.refuse() } else { Ok(self.state.perform(&request)) };
+                let answer = match (fails, self.local_request(&request)?) {
+                    (_, Some(answer)) => {
+                        self.state_lost |= answer.is_err() && names_us;
+                        answer
+                    }
+                    (true, None) => self.state.refuse(),
+                    (false, None) => Ok(self.state.perform(&request)),
+                };
+                if self.bury() {
+                    return Ok(());
+                }
                 let outcome = Outcome::State(answer);
                 let wait = self.dice.wait("state", "wait", n, 1, 5_000);
+                let wait = self.stall(wait);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
             Request::Compute(job) => {
@@ -228,11 +250,16 @@ impl World {
             }
             Request::Scratch(request) => {
                 let fails = self.fails("scratch", n, "scratch: no room");
+                self.works(Worker::Scratch);
                 let running = self.running.as_mut().expect("it has just asked");
                 let outcome = Outcome::Scratch(match fails {
                     true => Err("no room".into()),
                     false => running.scratch.perform(&request).map_err(|error| error.to_string()),
                 });
+                self.works(Worker::Other);
+                if self.bury() {
+                    return Ok(());
+                }
                 let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
@@ -246,8 +273,15 @@ impl World {
     pub(super) fn source(&mut self, run: u64, op: OpId, request: &SourceRequest) -> Result<(), Violation> {
         self.meddle(request)?;
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
+        // Frames with their headers are proven by checksums; a page by itself, like one of the
+        // database file, has none, and who reads it must take it as it comes.
+        if matches!(request, SourceRequest::ReadWal { len, .. } if *len > 24 && !(*len >= 512 && len.is_power_of_two()))
+        {
+            self.works(Worker::Wal);
+        }
         let running = self.running.as_mut().expect("checked by the caller");
         let mut outcome = Outcome::Source(running.port.perform(request));
+        self.works(Worker::Other);
         self.source_steps.set(0);
         if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
             && self.healed_at.is_none()
@@ -289,7 +323,7 @@ impl World {
     }
 
     /// What becomes of a request to the store, and when.
-    fn fate(&mut self, request: &StoreRequest) -> (Fate, Duration) {
+    pub(super) fn fate(&mut self, request: &StoreRequest) -> (Fate, Duration) {
         self.store_steps += 1;
         let subject = self.store.subject(request);
         let n = self.store_steps;
@@ -298,7 +332,7 @@ impl World {
         if self.healed_at.is_some() {
             return (Fate::Works, wait);
         }
-        if self.weather.is_some() {
+        if self.full.weather.is_some() {
             return self.weathered(request, &subject, wait);
         }
         if self.in_outage() {
@@ -339,7 +373,8 @@ impl World {
             }
             // Where nothing is refused, what lands after its process's time replaces what came since:
             // such a store promises nothing then (`docs/OPERATING.md`).
-            if !self.store.keeps_conditions && (fate == Fate::Hangs || self.running.is_some()) {
+            let past = fate == Fate::Hangs || self.running.is_some() || self.is_long_dead(run);
+            if !self.store.keeps_conditions && past {
                 return Ok(());
             }
             if !late && self.store.keeps_conditions && self.dice.chance("ghost late", &subject, op.seq, 1, 2)
@@ -360,6 +395,12 @@ impl World {
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
         self.note_store_answer(run, op, &result, fate);
         self.plant_after_request(put, fate)?;
+        if fate.is_answered() && self.is_paused() {
+            // It has its effect, and waits where the process will find it.
+            let outcome = Outcome::Store(result);
+            self.later(Duration::ZERO, Entry::Deliver { run, op, outcome });
+            return Ok(());
+        }
         if fate.is_answered() && self.is_running(run) {
             return self.handle(Event::Completed { op, outcome: Outcome::Store(result) });
         }
@@ -384,9 +425,12 @@ impl World {
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
-                self.fences = 0;
+                self.full.fences = 0;
                 self.restore_all()?;
                 check_report(self.restored.txid, *txid)?;
+                if matches!(fact, Fact::Replicated { .. }) {
+                    self.check_owner(*txid, 0)?;
+                }
                 if matches!(fact, Fact::Adopted { .. }) {
                     self.reads.adopted(*txid)?;
                 }
@@ -409,20 +453,28 @@ impl World {
             &exit,
             exit::Allowed {
                 stop: stopping.is_some(),
-                fenced: unknown || self.excuses.fence(),
-                corrupt: self.excuses.corruption(),
+                fenced: unknown || self.full.excuses.fence() || !self.full.rivals.is_empty(),
+                corrupt: self.full.excuses.corruption(),
             },
         )?;
+        if matches!(exit, Exit::Unreplicated { .. }) {
+            self.hit("process: stopped with work undone");
+        }
         self.restore_all()?;
-        let all = self.truth.last() == Some(&self.restored.image);
+        let all = self.truth.last() == Some(&self.restored.image) || self.nothing_is_owed();
         exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();
+        if fenced && !self.full.rivals.is_empty() {
+            self.hit("topology: fenced by a rival");
+            self.full.main_fenced = true;
+            return Ok(());
+        }
         if fenced {
             self.summary.fenced += 1;
-            self.fences += 1;
+            self.full.fences += 1;
             // A person looks again before they adopt, unless they know of a loss.
-            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.fences > 1;
+            self.adopt |= self.plan.faults.is_empty() || self.state_lost || self.full.fences > 1;
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())

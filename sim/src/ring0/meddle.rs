@@ -59,6 +59,7 @@ impl World {
         };
         self.note(node::APP, kind, format_args!("{op:?}: {end:?}"));
         self.plant_after_app(op, &end);
+        self.hit_by_app(op, &end);
         let pending_byte = self.plan.config.pending_byte;
         let disk = self.sqlite.disk().clone();
         match &end {

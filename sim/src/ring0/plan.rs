@@ -55,12 +55,69 @@ pub enum Blow {
         #[serde(with = "time")]
         down: Duration,
     },
+    /// Our process does not run for a while, its requests go on without it.
+    Pause {
+        /// For how long.
+        #[serde(with = "time")]
+        length: Duration,
+    },
+    /// A stop that was asked for is asked for again: at once, now.
+    SecondSignal,
+    /// The monotonic clock stands.
+    FreezeMono {
+        /// For how long.
+        #[serde(with = "time")]
+        length: Duration,
+    },
+    /// The wall clock stands.
+    FreezeWall {
+        /// For how long.
+        #[serde(with = "time")]
+        length: Duration,
+    },
+    /// A snapshot of the machine is taken.
+    Snapshot,
+    /// The machine becomes what it was at the snapshot; the store does not.
+    RollBack {
+        /// How long it takes.
+        #[serde(with = "time")]
+        down: Duration,
+    },
+    /// The machine gets another disk, with nothing on it.
+    EmptyDisk {
+        /// How long it takes.
+        #[serde(with = "time")]
+        down: Duration,
+    },
+    /// Another database begins to replicate to the same place.
+    Rival {
+        /// Whether somebody said that it owns the replica.
+        adopt: bool,
+    },
+    /// The machine is copied, and the copy started beside it.
+    Clone,
+    /// Somebody, or the disk, lays hands on the journal of the local state.
+    Tamper(Tamper),
+}
+
+/// What becomes of a file behind its owner's back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Tamper {
+    /// It is removed.
+    Remove,
+    /// It is cut.
+    Truncate,
+    /// An older copy takes its place.
+    Swap,
+    /// A bit of it changes on the platter.
+    Rot,
 }
 
 impl Blow {
     /// Whether something breaks.
     pub const fn is_fault(self) -> bool {
-        !matches!(self, Blow::Stop { .. } | Blow::SyncNow | Blow::WallStep(_))
+        !matches!(self, Blow::Stop { .. } | Blow::SyncNow | Blow::WallStep(_) | Blow::Snapshot)
     }
 
     /// Its name among the hits.
@@ -71,6 +128,20 @@ impl Blow {
             Blow::WallStep(_) => "clock: wall stepped",
             Blow::SyncNow => "process: told to sync",
             Blow::PowerLoss { .. } => "machine: power lost",
+            Blow::Pause { .. } => "process: paused",
+            Blow::SecondSignal => "process: second signal",
+            Blow::FreezeMono { .. } => "clock: monotonic stands",
+            Blow::FreezeWall { .. } => "clock: wall stands",
+            Blow::Snapshot => "machine: snapshot",
+            Blow::RollBack { .. } => "machine: rolled back",
+            Blow::EmptyDisk { .. } => "machine: empty disk",
+            Blow::Rival { adopt: false } => "topology: a rival",
+            Blow::Rival { adopt: true } => "topology: a rival adopts",
+            Blow::Clone => "topology: a clone",
+            Blow::Tamper(Tamper::Remove) => "disk: removed by hand",
+            Blow::Tamper(Tamper::Truncate) => "disk: truncated by hand",
+            Blow::Tamper(Tamper::Swap) => "disk: swapped by hand",
+            Blow::Tamper(Tamper::Rot) => "disk: bit rot at rest",
         }
     }
 }

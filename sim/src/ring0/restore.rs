@@ -3,6 +3,8 @@
 //! It shares the segment decoder with production and nothing else. Each state is compared with
 //! the truth as it is reached, by [`exactness`].
 
+use std::collections::BTreeMap;
+
 use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
 use driftless_core::ltx::{Decoder, Item, LtxHeader};
 
@@ -28,6 +30,12 @@ pub struct Restored {
     pub segments: u64,
     /// The digest and the stamp of the state after each.
     pub states: Vec<(u64, Wall)>,
+    /// How many segments have the stamp of their predecessor.
+    pub same_stamps: u64,
+    /// Which committed state of each rival it was last.
+    pub others_at: Vec<usize>,
+    /// Whose states each transaction leads to: a bit for each truth.
+    pub owners: BTreeMap<Txid, u32>,
 }
 
 impl Restored {
@@ -36,12 +44,13 @@ impl Restored {
         self.txid.map_or(Txid::FIRST, Txid::next)
     }
 
-    /// Applies the segment of the next transaction and compares the state with the truth.
+    /// Applies the segment of the next transaction and compares the state with the truth of
+    /// each who may write there.
     ///
     /// # Errors
     /// When the segment is damaged, incomplete, breaks the chain, or leads to a state that was
     /// never committed or that is older than the one before.
-    pub fn apply(&mut self, segment: &[u8], truth: &Truth, pending_byte: u64) -> Result<(), Violation> {
+    pub fn apply(&mut self, segment: &[u8], truths: &[&Truth], pending_byte: u64) -> Result<(), Violation> {
         let name = self.next();
         let fail = |text: String| Violation::new(exactness::ORACLE, format!("segment {name}: {text}"));
         let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
@@ -65,8 +74,29 @@ impl Restored {
         }
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
+        self.same_stamps += u64::from(stamp == header.stamp);
         self.states.push((self.image.digest(), header.stamp));
-        self.truth_at = exactness::judge(&self.image, truth, self.truth_at).map_err(&fail)?;
+        self.judge(name, truths).map_err(&fail)
+    }
+
+    /// A state of one truth or another, none older than what was there of that one before.
+    fn judge(&mut self, name: Txid, truths: &[&Truth]) -> Result<(), String> {
+        let mut owners = 0;
+        for (n, (truth, place)) in truths.iter().skip(1).zip(&mut self.others_at).enumerate() {
+            if let Some(at) = truth.find(&self.image, *place) {
+                *place = at;
+                owners |= 2 << n;
+            }
+        }
+        match exactness::judge(&self.image, truths[0], self.truth_at) {
+            Ok(at) => {
+                self.truth_at = at;
+                owners |= 1;
+            }
+            Err(error) if owners == 0 => return Err(error),
+            Err(_) => {}
+        }
+        self.owners.insert(name, owners);
         Ok(())
     }
 
@@ -154,14 +184,14 @@ mod tests {
         truth.pretend(image(&[9, 9]), false);
         let mut restored = Restored::default();
         let first = segment(1, &[(1, 1), (2, 2)], 2, None, &image(&[1, 2]));
-        restored.apply(&first, &truth, PENDING).unwrap();
+        restored.apply(&first, &[&truth], PENDING).unwrap();
         (restored, truth)
     }
 
     fn check(pages: &[(u32, u8)], commit: u32, pre: &[u8], post: &[u8], says: &str) {
         let (mut restored, truth) = at_first();
         let next = segment(2, pages, commit, Some(&image(pre)), &image(post));
-        match restored.apply(&next, &truth, PENDING) {
+        match restored.apply(&next, &[&truth], PENDING) {
             Ok(()) => assert_eq!(says, "ok"),
             Err(violation) => assert!(violation.text.contains(says), "{violation} does not say {says:?}"),
         }
@@ -182,9 +212,9 @@ mod tests {
     fn going_back_is_found() {
         let (mut restored, truth) = at_first();
         let next = segment(2, &[(2, 3)], 2, Some(&image(&[1, 2])), &image(&[1, 3]));
-        restored.apply(&next, &truth, PENDING).unwrap();
+        restored.apply(&next, &[&truth], PENDING).unwrap();
         let back = segment(3, &[(2, 2)], 2, Some(&image(&[1, 3])), &image(&[1, 2]));
-        let violation = restored.apply(&back, &truth, PENDING).unwrap_err();
+        let violation = restored.apply(&back, &[&truth], PENDING).unwrap_err();
         assert!(violation.text.contains("older than state 1"), "{violation}");
     }
 }

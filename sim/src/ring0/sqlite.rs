@@ -14,9 +14,9 @@ use driftless_core::machine::{SourceError, SourceReply, SourceRequest};
 
 pub use library::Library;
 
-use super::app::Work;
+use super::app::{Synchronous, Work};
 use super::plan::{Plan, Workload};
-use crate::disk::{Disk, SimClock, Unsynced};
+use crate::disk::{Disk, Saved, SimClock, Unsynced};
 use crate::model::Model;
 use crate::vfs::{SimSqlite, VfsFaultHook};
 
@@ -50,6 +50,12 @@ pub trait Sqlite {
 
     /// Every process dies, and `survives` decides about all that was not synced.
     fn power_loss(&self, survives: &mut dyn FnMut(&Unsynced<'_>) -> bool);
+
+    /// The machine comes back as it was once: every process dies, and the disk is as it was saved.
+    fn roll_back(&self, saved: &Saved);
+
+    /// Another machine of the same kind, with a disk and a seed of its own.
+    fn another(&self, disk: Disk, clock: &SimClock, seed: u64) -> Box<dyn Sqlite>;
 
     /// The library, where it is not a model.
     fn library(&self) -> Option<&SimSqlite> {
@@ -122,6 +128,18 @@ pub trait Connection {
     /// # Errors
     /// As SQLite says.
     fn fill(&mut self, number: i64) -> SqlResult<()>;
+
+    /// Within a transaction: does something and undoes it, by a savepoint.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    fn undo_some(&mut self) -> SqlResult<()>;
+
+    /// `PRAGMA synchronous`.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    fn set_synchronous(&mut self, mode: Synchronous) -> SqlResult<()>;
 
     /// `COMMIT`.
     ///

@@ -11,6 +11,16 @@ pub struct SimState {
 }
 
 impl SimState {
+    /// These records, all of them synced.
+    pub fn of(records: Vec<Chunk>) -> SimState {
+        SimState { synced: records.len(), records }
+    }
+
+    /// The records.
+    pub fn records(&self) -> &[Chunk] {
+        &self.records
+    }
+
     /// Carries out a request.
     pub fn perform(&mut self, request: &StateRequest) -> StateReply {
         match request {

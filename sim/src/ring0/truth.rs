@@ -32,6 +32,19 @@ impl Truth {
         Truth::default()
     }
 
+    /// The same, to be read on from another disk.
+    pub fn copy(&self) -> Truth {
+        Truth {
+            states: self.states.clone(),
+            end: self.end,
+            phantom: self.phantom,
+            cold_at: None,
+            owed: self.owed,
+            phantoms: self.phantoms.clone(),
+            reader: Reader::default(),
+        }
+    }
+
     /// The number of states.
     pub fn len(&self) -> usize {
         self.states.len()

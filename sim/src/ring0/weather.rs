@@ -85,6 +85,10 @@ pub(super) const FATES: [&str; 22] = [
     "store: foreign body",
 ];
 
+/// What a store that refuses nothing must not do: its word is all that there is.
+const NEED_CONDITIONS: [&str; 4] =
+    ["store: stale list", "store: stale read", "store: put carried out twice", "store: 412 of our own put"];
+
 /// Whether a fault that strikes one request fits a kind of it.
 fn fits(name: &str, kind: Kind) -> bool {
     match name {
@@ -115,8 +119,7 @@ pub(super) struct Weather {
     spells: Vec<Spell>,
     /// Bytes a second, where that is little.
     rate: Option<u64>,
-    /// Whether a store refuses to replace. Where it does not, what it promises does not cover reads
-    /// that miss an object, nor puts that come again.
+    /// Whether the store refuses to replace.
     refuses: bool,
 }
 
@@ -194,10 +197,7 @@ impl Weather {
         if !self.dice.chance("store fault", subject, n, (self.per_mille * rare).min(600), 1_000) {
             return None;
         }
-        let promised = |name: &str| {
-            let unsafe_there = ["store: stale read", "store: stale list", "store: put carried out twice"];
-            self.refuses || !unsafe_there.contains(&name)
-        };
+        let promised = |name: &str| self.refuses || !NEED_CONDITIONS.contains(&name);
         let here = |name: &&'static str| self.faults.has(name) && fits(name, kind) && promised(name);
         let names: Vec<&'static str> = FATES.into_iter().filter(here).collect();
         (!names.is_empty()).then(|| *self.dice.pick("store fate", subject, n, &names))

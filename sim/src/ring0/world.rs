@@ -15,9 +15,8 @@ use driftless_core::job::Job;
 use driftless_core::machine::{Event, Machine, Object, OpId, Outcome, SourceRequest, StoreRequest};
 use driftless_core::probe::{Finding, Findings};
 
-use super::app::{App, AppEnd, AppOp, PATH, SHM_PATH, WAL_PATH};
+use super::app::{App, AppEnd, AppOp, PATH, SHM_PATH, WAL_PATH, Work};
 use super::dice::Dice;
-use super::excuses::Excuses;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::oracles::acknowledged::Commits;
@@ -25,18 +24,19 @@ use super::oracles::fork::Histories;
 use super::oracles::limits::{self, Occasions};
 use super::oracles::wrong_bytes::Reads;
 use super::oracles::{idle, unharmed};
-use super::plan::{Blow, Plan, StateFate};
+use super::plan::{Blow, Plan};
 use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
+use super::rival::ToRival;
 use super::sites::Sites;
 use super::sqlite::{self, Sqlite};
 use super::state::SimState;
 use super::store::{Fate, SimStore};
 pub use super::summary::Summary;
+use super::trouble::Full;
 use super::truth::Truth;
 use super::violation::Violation;
-use super::weather::Weather;
 use crate::disk::{Disk, DiskConfig, SimClock};
 use crate::trace::{Keep, Kind, Trace, node};
 
@@ -80,6 +80,8 @@ pub(super) enum Entry {
     Changed,
     Start,
     Blow(Blow),
+    /// Something to come for another who writes there.
+    Rival(usize, ToRival),
 }
 
 /// One run.
@@ -102,12 +104,8 @@ pub struct World {
     pub(super) runs: u64,
     pub(super) adopt: bool,
     pub(super) state_lost: bool,
-    /// The store's faults in a run of the full generation.
-    pub(super) weather: Option<Weather>,
-    /// What excuses an end that would otherwise be wrong.
-    pub(super) excuses: Excuses,
-    /// How often a run ended fenced since one went on.
-    pub(super) fences: u32,
+    /// What only runs of the full generation have.
+    pub(super) full: Full,
     pub(super) crash_at: Option<u64>,
     script: VecDeque<(Duration, AppOp)>,
     tries: u32,
@@ -145,8 +143,9 @@ impl World {
         let dice = Dice::new(seed);
         let clock = SimClock::new(START_NS);
         let disk = Disk::new(DiskConfig::default(), clock.clone());
-        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let sites = Sites::new(plan.strike.clone());
+        let full = Full::new(dice, &plan, &sites, &disk);
+        let sqlite = sqlite::machine(&plan, seed, disk, &clock);
         let source_steps = Misfortune::new(dice, plan.source_faults, sites.clone());
         let app = App::new(sqlite.as_ref(), plan.durable, source_steps.clone());
         let mut queue = Queue::new(dice);
@@ -180,9 +179,7 @@ impl World {
             runs: 0,
             adopt: false,
             state_lost: false,
-            weather: Weather::of_plan(dice, &plan),
-            excuses: Excuses::default(),
-            fences: 0,
+            full,
             crash_at: plan.crash_at,
             script: plan.script.iter().copied().collect(),
             tries: 0,
@@ -232,22 +229,28 @@ impl World {
         };
         let now = self.now_ns();
         if at > now {
-            self.clock.advance_ns(at - now);
+            self.pass(at - now);
         }
         self.sites.set_now(Duration::from_nanos(self.now_ns()));
-        self.happen(entry)?;
+        if let Some(entry) = self.hold_back(entry) {
+            self.happen(entry)?;
+        }
         self.broken.take().map_or(Ok(()), Err)
     }
 
     fn heal(&mut self) {
         self.healed_at = Some(self.now_ns());
+        self.heal_clocks();
         self.note(node::MACHINE, Kind::Phase, format_args!("all faults end"));
     }
 
     fn finish(mut self) -> Result<Summary, Violation> {
         let segments = self.store.check_contiguous()?;
         self.check_purity()?;
-        limits::requests(self.store.requests - self.store.parts, self.occasions(segments))?;
+        // Others ask on their own account.
+        if self.full.rivals.is_empty() {
+            limits::requests(self.store.requests - self.store.parts, self.occasions(segments))?;
+        }
         self.check_restores()?;
         self.app.check_source(self.sqlite.as_ref())?;
         self.summary.contents = self.app.contents(self.sqlite.as_ref())?;
@@ -276,6 +279,8 @@ impl World {
         self.summary.restored = self.restored.segments;
         self.summary.phantoms = self.truth.phantoms() as u64;
         self.summary.simulated_ms = self.now_ns() / 1_000_000;
+        self.hit_lock_page();
+        (0..self.restored.same_stamps).for_each(|_| self.hit("clock: equal timestamps"));
         self.summary.hits = self.sites.hits();
         self.summary.trace_hash = self.trace.hash();
         self.summary
@@ -286,8 +291,11 @@ impl World {
         loop {
             let object = capture(self.restored.next());
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
-            self.restored.apply(&body, &self.truth, self.plan.config.pending_byte)?;
-            self.histories.follow(object.range.min(), self.restored.lineage)?;
+            let truths = self.full.truths(&self.truth);
+            self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
+            if !self.full.excuses.has_forgotten() {
+                self.histories.follow(object.range.min(), self.restored.lineage)?;
+            }
             let at = self.restored.truth_at;
             self.note(
                 node::ORACLE,
@@ -297,13 +305,19 @@ impl World {
         }
     }
 
+    /// Sets the wall clock by so much.
+    pub(super) fn step_wall(&mut self, ns: i64) {
+        self.steps_ns += ns;
+        self.clock.set_ns((self.clock.now_ns() as i64 + ns) as u64);
+    }
+
     pub(super) fn now_ns(&self) -> u64 {
         (self.clock.now_ns() as i64 - START_NS as i64 - self.steps_ns) as u64
     }
 
     pub(super) fn now(&self) -> Now {
         Now {
-            mono: Mono::from_duration(Duration::from_nanos(self.now_ns())),
+            mono: Mono::from_duration(Duration::from_nanos(self.mono_ns())),
             wall: Wall((self.clock.now_ns() / 1_000_000) as i64),
         }
     }
@@ -333,6 +347,7 @@ impl World {
             Entry::App => self.app_step(),
             Entry::Blow(blow) => self.blow(blow),
             Entry::Start => self.start(),
+            Entry::Rival(n, entry) => self.rival(n, entry),
             Entry::Changed => {
                 self.changed_waits = false;
                 let wants = self.running.as_ref().is_some_and(|running| running.engine.wants_events());
@@ -372,6 +387,18 @@ impl World {
         self.running.as_ref().is_some_and(|running| running.run == run)
     }
 
+    /// The application opens its database before it goes on, so that what this commits is seen for
+    /// itself.
+    pub(super) fn open_first(&mut self) {
+        self.script.push_front((Duration::ZERO, AppOp::Open { page_bytes: 1_024 }));
+    }
+
+    /// The application commits once more, after its script.
+    pub(super) fn write_once_more(&mut self) -> Result<(), Violation> {
+        self.script.push_back((Duration::ZERO, AppOp::Write(Work::Insert { rows: 1, bytes: 100 })));
+        self.app_step()
+    }
+
     fn app_step(&mut self) -> Result<(), Violation> {
         let Some((_, op)) = self.script.front().copied() else {
             self.ended = self.queue.iter().all(|entry| !matches!(entry, Entry::Start | Entry::Blow(_)));
@@ -401,7 +428,7 @@ impl World {
     fn note_blocked(&mut self, op: AppOp, end: &AppEnd) -> Result<(), Violation> {
         let writes =
             matches!(op, AppOp::Write(_) | AppOp::Begin(_) | AppOp::DieInCommit(_) | AppOp::FailCommit(_));
-        if !writes || *end != AppEnd::Busy {
+        if !writes || *end != AppEnd::Busy || self.is_lenient() {
             self.blocked_since = None;
             return Ok(());
         }
@@ -426,7 +453,8 @@ impl World {
             return;
         }
         let seen: Vec<_> = [PATH, WAL_PATH, SHM_PATH].iter().map(|path| disk.stat(path).ok()).collect();
-        if seen == self.seen_files {
+        // While the wall clock stands, a change need not show.
+        if seen == self.seen_files && !(by_app && self.wall_stands()) {
             return;
         }
         self.seen_files = seen;
@@ -445,65 +473,14 @@ impl World {
         self.later(wait, Entry::Changed);
     }
 
-    fn blow(&mut self, blow: Blow) -> Result<(), Violation> {
-        self.note(node::MACHINE, Kind::Fault, format_args!("{blow:?}"));
-        self.hit(blow.name());
-        match blow {
-            Blow::Kill { state, down } if self.running.is_some() => {
-                self.kill();
-                self.lose(state);
-                self.later(down, Entry::Start);
-                Ok(())
-            }
-            Blow::Stop { down } if self.running.is_some() => self.stop(down),
-            Blow::Kill { .. } | Blow::Stop { .. } => Ok(()),
-            Blow::WallStep(ms) => {
-                self.steps_ns += ms * 1_000_000;
-                self.clock.set_ns((self.clock.now_ns() as i64 + ms * 1_000_000) as u64);
-                Ok(())
-            }
-            Blow::SyncNow => self.handle(Event::SyncNow),
-            Blow::PowerLoss { down } => {
-                self.power_loss();
-                self.later(down, Entry::Start);
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) fn power_loss(&mut self) {
-        self.kill();
-        let (dice, at) = (self.dice, self.now_ns());
-        let mut n = 0;
-        self.sqlite.power_loss(&mut |_| {
-            n += 1;
-            dice.chance("survives", "", at ^ n, 1, 2)
-        });
-        self.app.power_lost();
-        self.store.power_loss(dice, at);
-        self.lose(StateFate::Cut(dice.range("survives", "records", at, 0, 6) as usize));
-        self.look_for_cold();
-    }
-
-    pub(super) fn lose(&mut self, state: StateFate) {
-        match state {
-            StateFate::Kept => {}
-            StateFate::Cut(count) => self.state.lose_unsynced(count),
-            StateFate::Lost => {
-                self.state.lose_all();
-                self.state_lost = true;
-            }
-        }
-    }
-
     /// Whether the store is not to be reached now.
     pub(super) fn in_outage(&self) -> bool {
         let now = self.now_ns();
         self.healed_at.is_none() && self.outages.iter().any(|(start, end)| (*start..*end).contains(&now))
     }
 
-    pub(super) fn config(&self) -> Config {
-        Config { adopt: self.adopt, ..self.plan.config.clone() }
+    pub(super) fn config(&mut self) -> Config {
+        Config { adopt: self.adopt, ..self.settings() }
     }
 }
 

@@ -8,10 +8,13 @@
 use std::time::Duration;
 
 use driftless_core::engine::LATE_PUT;
+use driftless_core::ids::Mono;
 use driftless_core::machine::{Machine as _, Reason};
 
+use super::super::app::PATH;
 use super::super::violation::Violation;
 use super::super::world::{Entry, World};
+use crate::disk::Disk;
 
 /// The bound without further reasons.
 pub const CONVERGE: Duration = Duration::from_secs(180);
@@ -50,6 +53,9 @@ impl World {
         let healed = self.healed_at.expect("set before");
         let bound = bound(self.event_lost, self.store.keeps_conditions);
         let until = healed + bound.time.as_nanos() as u64;
+        if !self.full.rivals.is_empty() {
+            return self.converge_rivals(bound.time);
+        }
         loop {
             if self.is_quiet() && self.is_complete()? {
                 break;
@@ -83,9 +89,24 @@ impl World {
 
     /// Whether nothing but the sweep is to come.
     fn is_quiet(&self) -> bool {
+        self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
+    }
+
+    /// Whether the replicator rests.
+    pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        let sleeping = matches!(running.engine.next_deadline(), None | Some((_, Reason::Sweep)));
-        sleeping && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
+        self.is_rest(running.engine.next_deadline(), self.sqlite.disk())
+    }
+
+    /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
+    /// to reach the time of a file that was changed before the clock was set back.
+    pub(in super::super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
+        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
+        match deadline {
+            None | Some((_, Reason::Sweep)) => true,
+            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
+            _ => false,
+        }
     }
 
     /// Whether the replica's end is the source's committed state.

@@ -52,7 +52,7 @@ impl World {
         let until = self.now_ns() + WATCHED.as_nanos() as u64;
         let (actions, requests) = (self.summary.actions, self.store.requests);
         if let Some((at, reason)) = self.running.as_ref().and_then(|running| running.engine.next_deadline())
-            && reason != Reason::Sweep
+            && !self.is_rest(Some((at, reason)), self.sqlite.disk())
         {
             return Err(fail(format!("a deadline at {at:?} for {reason:?}")));
         }

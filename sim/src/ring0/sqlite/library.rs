@@ -11,8 +11,8 @@ use driftless_core::machine::{SourceError, SourceReply, SourceRequest};
 use rusqlite::ErrorCode;
 
 use super::{Connection, Counts, Source, SqlError, SqlErrorKind, SqlResult, Sqlite};
-use crate::disk::{Disk, SimClock, Unsynced};
-use crate::ring0::app::Work;
+use crate::disk::{Disk, Saved, SimClock, Unsynced};
+use crate::ring0::app::{Synchronous, Work};
 use crate::ring0::files::SimFiles;
 use crate::vfs::{SimHost, SimSqlite, Turn, VfsFaultHook};
 
@@ -21,7 +21,8 @@ pub struct Library {
     // Connections end before the turn does: the order of the fields matters.
     sqlite: SimSqlite,
     host: Arc<SimHost>,
-    _turn: Turn,
+    /// Held by the first machine of a run.
+    _turn: Option<Turn>,
 }
 
 impl Library {
@@ -30,7 +31,7 @@ impl Library {
         let turn = Turn::take(seed as u32);
         turn.set_pending_byte(pending_byte as u32);
         let host = Arc::new(SimHost::new(clock, seed));
-        Library { sqlite: SimSqlite::new(disk, host.clone()), host, _turn: turn }
+        Library { sqlite: SimSqlite::new(disk, host.clone()), host, _turn: Some(turn) }
     }
 }
 
@@ -69,6 +70,15 @@ impl Sqlite for Library {
 
     fn power_loss(&self, survives: &mut dyn FnMut(&Unsynced<'_>) -> bool) {
         self.sqlite.power_loss(survives);
+    }
+
+    fn roll_back(&self, saved: &Saved) {
+        self.sqlite.roll_back(saved);
+    }
+
+    fn another(&self, disk: Disk, clock: &SimClock, seed: u64) -> Box<dyn Sqlite> {
+        let host = Arc::new(SimHost::new(clock.clone(), seed));
+        Box::new(Library { sqlite: SimSqlite::new(disk, host.clone()), host, _turn: None })
     }
 
     fn library(&self) -> Option<&SimSqlite> {
@@ -151,6 +161,14 @@ impl Connection for rusqlite::Connection {
         Ok(self.execute_batch(&format!(
             "INSERT INTO t(x) VALUES(randomblob(700)),(randomblob(700)); UPDATE m SET n={number}"
         ))?)
+    }
+
+    fn undo_some(&mut self) -> SqlResult<()> {
+        Ok(self.execute_batch("SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; RELEASE s")?)
+    }
+
+    fn set_synchronous(&mut self, mode: Synchronous) -> SqlResult<()> {
+        Ok(self.execute_batch(&format!("PRAGMA synchronous={}", mode.sql()))?)
     }
 
     fn commit(&mut self) -> SqlResult<()> {

@@ -55,14 +55,14 @@ fn a_lost_commit_of_the_application_is_found() {
     vandal.execute_batch("CREATE TABLE _litestream_seq(x)").unwrap();
     assert_eq!(world.app.check_source(sqlite).unwrap_err().oracle, "source unharmed");
     vandal.execute_batch("UPDATE m SET n=n-1").unwrap();
-    let op = AppOp::Write(crate::ring0::app::Work::Nothing);
+    let op = AppOp::Write(Work::Nothing);
     assert_eq!(world.app.perform(sqlite, op).unwrap_err().oracle, "source unharmed");
 }
 
 #[test]
 fn a_writer_that_is_kept_waiting_is_found() {
     let mut world = World::new(5, scripts::daily(), false);
-    let op = AppOp::Write(crate::ring0::app::Work::Nothing);
+    let op = AppOp::Write(Work::Nothing);
     world.note_blocked(op, &AppEnd::Busy).unwrap();
     world.clock.advance_ns(200_000_000);
     assert_eq!(world.note_blocked(op, &AppEnd::Busy).unwrap_err().oracle, "source unharmed");
