@@ -94,7 +94,7 @@ impl Judge {
         for host in 0..self.truths.len() {
             let mut restored = self.restored.clone();
             restored.truth_at = self.at[host];
-            match restored.apply(body, &self.truths[host], PENDING_BYTE) {
+            match restored.apply(body, &[&self.truths[host]], PENDING_BYTE) {
                 Ok(()) => {
                     self.at[host] = restored.truth_at;
                     self.restored = restored;
