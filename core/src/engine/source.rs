@@ -466,14 +466,18 @@ impl Replicator {
             }
             return waits;
         }
-        if source.look_at.is_some_and(|at| at <= now.mono) {
+        if source.look_at.is_none() && source.frames_uncaptured() > 0 && !source.final_turn {
+            // An answer told of them behind the last capture, and their event may have been lost.
+            self.source.look_at = Some(now.mono.after(LOOK_MIN));
+        }
+        if self.source.look_at.is_some_and(|at| at <= now.mono) {
             self.source.look_at = None;
             return self.begin_script(&[Step::Look]);
         }
-        if self.checkpoint_wanted() && source.checkpoint_at.is_none_or(|at| at <= now.mono) {
+        if self.checkpoint_wanted() && self.source.checkpoint_at.is_none_or(|at| at <= now.mono) {
             return self.begin_checkpoint(now);
         }
-        if self.may_let_go() && source.quiet_at.is_some_and(|at| at <= now.mono) {
+        if self.may_let_go() && self.source.quiet_at.is_some_and(|at| at <= now.mono) {
             return self.begin_letting_go();
         }
         false

@@ -461,7 +461,8 @@ impl World {
             self.hit("process: stopped with work undone");
         }
         self.restore_all()?;
-        let all = self.truth.last() == Some(&self.restored.image) || self.nothing_is_owed();
+        // Another may have gone on from there.
+        let all = self.restored.is_whole(&self.truth) || self.nothing_is_owed();
         exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();

@@ -79,6 +79,11 @@ impl Restored {
         self.judge(name, truths).map_err(&fail)
     }
 
+    /// Whether the last state of this truth that is there is the last one that it has.
+    pub fn is_whole(&self, truth: &Truth) -> bool {
+        self.owners.values().any(|owners| owners & 1 != 0) && truth.ends_as(self.truth_at)
+    }
+
     /// A state of one truth or another, none older than what was there of that one before.
     fn judge(&mut self, name: Txid, truths: &[&Truth]) -> Result<(), String> {
         let mut owners = 0;

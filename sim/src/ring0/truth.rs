@@ -65,6 +65,11 @@ impl Truth {
         self.states.last().map(|(_, image)| image)
     }
 
+    /// Whether the state `at` is what was committed last.
+    pub fn ends_as(&self, at: usize) -> bool {
+        self.states.get(at).is_some_and(|(_, state)| Some(state) == self.last())
+    }
+
     /// How many commits were refused as phantoms.
     pub fn phantoms(&self) -> usize {
         self.phantoms.len()
