@@ -79,9 +79,12 @@ impl Restored {
         self.judge(name, truths).map_err(&fail)
     }
 
-    /// Whether the last state of this truth that is there is the last one that it has.
-    pub fn is_whole(&self, truth: &Truth) -> bool {
-        self.owners.values().any(|owners| owners & 1 != 0) && truth.ends_as(self.truth_at)
+    /// Whether one of this truth's states from `from` on is there, or was before others went on.
+    pub fn had(&self, truth: &Truth, from: usize) -> bool {
+        truth.from(from).any(|state| {
+            let digest = state.digest();
+            self.states.iter().any(|(known, _)| *known == digest)
+        })
     }
 
     /// A state of one truth or another, none older than what was there of that one before.

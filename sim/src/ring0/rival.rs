@@ -387,12 +387,11 @@ impl World {
             // and waits after each as after a failure.
             let bound = bound + Duration::from_secs(12) * self.restored.segments as u32;
             let until = self.now_ns() + bound.as_nanos() as u64;
-            while !self.contenders_sleep() {
+            while !self.contenders_sleep() || !self.last_contender_is_complete()? {
                 if self.queue.next_at().is_none_or(|at| at > until) {
-                    return Err(Violation::new(
-                        "liveness",
-                        format!("no rest among rivals {bound:?} after the end of faults"),
-                    ));
+                    let text = format!("no rest among rivals {bound:?} after the end of faults");
+                    let differs = self.difference_of_the_last();
+                    return Err(Violation::new("liveness", format!("{text}: {differs:?}")));
                 }
                 self.step()?;
             }
@@ -406,16 +405,24 @@ impl World {
                 }
             }
         }
-        self.restore_all()?;
-        let [who] = self.contenders()[..] else {
-            return Err(Violation::new("rivals", format!("{:?} go on", self.contenders())));
-        };
-        let truth = who.checked_sub(1).map_or(&self.truth, |n| &self.full.rivals[n].truth);
-        if truth.last() == Some(&self.restored.image) {
-            return Ok(());
+        match self.contenders()[..] {
+            [_] => Ok(()),
+            _ => Err(Violation::new("rivals", format!("{:?} go on", self.contenders()))),
         }
-        let differs = truth.last().map(|last| self.restored.image.differences(last));
-        Err(Violation::new("liveness", format!("contender {who} goes on and is not complete: {differs:?}")))
+    }
+
+    /// Whether the only one who is left, if there is only one, has everything on the replica.
+    fn last_contender_is_complete(&mut self) -> Result<bool, Violation> {
+        self.restore_all()?;
+        Ok(self.difference_of_the_last().is_none())
+    }
+
+    /// Who is left, if there is only one, and what the replica does not have of theirs.
+    fn difference_of_the_last(&self) -> Option<(usize, String)> {
+        let [who] = self.contenders()[..] else { return None };
+        let truth = who.checked_sub(1).map_or(&self.truth, |n| &self.full.rivals[n].truth);
+        let last = truth.last().filter(|last| **last != self.restored.image)?;
+        Some((who, self.restored.image.differences(last)))
     }
 }
 

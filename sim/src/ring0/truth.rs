@@ -22,6 +22,8 @@ pub struct Truth {
     /// Phantoms seen, each the mark of its image.
     phantoms: Vec<u64>,
     reader: Reader,
+    /// A recovery has brought the last state, as it makes a commit count that had failed.
+    recovered: bool,
     /// The disk's generation at which the files were last what counts.
     cold_at: Option<u64>,
 }
@@ -38,6 +40,7 @@ impl Truth {
             states: self.states.clone(),
             end: self.end,
             phantom: self.phantom,
+            recovered: self.recovered,
             cold_at: None,
             owed: self.owed,
             phantoms: self.phantoms.clone(),
@@ -65,9 +68,9 @@ impl Truth {
         self.states.last().map(|(_, image)| image)
     }
 
-    /// Whether the state `at` is what was committed last.
-    pub fn ends_as(&self, at: usize) -> bool {
-        self.states.get(at).is_some_and(|(_, state)| Some(state) == self.last())
+    /// The states from `at` on.
+    pub fn from(&self, at: usize) -> impl Iterator<Item = &Image> {
+        self.states.iter().skip(at).map(|(_, image)| image)
     }
 
     /// How many commits were refused as phantoms.
@@ -95,7 +98,7 @@ impl Truth {
         if let Some(reading) = self.reader.read(disk, path, pending_byte) {
             self.phantom = None;
             self.end = Some(reading.end);
-            admit(&mut self.states, &reading.image);
+            self.recovered &= !admit(&mut self.states, &reading.image);
             self.owed = self.states.len();
         }
     }
@@ -137,8 +140,14 @@ impl Truth {
         if let Some(reading) = self.reader.read(disk, path, pending_byte) {
             self.phantom = None;
             self.end = Some(reading.end);
-            admit(&mut self.states, &reading.image);
+            self.recovered |= admit(&mut self.states, &reading.image);
         }
+    }
+
+    /// Whether the last state is one that a recovery has brought. It writes nothing, so that no event
+    /// tells of it.
+    pub fn was_recovered(&self) -> bool {
+        self.recovered
     }
 
     /// Whether the last state is one from before the state `at`, and came after it.
@@ -164,10 +173,13 @@ impl Truth {
     }
 }
 
-fn admit(states: &mut Vec<(u64, Image)>, image: &Image) {
-    if states.last().is_none_or(|(_, last)| last != image) {
+/// Takes a state as the last one, unless it is that already.
+fn admit(states: &mut Vec<(u64, Image)>, image: &Image) -> bool {
+    let new = states.last().is_none_or(|(_, last)| last != image);
+    if new {
         states.push((image.mark(), image.clone()));
     }
+    new
 }
 
 #[cfg(test)]

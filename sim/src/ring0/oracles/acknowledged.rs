@@ -55,8 +55,8 @@ impl World {
         let owed = self.commits.before(moment);
         self.restore_all()?;
         // What it says stays true when another has gone on from there.
-        let passed = !self.full.rivals.is_empty() && self.restored.truth_at + 1 >= owed;
-        if owed == 0 || passed || self.truth.find(&self.restored.image, owed - 1).is_some() {
+        let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, owed - 1);
+        if owed == 0 || self.truth.find(&self.restored.image, owed - 1).is_some() || passed() {
             return Ok(());
         }
         let text = format!(

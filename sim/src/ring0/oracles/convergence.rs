@@ -33,12 +33,13 @@ pub struct Bound {
     pub why: Vec<&'static str>,
 }
 
-/// The bound of a run in which an event was lost or not, and whose store refuses or does not.
-pub fn bound(event_lost: bool, refuses: bool) -> Bound {
+/// The bound of a run in which there was an event of each change or not, and whose store refuses or
+/// does not.
+pub fn bound(all_events: bool, refuses: bool) -> Bound {
     let mut bound = Bound { time: CONVERGE, why: vec!["requests, back-off, quiet, seal"] };
-    if event_lost {
+    if !all_events {
         bound.time += SWEEP;
-        bound.why.push("an event was lost: the sweep");
+        bound.why.push("there was no event of a change: the sweep");
     }
     if !refuses {
         bound.time += LATE_PUT;
@@ -51,12 +52,13 @@ impl World {
     /// Until everything is on the replica and quiet, within the bound.
     pub(in super::super) fn converge(&mut self) -> Result<(), Violation> {
         let healed = self.healed_at.expect("set before");
-        let bound = bound(self.event_lost, self.store.keeps_conditions);
-        let until = healed + bound.time.as_nanos() as u64;
+        let refuses = self.store.keeps_conditions;
         if !self.full.rivals.is_empty() {
-            return self.converge_rivals(bound.time);
+            return self.converge_rivals(bound(!self.event_lost, refuses).time);
         }
         loop {
+            let bound = bound(!self.event_lost && !self.truth.was_recovered(), refuses);
+            let until = healed + bound.time.as_nanos() as u64;
             if self.is_quiet() && self.is_complete()? {
                 break;
             }
@@ -112,7 +114,8 @@ impl World {
     /// Whether the replica's end is the source's committed state.
     fn is_complete(&mut self) -> Result<bool, Violation> {
         self.restore_all()?;
-        Ok(self.truth.last() == Some(&self.restored.image))
+        let nothing = self.truth.is_empty() && self.sqlite.disk().stat(PATH).is_err();
+        Ok(nothing || self.truth.last() == Some(&self.restored.image))
     }
 
     /// Whether power loss has put the source back to a state before the one that is on the replica.
@@ -129,8 +132,8 @@ mod tests {
 
     #[test]
     fn a_bound_is_as_long_as_its_reasons() {
-        assert_eq!(bound(false, true).time, CONVERGE);
-        assert_eq!(bound(true, false).time, CONVERGE + SWEEP + LATE_PUT);
-        assert_eq!(bound(true, false).why.len(), 3);
+        assert_eq!(bound(true, true).time, CONVERGE);
+        assert_eq!(bound(false, false).time, CONVERGE + SWEEP + LATE_PUT);
+        assert_eq!(bound(false, false).why.len(), 3);
     }
 }
