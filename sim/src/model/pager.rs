@@ -172,18 +172,20 @@ impl Pager {
                 self.wal_mode = false;
             }
         }
-        self.pages = 0;
+        let mut pages = 0;
         if let Some(wal) = &mut self.wal {
             wal.end_read();
             let changed = wal.begin_read()?;
             if changed {
                 self.cache.clear();
             }
-            self.pages = wal.db_pages();
+            pages = wal.db_pages();
         }
-        if self.pages == 0 {
-            self.pages = self.db.len()?.div_ceil(self.page_bytes as u64) as u32;
+        if pages == 0 {
+            pages = self.db.len()?.div_ceil(self.page_bytes as u64) as u32;
         }
+        // Where that failed, the number of before stands: a close asks by it whether the file has moved.
+        self.pages = pages;
         Ok(())
     }
 

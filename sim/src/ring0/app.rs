@@ -221,7 +221,7 @@ impl App {
     /// The machine has lost power.
     pub fn power_lost(&mut self) {
         self.forget_connections();
-        self.anything_goes = !self.durable || self.loose;
+        self.anything_goes |= !self.durable || self.loose;
         self.loose = false;
         self.in_doubt.append(&mut self.unsynced);
     }

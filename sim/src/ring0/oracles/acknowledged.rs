@@ -9,6 +9,7 @@ use driftless_core::machine::Machine as _;
 
 use super::super::violation::Violation;
 use super::super::world::{World, capture};
+use super::convergence::AHEAD;
 
 /// A transaction may be reported when the replica restores to it.
 ///
@@ -57,6 +58,10 @@ impl World {
         // What it says stays true when another has gone on from there.
         let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, owed - 1);
         if owed == 0 || self.truth.find(&self.restored.image, owed - 1).is_some() || passed() {
+            return Ok(());
+        }
+        if self.has_gone_back() {
+            self.excuse(AHEAD);
             return Ok(());
         }
         let text = format!(

@@ -22,7 +22,8 @@ pub const CONVERGE: Duration = Duration::from_secs(180);
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
 /// A replica that is ahead of the source: what was replicated has left the source since.
-const AHEAD: &str = "power loss took commits that the application had not synced and that were replicated";
+pub(in super::super) const AHEAD: &str =
+    "power loss took commits that the application had not synced and that were replicated";
 
 /// How long it may take, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,8 +122,13 @@ impl World {
     /// Whether power loss has put the source back to a state before the one that is on the replica.
     /// Only an application that does not sync its commits can lose them like that.
     fn is_ahead(&self) -> bool {
+        self.is_quiet() && self.has_gone_back()
+    }
+
+    /// Whether that is so now, quiet or not.
+    pub(in super::super) fn has_gone_back(&self) -> bool {
         let lost = !self.plan.durable && self.sites.hits().of("machine: power lost") > 0;
-        lost && self.is_quiet() && self.truth.has_gone_back_behind(self.restored.truth_at)
+        lost && self.truth.has_gone_back_behind(self.restored.truth_at)
     }
 }
 
