@@ -39,6 +39,17 @@ pub(super) struct Segment {
     pub(super) frames: u64,
     /// What could be claimed then (`synced.rs`).
     pub(super) claim: Option<Mono>,
+    /// When a put of it was given up that may have had its effect, or may yet.
+    pub(super) given_up: Option<Mono>,
+    pub(super) retry: Retry,
+}
+
+/// A streamed put whose fate is unknown.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Streamed {
+    pub(super) header: LtxHeader,
+    pub(super) object: Object,
+    pub(super) given_up: Mono,
     pub(super) retry: Retry,
 }
 
@@ -90,11 +101,7 @@ pub(super) enum Upload {
     Settle {
         op: Option<OpId>,
         since: Mono,
-        header: Box<LtxHeader>,
-        object: Object,
-        /// When it is given up if nothing stands there.
-        until: Mono,
-        retry: Retry,
+        put: Box<Streamed>,
     },
     Fetch {
         op: Option<OpId>,
@@ -127,9 +134,8 @@ impl Upload {
     pub(super) fn waits_for_store(&self) -> bool {
         match self {
             Upload::AwaitRetry { .. } => true,
-            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
-                retry.attempts > 0
-            }
+            Upload::Settle { op: None, put, .. } => put.retry.attempts > 0,
+            Upload::Fetch { op: None, retry, .. } => retry.attempts > 0,
             _ => false,
         }
     }
@@ -138,9 +144,8 @@ impl Upload {
     pub(super) fn hasten(&mut self, now: Mono) {
         match self {
             Upload::AwaitRetry { segment, .. } => segment.retry.hasten(now),
-            Upload::Settle { op: None, retry, .. } | Upload::Fetch { op: None, retry, .. } => {
-                retry.hasten(now)
-            }
+            Upload::Settle { op: None, put, .. } => put.retry.hasten(now),
+            Upload::Fetch { op: None, retry, .. } => retry.hasten(now),
             _ => {}
         }
     }
@@ -173,9 +178,8 @@ impl Replicator {
         match &self.upload {
             Upload::AwaitRetry { .. } if mutant::on(Mutant::RetryNeverDue) => None,
             Upload::AwaitRetry { segment, .. } => segment.retry.at.map(|at| (at, Reason::Retry)),
-            Upload::Fetch { op: None, retry, .. } | Upload::Settle { op: None, retry, .. } => {
-                retry.at.map(|at| (at, Reason::Retry))
-            }
+            Upload::Settle { op: None, put, .. } => put.retry.at.map(|at| (at, Reason::Retry)),
+            Upload::Fetch { op: None, retry, .. } => retry.at.map(|at| (at, Reason::Retry)),
             Upload::Idle if self.may_cut() => self.cut_at().map(|at| (at, Reason::Sync)),
             _ => None,
         }
@@ -218,7 +222,7 @@ impl Replicator {
                 self.fetch(now, out);
                 true
             }
-            Upload::Settle { op: None, retry, .. } if retry.due(now.mono) => {
+            Upload::Settle { op: None, put, .. } if put.retry.due(now.mono) => {
                 self.settle(now, out);
                 true
             }
@@ -298,8 +302,8 @@ impl Replicator {
             ) => {
                 self.judge(now, segment, &bytes, out);
             }
-            (Upload::Settle { header, object, .. }, StoreReply::Bytes { bytes, .. }) => {
-                self.settled(now, &header, object, &bytes, out);
+            (Upload::Settle { put, .. }, StoreReply::Bytes { bytes, .. }) => {
+                self.settled(now, put, &bytes, out);
             }
             (Upload::Fetch { ghost, .. }, StoreReply::Bytes { bytes, object_len }) => {
                 self.fetched(now, ghost, &bytes, object_len, out);
@@ -373,15 +377,22 @@ impl Replicator {
                 (segment, kind == StoreErrorKind::AlreadyExists)
             }
             Upload::Commit { segment, .. } if counts_as_done(kind) => return self.stored(*segment, out),
-            Upload::Commit { segment, .. } => {
+            Upload::Commit { mut segment, .. } => {
+                if kind == StoreErrorKind::Ambiguous {
+                    segment.given_up = Some(now.mono);
+                }
                 (segment, matches!(kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Ambiguous))
             }
             Upload::ReadBack { segment, .. } => (segment, kind != StoreErrorKind::NotFound),
             // Nothing stands there, and nothing will: the base begins anew.
-            Upload::Settle { until, .. } if kind == StoreErrorKind::NotFound && until <= now.mono => return,
-            Upload::Settle { header, object, until, mut retry, .. } => {
-                self.try_later(now, &mut retry, "reading a segment back", &error, out);
-                self.upload = Upload::Settle { op: None, since: now.mono, header, object, until, retry };
+            Upload::Settle { put, .. }
+                if kind == StoreErrorKind::NotFound && !self.may_land(now, Some(put.given_up)) =>
+            {
+                return;
+            }
+            Upload::Settle { mut put, .. } => {
+                self.try_later(now, &mut put.retry, "reading a segment back", &error, out);
+                self.upload = Upload::Settle { op: None, since: now.mono, put };
                 return;
             }
             Upload::Fetch { ghost, mut retry, .. } => {

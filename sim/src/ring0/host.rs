@@ -15,12 +15,12 @@ use driftless_core::machine::{
 use super::app::PATH;
 use super::mishap::Worker;
 use super::oracles::acknowledged::check_report;
+use super::oracles::convergence::AHEAD;
 use super::oracles::exit;
 use super::oracles::limits::Underway;
 use super::oracles::purity::Tape;
 use super::oracles::transitions::Story;
 use super::oracles::wrong_bytes::is_altered;
-use super::plan::Conditions;
 use super::sqlite::Source;
 use super::store::Fate;
 use super::violation::Violation;
@@ -90,7 +90,8 @@ impl World {
             underway: Underway::default(),
             story: Story::default(),
         });
-        if self.plan.store.conditions == Conditions::Ignored {
+        // A server is probed, a directory is not.
+        if self.plan.is_remote() {
             let wait = self.dice.wait("probe", "", self.runs, 100_000, 20_000_000);
             self.later(wait, Entry::Probed { run });
         }
@@ -464,7 +465,11 @@ impl World {
         // Another may have gone on from there.
         let last = self.truth.len().saturating_sub(1);
         let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, last);
-        let all = self.truth.last() == Some(&self.restored.image) || passed() || self.nothing_is_owed();
+        let mut all = self.truth.last() == Some(&self.restored.image) || passed() || self.nothing_is_owed();
+        if !all && self.has_gone_back() {
+            self.excuse(AHEAD);
+            all = true;
+        }
         exit::check_done(&exit, if all { self.owed } else { self.restored.truth_at + 1 }, self.owed)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
         self.end();

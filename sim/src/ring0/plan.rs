@@ -260,6 +260,11 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// Whether the store is a server, which is probed, and may be found not to keep what it says.
+    pub fn is_remote(&self) -> bool {
+        self.config.remote || self.store.conditions == Conditions::Ignored
+    }
+
     /// Operations of the application, without those that only let time pass.
     pub fn operations(&self) -> usize {
         self.script.iter().filter(|(_, op)| *op != AppOp::Rest).count()

@@ -16,6 +16,7 @@ use driftless_core::machine::{
     Action, Actions, Event, Exit, Fact, Machine, OpId, Outcome, ReplicaId, Request, SourceRequest,
     StoreRequest,
 };
+use driftless_core::probe::{Finding, Findings};
 
 use super::app::{App, AppEnd, AppOp, PATH, Work};
 use super::host::DRIFTLESS;
@@ -69,6 +70,7 @@ pub(super) enum ToRival {
     Compute { run: u64, op: OpId, job: Job },
     Store { run: u64, op: OpId, request: StoreRequest, fate: Fate },
     Deliver { run: u64, op: OpId, outcome: Outcome },
+    Probed { run: u64 },
     Tick { run: u64, wake: u64 },
 }
 
@@ -178,6 +180,10 @@ impl World {
             ToRival::Deliver { run, op, outcome } if rival.is_running(run) => {
                 self.rival_handle(n, Event::Completed { op, outcome })
             }
+            ToRival::Probed { run } if rival.is_running(run) => {
+                let findings = Findings { create_if_absent: Finding::Holds, ..Findings::default() };
+                self.rival_handle(n, Event::StoreProbed(findings))
+            }
             ToRival::Tick { run, wake }
                 if rival.running.as_ref().is_some_and(|r| (r.run, r.wake) == (run, wake)) =>
             {
@@ -238,6 +244,12 @@ impl World {
             run,
             wake: 0,
         });
+        if rival.config.remote {
+            self.later(
+                dice.wait("rival", "probe", key, 100_000, 20_000_000),
+                Entry::Rival(n, ToRival::Probed { run }),
+            );
+        }
         self.note(RIVALS[n], Kind::Start, format_args!("run {run:x}"));
         self.rival_handle(n, Event::Start { entropy: dice.draw("rival", "entropy", key) })
     }

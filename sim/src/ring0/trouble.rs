@@ -179,7 +179,7 @@ impl World {
 
     /// The settings, which may have been changed between two runs.
     pub(super) fn settings(&mut self) -> Config {
-        let config = self.plan.config.clone();
+        let config = Config { remote: self.plan.is_remote(), ..self.plan.config.clone() };
         let (dice, run) = (self.dice, self.runs);
         let drawn = self.may("process: settings changed") && dice.chance("settings", "", run, 1, 2);
         if !self.sites.strikes("settings", "process: settings changed", drawn) {

@@ -24,7 +24,7 @@ use super::oracles::fork::Histories;
 use super::oracles::limits::{self, Occasions};
 use super::oracles::wrong_bytes::Reads;
 use super::oracles::{idle, unharmed};
-use super::plan::{Blow, Plan};
+use super::plan::{Blow, Conditions, Plan};
 use super::planted::Seen;
 use super::queue::Queue;
 use super::restore::Restored;
@@ -358,7 +358,10 @@ impl World {
                 _ => Ok(()),
             },
             Entry::Probed { run } if self.is_running(run) => self.handle(Event::StoreProbed(Findings {
-                create_if_absent: Finding::Ignored,
+                create_if_absent: match self.plan.store.conditions {
+                    Conditions::Ignored => Finding::Ignored,
+                    _ => Finding::Holds,
+                },
                 ..Findings::default()
             })),
             Entry::Deliver { run, op, outcome } if self.is_running(run) => {

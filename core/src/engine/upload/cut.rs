@@ -176,6 +176,7 @@ impl Replicator {
             bytes,
             frames: draft.frames,
             claim: draft.claim,
+            given_up: None,
             retry: Retry::default(),
         });
         self.write_intent(segment, out);

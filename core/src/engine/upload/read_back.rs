@@ -7,18 +7,20 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
-use core::time::Duration;
 
-use super::{Segment, Upload};
+use super::{Segment, Streamed, Upload};
 use crate::engine::config::LATE_PUT;
 use crate::engine::ghost::{Ghost, GhostStep, step_of};
 use crate::engine::standing::{decode_header, fenced};
 use crate::engine::verdict::{Verdict, judge_header};
 use crate::engine::{Replicator, Retry};
-use crate::ids::{Lineage, Now};
+use crate::ids::{Lineage, Mono, Now};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
-use crate::machine::{Actions, ByteRange, Exit, Fact, Object, Request, Severity, StoreRequest};
+use crate::machine::{
+    Actions, ByteRange, Exit, Fact, Object, Request, Severity, StoreError, StoreErrorKind, StoreRequest,
+};
 use crate::mutant::{self, Mutant};
+use crate::probe::Finding;
 
 impl Replicator {
     pub(super) fn read_back(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
@@ -27,10 +29,14 @@ impl Replicator {
     }
 
     /// Whose segment stands where ours was to go?
-    pub(super) fn judge(&mut self, now: Now, segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
+    pub(super) fn judge(&mut self, now: Now, mut segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
         let Some(found) = self.header_there(segment.object, bytes, out) else { return };
         match judge_header(&segment.header, &self.tried, &found) {
             Verdict::Ours => self.stored(*segment, out),
+            Verdict::Ghost if self.may_land(now, segment.given_up) => {
+                self.wait_for_ours(now, &mut segment.retry, out);
+                self.upload = Upload::AwaitRetry { segment, read_back: true };
+            }
             Verdict::Ghost => self.take_over(now, segment.object, out),
             Verdict::Foreign => self.fence(segment.object, &found, out),
         }
@@ -38,19 +44,33 @@ impl Replicator {
 
     /// What stands where a streamed base was to go: nothing, our own, or another's. Our own is
     /// read whole, since its page checksums were not kept.
-    pub(super) fn settled(
-        &mut self,
-        now: Now,
-        ours: &LtxHeader,
-        object: Object,
-        bytes: &[u8],
-        out: &mut Actions,
-    ) {
-        let Some(found) = self.header_there(object, bytes, out) else { return };
-        match judge_header(ours, &self.tried, &found) {
-            Verdict::Ours | Verdict::Ghost => self.take_over(now, object, out),
-            Verdict::Foreign => self.fence(object, &found, out),
+    pub(super) fn settled(&mut self, now: Now, mut put: Box<Streamed>, bytes: &[u8], out: &mut Actions) {
+        let Some(found) = self.header_there(put.object, bytes, out) else { return };
+        match judge_header(&put.header, &self.tried, &found) {
+            Verdict::Ghost if self.may_land(now, Some(put.given_up)) => {
+                self.wait_for_ours(now, &mut put.retry, out);
+                self.upload = Upload::Settle { op: None, since: now.mono, put };
+            }
+            Verdict::Ours | Verdict::Ghost => self.take_over(now, put.object, out),
+            Verdict::Foreign => self.fence(put.object, &found, out),
         }
+    }
+
+    /// What an earlier try wrote stands there, and ours may still land on top of it: which of the two
+    /// goes into the history shows later.
+    fn wait_for_ours(&mut self, now: Now, retry: &mut Retry, out: &mut Actions) {
+        let text = "a put that was not answered may still replace what an earlier try wrote";
+        let failure = StoreError::new(StoreErrorKind::Ambiguous, text.to_string());
+        self.try_later(now, retry, "writing to the replica", &failure, out);
+    }
+
+    /// Whether a put that was given up then may still land where something stands. Where the store
+    /// refuses to replace an object there is nothing to wait for: whatever lands first stays. A server
+    /// is only taken at its word once the probe has found so.
+    pub(super) fn may_land(&self, now: Now, given_up: Option<Mono>) -> bool {
+        let known = !self.config.remote || self.store.create_if_absent == Finding::Holds;
+        let refused = self.config.create_if_absent && known || mutant::on(Mutant::LateBody);
+        !refused && given_up.is_some_and(|at| now.mono < at.after(LATE_PUT))
     }
 
     /// The header of what stands there; stops where there is none to read.
@@ -75,18 +95,15 @@ impl Replicator {
         object: Object,
         retry: Retry,
     ) {
-        // Where a late one is refused there is nothing to wait for: whatever lands first is settled.
-        let refused = self.config.create_if_absent || mutant::on(Mutant::LateBody);
-        let late = if refused { Duration::ZERO } else { LATE_PUT };
-        let (header, until) = (Box::new(header), now.mono.after(late));
-        self.upload = Upload::Settle { op: None, since: now.mono, header, object, until, retry };
+        let put = Box::new(Streamed { header, object, given_up: now.mono, retry });
+        self.upload = Upload::Settle { op: None, since: now.mono, put };
     }
 
     pub(super) fn settle(&mut self, now: Now, out: &mut Actions) {
-        let Upload::Settle { object, .. } = &self.upload else {
+        let Upload::Settle { put, .. } = &self.upload else {
             unreachable!("only called while a put is being settled");
         };
-        let asked = self.submit(header_request(*object), out);
+        let asked = self.submit(header_request(put.object), out);
         if let Upload::Settle { op, since, .. } = &mut self.upload {
             (*op, *since) = (Some(asked), now.mono);
         }

@@ -12,6 +12,7 @@ use driftless_core::ids::Mono;
 use driftless_core::machine::{Machine as _, Reason};
 
 use super::super::app::PATH;
+use super::super::image::Image;
 use super::super::violation::Violation;
 use super::super::world::{Entry, World};
 use crate::disk::Disk;
@@ -53,12 +54,11 @@ impl World {
     /// Until everything is on the replica and quiet, within the bound.
     pub(in super::super) fn converge(&mut self) -> Result<(), Violation> {
         let healed = self.healed_at.expect("set before");
-        let refuses = self.store.keeps_conditions;
         if !self.full.rivals.is_empty() {
-            return self.converge_rivals(bound(!self.event_lost, refuses).time);
+            return self.converge_rivals(self.bound(!self.event_lost).time);
         }
         loop {
-            let bound = bound(!self.event_lost && !self.truth.was_recovered(), refuses);
+            let bound = self.bound(!self.event_lost && !self.truth.was_recovered());
             let until = healed + bound.time.as_nanos() as u64;
             if self.is_quiet() && self.is_complete()? {
                 break;
@@ -74,6 +74,17 @@ impl World {
         }
         self.summary.converged_us = (self.now_ns() - healed) / 1_000;
         Ok(())
+    }
+
+    fn bound(&self, all_events: bool) -> Bound {
+        let mut bound = bound(all_events, self.store.keeps_conditions);
+        // A page that waits for nothing else is a part of its own.
+        let base = self.plan.store.latency * self.truth.last().map_or(0, Image::pages) as u32;
+        if base > CONVERGE / 4 {
+            bound.time += base;
+            bound.why.push("a base, page by page");
+        }
+        bound
     }
 
     fn not_converged(&self, bound: &Bound) -> Violation {
