@@ -412,7 +412,9 @@ impl Replicator {
         self.stand_at_head();
         match standing {
             Standing::Extend => {}
-            Standing::Confirm(step) => {
+            Standing::Confirm(mut step) => {
+                // Another try may have led to the same state: what counts is the stamp that stands there.
+                step.to.stamp = self.history.head_stamp;
                 out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
                 self.history.advance(&step);
                 // No Done stands behind its intent: the next intent would not follow.

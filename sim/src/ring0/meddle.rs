@@ -83,7 +83,7 @@ impl World {
         let at = format!("before {}", format!("{request:?}").split([' ', '(']).next().unwrap_or_default());
         let calm = self.healed_at.is_none_or(|healed| {
             let closes = matches!(request, SourceRequest::Close { .. }) && matches!(op, AppOp::Write(_));
-            closes && self.now_ns() < healed + 60_000_000_000
+            closes && !self.is_watched && self.now_ns() < healed + 60_000_000_000
         });
         let drawn = self.plan.faults.has(MEDDLES) && self.dice.chance("meddles", "", n, 1, of);
         if calm && self.sites.strikes(&at, MEDDLES, drawn) {

@@ -117,6 +117,8 @@ pub struct World {
     pub(super) healed_at: Option<u64>,
     pub(super) changed_waits: bool,
     pub(super) event_lost: bool,
+    /// Nobody acts any more: a quiet world is looked at.
+    pub(super) is_watched: bool,
     seen_files: Vec<Option<crate::disk::Stat>>,
     seen_generation: u64,
     pub(super) app_steps: u64,
@@ -189,6 +191,7 @@ impl World {
             healed_at: None,
             changed_waits: false,
             event_lost: false,
+            is_watched: false,
             seen_files: Vec::new(),
             seen_generation: 0,
             app_steps: 0,

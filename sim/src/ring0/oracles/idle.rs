@@ -48,6 +48,7 @@ impl World {
     /// A quiet world stays quiet: no request, until the sweep looks once.
     pub(in super::super) fn check_idle(&mut self) -> Result<(), Violation> {
         let fail = |text: String| Violation::new("idle", text);
+        self.is_watched = true;
         let look = LOOK + if self.something_stands_behind() { LOOK_BEHIND } else { 0 };
         let until = self.now_ns() + WATCHED.as_nanos() as u64;
         let (actions, requests) = (self.summary.actions, self.store.requests);
