@@ -462,10 +462,11 @@ impl World {
             self.hit("process: stopped with work undone");
         }
         self.restore_all()?;
+        let owed = self.owed.saturating_sub(1);
         // Another may have gone on from there.
-        let last = self.truth.len().saturating_sub(1);
-        let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, last);
-        let mut all = self.truth.last() == Some(&self.restored.image) || passed() || self.nothing_is_owed();
+        let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, owed);
+        let mut all =
+            self.truth.find(&self.restored.image, owed).is_some() || passed() || self.nothing_is_owed();
         if !all && self.has_gone_back() {
             self.excuse(AHEAD);
             all = true;
