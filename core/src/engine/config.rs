@@ -101,6 +101,8 @@ pub const PASSES_MAX: u8 = 5;
 pub const CAPTURE_BYTES: u32 = 1 << 18;
 /// Bytes read from the WAL or the database in one request of a base.
 pub const READ_BYTES: u32 = 1 << 20;
+/// The longest wait for another try to let go, where an application keeps the write lock.
+pub const LOCK_REFUSED_MAX: Duration = Duration::from_secs(15);
 /// When something else is begun after a script was given up.
 pub const SCRIPT_AGAIN: Duration = Duration::from_millis(100);
 /// The longest wait between looks at a WAL that may grow.

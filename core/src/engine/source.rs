@@ -30,8 +30,8 @@ use core::time::Duration;
 
 use super::config::{
     ALERT_AFTER, ALERT_FACTOR, CAPTURE_BYTES, CHECKPOINT_AGAIN, CHECKPOINT_WAIT, COMMIT_WAIT_MAX,
-    CTIME_SETTLED_NS, LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REST_LONG, LOCK_REST_SHORT, LOCK_TRY,
-    LOOK_MAX, LOOK_MIN, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
+    CTIME_SETTLED_NS, LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REFUSED_MAX, LOCK_REST_LONG, LOCK_REST_SHORT,
+    LOCK_TRY, LOOK_MAX, LOOK_MIN, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -178,6 +178,8 @@ pub(super) struct Source {
     let_go_tried: Option<u32>,
     truncate_tried: bool,
     lock_failed: bool,
+    /// How often in a row the lock was asked for in vain, each time for a while.
+    lock_refusals: u32,
     /// Since when the WAL has been over its bound, and whether that was said.
     over_since: Option<Mono>,
     over_said: bool,
@@ -240,6 +242,7 @@ impl Source {
             let_go_tried: None,
             truncate_tried: false,
             lock_failed: false,
+            lock_refusals: 0,
             over_since: None,
             over_said: false,
             retry: Retry::default(),

@@ -132,10 +132,13 @@ impl Replicator {
             return self.again_soon(now, LOCK_AGAIN);
         }
         self.source.lock_failed = true;
+        self.source.lock_refusals = self.source.lock_refusals.saturating_add(1);
         let frames = self.source.wal_frames();
         self.source.checkpoint_frames = frames.saturating_add(self.config.min_checkpoint_pages / 4);
-        self.source.quiet_at =
-            Some(now.mono.after(if self.draining() { Duration::ZERO } else { SCRIPT_AGAIN }));
+        // A transaction may stay open for hours, and each try asks for the lock many times.
+        let longer = SCRIPT_AGAIN.saturating_mul(1 << self.source.lock_refusals.min(10));
+        let wait = if self.draining() { Duration::ZERO } else { longer.min(LOCK_REFUSED_MAX) };
+        self.source.quiet_at = Some(now.mono.after(wait));
         self.abandon(now);
         self.source.checkpoint_at = Some(now.mono.after(LOOK_MIN));
     }

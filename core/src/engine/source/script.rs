@@ -152,6 +152,7 @@ impl Replicator {
             Step::Lock => {
                 self.source.locked = true;
                 self.source.lock_failed = false;
+                self.source.lock_refusals = 0;
                 self.source.lock_since = Some(now.mono);
                 self.next_step();
             }

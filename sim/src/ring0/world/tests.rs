@@ -47,6 +47,25 @@ fn a_request_of_an_idle_database_is_found() {
     assert_eq!(world.check_idle().unwrap_err().oracle, "idle");
 }
 
+/// Each attempt to let go asks for the write lock many times, and must come ever less often.
+#[test]
+fn a_transaction_that_stays_open_is_not_asked_after_for_ever() {
+    let mut world = rested();
+    let work = Work::Insert { rows: 1, bytes: 100 };
+    world.app_acts(AppOp::Write(work)).unwrap();
+    world.app_acts(AppOp::Begin(work)).unwrap();
+    let run_for = |world: &mut World, seconds: u64| {
+        let (until, before) = (world.now_ns() + seconds * 1_000_000_000, world.summary.actions);
+        while world.queue.next_at().is_some_and(|at| at < until) {
+            world.step().unwrap();
+        }
+        world.summary.actions - before
+    };
+    run_for(&mut world, 120);
+    let actions = run_for(&mut world, 600);
+    assert!(actions < 600 / 15 * 60, "{actions} actions in ten minutes");
+}
+
 #[test]
 fn a_lost_commit_of_the_application_is_found() {
     let mut world = rested();
