@@ -32,11 +32,15 @@ impl Replicator {
     pub(super) fn judge(&mut self, now: Now, mut segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
         let Some(found) = self.header_there(segment.object, bytes, out) else { return };
         match judge_header(&segment.header, &self.tried, &found) {
-            Verdict::Ours => {
-                // Perhaps by another try, at another time.
-                segment.step.to.stamp = found.stamp;
-                self.stored(*segment, out);
+            // The same states by an earlier run, at a later time: what follows must not be before it, and
+            // a header alone proves no time.
+            Verdict::Ours
+                if found.chain.incarnation < segment.header.chain.incarnation
+                    && found.stamp > segment.header.stamp =>
+            {
+                self.take_over(now, segment.object, out);
             }
+            Verdict::Ours => self.stored(*segment, out),
             Verdict::Ghost if self.may_land(now, segment.given_up) => {
                 self.wait_for_ours(now, &mut segment.retry, out);
                 self.upload = Upload::AwaitRetry { segment, read_back: true };

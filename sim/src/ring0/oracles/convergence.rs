@@ -79,7 +79,9 @@ impl World {
     fn bound(&self, all_events: bool) -> Bound {
         let mut bound = bound(all_events, self.store.keeps_conditions);
         // A page that waits for nothing else is a part of its own.
-        let base = self.plan.store.latency * self.truth.last().map_or(0, Image::pages) as u32;
+        let truths = self.full.rivals.iter().map(|rival| &rival.truth).chain([&self.truth]);
+        let pages = truths.filter_map(|truth| truth.last()).map(Image::pages).max();
+        let base = self.plan.store.latency * pages.unwrap_or(0) as u32;
         if base > CONVERGE / 4 {
             bound.time += base;
             bound.why.push("a base, page by page");
