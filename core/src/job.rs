@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::checksum::{DbXor, page_checksum};
+use crate::compact::{MergeJob, MergeOutput};
 use crate::ids::{DbChecksum, PageNo, PageSize};
 use crate::ltx::{Encoder, LtxHeader};
 use crate::machine::Chunk;
@@ -49,6 +50,8 @@ pub enum Job {
     },
     /// Of a restore or a verification.
     Restore(RestoreJob),
+    /// Of a compaction.
+    Merge(MergeJob),
 }
 
 /// What came out.
@@ -80,6 +83,8 @@ pub enum JobOutput {
     },
     /// Of [`Job::Restore`].
     Restore(RestoreOutput),
+    /// Of [`Job::Merge`].
+    Merge(MergeOutput),
 }
 
 impl Job {
@@ -90,6 +95,7 @@ impl Job {
             Job::Segment { header, xor, images, pending_byte } => segment(header, xor, &images, pending_byte),
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
             Job::Restore(job) => JobOutput::Restore(job.run()),
+            Job::Merge(job) => JobOutput::Merge(job.run()),
         }
     }
 }

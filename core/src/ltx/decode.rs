@@ -11,7 +11,7 @@
 use alloc::vec::Vec;
 
 use super::encode::snapshot_pages;
-use super::frame::{self, Step};
+use super::frame::{self, SIZED_HEAD_BYTES, Step};
 use super::header::check_flagged;
 use super::index::EncodedIndex;
 use super::{END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer};
@@ -106,6 +106,8 @@ struct Frames {
     lock_page: PageNo,
     /// The page last read.
     data: Vec<u8>,
+    /// How long its LZ4 block is, which lies right before what comes next, if it stood there as one.
+    block_bytes: Option<usize>,
     last_page: Option<PageNo>,
     pages: u32,
     index: EncodedIndex,
@@ -146,6 +148,9 @@ impl Decoder {
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.start);
         self.start = 0;
+        if let State::AwaitFrame(frames) = &mut self.state {
+            frames.block_bytes = None;
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -170,6 +175,16 @@ impl Decoder {
                 Ok(Item::Page { page, data: &frames.data })
             }
         }
+    }
+
+    /// The content of the page that came out last, and its LZ4 block where it is compressed as one: for a
+    /// copy that need not compress it again. `None` before the first page and after the last; the block is
+    /// there until more bytes are pushed.
+    pub fn last_page(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        let State::AwaitFrame(frames) = &self.state else { return None };
+        frames.last_page?;
+        let block = frames.block_bytes.map(|len| &self.buffer[self.start - len..self.start]);
+        Some((&frames.data, block))
     }
 
     /// Says that the file ends here.
@@ -253,6 +268,7 @@ impl Decoder {
             header,
             lock_page: header.page_size.lock_page(self.pending_byte),
             data: alloc::vec![0; header.page_size.bytes()],
+            block_bytes: None,
             last_page: None,
             pages: 0,
             index: EncodedIndex::default(),
@@ -273,6 +289,7 @@ impl Decoder {
         match step {
             Step::Page { page, head_bytes, frame_bytes } => {
                 frames.take(page, self.offset, frame_bytes)?;
+                frames.block_bytes = (head_bytes == SIZED_HEAD_BYTES).then(|| frame_bytes - SIZED_HEAD_BYTES);
                 self.digest.update(&bytes[..head_bytes]);
                 self.digest.update(&frames.data);
                 self.consume(frame_bytes);

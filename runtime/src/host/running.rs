@@ -14,6 +14,7 @@ use super::{Host, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
+use crate::port::grant::Grants;
 use crate::port::place;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
@@ -77,6 +78,7 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
         state: Some(Arc::new(Mutex::new(records))),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
+        grants: Grants::default(),
         tenure: Tenure::default(),
     }
 }

@@ -264,6 +264,11 @@ impl World {
                 let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
+            Request::Grant(_) => {
+                // Others may hold it for a while.
+                let wait = self.dice.wait("grant", "wait", n, 1, 500_000);
+                self.later(wait, Entry::Deliver { run, op, outcome: Outcome::Granted });
+            }
             other @ (Request::Output(_) | Request::Cell(_)) => {
                 return Err(Violation::new("contract", format!("a replicator asks for {other:?}")));
             }

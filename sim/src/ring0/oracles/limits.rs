@@ -66,6 +66,7 @@ const fn party(request: &Request) -> &'static str {
         Request::Scratch(_) => "scratch",
         Request::Output(_) => "output",
         Request::Cell(_) => "cell",
+        Request::Grant(_) => "grant",
     }
 }
 
