@@ -42,6 +42,8 @@ pub(super) struct Levels {
     snapshot: Option<Listed>,
     /// The highest transaction that is known to be on level 0 with all before it; 0 for none.
     confirmed: u64,
+    /// Whether levels are listed from their start.
+    wide: bool,
 }
 
 impl Levels {
@@ -53,6 +55,7 @@ impl Levels {
             fronts: alloc::vec![0; levels + 1],
             snapshot: None,
             confirmed: 0,
+            wide: false,
         }
     }
 
@@ -72,7 +75,7 @@ impl Levels {
     /// After which name a level is to be listed.
     pub(super) fn listed_after(&self, level: Level) -> Option<TxidRange> {
         let above = usize::from(level.get()) + 1;
-        let front = self.fronts.get(above).copied().filter(|_| above <= self.top())?;
+        let front = self.fronts.get(above).copied().filter(|_| above <= self.top() && !self.wide)?;
         TxidRange::new(Txid::new(front)?, Txid::new(u64::MAX)?)
     }
 
@@ -137,8 +140,14 @@ impl Levels {
 
     /// Forgets what was listed: it is no longer so.
     pub(super) fn forget(&mut self) {
-        let confirmed = self.confirmed;
-        *self = Levels { confirmed, ..Levels::new(self.top() as u8) };
+        let (confirmed, wide) = (self.confirmed, self.wide);
+        *self = Levels { confirmed, wide, ..Levels::new(self.top() as u8) };
+    }
+
+    /// Has the levels listed from their start from now on: a file that begins before what the level above
+    /// holds was not listed.
+    pub(super) fn look_wider(&mut self) {
+        self.wide = true;
     }
 
     /// Whether something waits to be compacted to `level`, and since when as far as that is known.
@@ -169,30 +178,38 @@ impl Levels {
         let files = &self.files[at - 1];
         let Some(first) = files.first() else { return Ok(None) };
         let front = self.fronts[at];
-        let min = first.object.range.min();
-        if front > 0 && min.get() != front + 1 && !mutant::on(Mutant::GapBridged) {
-            let expected = front + 1;
-            return Err(format!(
-                "level {} goes on with {} where {expected:016x} comes next: {}",
-                at - 1,
-                first.object,
-                if min.get() > expected { "what lies between is missing" } else { "they overlap" }
-            ));
-        }
+        let mut have = if front == 0 { first.object.range.min().get() - 1 } else { front };
         let mut inputs: Vec<Listed> = Vec::new();
-        for file in files {
-            let follows = inputs
-                .last()
-                .is_none_or(|before: &Listed| before.object.range.max().next() == file.object.range.min());
-            if inputs.len() == FAN_IN_MAX || !(follows || mutant::on(Mutant::GapBridged)) {
-                break;
-            }
+        // Two files overlap where a put of a process that had died came late: the one that reaches further
+        // holds what the other does.
+        while inputs.len() < FAN_IN_MAX
+            && let Some(file) = self.next_file(at - 1, have)
+        {
+            have = file.object.range.max().get();
             inputs.push(*file);
         }
-        let more = files.len() > inputs.len();
-        let max = inputs.last().expect("the first follows upon nothing").object.range.max();
-        let range = TxidRange::new(min, max).expect("files ascend");
+        let Some(first) = inputs.first() else {
+            let (expected, found) = (have + 1, first.object);
+            return Err(format!(
+                "level {} goes on with {found} where {expected:016x} comes next: what lies between is missing",
+                at - 1
+            ));
+        };
+        let more = self.next_file(at - 1, have).is_some();
+        let max = Txid::new(have).expect("a file was taken");
+        let range = TxidRange::new(first.object.range.min(), max).expect("files reach further and further");
         Ok(Some(Batch { inputs, object: Object { level, range }, more }))
+    }
+
+    /// Of the files of a level that go on from `have` the one that reaches furthest.
+    fn next_file(&self, level: usize, have: u64) -> Option<&Listed> {
+        let bridged = mutant::on(Mutant::GapBridged);
+        let goes_on = |file: &&Listed| {
+            let range = file.object.range;
+            range.max().get() > have && (range.min().get() <= have + 1 || bridged)
+        };
+        let candidates = self.files[level].iter().filter(goes_on);
+        if bridged { candidates.min_by_key(|file| file.object.range) } else { candidates.max_by_key(reach) }
     }
 
     /// The newest snapshot, or a first file that stands alone, and all that follows.
@@ -231,6 +248,11 @@ impl Levels {
             level => Txid::new(*self.fronts.get(usize::from(level.get()))?),
         }
     }
+}
+
+/// How far a file reaches; of two that reach as far, the one that begins later is the smaller.
+fn reach(file: &&Listed) -> (Txid, Txid) {
+    (file.object.range.max(), file.object.range.min())
 }
 
 #[cfg(test)]
@@ -320,11 +342,28 @@ mod tests {
         let at_once = levels(&[(0, 4, 4), (1, 1, 2)], 4);
         let error = planned(&at_once, 1).unwrap_err();
         assert!(error.contains("where 0000000000000003 comes next: what lies between is missing"), "{error}");
-        let overlap = levels(&[(1, 2, 5), (2, 1, 3)], 4);
-        // Names after the third are listed, and this one begins before.
-        assert_eq!(planned(&overlap, 2), Ok(None));
         let error = planned(&levels(&[(0, 1, 1), (0, 3, 3)], 3), 9).unwrap_err();
         assert!(error.contains("0000000000000002 is missing on the way"), "{error}");
+    }
+
+    #[test]
+    fn of_files_that_overlap_the_furthest_is_taken() {
+        let files = [(1, 1, 2), (1, 1, 3), (1, 3, 3), (1, 4, 6), (1, 5, 5)];
+        check(&levels(&files, 0), 2, &["1/T1-T3", "1/T4-T6"], "2/T1-T6");
+        // One that begins before the front is listed only once a gap has shown.
+        let files = [(1, 2, 5), (1, 6, 7), (2, 1, 3)];
+        let mut known = levels(&files, 0);
+        assert!(planned(&known, 2).unwrap_err().contains("0000000000000004 comes next"));
+        known.look_wider();
+        known.forget();
+        let mut at = None;
+        while let Some(level) = known.next_listed(at) {
+            at = Some(level);
+            assert_eq!(known.listed_after(level), None);
+            let here = files.iter().map(|(n, min, max)| file(*n, *min, *max));
+            known.listed(level, &here.filter(|it| it.object.level == level).collect::<Vec<_>>());
+        }
+        check(&known, 2, &["1/T2-T5", "1/T6-T7"], "2/T2-T7");
     }
 
     #[test]

@@ -221,7 +221,10 @@ impl Compactor {
 
     fn begin(&mut self, now: Now, level: Level, out: &mut Actions) {
         match self.levels.plan(level) {
-            Err(text) => self.fail(now, level, Failure::outdated(text), out),
+            Err(text) => {
+                self.levels.look_wider();
+                self.fail(now, level, Failure::outdated(text), out);
+            }
             Ok(None) => {
                 *self.slot(level) = Slot::default();
                 self.rest(out);
