@@ -40,6 +40,11 @@ impl Keeper {
         self.replicator.wants_events()
     }
 
+    /// Whether a compaction is due at some time, or a request of one has a deadline.
+    pub fn compacts(&self) -> bool {
+        self.compactor.as_ref().is_some_and(|compactor| compactor.next_deadline().is_some())
+    }
+
     /// How the compactor stands, if there is one.
     pub fn compaction(&self) -> Option<CompactStatus> {
         self.compactor.as_ref().map(Machine::status)
