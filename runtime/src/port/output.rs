@@ -49,9 +49,9 @@ where
     pub fn perform(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
         match request {
             OutputRequest::Create => self.create(),
-            OutputRequest::WriteAt { offset, bytes } => {
-                self.with_file(|fs, file| fs.write_at(file, bytes, *offset))
-            }
+            OutputRequest::Write(extents) => self.with_file(|fs, file| {
+                extents.iter().try_for_each(|(offset, bytes)| fs.write_at(file, bytes, *offset))
+            }),
             OutputRequest::SetLen(len) => self.with_file(|fs, file| fs.set_len(file, *len)),
             OutputRequest::Sync => self.with_file(|fs, file| fs.sync(file)),
             OutputRequest::Publish { replace } => self.publish(*replace),

@@ -37,10 +37,12 @@ impl Output {
     fn perform(&mut self, request: OutputRequest) {
         match request {
             OutputRequest::Create | OutputRequest::Discard => *self = Output::default(),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let end = offset as usize + bytes.len();
-                self.bytes.resize(self.bytes.len().max(end), 0);
-                self.bytes[offset as usize..end].copy_from_slice(&bytes);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let end = offset as usize + bytes.len();
+                    self.bytes.resize(self.bytes.len().max(end), 0);
+                    self.bytes[offset as usize..end].copy_from_slice(&bytes);
+                }
             }
             OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
             OutputRequest::Sync => {}

@@ -235,12 +235,14 @@ impl Host {
         let output = self.output.as_mut().expect("the output is created first");
         match request {
             OutputRequest::Create => unreachable!("handled above"),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let end = offset as usize + bytes.len();
-                if output.len() < end {
-                    output.resize(end, 0);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let end = offset as usize + bytes.len();
+                    if output.len() < end {
+                        output.resize(end, 0);
+                    }
+                    output[offset as usize..end].copy_from_slice(&bytes);
                 }
-                output[offset as usize..end].copy_from_slice(&bytes);
             }
             OutputRequest::SetLen(len) => output.resize(len as usize, 0),
             OutputRequest::Sync => {}
