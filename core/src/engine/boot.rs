@@ -414,7 +414,9 @@ impl Replicator {
             Standing::Extend => {}
             Standing::Confirm(mut step) => {
                 // Another try may have led to the same state: what counts is the stamp that stands there.
-                step.to.stamp = self.history.head_stamp;
+                if step.to.stamp != self.history.head_stamp && !mutant::on(Mutant::IntentStampKept) {
+                    step.to.stamp = self.history.head_stamp;
+                }
                 out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
                 self.history.advance(&step);
                 // No Done stands behind its intent: the next intent would not follow.

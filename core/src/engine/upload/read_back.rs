@@ -36,7 +36,8 @@ impl Replicator {
             // a header alone proves no time.
             Verdict::Ours
                 if found.chain.incarnation < segment.header.chain.incarnation
-                    && found.stamp > segment.header.stamp =>
+                    && found.stamp > segment.header.stamp
+                    && !mutant::on(Mutant::StampThereUnread) =>
             {
                 self.take_over(now, segment.object, out);
             }
@@ -76,7 +77,9 @@ impl Replicator {
     /// refuses to replace an object there is nothing to wait for: whatever lands first stays. A server
     /// is only taken at its word once the probe has found so.
     pub(super) fn may_land(&self, now: Now, given_up: Option<Mono>) -> bool {
-        let known = !self.config.remote || self.store.create_if_absent == Finding::Holds;
+        let known = !self.config.remote
+            || self.store.create_if_absent == Finding::Holds
+            || mutant::on(Mutant::ServerBelieved);
         let refused = self.config.create_if_absent && known || mutant::on(Mutant::LateBody);
         !refused && given_up.is_some_and(|at| now.mono < at.after(LATE_PUT))
     }
