@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
+use super::adoption::Adoption;
 use super::ghost::Ghost;
 use super::history::Journal;
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
@@ -433,6 +434,7 @@ impl Replicator {
                 self.want_base("the local state is lost, or too old".into(), false, true, true);
             }
             Standing::Begin { why } => {
+                self.adoption = self.config.adopt.then(Adoption::default);
                 self.history.table = None;
                 self.history.point = None;
                 self.want_base(why, true, false, false);
@@ -456,7 +458,7 @@ impl Replicator {
 
     /// What follows goes on behind the replica's head, whatever was read of the segments before it:
     /// its stamp is not below the head's either.
-    fn stand_at_head(&mut self) {
+    pub(super) fn stand_at_head(&mut self) {
         let head = self.head.as_ref();
         self.history.head = head.map(Head::txid);
         self.history.head_stamp = head.map_or(Default::default(), |head| head.header.stamp);
