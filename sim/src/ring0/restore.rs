@@ -22,6 +22,8 @@ pub struct Restored {
     pub txid: Option<Txid>,
     /// Which committed state it was.
     pub truth_at: usize,
+    /// The digest of the last state of ours.
+    last_of_ours: Option<u64>,
     /// The post-state of the chain.
     pub post: Option<DbChecksum>,
     /// The history that wrote the last segment.
@@ -79,12 +81,10 @@ impl Restored {
         self.judge(name, truths).map_err(&fail)
     }
 
-    /// Whether one of this truth's states from `from` on is there, or was before others went on.
+    /// Whether one of this truth's states from `from` on is the last of ours, whoever went on from
+    /// there. A state may come again: that it was there once says nothing.
     pub fn had(&self, truth: &Truth, from: usize) -> bool {
-        truth.from(from).any(|state| {
-            let digest = state.digest();
-            self.states.iter().any(|(known, _)| *known == digest)
-        })
+        self.last_of_ours.is_some_and(|last| truth.from(from).any(|state| state.digest() == last))
     }
 
     /// A state of one truth or another, none older than what was there of that one before.
@@ -98,7 +98,7 @@ impl Restored {
         }
         match exactness::judge(&self.image, truths[0], self.truth_at) {
             Ok(at) => {
-                self.truth_at = at;
+                (self.truth_at, self.last_of_ours) = (at, Some(self.image.digest()));
                 owners |= 1;
             }
             Err(error) if owners == 0 => return Err(error),

@@ -255,6 +255,7 @@ impl World {
             limits::requests(self.store.requests - self.store.parts, self.occasions(segments))?;
         }
         self.check_restores()?;
+        self.check_last()?;
         self.app.check_source(self.sqlite.as_ref())?;
         self.summary.contents = self.app.contents(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));

@@ -108,6 +108,15 @@ impl World {
         self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
     }
 
+    /// At the very end the replica is what the source is: nothing became of either in the silence.
+    pub(in super::super) fn check_last(&mut self) -> Result<(), Violation> {
+        if !self.full.rivals.is_empty() || self.is_complete()? || self.has_gone_back() {
+            return Ok(());
+        }
+        let differs = self.truth.last().map(|last| self.restored.image.differences(last));
+        Err(Violation::new("source unharmed", format!("after the silence the replica differs: {differs:?}")))
+    }
+
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
@@ -141,7 +150,8 @@ impl World {
     /// Whether that is so now, quiet or not.
     pub(in super::super) fn has_gone_back(&self) -> bool {
         let lost = !self.plan.durable && self.sites.hits().of("machine: power lost") > 0;
-        lost && self.truth.has_gone_back_behind(self.restored.truth_at)
+        // A commit since, or a database made anew, is none that power has put back.
+        lost && self.truth.was_recovered() && self.truth.has_gone_back_behind(self.restored.truth_at)
     }
 }
 
