@@ -216,6 +216,17 @@ mod tests {
         check(&[(1, 9), (2, 9)], 2, &[1, 2], &[9, 9], "a phantom commit");
     }
 
+    /// The first state comes again: that it was there once does not show that it is there now.
+    #[test]
+    fn what_was_there_before_the_last_state_does_not_count() {
+        let (mut restored, mut truth) = at_first();
+        let next = segment(2, &[(2, 3)], 2, Some(&image(&[1, 2])), &image(&[1, 3]));
+        restored.apply(&next, &[&truth], PENDING).unwrap();
+        truth.pretend(image(&[1, 2]), true);
+        assert!(restored.had(&truth, 1), "state 1 is the last");
+        assert!(!restored.had(&truth, 3), "state 3 is not there, although state 0 was the same");
+    }
+
     #[test]
     fn going_back_is_found() {
         let (mut restored, truth) = at_first();
