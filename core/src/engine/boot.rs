@@ -401,10 +401,12 @@ impl Replicator {
         let local = journal.history;
         let theirs = head.as_ref().and_then(|head| head.header.lineage);
         // A first put of an earlier run may still land, on an empty replica or on one that was told
-        // to adopt: under the same lineage it is our ghost.
+        // to adopt: under the same lineage it is our ghost. Behind another's segment no lineage comes
+        // again, and what lands there is gone behind.
         let unconfirmed = local.point.is_none();
+        let others = theirs.is_some() && theirs != kept;
         let lineage = match &standing {
-            Standing::Begin { .. } if !unconfirmed || mutant::on(Mutant::LineageRedrawn) => fresh,
+            Standing::Begin { .. } if !unconfirmed || others || mutant::on(Mutant::LineageRedrawn) => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
             _ => kept.unwrap_or(fresh),
         };

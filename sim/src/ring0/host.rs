@@ -215,7 +215,9 @@ impl World {
                 self.later(wait, Entry::Source { run, op, request });
             }
             Request::State(request) => {
-                let fails = request != StateRequest::Load && self.fails("state", n, "state: no room");
+                // A journal on the disk has the disk's own faults.
+                let simple = self.full.local.is_none() && request != StateRequest::Load;
+                let fails = simple && self.fails("state", n, "state: no room");
                 // Without a record of who we are, the state counts as lost.
                 let names_us = match &request {
                     StateRequest::Append(record) => {
@@ -419,7 +421,8 @@ impl World {
             ByteRange::At { offset, .. } => *offset,
             ByteRange::Tail(_) => (body.len() - bytes.len().min(body.len())) as u64,
         };
-        let altered = *object_len != body.len() as u64 || is_altered(body, offset as usize, bytes);
+        let altered = *object_len != body.len() as u64
+            || is_altered(body, offset as usize, bytes, self.plan.config.pending_byte);
         self.reads.read(object.range.max(), altered);
     }
 

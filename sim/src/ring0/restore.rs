@@ -138,9 +138,13 @@ impl Restored {
 }
 
 /// Header and pages by number.
-type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
+pub(super) type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
 
-fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
+/// The segment's header and pages.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
     let mut decoder = Decoder::new().with_pending_byte(pending_byte);
     decoder.push(segment);
     let mut header = None;

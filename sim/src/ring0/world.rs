@@ -297,9 +297,7 @@ impl World {
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
             let truths = self.full.truths(&self.truth);
             self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
-            if !self.full.excuses.has_forgotten() {
-                self.histories.follow(object.range.min(), self.restored.lineage)?;
-            }
+            self.histories.follow(object.range.min(), self.restored.lineage)?;
             let at = self.restored.truth_at;
             self.note(
                 node::ORACLE,
