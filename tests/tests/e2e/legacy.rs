@@ -12,7 +12,7 @@ use driftless_tests::dir::copy_dir;
 use driftless_tests::objects::Objects as _;
 use driftless_tests::place::{Place, Remote};
 use driftless_tests::programs::litestream_legacy;
-use driftless_tests::servers::moto;
+use driftless_tests::servers::{Webdav, azurite, gcs, moto};
 use driftless_tests::{
     Daemon, PATIENCE, Ran, TempDir, driftless_command, dump_digest, fixtures, integrity_check, pages,
     wait_for,
@@ -93,14 +93,34 @@ fn the_fixture_restores_from_a_directory() {
     assert_ne!(dump_digest(&past), dump_digest(&dir.join("latest.db")));
 }
 
+/// Puts the fixture's replica there, by other code than ours.
+fn upload(remote: Remote) -> Remote {
+    for (name, path) in files(&fixture().join("replica")) {
+        remote.objects().put(&format!("app/{name}"), &fs::read(path).expect("a fixture is readable"));
+    }
+    remote
+}
+
+#[test]
+fn the_fixture_restores_from_azure_gcs_and_webdav() {
+    let dir = TempDir::new("legacy-stores");
+    let (container, bucket, webdav) =
+        (azurite().container("legacy"), gcs().bucket("legacy"), Webdav::start());
+    let address = webdav.address();
+    for (name, remote) in [
+        ("azure", Remote::azure(&container, azurite().address())),
+        ("gcs", Remote::gcs(&bucket, gcs().address())),
+        ("webdav", Remote::webdav(webdav, address)),
+    ] {
+        check_newest(&upload(remote), &dir.join(name));
+    }
+}
+
 #[test]
 fn the_fixture_restores_from_s3() {
     let dir = TempDir::new("legacy-s3");
     let bucket = moto().bucket("legacy");
-    for (name, path) in files(&fixture().join("replica")) {
-        bucket.put(&format!("app/{name}"), &fs::read(path).expect("a fixture is readable"));
-    }
-    let remote = Remote::s3(&bucket, bucket.server());
+    let remote = upload(Remote::s3(&bucket, bucket.server()));
     check_newest(&remote, &dir.join("latest.db"));
     let planned = restore(&remote, &dir.join("none.db"), &["-dry-run", "-json"]).expect_ok().json();
     assert_eq!(planned["files"].as_array().map(Vec::len), Some(2), "{planned}");
