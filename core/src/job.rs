@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{DbChecksum, PageNo, PageSize};
+use crate::legacy::{UnpackJob, UnpackOutput};
 use crate::ltx::{Encoder, LtxHeader};
 use crate::machine::Chunk;
 use crate::restore::{RestoreJob, RestoreOutput};
@@ -49,6 +50,8 @@ pub enum Job {
     },
     /// Of a restore or a verification.
     Restore(RestoreJob),
+    /// Of a restore from Litestream 0.3's layout.
+    Unpack(UnpackJob),
 }
 
 /// What came out.
@@ -80,6 +83,8 @@ pub enum JobOutput {
     },
     /// Of [`Job::Restore`].
     Restore(RestoreOutput),
+    /// Of [`Job::Unpack`].
+    Unpack(UnpackOutput),
 }
 
 impl Job {
@@ -90,6 +95,7 @@ impl Job {
             Job::Segment { header, xor, images, pending_byte } => segment(header, xor, &images, pending_byte),
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
             Job::Restore(job) => JobOutput::Restore(job.run()),
+            Job::Unpack(job) => JobOutput::Unpack(job.run()),
         }
     }
 }

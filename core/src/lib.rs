@@ -24,6 +24,7 @@ pub mod engine;
 pub mod health;
 pub mod ids;
 pub mod job;
+pub mod legacy;
 pub mod ltx;
 pub mod machine;
 pub mod mutant;
