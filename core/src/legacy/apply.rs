@@ -29,10 +29,10 @@ pub(super) struct Apply {
     more: bool,
     /// Whether it has been given the last bytes of its object.
     last: bool,
-    /// Whether everything is decoded, and only writes are left.
+    /// Whether everything is decoded, and only a write is left.
     done: bool,
-    /// Writes under way.
-    writes: usize,
+    /// Whether a write is under way.
+    writing: bool,
     /// Bytes of all objects, those given to it so far, and those that people have been told of.
     bytes: u64,
     bytes_done: u64,
@@ -48,7 +48,7 @@ impl Apply {
             more: false,
             last: false,
             done: false,
-            writes: 0,
+            writing: false,
             bytes,
             bytes_done: 0,
             told: 0,
@@ -62,7 +62,7 @@ impl Apply {
 
     /// The next job, if the decoder is here and can go on.
     fn next_job(&mut self) -> Option<UnpackJob> {
-        if self.writes > 0 || self.done {
+        if self.writing || self.done {
             return None;
         }
         self.unpacker.as_ref()?;
@@ -112,10 +112,10 @@ impl LegacyRestorer {
         self.state = (unpacker.page_size(), unpacker.pages(), unpacker.frames());
         apply.unpacker = Some(unpacker);
         apply.more = next == UnpackNext::More;
-        apply.writes = writes.len();
+        apply.writing = !writes.is_empty();
         let at = apply.at;
-        for (offset, bytes) in writes {
-            self.submit(Work::Write, Request::Output(OutputRequest::WriteAt { offset, bytes }), out);
+        if !writes.is_empty() {
+            self.submit(Work::Write, Request::Output(OutputRequest::Write(writes)), out);
         }
         self.tell(out);
         match next {
@@ -162,7 +162,7 @@ impl LegacyRestorer {
         self.settle(Then::Exit(Exit::Corrupt { error, hint }), out);
     }
 
-    /// Every object is decoded; writes may be under way.
+    /// Every object is decoded; a write may be under way.
     fn applied(&mut self, out: &mut Actions) {
         let Phase::Apply(apply) = &mut self.phase else { return };
         let unpacker = apply.unpacker.as_ref().expect("a job brought it back");
@@ -175,7 +175,7 @@ impl LegacyRestorer {
             return self.settle(Then::Create(limit), out);
         }
         apply.done = true;
-        let idle = apply.writes == 0;
+        let idle = !apply.writing;
         if let Err(fault) = unpacker.check_size() {
             let error = format!("{}: {fault}", self.objects()[0].object);
             return self.corrupt(error, out);
@@ -192,14 +192,13 @@ impl LegacyRestorer {
         self.submit(Work::Output, Request::Output(OutputRequest::SetLen(len)), out);
     }
 
-    /// A write has ended.
+    /// The write has ended.
     pub(super) fn written(&mut self, now: Now, out: &mut Actions) {
         let Phase::Apply(apply) = &mut self.phase else { return };
-        apply.writes -= 1;
-        match (apply.writes, apply.done) {
-            (0, true) => self.set_len(out),
-            (0, false) => self.pump(now, out),
-            _ => {}
+        apply.writing = false;
+        match apply.done {
+            true => self.set_len(out),
+            false => self.pump(now, out),
         }
     }
 }
