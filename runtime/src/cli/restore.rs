@@ -2,7 +2,7 @@
 //!
 //! The machine of the core plans, fetches and proves; what is here reads the flags, decides
 //! whether the target may be replaced, asks SQLite for its opinion of the result before it is put
-//! in place, and reports. What is different where Litestream 0.3 wrote the replica is in [`legacy`].
+//! in place, and reports. What is different where Litestream 0.3 wrote the replica is in `legacy`.
 
 mod legacy;
 
