@@ -6,8 +6,8 @@
 //! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
 //! at all tells which of the two.
 //!
-//! `sim/scenarios/mutants` keeps a small run for each, made by the shrinker: it fails with the bug and
-//! passes without it.
+//! `sim/scenarios/mutants` keeps a small run for each that has one, made by the shrinker, which begins
+//! with runs of a dozen operations: it fails with the bug and passes without it.
 //!
 //! # Adding one
 //! A line in `core/src/mutant.rs` (name, where it was met, story) and `mutant::on(Mutant::…)` where
