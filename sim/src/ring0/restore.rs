@@ -146,11 +146,10 @@ pub(super) type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
 /// What is wrong with it.
 pub(super) fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
     let mut decoder = Decoder::new().with_pending_byte(pending_byte);
-    decoder.push(segment);
-    let mut header = None;
+    let (mut rest, mut header) = (segment, None);
     let mut pages = Vec::new();
     loop {
-        match decoder.next_item().map_err(|error| error.to_string())? {
+        match decoder.next_item(&mut rest).map_err(|error| error.to_string())? {
             Item::Header(found) => header = Some(found),
             Item::Page { page, data } => pages.push((page.get() as usize, data.to_vec())),
             Item::End(_) => return Ok((header.ok_or("it has no header")?, pages)),
