@@ -132,6 +132,8 @@ mutants! {
         "an earlier try with our states stands there, and what follows may be stamped before it";
     IntentStampKept, "intent-stamp-kept", "seed 15704859",
         "a put that is confirmed at start keeps the stamp of its intent, whatever stands there";
+    DeniedOnce, "denied-once", "seed 13311541",
+        "what was written is taken for gone when the store has denied it once";
     RetryNeverDue, "retry-never-due", "",
         "nobody wakes for a put that is to be tried again";
     HangNotNoticed, "hang-not-noticed", "",

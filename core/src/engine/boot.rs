@@ -44,8 +44,8 @@ pub(super) struct Finding {
     litestream: Option<LitestreamHead>,
     ghost: Option<Box<Ghost>>,
     sync: bool,
-    /// The point's own segment was asked for by name, and is gone.
-    point_gone: bool,
+    /// How often the point's own segment was asked for by name and was not there.
+    point_denied: u32,
     /// How often it was there, and in no listing.
     unlisted: u32,
 }
@@ -104,7 +104,7 @@ impl Replicator {
             litestream: None,
             ghost: None,
             sync: false,
-            point_gone: false,
+            point_denied: 0,
             unlisted: 0,
         }));
     }
@@ -257,9 +257,15 @@ impl Replicator {
                 self.finding().restart_listing();
                 self.boot_failed(now, &error, out);
             }
-            (_, Find::Point(_)) if vanished => {
-                self.finding().point_gone = true;
-                self.boot_ends_known(out);
+            (_, Find::Point(object)) if vanished => {
+                let finding = self.finding();
+                finding.point_denied += 1;
+                if finding.point_is_gone() {
+                    return self.boot_ends_known(out);
+                }
+                finding.restart_listing();
+                let error = passing(format!("{object} was written, and is neither listed nor there"));
+                self.boot_failed(now, &error, out);
             }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
@@ -335,7 +341,7 @@ impl Replicator {
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
         let reached = finding.newest.map(|newest| newest.range.max());
         match (point, finding.newest) {
-            (Some(txid), _) if point > reached && !finding.point_gone => {
+            (Some(txid), _) if point > reached && !finding.point_is_gone() => {
                 let range = TxidRange::single(txid);
                 finding.step = Find::Point(Object { level: Level::CAPTURES, range });
             }
@@ -511,6 +517,12 @@ impl Finding {
         if better {
             self.newest = Some(object);
         }
+    }
+
+    /// Whether what was written is not on the replica. A store may show an old state of itself, and
+    /// what follows, a history begun anew, is for good: it counts once it is asked for again.
+    fn point_is_gone(&self) -> bool {
+        self.point_denied >= if mutant::on(Mutant::DeniedOnce) { 1 } else { 2 }
     }
 
     fn restart_listing(&mut self) {

@@ -20,6 +20,7 @@ use super::dice::Dice;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::oracles::acknowledged::Commits;
+use super::oracles::convergence::WALL_AHEAD_NS;
 use super::oracles::fork::Histories;
 use super::oracles::limits::{self, Occasions};
 use super::oracles::wrong_bytes::Reads;
@@ -95,6 +96,8 @@ pub struct World {
     pub(super) queue: Queue<Entry>,
     pub(super) clock: SimClock,
     steps_ns: i64,
+    /// When the wall clock was last set forward by more than a little.
+    pub(super) set_forward_at: Option<Mono>,
     pub(super) store: SimStore,
     pub(super) state: SimState,
     pub(super) truth: Truth,
@@ -173,6 +176,7 @@ impl World {
             store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
+            set_forward_at: None,
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -309,6 +313,9 @@ impl World {
 
     /// Sets the wall clock by so much.
     pub(super) fn step_wall(&mut self, ns: i64) {
+        if ns > WALL_AHEAD_NS {
+            self.set_forward_at = Some(self.now().mono);
+        }
         self.steps_ns += ns;
         self.clock.set_ns((self.clock.now_ns() as i64 + ns) as u64);
     }

@@ -22,6 +22,9 @@ pub const CONVERGE: Duration = Duration::from_secs(180);
 /// How often the sweep comes.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
+/// How far a file's time must lie ahead of the wall clock for a wait to be put down to that.
+pub(in super::super) const WALL_AHEAD_NS: i64 = 10_000_000_000;
+
 /// A replica that is ahead of the source: what was replicated has left the source since.
 pub(in super::super) const AHEAD: &str =
     "power loss took commits that the application had not synced and that were replicated";
@@ -124,12 +127,16 @@ impl World {
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
-    /// to reach the time of a file that was changed before the clock was set back.
+    /// to reach the time of a file that was changed before the clock was set back. That the clock has
+    /// been set right meanwhile it learns when it looks, as late as it would have swept.
     pub(in super::super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
-        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
+        let far = self.now().mono.after(Duration::from_nanos(WALL_AHEAD_NS as u64));
+        let ahead =
+            disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + WALL_AHEAD_NS as u64);
+        let was_ahead = |at: Mono| self.set_forward_at.is_some_and(|set| at <= set.after(SWEEP));
         match deadline {
             None | Some((_, Reason::Sweep)) => true,
-            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
+            Some((at, Reason::Quiet)) => at > far && (ahead || was_ahead(at)),
             _ => false,
         }
     }
