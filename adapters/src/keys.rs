@@ -8,6 +8,9 @@
 //! | [`ReplicaLayout::Directory`] | `ltx/<level>/<min>-<max>.ltx`, the level in decimal |
 //! | [`ReplicaLayout::Object`] | `<level>/<min>-<max>.ltx`, the level as four hexadecimal digits |
 //!
+//! What Litestream 0.3 wrote has names of a third kind, `generations/…`, alike in both
+//! ([`legacy_key`]). It is read only.
+//!
 //! Identifiers are sixteen lower-case hexadecimal digits, so that names sort as numbers do.
 //! Directories are shared with people and programs: half-written `….ltx.tmp` files of Litestream,
 //! `.DS_Store`, copies with a `~`. [`parse_segment_key`] answers `None` for all of these and never
@@ -17,6 +20,7 @@ use std::borrow::Borrow;
 use std::fmt;
 
 use driftless_core::ids::{Level, Txid, TxidRange};
+use driftless_core::legacy::{GENERATIONS_PREFIX, LegacyObject};
 
 /// The name of an object: relative, components separated by `/`, none of them empty, `.` or `..`,
 /// no NUL anywhere, at most [`Key::BYTES_MAX`] bytes of UTF-8.
@@ -185,6 +189,20 @@ pub fn segments_prefix(layout: ReplicaLayout) -> &'static str {
     }
 }
 
+/// The name of an object of Litestream 0.3's layout, the same in directories and object stores,
+/// relative to the replica's path.
+pub fn legacy_key(object: LegacyObject) -> Key {
+    Key::new(object.to_string()).expect("numbers make a valid key")
+}
+
+/// Reads a name as [`legacy_key`] writes it; `None` for everything else.
+pub fn parse_legacy_key(key: &str) -> Option<LegacyObject> {
+    LegacyObject::parse(key)
+}
+
+/// What the names of that layout start with: the prefix to list.
+pub const LEGACY_PREFIX: &str = GENERATIONS_PREFIX;
+
 fn parse_level(layout: ReplicaLayout, text: &str) -> Option<Level> {
     let digits = match layout {
         ReplicaLayout::Directory => text,
@@ -219,6 +237,22 @@ mod tests {
         check(Directory, 9, (1, 0xabc), "ltx/9/0000000000000001-0000000000000abc.ltx");
         check(Object, 0, (0x10, 0x1f), "0000/0000000000000010-000000000000001f.ltx");
         check(Object, 9, (1, u64::MAX), "0009/0000000000000001-ffffffffffffffff.ltx");
+    }
+
+    #[test]
+    fn objects_of_litestream_0_3_have_keys_of_their_own() {
+        for name in [
+            "generations/0ccf80b8acbd45e4/snapshots/00000001.snapshot.lz4",
+            "generations/0ccf80b8acbd45e4/wal/ffffffff_ffffffffffffffff.wal.lz4",
+        ] {
+            let object = parse_legacy_key(name).unwrap();
+            assert_eq!(legacy_key(object).as_str(), name);
+            assert!(name.starts_with(LEGACY_PREFIX));
+            for layout in [ReplicaLayout::Directory, ReplicaLayout::Object] {
+                assert_eq!(parse_segment_key(layout, name), None);
+                assert!(!name.starts_with(segments_prefix(layout)));
+            }
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::ids::{DbChecksum, PageNo};
+use crate::mutant::{self, Mutant};
 
 /// The bit that every stored LTX checksum has set.
 pub const CHECKSUM_FLAG: u64 = 1 << 63;
@@ -40,6 +41,9 @@ fn page_crc(algorithm: CrcAlgorithm, page: PageNo, data: &[u8]) -> u64 {
 /// The checksum of one page in the chain and in the page table: CRC-64/NVME over its number (u32,
 /// big-endian) and its data, stirred, top bit set.
 pub fn page_checksum(page: PageNo, data: &[u8]) -> u64 {
+    if mutant::on(Mutant::PageSumLinear) {
+        return ltx_page_checksum(page, data);
+    }
     stir(page_crc(PAGE_ALGORITHM, page, data)) | CHECKSUM_FLAG
 }
 

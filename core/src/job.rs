@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::checksum::{DbXor, page_checksum};
 use crate::compact::{MergeJob, MergeOutput};
 use crate::ids::{DbChecksum, PageNo, PageSize};
+use crate::legacy::{UnpackJob, UnpackOutput};
 use crate::ltx::{Encoder, LtxHeader};
 use crate::machine::Chunk;
 use crate::restore::{RestoreJob, RestoreOutput};
@@ -52,6 +53,8 @@ pub enum Job {
     Restore(RestoreJob),
     /// Of a compaction.
     Merge(MergeJob),
+    /// Of a restore from Litestream 0.3's layout.
+    Unpack(UnpackJob),
 }
 
 /// What came out.
@@ -85,6 +88,8 @@ pub enum JobOutput {
     Restore(RestoreOutput),
     /// Of [`Job::Merge`].
     Merge(MergeOutput),
+    /// Of [`Job::Unpack`].
+    Unpack(UnpackOutput),
 }
 
 impl Job {
@@ -96,6 +101,7 @@ impl Job {
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
             Job::Restore(job) => JobOutput::Restore(job.run()),
             Job::Merge(job) => JobOutput::Merge(job.run()),
+            Job::Unpack(job) => JobOutput::Unpack(job.run()),
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod health;
 pub mod ids;
 pub mod job;
 pub mod keeper;
+pub mod legacy;
 pub mod ltx;
 pub mod machine;
 pub mod mutant;

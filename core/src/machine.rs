@@ -233,13 +233,9 @@ pub enum ScratchRequest {
 pub enum OutputRequest {
     /// Create the file beside the target, empty, readable by its owner only.
     Create,
-    /// Write `bytes` at `offset`.
-    WriteAt {
-        /// From the start of the file.
-        offset: u64,
-        /// What to write.
-        bytes: Chunk,
-    },
+    /// Write each of these at its offset from the start of the file. Many at once, since a restore
+    /// writes single pages by the ten thousand, and a turn through a host costs more than its write.
+    Write(Vec<(u64, Chunk)>),
     /// Set the length, which also cuts what an earlier attempt left.
     SetLen(u64),
     /// Make the file's content durable.

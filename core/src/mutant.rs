@@ -63,6 +63,8 @@ mutants! {
         "a checkpoint runs with nothing captured before it, and a restart of the WAL is harmless";
     CutWithinCapture, "cut-within-capture", "",
         "a segment is cut while a capture is under way, in the middle of a transaction";
+    FramesBehindForgotten, "frames-behind-forgotten", "seed 15301791",
+        "an answer tells of frames behind the last capture, their event was lost, and nobody looks";
     // Attaching and letting go.
     SealTrustedBlindly, "seal-trusted-blindly", "",
         "a seal counts whatever became of the file since";
@@ -103,6 +105,8 @@ mutants! {
         "the lock page goes into a base";
     AsideForgotten, "aside-forgotten", "",
         "while a base is streamed, pages are read as they have become, and nobody compares";
+    PageSumLinear, "page-sum-linear", "seed 10000004",
+        "a page's checksum in the chain and the page table is the one of LTX";
     // Segments on their way.
     TakenIsDone, "taken-is-done", "",
         "a name that is taken counts as written by us (412 is success)";
@@ -120,6 +124,16 @@ mutants! {
         "a store that would replace an object is not asked what stands there";
     LateBody, "late-body", "seed 1000682",
         "another body goes out under a name for which an earlier one may yet land";
+    ServerBelieved, "server-believed", "seed 15613030",
+        "a server is taken to refuse a name that is taken before the probe has found so";
+    LaterRunOurs, "later-run-ours", "seed 15600774",
+        "a segment with our states that a later run of a copy wrote is taken for our own put";
+    StampThereUnread, "stamp-there-unread", "seed 15903841",
+        "an earlier try with our states stands there, and what follows may be stamped before it";
+    IntentStampKept, "intent-stamp-kept", "seed 15704859",
+        "a put that is confirmed at start keeps the stamp of its intent, whatever stands there";
+    DeniedOnce, "denied-once", "seed 13311541",
+        "what was written is taken for gone when the store has denied it once";
     RetryNeverDue, "retry-never-due", "",
         "nobody wakes for a put that is to be tried again";
     HangNotNoticed, "hang-not-noticed", "",

@@ -17,6 +17,7 @@
 mod fetch;
 mod jobs;
 mod machine;
+mod output;
 mod plan;
 mod reader;
 mod status;
@@ -31,6 +32,7 @@ pub use jobs::{
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};
 
+pub(crate) use output::{OutputStep, output_exit};
 pub(crate) use reader::Reader;
 pub(crate) use survey::check_name;
 

@@ -47,10 +47,9 @@ fn segments(prefix: &str) -> Vec<PathBuf> {
 fn decode(name: &str, file: &[u8], piece: usize) -> (LtxHeader, Pages, Trailer) {
     let mut decoder = Decoder::new();
     let (mut header, mut pages) = (None, Pages::new());
-    for piece in file.chunks(piece) {
-        decoder.push(piece);
+    for mut piece in file.chunks(piece) {
         loop {
-            match decoder.next_item().unwrap_or_else(|error| panic!("{name}: {error}")) {
+            match decoder.next_item(&mut piece).unwrap_or_else(|error| panic!("{name}: {error}")) {
                 Item::Header(found) => header = Some(found),
                 Item::Page { page, data } => assert!(pages.insert(page, data.to_vec()).is_none()),
                 Item::End(_) | Item::NeedMore => break,

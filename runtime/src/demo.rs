@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use driftless_core::ids::Txid;
+use driftless_core::legacy::EitherStatus;
 use driftless_core::restore::{RestoreConfig, RestoreStatus, RestoreTarget};
 
 use crate::cli::args::Args;
@@ -199,10 +200,14 @@ fn restore(stage: &Stage, output: &Path, target: RestoreTarget) -> Result<Restor
         replica: stage.replica.clone(),
         output: output.to_owned(),
         config: RestoreConfig { target, ..RestoreConfig::default() },
+        legacy: None,
         integrity: Integrity::Full,
         vacant: false,
     };
-    execute(&order, &mut |_| {})
+    match execute(&order, &mut |_| {})? {
+        EitherStatus::Ltx(status) => Ok(status),
+        EitherStatus::Legacy(_) => Err(CliError::failed("the demo's replica holds another's files")),
+    }
 }
 
 /// Shows the figures until `until` after `begun`.

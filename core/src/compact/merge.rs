@@ -44,7 +44,10 @@ pub struct Merge {
 struct Source {
     listed: Listed,
     decoder: Decoder,
-    /// Bytes of the file that the decoder has not been given.
+    /// The bytes at hand; those before `taken` went to the decoder.
+    piece: Chunk,
+    taken: usize,
+    /// Bytes of the file behind the piece.
     left: u64,
     header: Option<LtxHeader>,
     at: At,
@@ -125,7 +128,7 @@ impl MergeJob {
     /// Does the work.
     pub fn run(mut self) -> MergeOutput {
         for (input, bytes) in self.pieces {
-            self.merge.sources[input].push(&bytes);
+            self.merge.sources[input].push(bytes);
         }
         let mut bytes = Vec::new();
         let next = match self.merge.advance(&mut bytes) {
@@ -278,7 +281,7 @@ impl Output {
             self.grown += 1;
             self.pass_lock_page();
         }
-        let (data, block) = source.decoder.last_page().expect("it has just come out");
+        let (data, block) = source.last_page();
         if self.header.range.is_snapshot() {
             self.xor.toggle(page_checksum(page, data));
         }
@@ -304,12 +307,20 @@ impl Source {
         if pending_byte != PENDING_BYTE {
             decoder = decoder.with_pending_byte(pending_byte);
         }
-        Source { listed, decoder, left: listed.len, header: None, at: At::Await, pages: 0 }
+        let (piece, left) = (Chunk::default(), listed.len);
+        Source { listed, decoder, piece, taken: 0, left, header: None, at: At::Await, pages: 0 }
     }
 
-    fn push(&mut self, bytes: &[u8]) {
-        self.left = self.left.saturating_sub(bytes.len() as u64);
-        self.decoder.push(bytes);
+    fn push(&mut self, piece: Chunk) {
+        assert_eq!(self.taken, self.piece.len(), "a piece comes when it is asked for");
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        (self.piece, self.taken) = (piece, 0);
+    }
+
+    /// The content of the page that came out last, and its LZ4 block if that is at hand.
+    fn last_page(&self) -> (&[u8], Option<&[u8]>) {
+        let (data, block) = self.decoder.last_page().expect("it has just come out");
+        (data, block.map(|len| &self.piece[self.taken - len..self.taken]))
     }
 
     fn page(&self) -> Option<PageNo> {
@@ -323,7 +334,10 @@ impl Source {
     /// Goes on to the next page, or to the end, or until it lacks bytes.
     fn fill(&mut self) -> Result<(), String> {
         while self.at == At::Await {
-            match self.decoder.next_item() {
+            let mut rest = &self.piece[self.taken..];
+            let item = self.decoder.next_item(&mut rest);
+            self.taken = self.piece.len() - rest.len();
+            match item {
                 Ok(Item::Header(header)) => {
                     if let Some(text) = check_name(&self.listed, &header) {
                         return Err(text);
@@ -337,10 +351,7 @@ impl Source {
                 Ok(Item::End(_)) if self.left > 0 => {
                     return Err(format!("{} bytes behind the trailer", self.left));
                 }
-                Ok(Item::End(_)) => {
-                    self.decoder.clone().finish().map_err(|error| error.to_string())?;
-                    self.at = At::Ended;
-                }
+                Ok(Item::End(_)) => self.at = At::Ended,
                 Ok(Item::NeedMore) if self.left > 0 => return Ok(()),
                 Ok(Item::NeedMore) => {
                     let error = self.decoder.clone().finish().err();

@@ -24,10 +24,10 @@ fn config() -> CompactConfig {
 /// Header and pages of a file, which must be sound.
 fn decode(file: &[u8]) -> (LtxHeader, BTreeMap<u32, Vec<u8>>) {
     let mut decoder = Decoder::new();
-    decoder.push(file);
+    let mut rest = file;
     let (mut header, mut pages) = (None, BTreeMap::new());
     loop {
-        match decoder.next_item().expect("the file is sound") {
+        match decoder.next_item(&mut rest).expect("the file is sound") {
             Item::Header(found) => header = Some(found),
             Item::Page { page, data } => drop(pages.insert(page.get(), data.to_vec())),
             Item::End(_) => return (header.expect("a header comes first"), pages),

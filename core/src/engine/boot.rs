@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
+use super::adoption::Adoption;
 use super::ghost::Ghost;
 use super::history::Journal;
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
@@ -43,8 +44,8 @@ pub(super) struct Finding {
     litestream: Option<LitestreamHead>,
     ghost: Option<Box<Ghost>>,
     sync: bool,
-    /// The point's own segment was asked for by name, and is gone.
-    point_gone: bool,
+    /// How often the point's own segment was asked for by name and was not there.
+    point_denied: u32,
     /// How often it was there, and in no listing.
     unlisted: u32,
 }
@@ -103,7 +104,7 @@ impl Replicator {
             litestream: None,
             ghost: None,
             sync: false,
-            point_gone: false,
+            point_denied: 0,
             unlisted: 0,
         }));
     }
@@ -256,9 +257,15 @@ impl Replicator {
                 self.finding().restart_listing();
                 self.boot_failed(now, &error, out);
             }
-            (_, Find::Point(_)) if vanished => {
-                self.finding().point_gone = true;
-                self.boot_ends_known(out);
+            (_, Find::Point(object)) if vanished => {
+                let finding = self.finding();
+                finding.point_denied += 1;
+                if finding.point_is_gone() {
+                    return self.boot_ends_known(out);
+                }
+                finding.restart_listing();
+                let error = passing(format!("{object} was written, and is neither listed nor there"));
+                self.boot_failed(now, &error, out);
             }
             (_, Find::Ghost(txid)) if vanished => {
                 let why = format!("segment {txid} of an earlier run is gone from level 0");
@@ -334,7 +341,7 @@ impl Replicator {
         let point = finding.journal.history.point.as_ref().map(|point| point.txid);
         let reached = finding.newest.map(|newest| newest.range.max());
         match (point, finding.newest) {
-            (Some(txid), _) if point > reached && !finding.point_gone => {
+            (Some(txid), _) if point > reached && !finding.point_is_gone() => {
                 let range = TxidRange::single(txid);
                 finding.step = Find::Point(Object { level: Level::CAPTURES, range });
             }
@@ -400,10 +407,12 @@ impl Replicator {
         let local = journal.history;
         let theirs = head.as_ref().and_then(|head| head.header.lineage);
         // A first put of an earlier run may still land, on an empty replica or on one that was told
-        // to adopt: under the same lineage it is our ghost.
+        // to adopt: under the same lineage it is our ghost. Behind another's segment no lineage comes
+        // again, and what lands there is gone behind.
         let unconfirmed = local.point.is_none();
+        let others = theirs.is_some() && theirs != kept;
         let lineage = match &standing {
-            Standing::Begin { .. } if !unconfirmed || mutant::on(Mutant::LineageRedrawn) => fresh,
+            Standing::Begin { .. } if !unconfirmed || others || mutant::on(Mutant::LineageRedrawn) => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
             _ => kept.unwrap_or(fresh),
         };
@@ -414,7 +423,9 @@ impl Replicator {
             Standing::Extend => {}
             Standing::Confirm(mut step) => {
                 // Another try may have led to the same state: what counts is the stamp that stands there.
-                step.to.stamp = self.history.head_stamp;
+                if step.to.stamp != self.history.head_stamp && !mutant::on(Mutant::IntentStampKept) {
+                    step.to.stamp = self.history.head_stamp;
+                }
                 out.notify(Severity::Info, Fact::Adopted { txid: step.to.txid });
                 self.history.advance(&step);
                 // No Done stands behind its intent: the next intent would not follow.
@@ -431,6 +442,7 @@ impl Replicator {
                 self.want_base("the local state is lost, or too old".into(), false, true, true);
             }
             Standing::Begin { why } => {
+                self.adoption = self.config.adopt.then(Adoption::default);
                 self.history.table = None;
                 self.history.point = None;
                 self.want_base(why, true, false, false);
@@ -454,7 +466,7 @@ impl Replicator {
 
     /// What follows goes on behind the replica's head, whatever was read of the segments before it:
     /// its stamp is not below the head's either.
-    fn stand_at_head(&mut self) {
+    pub(super) fn stand_at_head(&mut self) {
         let head = self.head.as_ref();
         self.history.head = head.map(Head::txid);
         self.history.head_stamp = head.map_or(Default::default(), |head| head.header.stamp);
@@ -505,6 +517,12 @@ impl Finding {
         if better {
             self.newest = Some(object);
         }
+    }
+
+    /// Whether what was written is not on the replica. A store may show an old state of itself, and
+    /// what follows, a history begun anew, is for good: it counts once it is asked for again.
+    fn point_is_gone(&self) -> bool {
+        self.point_denied >= if mutant::on(Mutant::DeniedOnce) { 1 } else { 2 }
     }
 
     fn restart_listing(&mut self) {

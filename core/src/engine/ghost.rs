@@ -56,9 +56,9 @@ impl Ghost {
 
     pub(super) fn push(&mut self, bytes: &[u8], object_len: u64) -> GhostStep {
         self.offset += bytes.len() as u64;
-        self.decoder.push(bytes);
+        let mut rest = bytes;
         loop {
-            match self.decoder.next_item() {
+            match self.decoder.next_item(&mut rest) {
                 Err(error) => return GhostStep::Corrupt(error.to_string()),
                 Ok(Item::Header(header)) => self.header = Some(header),
                 Ok(Item::Page { page, data }) => {

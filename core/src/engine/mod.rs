@@ -15,6 +15,7 @@
 //! frames up to the wal-index's `mxFrame` are read), a segment that misses pages (`pending.rs`
 //! checks), a history with two writers (`standing.rs`, and create-if-absent on each put).
 
+mod adoption;
 mod base;
 mod boot;
 mod config;
@@ -53,6 +54,7 @@ use crate::machine::{
 use crate::mutant::{self, Mutant};
 use crate::probe::{Finding, Findings};
 
+use self::adoption::Adoption;
 use self::base::Base;
 use self::boot::Boot;
 use self::pending::Pending;
@@ -106,6 +108,8 @@ pub struct Replicator {
     base_differed: bool,
     /// Scratch files that have been used.
     scratch_files: u64,
+    /// Until something of ours stands on a replica that it was told to adopt.
+    adoption: Option<Adoption>,
     /// Post-states of streamed bases that were sent as the next transaction and may yet land.
     tried: Vec<DbChecksum>,
     /// Pages whose images were given up; all that a base wanted for them need read.
@@ -216,6 +220,7 @@ impl Replicator {
             base_stays: false,
             base_differed: false,
             scratch_files: 0,
+            adoption: None,
             tried: Vec::new(),
             dirty: None,
             history: History::default(),

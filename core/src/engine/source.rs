@@ -469,7 +469,8 @@ impl Replicator {
             }
             return waits;
         }
-        if source.look_at.is_none() && source.frames_uncaptured() > 0 && !source.final_turn {
+        let forgotten = source.look_at.is_none() && source.frames_uncaptured() > 0 && !source.final_turn;
+        if forgotten && !mutant::on(Mutant::FramesBehindForgotten) {
             // An answer told of them behind the last capture, and their event may have been lost.
             self.source.look_at = Some(now.mono.after(LOOK_MIN));
         }

@@ -337,6 +337,7 @@ impl Replicator {
 
     /// Writes down that the point moved.
     pub(super) fn finish_stored(&mut self, out: &mut Actions) {
+        self.adoption = None;
         let txid = self.history.point.as_ref().expect("just advanced").txid;
         if self.journal.broken && !counts_as_whole() {
             // Its intent may be missing, and that of an earlier try stand in its place: only the

@@ -18,7 +18,7 @@ pub(super) enum Verdict {
 /// Decides by the two headers, and the post-states that this run sent under the same name.
 pub(super) fn judge_header(ours: &LtxHeader, tried: &[DbChecksum], found: &LtxHeader) -> Verdict {
     // A run that began after ours is a copy's, even if it is in our state for now.
-    let later_run = found.chain.incarnation > ours.chain.incarnation;
+    let later_run = found.chain.incarnation > ours.chain.incarnation && !mutant::on(Mutant::LaterRunOurs);
     if found.lineage != ours.lineage || found.range != ours.range || later_run {
         return Verdict::Foreign;
     }

@@ -1,12 +1,13 @@
 //! Reading a segment as it arrives.
 //!
-//! Bytes go in by [`Decoder::push`] in pieces of any size, items come out by
-//! [`Decoder::next_item`] until it asks for more. The file checksum stands last, so pages come
-//! out before anything vouches for the whole: a caller that applies them must be ready to throw
-//! the result away until [`Item::End`].
+//! The file comes in pieces of any size; [`Decoder::next_item`] takes from a piece what the next
+//! item needs, until it asks for more. The file checksum stands last, so pages come out before
+//! anything vouches for the whole: a caller that applies them must be ready to throw the result
+//! away until [`Item::End`].
 //!
-//! Memory is bounded by the largest piece, one frame, and the index (about ten bytes a page):
-//! the index at the end is compared byte by byte with the one that the frames call for.
+//! Memory is bounded by two frames and the index (about ten bytes a page): the index at the end
+//! is compared byte by byte with the one that the frames call for. Pieces are read where they
+//! stand; only a frame that two of them share is put together.
 
 use alloc::vec::Vec;
 
@@ -17,6 +18,10 @@ use super::index::EncodedIndex;
 use super::{END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer};
 use crate::checksum::{DbXor, FileDigest, ltx_page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo};
+
+/// Bytes of a piece that are kept at a time until an item is whole. An item that two pieces share
+/// is put together in a few steps; nothing else is copied.
+const CARRY_STEP: usize = 8 << 10;
 
 /// What the decoder has for its caller.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,7 +37,7 @@ pub enum Item<'a> {
     },
     /// Once, last: everything was there and every checksum held.
     End(Trailer),
-    /// Push more bytes; if there are none, the file is truncated (see [`Decoder::finish`]).
+    /// The piece is used up; if there is no other, the file is truncated (see [`Decoder::finish`]).
     NeedMore,
 }
 
@@ -51,10 +56,9 @@ pub enum Item<'a> {
 ///
 /// let mut decoder = Decoder::new();
 /// let mut pages = 0;
-/// for piece in file.chunks(33) {
-///     decoder.push(piece);
+/// for mut piece in file.chunks(33) {
 ///     loop {
-///         match decoder.next_item()? {
+///         match decoder.next_item(&mut piece)? {
 ///             Item::Header(found) => assert_eq!(found, header),
 ///             Item::Page { page, data } => {
 ///                 assert_eq!((page.get(), data), (2, &[b'z'; 512][..]));
@@ -71,10 +75,9 @@ pub enum Item<'a> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decoder {
     state: State,
-    /// Bytes pushed; those before `start` are consumed.
-    buffer: Vec<u8>,
-    start: usize,
-    /// Where in the file `buffer[start]` stands.
+    /// The beginning of an item whose end has not come.
+    carry: Vec<u8>,
+    /// Where in the file the next item begins.
     offset: u64,
     digest: FileDigest,
     pending_byte: u64,
@@ -106,7 +109,7 @@ struct Frames {
     lock_page: PageNo,
     /// The page last read.
     data: Vec<u8>,
-    /// How long its LZ4 block is, which lies right before what comes next, if it stood there as one.
+    /// How long its LZ4 block is, if it stood in the file as one.
     block_bytes: Option<usize>,
     last_page: Option<PageNo>,
     pages: u32,
@@ -128,8 +131,7 @@ impl Decoder {
     pub fn new() -> Decoder {
         Decoder {
             state: State::AwaitHeader,
-            buffer: Vec::new(),
-            start: 0,
+            carry: Vec::new(),
             offset: 0,
             digest: FileDigest::new(),
             pending_byte: PENDING_BYTE,
@@ -144,23 +146,14 @@ impl Decoder {
         self
     }
 
-    /// Takes in the next bytes of the file.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        if let State::AwaitFrame(frames) = &mut self.state {
-            frames.block_bytes = None;
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next item, or [`Item::NeedMore`]. After the end it repeats [`Item::End`].
+    /// The next item, or [`Item::NeedMore`]. What it took of the next bytes of the file, `piece`,
+    /// is cut off there. After the end it repeats [`Item::End`], unless more bytes come.
     ///
     /// # Errors
     /// [`Corrupt`](LtxError::Corrupt) or [`Unsupported`](LtxError::Unsupported); the same again
     /// on further calls.
-    pub fn next_item(&mut self) -> Result<Item<'_>, LtxError> {
-        match self.advance() {
+    pub fn next_item(&mut self, piece: &mut &[u8]) -> Result<Item<'_>, LtxError> {
+        match self.advance(piece) {
             Err(error) => {
                 self.state = State::Failed(error);
                 Err(error)
@@ -177,14 +170,13 @@ impl Decoder {
         }
     }
 
-    /// The content of the page that came out last, and its LZ4 block where it is compressed as one: for a
-    /// copy that need not compress it again. `None` before the first page and after the last; the block is
-    /// there until more bytes are pushed.
-    pub fn last_page(&self) -> Option<(&[u8], Option<&[u8]>)> {
+    /// The content of the page that came out last, and the length of its LZ4 block, for a copy that
+    /// need not compress it again: the block ends where the rest of the piece begins. `None` before
+    /// the first page and after the last, or where the page stood otherwise or in two pieces.
+    pub fn last_page(&self) -> Option<(&[u8], Option<usize>)> {
         let State::AwaitFrame(frames) = &self.state else { return None };
         frames.last_page?;
-        let block = frames.block_bytes.map(|len| &self.buffer[self.start - len..self.start]);
-        Some((&frames.data, block))
+        Some((&frames.data, frames.block_bytes))
     }
 
     /// Says that the file ends here.
@@ -192,19 +184,16 @@ impl Decoder {
     /// # Errors
     /// [`Truncated`](LtxError::Truncated) if its end has not been read, and what
     /// [`next_item`](Decoder::next_item) reported.
-    pub fn finish(mut self) -> Result<Trailer, LtxError> {
+    pub fn finish(self) -> Result<Trailer, LtxError> {
         let what = match self.state {
-            State::Ended(_) => match self.advance()? {
-                Found::End(trailer) => return Ok(trailer),
-                _ => unreachable!("nothing but the end follows the end"),
-            },
+            State::Ended(trailer) => return Ok(trailer),
             State::Failed(error) => return Err(error),
             State::AwaitHeader => "header",
             State::AwaitFrame(_) => "page frames",
             State::AwaitIndex { .. } => "page index",
             State::AwaitTrailer { .. } => "trailer",
         };
-        Err(LtxError::Truncated { offset: self.offset + self.rest().len() as u64, what })
+        Err(LtxError::Truncated { offset: self.offset + self.carry.len() as u64, what })
     }
 
     /// The header, once it has been read and as long as the file is in order.
@@ -216,54 +205,75 @@ impl Decoder {
         }
     }
 
-    fn rest(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-        self.offset += bytes as u64;
-    }
-
     /// Goes on until there is something to report.
-    fn advance(&mut self) -> Result<Found, LtxError> {
+    fn advance(&mut self, piece: &mut &[u8]) -> Result<Found, LtxError> {
         loop {
-            let found = match &self.state {
-                State::AwaitHeader => self.advance_header()?,
-                State::AwaitFrame(_) => self.advance_frame()?,
-                State::AwaitIndex { .. } => self.advance_index()?,
-                State::AwaitTrailer { header, xor } => {
-                    let (header, xor) = (*header, *xor);
-                    self.advance_trailer(&header, xor)?
-                }
-                State::Ended(trailer) => {
-                    let trailer = *trailer;
-                    if !self.rest().is_empty() {
-                        let left = self.rest().len() as u64;
-                        return Err(LtxError::corrupt(
-                            self.offset,
-                            "bytes behind the trailer",
-                            Expected::Value(0),
-                            left,
-                        ));
+            if let State::Ended(trailer) = self.state {
+                let left = (self.carry.len() + piece.len()) as u64;
+                let what = "bytes behind the trailer";
+                return match left {
+                    0 => Ok(Found::End(trailer)),
+                    _ => Err(LtxError::corrupt(self.offset, what, Expected::Value(0), left)),
+                };
+            }
+            let step = if self.carry.is_empty() { self.step(piece) } else { self.step_across(piece) };
+            match step {
+                Ok((taken, found)) => {
+                    *piece = &piece[taken..];
+                    if let Some(found) = found {
+                        return Ok(found);
                     }
-                    return Ok(Found::End(trailer));
                 }
-                State::Failed(error) => return Err(*error),
-            };
-            if let Some(found) = found {
-                return Ok(found);
+                Err(LtxError::NeedMore { .. }) if piece.is_empty() => return Ok(Found::Nothing),
+                Err(LtxError::NeedMore { .. }) => {
+                    let kept = piece.len().min(CARRY_STEP);
+                    self.carry.extend_from_slice(&piece[..kept]);
+                    *piece = &piece[kept..];
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    fn advance_header(&mut self) -> Result<Option<Found>, LtxError> {
-        let Some(bytes) = self.rest().first_chunk::<LTX_HEADER_BYTES>().copied() else {
-            return Ok(Some(Found::Nothing));
+    /// A step over what was kept of earlier pieces and the start of `piece`. Says how many bytes
+    /// of `piece` it took.
+    fn step_across(&mut self, piece: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
+        let mut bytes = core::mem::take(&mut self.carry);
+        let kept = bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(CARRY_STEP)]);
+        let step = self.step(&bytes);
+        if let State::AwaitFrame(frames) = &mut self.state {
+            frames.block_bytes = None;
+        }
+        // Without a step the bytes stay as they were; with one, what it left of them.
+        let taken = step.as_ref().map_or(0, |(taken, _)| *taken);
+        bytes.truncate(kept);
+        bytes.drain(..taken.min(kept));
+        self.carry = bytes;
+        step.map(|(taken, found)| (taken.saturating_sub(kept), found))
+    }
+
+    /// Reads one item, or a part of the index, from the start of `bytes`. Says how many it took.
+    fn step(&mut self, bytes: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
+        let (taken, found) = match &self.state {
+            State::AwaitHeader => self.read_header(bytes)?,
+            State::AwaitFrame(_) => self.read_frame(bytes)?,
+            State::AwaitIndex { .. } => self.read_index(bytes)?,
+            State::AwaitTrailer { header, xor } => {
+                let (header, xor) = (*header, *xor);
+                self.read_trailer(bytes, &header, xor)?
+            }
+            State::Ended(_) => unreachable!("nothing is read behind the end"),
+            State::Failed(error) => return Err(*error),
         };
-        let header = LtxHeader::decode(&bytes)?;
-        self.digest.update(&bytes);
-        self.consume(LTX_HEADER_BYTES);
+        self.offset += taken as u64;
+        Ok((taken, found))
+    }
+
+    fn read_header(&mut self, bytes: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
+        let bytes = first::<LTX_HEADER_BYTES>(bytes)?;
+        let header = LtxHeader::decode(bytes)?;
+        self.digest.update(bytes);
         self.state = State::AwaitFrame(Frames {
             header,
             lock_page: header.page_size.lock_page(self.pending_byte),
@@ -274,26 +284,20 @@ impl Decoder {
             index: EncodedIndex::default(),
             xor: DbXor::new(),
         });
-        Ok(Some(Found::Header(header)))
+        Ok((LTX_HEADER_BYTES, Some(Found::Header(header))))
     }
 
-    fn advance_frame(&mut self) -> Result<Option<Found>, LtxError> {
+    fn read_frame(&mut self, bytes: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
         let State::AwaitFrame(frames) = &mut self.state else {
             unreachable!("called among the frames");
         };
-        let bytes = &self.buffer[self.start..];
-        let step = match frame::read(bytes, self.offset, frames.header.page_size, &mut frames.data) {
-            Err(LtxError::NeedMore { .. }) => return Ok(Some(Found::Nothing)),
-            step => step?,
-        };
-        match step {
+        match frame::read(bytes, self.offset, frames.header.page_size, &mut frames.data)? {
             Step::Page { page, head_bytes, frame_bytes } => {
                 frames.take(page, self.offset, frame_bytes)?;
                 frames.block_bytes = (head_bytes == SIZED_HEAD_BYTES).then(|| frame_bytes - SIZED_HEAD_BYTES);
                 self.digest.update(&bytes[..head_bytes]);
                 self.digest.update(&frames.data);
-                self.consume(frame_bytes);
-                Ok(Some(Found::Page(page)))
+                Ok((frame_bytes, Some(Found::Page(page))))
             }
             Step::End => {
                 frames.check_complete(self.offset)?;
@@ -301,39 +305,41 @@ impl Decoder {
                 self.digest.update(&bytes[..END_BYTES]);
                 let (header, xor) = (frames.header, frames.xor);
                 self.state = State::AwaitIndex { header, xor, expected: index.finish(), seen: 0 };
-                self.consume(END_BYTES);
-                Ok(None)
+                Ok((END_BYTES, None))
             }
         }
     }
 
-    fn advance_index(&mut self) -> Result<Option<Found>, LtxError> {
+    fn read_index(&mut self, bytes: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
         let State::AwaitIndex { header, xor, expected, seen } = &mut self.state else {
             unreachable!("called within the index");
         };
-        let bytes = &self.buffer[self.start..];
-        let bytes = &bytes[..bytes.len().min(expected.len() - *seen)];
-        let wanted = &expected[*seen..*seen + bytes.len()];
+        let wanted = &expected[*seen..];
+        let taken = bytes.len().min(wanted.len());
+        if taken == 0 {
+            return Err(LtxError::NeedMore { bytes: 1 });
+        }
+        let (bytes, wanted) = (&bytes[..taken], &wanted[..taken]);
         if let Some(at) = bytes.iter().zip(wanted).position(|(found, wanted)| found != wanted) {
             let wanted = Expected::Bits(wanted[at].into());
             return Err(LtxError::corrupt(self.offset + at as u64, "page index", wanted, bytes[at].into()));
         }
         self.digest.update(bytes);
-        *seen += bytes.len();
-        let taken = bytes.len();
-        let whole = *seen == expected.len();
-        if whole {
+        *seen += taken;
+        if *seen == expected.len() {
             self.state = State::AwaitTrailer { header: *header, xor: *xor };
         }
-        self.consume(taken);
-        Ok(if whole { None } else { Some(Found::Nothing) })
+        Ok((taken, None))
     }
 
-    fn advance_trailer(&mut self, header: &LtxHeader, xor: DbXor) -> Result<Option<Found>, LtxError> {
-        let Some(bytes) = self.rest().first_chunk::<TRAILER_BYTES>().copied() else {
-            return Ok(Some(Found::Nothing));
-        };
-        let trailer = Trailer::decode(&bytes);
+    fn read_trailer(
+        &mut self,
+        bytes: &[u8],
+        header: &LtxHeader,
+        xor: DbXor,
+    ) -> Result<(usize, Option<Found>), LtxError> {
+        let bytes = first::<TRAILER_BYTES>(bytes)?;
+        let trailer = Trailer::decode(bytes);
         self.digest.update(&bytes[..8]);
         let sum = self.digest.finish();
         if trailer.file_checksum != sum {
@@ -353,10 +359,14 @@ impl Decoder {
                 return Err(LtxError::corrupt(self.offset, what, Expected::Bits(state), found));
             }
         }
-        self.consume(TRAILER_BYTES);
         self.state = State::Ended(trailer);
-        Ok(None)
+        Ok((TRAILER_BYTES, None))
     }
+}
+
+/// The first `N` of `bytes`.
+fn first<const N: usize>(bytes: &[u8]) -> Result<&[u8; N], LtxError> {
+    bytes.first_chunk().ok_or(LtxError::NeedMore { bytes: N as u64 })
 }
 
 impl Default for Decoder {

@@ -1,10 +1,15 @@
-//! The LZ4 *frame* format, as far as Litestream 0.5.0 to 0.5.11 used it for pages.
+//! The LZ4 *frame* format, as far as Litestream has used it.
 //!
-//! Those versions wrapped each page in a whole LZ4 frame: magic number, descriptor, blocks, end
-//! mark, checksums. Only decoding is needed, and only of one page at a time, so the output is a
-//! buffer of known length and a frame that decodes to anything else is corrupt. Checksums are
-//! verified where the frame has them. Little-endian, unlike everything around it:
+//! A frame is a magic number, a descriptor, blocks, an end mark and checksums. Only decoding is
+//! needed. Litestream 0.5.0 to 0.5.11 wrapped each page in a frame: there the output is a buffer of
+//! known length ([`decode`]), and a frame that decodes to anything else is corrupt. Litestream 0.3
+//! made each object one frame of any length ([`FrameStream`]). Checksums are verified where the
+//! frame has them. Little-endian, unlike everything around it:
 //! <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
+
+mod stream;
+
+pub use stream::{Block, FrameStream};
 
 use xxhash_rust::xxh32::xxh32;
 
@@ -24,7 +29,7 @@ struct Descriptor {
     independent: bool,
     block_checksums: bool,
     content_checksum: bool,
-    content_bytes: Option<u64>,
+    content_size: Option<u64>,
 }
 
 /// How many bytes the frame at the start of `bytes` takes, without decompressing it.
@@ -61,7 +66,7 @@ pub fn measure(bytes: &[u8], offset: u64, bytes_max: usize) -> Result<usize, Ltx
 /// [`Corrupt`](LtxError::Corrupt) for everything else.
 pub fn decode(bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, LtxError> {
     let head = descriptor(bytes, offset)?;
-    if let Some(found) = head.content_bytes.filter(|&n| n != out.len() as u64) {
+    if let Some(found) = head.content_size.filter(|&n| n != out.len() as u64) {
         return Err(LtxError::corrupt(
             offset + 6,
             "lz4 content size",
@@ -173,7 +178,7 @@ fn descriptor(bytes: &[u8], offset: u64) -> Result<Descriptor, LtxError> {
         independent: flags & 0x20 != 0,
         block_checksums: flags & 0x10 != 0,
         content_checksum: flags & 4 != 0,
-        content_bytes: (flags & 8 != 0)
+        content_size: (flags & 8 != 0)
             .then(|| u64::from(le_u32(bytes, 6)) | u64::from(le_u32(bytes, 10)) << 32),
     })
 }

@@ -56,16 +56,14 @@ fn encode(header: &LtxHeader, pages: &[(PageNo, Vec<u8>)], post_apply: u64) -> V
 }
 
 fn decode_from(mut decoder: Decoder, file: &[u8], cuts: &[usize]) -> Result<(LtxHeader, Pages), LtxError> {
-    let (mut header, mut pages, mut rest) = (None, Vec::new(), file);
+    let (mut header, mut pages, mut piece, mut rest) = (None, Vec::new(), &file[..0], file);
     let mut cuts = cuts.iter().cycle();
     loop {
-        match decoder.next_item()? {
+        match decoder.next_item(&mut piece)? {
             Item::Header(found) => assert!(header.replace(found).is_none(), "one header"),
             Item::Page { page, data } => pages.push((page, data.to_vec())),
             Item::NeedMore | Item::End(_) if !rest.is_empty() => {
-                let (piece, left) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-                decoder.push(piece);
-                rest = left;
+                (piece, rest) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
             }
             Item::NeedMore | Item::End(_) => break,
         }
@@ -224,13 +222,12 @@ fn a_failed_decoder_stays_failed() {
     let (mut file, _) = sample();
     file[100] = 0xff;
     let mut decoder = Decoder::new();
-    decoder.push(&file);
-    assert!(matches!(decoder.next_item(), Ok(Item::Header(_))));
+    let mut rest = &file[..];
+    assert!(matches!(decoder.next_item(&mut rest), Ok(Item::Header(_))));
     assert!(decoder.header().is_some());
-    let error = decoder.next_item().unwrap_err();
-    assert_eq!(decoder.next_item(), Err(error));
-    decoder.push(&[1]);
-    assert_eq!(decoder.next_item(), Err(error));
+    let error = decoder.next_item(&mut rest).unwrap_err();
+    assert_eq!(decoder.next_item(&mut rest), Err(error));
+    assert_eq!(decoder.next_item(&mut &[1][..]), Err(error));
     assert_eq!(decoder.finish(), Err(error));
 }
 

@@ -7,7 +7,7 @@ use core::ops::Deref;
 
 /// An immutable run of bytes, cheap to clone and to cut. `Debug` shows length and digest, so
 /// that a trace of events stays readable and comparable.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Chunk {
     data: Arc<Vec<u8>>,
     start: usize,

@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use super::{Chunk, OpId};
 use crate::ids::{Level, TxidRange, Wall};
+use crate::legacy::{LegacyListed, LegacyObject};
 
 /// The largest part of a body on its way to or from a store, in bytes: 1 MiB.
 pub const PART_BYTES_MAX: usize = 1 << 20;
@@ -82,6 +83,20 @@ pub enum StoreRequest {
         /// Which bytes.
         range: ByteRange,
     },
+    /// The objects of Litestream 0.3's layout in ascending order of their names, at most `limit`.
+    ListLegacy {
+        /// Only names after this one.
+        after: Option<LegacyObject>,
+        /// How many at the most.
+        limit: u32,
+    },
+    /// Bytes of an object of that layout.
+    GetLegacy {
+        /// Which object.
+        object: LegacyObject,
+        /// Which bytes.
+        range: ByteRange,
+    },
     /// Begin to write an object; it comes to exist only by `PutCommit`.
     PutOpen {
         /// Which object.
@@ -149,7 +164,14 @@ pub enum StoreReply {
         /// Whether there are more after the last.
         more: bool,
     },
-    /// To `Get`.
+    /// To `ListLegacy`.
+    LegacyListing {
+        /// In ascending order of their names.
+        entries: Vec<LegacyListed>,
+        /// Whether there are more after the last.
+        more: bool,
+    },
+    /// To `Get` and `GetLegacy`.
     Bytes {
         /// What was asked for, or less where the object ends.
         bytes: Chunk,

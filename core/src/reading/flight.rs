@@ -8,6 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use crate::ids::{Mono, Now};
@@ -67,6 +68,11 @@ impl<K: Copy> Flight<K> {
         }
     }
 
+    /// The source of identifiers, for a machine that goes on after this one.
+    pub(crate) fn into_ids(self) -> OpIds {
+        self.ids
+    }
+
     pub(crate) fn seed(&mut self, entropy: u64) {
         self.entropy = entropy;
     }
@@ -104,6 +110,12 @@ impl<K: Copy> Flight<K> {
                     && matches!(it.request, StoreRequest::List { .. }) =>
             {
                 Some((it.key, Ok(StoreReply::Listing { entries: Vec::new(), more: false })))
+            }
+            Err(error)
+                if error.kind == StoreErrorKind::NotFound
+                    && matches!(it.request, StoreRequest::ListLegacy { .. }) =>
+            {
+                Some((it.key, Ok(StoreReply::LegacyListing { entries: Vec::new(), more: false })))
             }
             Err(error) => Some((it.key, Err(error))),
             Ok(reply) => {
@@ -158,7 +170,9 @@ impl<K: Copy> Flight<K> {
     /// How long one try of a request may take: those under way share a network that may be slow.
     fn deadline(&self, request: &StoreRequest) -> Duration {
         let bytes = match request {
-            StoreRequest::Get { range: ByteRange::At { len, .. } | ByteRange::Tail(len), .. } => *len,
+            StoreRequest::Get { range, .. } | StoreRequest::GetLegacy { range, .. } => match range {
+                ByteRange::At { len, .. } | ByteRange::Tail(len) => *len,
+            },
             _ => 0,
         };
         self.request_deadline + body_time(bytes.min(BODY_MAX), SHARES)
@@ -212,7 +226,11 @@ fn passing(kind: StoreErrorKind) -> bool {
 
 /// An answer shorter or longer than the object allows is no answer.
 fn check_length(request: &StoreRequest, reply: StoreReply) -> Result<StoreReply, StoreError> {
-    let (StoreRequest::Get { range, .. }, StoreReply::Bytes { bytes, object_len }) = (request, &reply) else {
+    let (
+        StoreRequest::Get { range, .. } | StoreRequest::GetLegacy { range, .. },
+        StoreReply::Bytes { bytes, object_len },
+    ) = (request, &reply)
+    else {
         return Ok(reply);
     };
     let expected = match *range {
@@ -228,14 +246,15 @@ fn check_length(request: &StoreRequest, reply: StoreReply) -> Result<StoreReply,
 
 /// A request in words.
 pub(crate) fn name(request: &StoreRequest) -> String {
+    let read = |range: &ByteRange, object: &dyn fmt::Display| match range {
+        ByteRange::At { offset, len } => format!("read {len} bytes at {offset} of {object}"),
+        ByteRange::Tail(len) => format!("read the last {len} bytes of {object}"),
+    };
     match request {
         StoreRequest::List { level, .. } => format!("list level {level}"),
-        StoreRequest::Get { object, range: ByteRange::At { offset, len } } => {
-            format!("read {len} bytes at {offset} of {object}")
-        }
-        StoreRequest::Get { object, range: ByteRange::Tail(len) } => {
-            format!("read the last {len} bytes of {object}")
-        }
+        StoreRequest::ListLegacy { .. } => "list generations".to_string(),
+        StoreRequest::Get { object, range } => read(range, object),
+        StoreRequest::GetLegacy { object, range } => read(range, object),
         _ => "a write".to_string(),
     }
 }

@@ -26,9 +26,9 @@ struct Lane {
     task: Task,
     /// Of a file that is read whole.
     reader: Option<Reader>,
-    /// Writes under way.
-    writes: usize,
-    /// Whether nothing but writes is left.
+    /// Whether a write is under way.
+    writing: bool,
+    /// Whether nothing but that write is left.
     ending: bool,
 }
 
@@ -104,7 +104,7 @@ impl Restorer {
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let file = &mut self.files[task.file];
         let listed = file.listed;
-        let mut lane = Lane { task, reader: None, writes: 0, ending: false };
+        let mut lane = Lane { task, reader: None, writing: false, ending: false };
         if let Some(at) = task.run {
             let run = file.runs[at];
             let range = ByteRange::At { offset: run.offset, len: run.len };
@@ -175,7 +175,7 @@ impl Restorer {
     fn pump_lane(&mut self, id: u64, out: &mut Actions) {
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let Some(lane) = fetch.lanes.get_mut(&id) else { return };
-        if lane.writes > 0 || lane.ending {
+        if lane.writing || lane.ending {
             return;
         }
         if let Some(job) = lane.reader.as_mut().and_then(Reader::next_job) {
@@ -234,12 +234,13 @@ impl Restorer {
         self.pages_done += u64::from(decoded.pages);
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let total = fetch.total;
-        if let Some(it) = fetch.lanes.get_mut(&lane) {
-            it.writes = decoded.writes.len();
-        }
         let nothing = decoded.writes.is_empty();
-        for (offset, bytes) in decoded.writes {
-            self.submit(Work::Write(lane), Request::Output(OutputRequest::WriteAt { offset, bytes }), out);
+        if let Some(it) = fetch.lanes.get_mut(&lane) {
+            it.writing = !nothing;
+        }
+        if !nothing {
+            let request = Request::Output(OutputRequest::Write(decoded.writes));
+            self.submit(Work::Write(lane), request, out);
         }
         if self.pages_done - self.told >= (total / 64).max(1) {
             self.told = self.pages_done;
@@ -253,14 +254,12 @@ impl Restorer {
         }
     }
 
-    /// A write of a lane has ended.
+    /// The write of a lane has ended.
     pub(super) fn written(&mut self, now: Now, lane: u64, out: &mut Actions) {
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let Some(it) = fetch.lanes.get_mut(&lane) else { return };
-        it.writes -= 1;
-        if it.writes == 0 {
-            self.lane_rests(now, lane, out);
-        }
+        it.writing = false;
+        self.lane_rests(now, lane, out);
     }
 
     fn lane_rests(&mut self, now: Now, lane: u64, out: &mut Actions) {

@@ -148,6 +148,9 @@ pub enum Purpose {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Stream {
     decoder: Decoder,
+    /// The piece at hand; bytes before `taken` went to the decoder.
+    piece: Chunk,
+    taken: usize,
     purpose: Purpose,
     wins: Wins,
     /// Wins written so far.
@@ -165,7 +168,18 @@ impl Stream {
         if pending_byte != PENDING_BYTE {
             decoder = decoder.with_pending_byte(pending_byte);
         }
-        Stream { decoder, purpose, wins, written: 0, header: None, lock_page: None, pending_byte, pages: 0 }
+        Stream {
+            decoder,
+            piece: Chunk::default(),
+            taken: 0,
+            purpose,
+            wins,
+            written: 0,
+            header: None,
+            lock_page: None,
+            pending_byte,
+            pages: 0,
+        }
     }
 
     /// The header, once it has been read.
@@ -282,7 +296,7 @@ impl RestoreJob {
                 &bytes,
             )),
             RestoreJob::Stream { mut stream, bytes, last } => {
-                let (decoded, next) = stream.advance(bytes.as_deref(), last);
+                let (decoded, next) = stream.advance(bytes, last);
                 RestoreOutput::Stream { stream, decoded, next }
             }
         }
@@ -450,19 +464,21 @@ fn shift(error: LtxError, win: &Win) -> LtxError {
 }
 
 impl Stream {
-    fn advance(&mut self, bytes: Option<&[u8]>, last: bool) -> (Decoded, Next) {
+    fn advance(&mut self, bytes: Option<Chunk>, last: bool) -> (Decoded, Next) {
         if let Some(bytes) = bytes {
-            self.decoder.push(bytes);
+            (self.piece, self.taken) = (bytes, 0);
         }
+        let piece = core::mem::take(&mut self.piece);
+        let mut rest = &piece[self.taken..];
         let mut decoded = Decoded::default();
         let mut writes: Option<Writes> = self.header.map(|header| Writes::new(header.page_size));
-        let mut pages = 0usize;
+        let (mut pages, mut stretch) = (0usize, 0);
         let next = loop {
             let page_bytes = self.header.map_or(1, |header| header.page_size.bytes());
             if pages * page_bytes >= OUTPUT_BYTES_MAX {
                 break Next::More;
             }
-            match self.decoder.next_item() {
+            match self.decoder.next_item(&mut rest) {
                 Err(error) => break Next::Failed(error),
                 Ok(Item::Header(header)) => {
                     self.header = Some(header);
@@ -475,7 +491,11 @@ impl Stream {
                     let wins = &self.wins.as_slice()[self.written..];
                     let wanted = wins.first().is_some_and(|win| win.page == page);
                     if let (true, Purpose::Write, Some(writes)) = (wanted, self.purpose, &mut writes) {
-                        writes.slot(page, 1).copy_from_slice(data);
+                        if stretch == 0 {
+                            stretch = neighbours(wins);
+                        }
+                        writes.slot(page, stretch).copy_from_slice(data);
+                        stretch -= 1;
                         self.written += 1;
                         decoded.pages += 1;
                     }
@@ -493,15 +513,16 @@ impl Stream {
             }
         };
         decoded.writes = writes.map_or_else(Vec::new, Writes::finish);
+        if next == Next::More {
+            self.taken = piece.len() - rest.len();
+            self.piece = piece;
+        }
         (decoded, next)
     }
 
     /// Nothing may follow the trailer, and the index that pages were claimed from must be that
     /// of the file, or a page would be missing.
     fn end(&self, trailer: Trailer, last: bool) -> Next {
-        if let Err(error) = self.decoder.clone().finish() {
-            return Next::Failed(error);
-        }
         let corrupt =
             |offset, what, expected| Next::Failed(LtxError::Corrupt { offset, what, expected, found: 0 });
         if !last {

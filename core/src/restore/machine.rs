@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::fetch::{Audit, Fetch};
+use super::output::{OutputStep, output_exit};
 use super::survey::{Stamps, Survey};
 use super::{
     Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
@@ -176,6 +177,11 @@ impl Restorer {
         }
     }
 
+    /// The source of identifiers, for a machine that goes on after this one.
+    pub(crate) fn into_ids(self) -> OpIds {
+        self.flight.into_ids()
+    }
+
     fn completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
         if let Outcome::Store(result) = outcome {
             if let Some(landed) = self.flight.landed(now, op, result, out) {
@@ -217,7 +223,7 @@ impl Restorer {
                 }
                 self.take_bytes(now, key, bytes, out);
             }
-            StoreReply::Done | StoreReply::Dropped(_) => {
+            StoreReply::Done | StoreReply::Dropped(_) | StoreReply::LegacyListing { .. } => {
                 panic!("a host answers in kind: a read has content")
             }
         }
@@ -441,7 +447,13 @@ impl Restorer {
             if matches!(self.phase, Phase::Settle(_)) {
                 return;
             }
-            return self.settle(Then::Exit(output_exit(&self.phase, &error)), out);
+            let step = match self.phase {
+                Phase::Create => OutputStep::Create,
+                Phase::Publish => OutputStep::Publish,
+                Phase::Sync => OutputStep::Sync,
+                _ => OutputStep::Write,
+            };
+            return self.settle(Then::Exit(output_exit(step, &error)), out);
         }
         match (&self.phase, work) {
             (_, Work::Write(lane)) => self.written(now, lane, out),
@@ -494,27 +506,6 @@ impl Restorer {
             }
             _ => self.settle(Then::Exit(exit), out),
         }
-    }
-}
-
-/// The end that a failed output request brings.
-fn output_exit(phase: &Phase, error: &OutputError) -> Exit {
-    let text = error.text.clone();
-    if error.exists {
-        return Exit::Failed {
-            error: text,
-            hint: "the file exists and stays as it is; -force replaces it".into(),
-        };
-    }
-    let what = match phase {
-        Phase::Create => "create the file beside the target",
-        Phase::Publish => "put the file in the target's place",
-        Phase::Sync => "make the file durable",
-        _ => "write the file beside the target",
-    };
-    Exit::Failed {
-        error: format!("{what}: {text}"),
-        hint: "the target is as it was; check space and permissions".into(),
     }
 }
 

@@ -22,7 +22,7 @@ const FIXTURES: [&str; 4] =
     ["ltx-0.5.5-4k-plain", "ltx-0.5.11-1k-plain", "ltx-0.5.17-4k-plain", "ltx-0.5.17-4k-shrink"];
 
 /// The fixtures live outside the repository; see `core/tests/fixtures.rs`.
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let above = || root.ancestors().map(|it| it.join("shared")).find(|it| it.join("fixtures").exists());
     let shared = std::env::var_os("DRIFTLESS_SHARED").map(PathBuf::from).or_else(above);

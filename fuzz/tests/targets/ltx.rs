@@ -25,10 +25,9 @@ struct Told {
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Told {
     let mut decoder = Decoder::new().with_pending_byte(PENDING_BYTE);
     let (mut header, mut pages) = (None, Pages::new());
-    for piece in pieces {
-        decoder.push(piece);
+    for mut piece in pieces {
         loop {
-            match decoder.next_item() {
+            match decoder.next_item(&mut piece) {
                 Err(error) => return Told { header, pages, end: Err(error) },
                 Ok(Item::Header(found)) => header = Some(found),
                 Ok(Item::Page { page, data }) => {

@@ -130,10 +130,12 @@ impl Host<'_> {
         }
         match request {
             OutputRequest::Create | OutputRequest::Discard => self.output = Vec::new(),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let end = offset as usize + bytes.len();
-                self.output.resize(self.output.len().max(end), 0);
-                self.output[offset as usize..end].copy_from_slice(&bytes);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let end = offset as usize + bytes.len();
+                    self.output.resize(self.output.len().max(end), 0);
+                    self.output[offset as usize..end].copy_from_slice(&bytes);
+                }
             }
             OutputRequest::SetLen(len) => self.output.resize(len as usize, 0),
             OutputRequest::Sync => {}

@@ -150,6 +150,13 @@ const RESTORE: Command = Command {
             "Up to the last transaction at or before this time, in RFC 3339 with an\n\
              offset: 2026-01-31T12:00:00Z, 2026-01-31T14:00:00+02:00.",
         ),
+        value(
+            "generation",
+            "NAME",
+            "Of a replica that litestream 0.3 wrote: this generation, 16 hexadecimal digits.\n\
+             Without it: the one that was written last.",
+        ),
+        value("index", "INDEX", "Up to the end of the wal of this index, with -generation."),
         switch("if-db-not-exists", "Exit with 0 and change nothing if the target exists."),
         switch("if-replica-exists", "Exit with 0 if there is nothing to restore from."),
         switch(

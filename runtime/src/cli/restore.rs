@@ -2,15 +2,18 @@
 //!
 //! The machine of the core plans, fetches and proves; what is here reads the flags, decides
 //! whether the target may be replaced, asks SQLite for its opinion of the result before it is put
-//! in place, and reports.
+//! in place, and reports. What is different where Litestream 0.3 wrote the replica is in `legacy`.
+
+mod legacy;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use driftless_core::ids::{Txid, Wall};
+use driftless_core::legacy::{EitherRestorer, EitherStatus, LegacyOrder};
 use driftless_core::machine::{Exit, OpIds, ReplicaId};
-use driftless_core::restore::{PlannedFile, RestoreConfig, RestoreStatus, RestoreTarget, Restorer};
+use driftless_core::restore::{PlannedFile, RestoreConfig, RestoreStatus, RestoreTarget};
 use serde::Serialize;
 
 use super::args::Args;
@@ -35,6 +38,8 @@ pub struct Order {
     pub output: PathBuf,
     /// How to restore.
     pub config: RestoreConfig,
+    /// What is wanted of Litestream 0.3's layout, if that was asked for.
+    pub legacy: Option<LegacyOrder>,
     /// What SQLite is asked about the result.
     pub integrity: Integrity,
     /// Whether the place was found free, and has to be so still when the database is there.
@@ -93,12 +98,13 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         parallelism: parallelism(args.text("parallelism")?)?,
         ..RestoreConfig::default()
     };
+    let legacy = legacy::order(args, config.target)?;
     let integrity = Integrity::parse(args.text("integrity-check")?)?;
     let target =
         target::resolve(args, "driftless restore /path/to/db, or driftless restore -o PATH file:///replica")?;
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let output = output_path(args, &target)?;
-    let mut order = Order { replica: target.replica, output, config, integrity, vacant: false };
+    let mut order = Order { replica: target.replica, output, config, legacy, integrity, vacant: false };
     if !order.config.dry_run {
         match may_write(&order.output, args)? {
             Verdict::Skip => {
@@ -121,6 +127,13 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         }
         result => result?,
     };
+    let status = match status {
+        EitherStatus::Ltx(status) => status,
+        EitherStatus::Legacy(status) => {
+            legacy::report(&order, &status, started, args.is_on("json"), out);
+            return Ok(());
+        }
+    };
     match (order.config.dry_run, args.is_on("json")) {
         (true, true) => out.json(&plan(&order, &status)),
         (true, false) => print_plan(&plan(&order, &status), out),
@@ -134,7 +147,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
 pub fn execute(
     order: &Order,
     on_notice: &mut dyn FnMut(&driftless_core::machine::Notice),
-) -> Result<RestoreStatus, CliError> {
+) -> Result<EitherStatus, CliError> {
     let findings = Arc::new(Mutex::new(None::<String>));
     let checks = order.integrity != Integrity::None;
     let check: Option<Check> = (checks || order.vacant).then(|| {
@@ -150,7 +163,8 @@ pub fn execute(
             })
         }) as Check
     });
-    let machine = Restorer::new(order.config.clone(), OpIds::new(ReplicaId(0), driver::entropy()));
+    let ids = OpIds::new(ReplicaId(0), driver::entropy());
+    let machine = EitherRestorer::new(order.config.clone(), order.legacy, ids);
     let output = (!order.config.dry_run).then(|| order.output.clone());
     let (exit, status) = host::run_machine(machine, &order.replica, output, check, on_notice)?;
     // The machine only knows that the file could not be put in place.

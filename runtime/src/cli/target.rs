@@ -112,8 +112,10 @@ pub fn check_pair(database: &Path, replica: &Replica) -> Result<(), CliError> {
 }
 
 fn replica_directory(path: &Path) -> Result<Replica, CliError> {
-    // `…/ltx` is what people complete to; the replica is its parent.
-    let inside = path.file_name().is_some_and(|name| name == "ltx") && !path.join("ltx").is_dir();
+    // `…/ltx`, or `…/generations` of Litestream 0.3, is what people complete to; the replica is its parent.
+    let inside = ["ltx", "generations"]
+        .iter()
+        .any(|name| path.file_name().is_some_and(|last| last == *name) && !path.join(name).is_dir());
     match path.parent() {
         Some(parent) if inside => Ok(Replica::from_path(parent)?),
         _ => Ok(Replica::from_path(path)?),

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use driftless_adapters::fs::RealFs;
+use driftless_core::legacy::{EitherRestorer, EitherStatus};
 use driftless_core::machine::{Event, Exit, Fact, Machine as _, OpIds, ReplicaId};
-use driftless_core::restore::{RestoreConfig, Restorer};
+use driftless_core::restore::RestoreConfig;
 use futures_lite::FutureExt as _;
 
 use super::Host;
@@ -62,7 +63,8 @@ pub(super) async fn if_missing(host: &Host, number: u32) -> Result<(), Exit> {
     let name = database.display().to_string();
     tracing::info!(database = name, replica = %replica.place(), "the database does not exist: looking for it on the replica");
     let config = RestoreConfig { replace, ..RestoreConfig::default() };
-    let machine = Restorer::new(config, OpIds::new(ReplicaId(number), driver::entropy()));
+    let ids = OpIds::new(ReplicaId(number), driver::entropy());
+    let machine = EitherRestorer::new(config, None, ids);
     let mut driver = Driver::new(machine, ports, host.executor.clone());
     let sender = driver.sender();
     let told_to_end = async {
@@ -82,9 +84,7 @@ pub(super) async fn if_missing(host: &Host, number: u32) -> Result<(), Exit> {
     let exit = restored.or(told_to_end).await;
     match exit {
         Exit::Done => {
-            let status = driver.machine.status();
-            let txid = status.target.map(|txid| txid.to_string());
-            tracing::info!(database = name, txid, pages = status.pages, "restored from the replica");
+            tell(&name, &driver.machine.status());
             Ok(())
         }
         Exit::NothingToRestore { .. } => {
@@ -94,6 +94,20 @@ pub(super) async fn if_missing(host: &Host, number: u32) -> Result<(), Exit> {
         // It was told to end before there was a database: nothing is committed there.
         Exit::Failed { .. } if !is_running(host, number) => Err(Exit::Done),
         exit => Err(exit),
+    }
+}
+
+fn tell(database: &str, status: &EitherStatus) {
+    match status {
+        EitherStatus::Ltx(status) => {
+            let txid = status.target.map(|txid| txid.to_string());
+            tracing::info!(database, txid, pages = status.pages, "restored from the replica");
+        }
+        EitherStatus::Legacy(status) => {
+            let generation = status.generation.map(|it| it.to_string());
+            let text = "restored from what Litestream 0.3 wrote to the replica";
+            tracing::info!(database, generation, pages = status.pages, "{text}");
+        }
     }
 }
 

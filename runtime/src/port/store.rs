@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use driftless_adapters::keys::{self, Key, ReplicaLayout};
 use driftless_adapters::store::{self as adapter, PutBody, Store};
+use driftless_core::legacy::{LegacyListed, LegacyObject};
 use driftless_core::machine::{
     ByteRange, CellCondition, CellReply, CellRequest, Chunk, Listed, Object, OpId, PutCondition, PutId,
     StoreError, StoreErrorKind, StoreReply, StoreRequest,
@@ -56,13 +57,13 @@ impl StorePort {
                 let counted = self.begin(Operation::List);
                 return ended(counted, self.list(level, after, limit).await);
             }
-            StoreRequest::Get { object, range } => {
-                let mut counted = self.begin(Operation::Get);
-                let got = self.get(object, range).await;
-                if let Ok(StoreReply::Bytes { bytes, .. }) = &got {
-                    counted.moved(bytes.len());
-                }
-                return ended(counted, got);
+            StoreRequest::Get { object, range } => return self.get(&self.key(object), range).await,
+            StoreRequest::ListLegacy { after, limit } => {
+                let counted = self.begin(Operation::List);
+                return ended(counted, self.list_legacy(after, limit).await);
+            }
+            StoreRequest::GetLegacy { object, range } => {
+                return self.get(&keys::legacy_key(object), range).await;
             }
             StoreRequest::PutOpen { object, condition } => {
                 let condition = match condition {
@@ -187,12 +188,43 @@ impl StorePort {
         Ok(StoreReply::Listing { entries, more: page.more })
     }
 
-    async fn get(&self, object: Object, range: ByteRange) -> Result<StoreReply, StoreError> {
+    async fn list_legacy(&self, after: Option<LegacyObject>, limit: u32) -> Result<StoreReply, StoreError> {
+        let mut after = after.map(keys::legacy_key);
+        loop {
+            let page = self.store.list(keys::LEGACY_PREFIX, after.as_ref(), limit as usize).await;
+            let page = page.map_err(translate)?;
+            let listed = page.entries.iter().filter_map(|entry| {
+                let object = keys::parse_legacy_key(entry.key.as_str())?;
+                Some(LegacyListed { object, len: entry.len, modified: entry.modified })
+            });
+            let entries: Vec<LegacyListed> = listed.collect();
+            // A page of other names only tells nothing; the next one may.
+            if entries.is_empty()
+                && page.more
+                && let Some(last) = page.entries.last()
+            {
+                after = Some(last.key.clone());
+                continue;
+            }
+            return Ok(StoreReply::LegacyListing { entries, more: page.more });
+        }
+    }
+
+    async fn get(&self, key: &Key, range: ByteRange) -> Result<StoreReply, StoreError> {
+        let mut counted = self.begin(Operation::Get);
+        let got = self.read(key, range).await;
+        if let Ok(StoreReply::Bytes { bytes, .. }) = &got {
+            counted.moved(bytes.len());
+        }
+        ended(counted, got)
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<StoreReply, StoreError> {
         let range = match range {
             ByteRange::At { offset, len } => adapter::ByteRange::at(offset, len),
             ByteRange::Tail(len) => adapter::ByteRange::Tail(len),
         };
-        let mut body = self.store.get(&self.key(object), range).await.map_err(translate)?;
+        let mut body = self.store.get(key, range).await.map_err(translate)?;
         let object_len = body.object_len();
         let mut bytes = Vec::with_capacity(body.remaining() as usize);
         while let Some(chunk) = body.next().await.map_err(translate)? {
@@ -235,4 +267,65 @@ fn no_such_put() -> StoreError {
 
 fn translate(error: adapter::StoreError) -> StoreError {
     StoreError { kind: error.kind, text: error.to_string(), hint: error.hint.unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_adapters::memory::MemoryStore;
+    use driftless_adapters::store::PutCondition as When;
+    use driftless_core::machine::ReplicaId;
+
+    use super::*;
+
+    /// Asks for all of Litestream 0.3's layout, `limit` at a time. Names, and pages.
+    fn list_legacy(port: &StorePort, limit: u32) -> (Vec<String>, usize) {
+        let (mut names, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let op = OpId { replica: ReplicaId(0), run: 1, seq: 1 };
+            let request = StoreRequest::ListLegacy { after, limit };
+            let reply = smol::block_on(port.perform(op, request)).expect("it is there");
+            let StoreReply::LegacyListing { entries, more } = reply else { panic!("{reply:?}") };
+            pages += 1;
+            assert!(!more || !entries.is_empty(), "a page that promises more holds something");
+            names.extend(entries.iter().map(|entry| entry.object.to_string()));
+            after = entries.last().map(|entry| entry.object);
+            if !more {
+                return (names, pages);
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_names_among_generations_are_passed_over_and_end_no_listing() {
+        let store = MemoryStore::new();
+        let put = |name: &str| {
+            let key = Key::new(name).expect("a key");
+            smol::block_on(async {
+                let mut body = store.put(&key, When::Always).await.expect("memory");
+                body.write(b"body".to_vec()).await.expect("memory");
+                body.commit().await.expect("memory");
+            });
+        };
+        let ours = [
+            "generations/0ccf80b8acbd45e4/snapshots/00000000.snapshot.lz4",
+            "generations/0ccf80b8acbd45e4/wal/00000000_00000000.wal.lz4",
+            "generations/0ccf80b8acbd45e4/wal/00000000_100000000.wal.lz4",
+            "generations/0ccf80b8acbd45e4/wal/00000000_fffff020.wal.lz4",
+        ];
+        ours.iter().copied().for_each(&put);
+        for foreign in ["0", "1", "2", "3", "0ccf80b8acbd45e4/.DS_Store", "0ccf80b8acbd45e4/wal/x", "z"] {
+            put(&format!("generations/{foreign}"));
+        }
+        put("0000/0000000000000001-0000000000000001.ltx");
+        let port = StorePort::new(Arc::new(store.clone()), ReplicaLayout::Object);
+        assert_eq!(list_legacy(&port, 1000), (ours.map(str::to_owned).to_vec(), 1));
+        let (names, pages) = list_legacy(&port, 1);
+        assert_eq!(names, ours);
+        assert!(pages >= ours.len());
+        let object = LegacyObject::parse(ours[0]).expect("a name");
+        let request = StoreRequest::GetLegacy { object, range: ByteRange::At { offset: 1, len: 2 } };
+        let op = OpId { replica: ReplicaId(0), run: 1, seq: 9 };
+        let reply = smol::block_on(port.perform(op, request));
+        assert_eq!(reply, Ok(StoreReply::Bytes { bytes: Chunk::from(b"od".to_vec()), object_len: 4 }));
+    }
 }

@@ -561,7 +561,7 @@ impl App {
         if traces > 0 {
             return Err(fail(format!("{traces} objects of ours stand in the schema")));
         }
-        Ok(())
+        self.look().map_err(sql)
     }
 
     /// What the database holds.

@@ -9,8 +9,6 @@ pub(super) struct Excuses {
     vanished: bool,
     /// The machine went back to what it was once, and the replica did not.
     rolled_back: bool,
-    /// The local state went back to what it was once.
-    forgot: bool,
 }
 
 impl Excuses {
@@ -31,17 +29,7 @@ impl Excuses {
 
     /// The machine goes back to what it was once.
     pub(super) fn roll_back(&mut self) {
-        (self.rolled_back, self.forgot) = (true, true);
-    }
-
-    /// Whether the machine has forgotten what it was told since: under which name it wrote before.
-    pub(super) fn has_forgotten(&self) -> bool {
-        self.forgot
-    }
-
-    /// The local state goes back to what it was once.
-    pub(super) fn forget(&mut self) {
-        self.forgot = true;
+        self.rolled_back = true;
     }
 
     /// Whether a run may end fenced although nobody else writes there.

@@ -17,8 +17,12 @@ pub enum Profile {
     /// The size by which simulators are compared: at least ten simulated minutes, 300 commits,
     /// three crashes, ten faults, pages of 512 or 1,024 bytes.
     Standard,
+    /// A dozen operations and all the faults: what fails here is soon made small.
+    Small,
 }
 
+/// Operations of a small run.
+const SMALL_OPERATIONS: u64 = 12;
 /// How long the script of a standard run is.
 const STANDARD_LENGTH: Duration = Duration::from_secs(10 * 60);
 /// Operations in it.
@@ -31,6 +35,7 @@ impl Profile {
             Profile::Seed => "seed",
             Profile::Calm => "calm",
             Profile::Standard => "standard",
+            Profile::Small => "small",
         }
     }
 
@@ -39,9 +44,10 @@ impl Profile {
     /// # Errors
     /// When there is none.
     pub fn parse(name: &str) -> Result<Profile, BadInput> {
-        [Profile::Seed, Profile::Calm, Profile::Standard].into_iter().find(|it| it.name() == name).ok_or_else(
-            || BadInput::new(format!("unknown profile: {name}")).hint("there are seed, calm and standard"),
-        )
+        let all = [Profile::Seed, Profile::Calm, Profile::Standard, Profile::Small];
+        all.into_iter().find(|it| it.name() == name).ok_or_else(|| {
+            BadInput::new(format!("unknown profile: {name}")).hint("there are seed, calm, standard and small")
+        })
     }
 
     /// The plan of a seed.
@@ -50,6 +56,7 @@ impl Profile {
             Profile::Seed => Plan::of_seed(seed),
             Profile::Calm => calm(Plan::of_seed(seed)),
             Profile::Standard => standard(seed),
+            Profile::Small => Plan::of_seed_with(seed, SMALL_OPERATIONS, &[512, 1_024]),
         }
     }
 }

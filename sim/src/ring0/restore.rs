@@ -22,6 +22,8 @@ pub struct Restored {
     pub txid: Option<Txid>,
     /// Which committed state it was.
     pub truth_at: usize,
+    /// The digest of the last state of ours.
+    last_of_ours: Option<u64>,
     /// The post-state of the chain.
     pub post: Option<DbChecksum>,
     /// The history that wrote the last segment.
@@ -79,12 +81,10 @@ impl Restored {
         self.judge(name, truths).map_err(&fail)
     }
 
-    /// Whether one of this truth's states from `from` on is there, or was before others went on.
+    /// Whether one of this truth's states from `from` on is the last of ours, whoever went on from
+    /// there. A state may come again: that it was there once says nothing.
     pub fn had(&self, truth: &Truth, from: usize) -> bool {
-        truth.from(from).any(|state| {
-            let digest = state.digest();
-            self.states.iter().any(|(known, _)| *known == digest)
-        })
+        self.last_of_ours.is_some_and(|last| truth.from(from).any(|state| state.digest() == last))
     }
 
     /// A state of one truth or another, none older than what was there of that one before.
@@ -98,7 +98,7 @@ impl Restored {
         }
         match exactness::judge(&self.image, truths[0], self.truth_at) {
             Ok(at) => {
-                self.truth_at = at;
+                (self.truth_at, self.last_of_ours) = (at, Some(self.image.digest()));
                 owners |= 1;
             }
             Err(error) if owners == 0 => return Err(error),
@@ -140,13 +140,16 @@ impl Restored {
 /// Header and pages by number.
 pub(super) type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
 
+/// The segment's header and pages.
+///
+/// # Errors
+/// What is wrong with it.
 pub(super) fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
     let mut decoder = Decoder::new().with_pending_byte(pending_byte);
-    decoder.push(segment);
-    let mut header = None;
+    let (mut rest, mut header) = (segment, None);
     let mut pages = Vec::new();
     loop {
-        match decoder.next_item().map_err(|error| error.to_string())? {
+        match decoder.next_item(&mut rest).map_err(|error| error.to_string())? {
             Item::Header(found) => header = Some(found),
             Item::Page { page, data } => pages.push((page.get() as usize, data.to_vec())),
             Item::End(_) => return Ok((header.ok_or("it has no header")?, pages)),
@@ -214,6 +217,17 @@ mod tests {
         check(&[(2, 3)], 3, &[1, 2], &[1, 3, 0], "page 3 is new and not in it");
         check(&[(2, 8)], 2, &[1, 2], &[1, 8], "no committed state");
         check(&[(1, 9), (2, 9)], 2, &[1, 2], &[9, 9], "a phantom commit");
+    }
+
+    /// The first state comes again: that it was there once does not show that it is there now.
+    #[test]
+    fn what_was_there_before_the_last_state_does_not_count() {
+        let (mut restored, mut truth) = at_first();
+        let next = segment(2, &[(2, 3)], 2, Some(&image(&[1, 2])), &image(&[1, 3]));
+        restored.apply(&next, &[&truth], PENDING).unwrap();
+        truth.pretend(image(&[1, 2]), true);
+        assert!(restored.had(&truth, 1), "state 1 is the last");
+        assert!(!restored.had(&truth, 3), "state 3 is not there, although state 0 was the same");
     }
 
     #[test]

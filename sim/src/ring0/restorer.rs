@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use driftless_core::ids::{Level, Now, Txid, Wall};
+use driftless_core::ltx::LtxHeader;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
 };
@@ -18,7 +19,7 @@ use super::dice::Dice;
 use super::image::Image;
 use super::store::{Fate, SimStore};
 use super::violation::Violation;
-use super::world::World;
+use super::world::{World, capture};
 
 const ORACLE: &str = "production restore";
 /// States before the newest that are restored as well, and as many at the ends of higher levels' files.
@@ -37,10 +38,12 @@ impl Output {
     fn perform(&mut self, request: OutputRequest) {
         match request {
             OutputRequest::Create | OutputRequest::Discard => *self = Output::default(),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let end = offset as usize + bytes.len();
-                self.bytes.resize(self.bytes.len().max(end), 0);
-                self.bytes[offset as usize..end].copy_from_slice(&bytes);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let end = offset as usize + bytes.len();
+                    self.bytes.resize(self.bytes.len().max(end), 0);
+                    self.bytes[offset as usize..end].copy_from_slice(&bytes);
+                }
             }
             OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
             OutputRequest::Sync => {}
@@ -115,14 +118,26 @@ impl World {
     /// What is on the replica in the end is restored and verified.
     pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
         self.store.check_kept()?;
-        let checked = check(&mut self.store, &self.restored.states, self.plan.config.pending_byte, self.dice);
-        match checked {
-            // Open: told to adopt with a local state of before its own lineage had been left.
-            Err(violation) if self.full.excuses.has_forgotten() && violation.text.contains("left before") => {
-                self.excuse("a lineage that was left before, after its local state had gone back");
-                Ok(())
+        let states = self.states_that_stand()?;
+        check(&mut self.store, &states, self.plan.config.pending_byte, self.dice)
+    }
+
+    /// The states that were restored as they appeared, with the stamps that stand on the replica now:
+    /// where a store refuses nothing, another try with the same states may have come to stand there.
+    fn states_that_stand(&self) -> Result<Vec<(u64, Wall)>, Violation> {
+        let mut states = self.restored.states.clone();
+        for (txid, (_, stamp)) in (1..).filter_map(Txid::new).zip(&mut states) {
+            let body = self.store.get(&capture(txid)).and_then(|body| body.first_chunk());
+            if let Some(Ok(header)) = body.map(LtxHeader::decode) {
+                *stamp = header.stamp;
             }
-            checked => checked,
+        }
+        match states.windows(2).position(|pair| pair[0].1 > pair[1].1) {
+            None => Ok(states),
+            Some(at) => {
+                let text = format!("transaction {} is stamped after its successor", at + 1);
+                Err(Violation::new(ORACLE, text))
+            }
         }
     }
 }
@@ -161,7 +176,7 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
 #[cfg(test)]
 mod tests {
     use driftless_core::ids::{PageNo, PageSize, TxidRange};
-    use driftless_core::ltx::{Encoder, LtxHeader};
+    use driftless_core::ltx::Encoder;
     use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
 
     use super::*;

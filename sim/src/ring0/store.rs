@@ -290,6 +290,7 @@ impl SimStore {
                 };
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
+            StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => no_legacy(request),
             StoreRequest::PutOpen { object, condition } => {
                 let began_ns = self.clock_ns();
                 let body = Body { object: *object, condition: *condition, bytes: Vec::new(), began_ns };
@@ -358,6 +359,8 @@ impl SimStore {
         match request {
             StoreRequest::List { level, .. } => format!("list {level}"),
             StoreRequest::Get { object, .. } => format!("get {object}"),
+            StoreRequest::ListLegacy { .. } => "list generations".into(),
+            StoreRequest::GetLegacy { object, .. } => format!("get {object}"),
             StoreRequest::PutOpen { object, .. } => format!("open {object}"),
             StoreRequest::PutPart { put, .. } => format!("part {}", body(put)),
             StoreRequest::PutCommit { put } => format!("commit {}", body(put)),
@@ -388,6 +391,14 @@ impl SimStore {
 /// A body that somebody has removed; of a commit nobody can tell whether it came to its end before.
 fn gone(kind: StoreErrorKind) -> StoreError {
     StoreError::new(kind, "404 no such upload")
+}
+
+/// Nobody writes Litestream 0.3's layout any more: here it is empty.
+fn no_legacy(request: &StoreRequest) -> Result<StoreReply, StoreError> {
+    match request {
+        StoreRequest::ListLegacy { .. } => Ok(StoreReply::LegacyListing { entries: Vec::new(), more: false }),
+        _ => Err(StoreError::new(StoreErrorKind::NotFound, "404 no such key")),
+    }
 }
 
 /// What comes of an answer on its way.

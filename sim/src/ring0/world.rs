@@ -20,6 +20,7 @@ use super::dice::Dice;
 use super::host::Running;
 use super::misfortune::Misfortune;
 use super::oracles::acknowledged::Commits;
+use super::oracles::convergence::WALL_AHEAD_NS;
 use super::oracles::fork::Histories;
 use super::oracles::limits::{self, Occasions};
 use super::oracles::wrong_bytes::Reads;
@@ -95,6 +96,8 @@ pub struct World {
     pub(super) queue: Queue<Entry>,
     pub(super) clock: SimClock,
     steps_ns: i64,
+    /// When the wall clock was last set forward by more than a little.
+    pub(super) set_forward_at: Option<Mono>,
     pub(super) store: SimStore,
     pub(super) state: SimState,
     pub(super) truth: Truth,
@@ -173,6 +176,7 @@ impl World {
             store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
+            set_forward_at: None,
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -258,6 +262,7 @@ impl World {
             self.check_compactor_requests()?;
         }
         self.check_restores()?;
+        self.check_last()?;
         self.app.check_source(self.sqlite.as_ref())?;
         self.summary.contents = self.app.contents(self.sqlite.as_ref())?;
         self.note(node::ORACLE, Kind::Phase, format_args!("the end: {:?}", self.restored.image));
@@ -299,9 +304,7 @@ impl World {
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
             let truths = self.full.truths(&self.truth);
             self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
-            if !self.full.excuses.has_forgotten() {
-                self.histories.follow(object.range.min(), self.restored.lineage)?;
-            }
+            self.histories.follow(object.range.min(), self.restored.lineage)?;
             let at = self.restored.truth_at;
             self.note(
                 node::ORACLE,
@@ -313,6 +316,9 @@ impl World {
 
     /// Sets the wall clock by so much.
     pub(super) fn step_wall(&mut self, ns: i64) {
+        if ns > WALL_AHEAD_NS {
+            self.set_forward_at = Some(self.now().mono);
+        }
         self.steps_ns += ns;
         self.clock.set_ns((self.clock.now_ns() as i64 + ns) as u64);
     }

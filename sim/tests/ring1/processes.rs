@@ -197,10 +197,12 @@ impl Blocking<OutputRequest> for Output {
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         match request {
             OutputRequest::Create | OutputRequest::Discard => self.building.clear(),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let (start, end) = (*offset as usize, *offset as usize + bytes.len());
-                self.building.resize(self.building.len().max(end), 0);
-                self.building[start..end].copy_from_slice(bytes);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let (start, end) = (*offset as usize, *offset as usize + bytes.len());
+                    self.building.resize(self.building.len().max(end), 0);
+                    self.building[start..end].copy_from_slice(bytes);
+                }
             }
             OutputRequest::SetLen(len) => self.building.resize(*len as usize, 0),
             OutputRequest::Sync => {}

@@ -12,6 +12,9 @@ use crate::dir::TempDir;
 use crate::objects::Objects;
 
 /// WsgiDAV on its own web server, cheroot. Arguments: port, directory, and perhaps user and password.
+///
+/// cheroot lets five connections wait to be accepted. One more, and the kernel answers with SYN
+/// cookies and then resets what it cannot keep, beside a busy machine half of the time.
 const SERVER: &str = "
 import sys
 from cheroot import wsgi
@@ -26,7 +29,7 @@ app = WsgiDAVApp({
     'verbose': 1,
     'logging': {'enable_loggers': []},
 })
-wsgi.Server(('127.0.0.1', int(port)), app).start()
+wsgi.Server(('127.0.0.1', int(port)), app, request_queue_size=128).start()
 ";
 
 /// A server of WebDAV.

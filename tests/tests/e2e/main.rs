@@ -10,6 +10,7 @@ mod handover;
 mod harmless;
 mod harness;
 mod hostile;
+mod legacy;
 mod litestream_reads_us;
 mod metrics;
 mod parity;

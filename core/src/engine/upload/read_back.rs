@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use super::{Segment, Streamed, Upload};
+use crate::engine::adoption::Refused;
 use crate::engine::config::LATE_PUT;
 use crate::engine::ghost::{Ghost, GhostStep, step_of};
 use crate::engine::standing::{decode_header, fenced};
@@ -36,7 +37,8 @@ impl Replicator {
             // a header alone proves no time.
             Verdict::Ours
                 if found.chain.incarnation < segment.header.chain.incarnation
-                    && found.stamp > segment.header.stamp =>
+                    && found.stamp > segment.header.stamp
+                    && !mutant::on(Mutant::StampThereUnread) =>
             {
                 self.take_over(now, segment.object, out);
             }
@@ -46,7 +48,7 @@ impl Replicator {
                 self.upload = Upload::AwaitRetry { segment, read_back: true };
             }
             Verdict::Ghost => self.take_over(now, segment.object, out),
-            Verdict::Foreign => self.fence(segment.object, &found, out),
+            Verdict::Foreign => self.meet_foreign(now, Refused::Segment(segment), &found, out),
         }
     }
 
@@ -60,13 +62,13 @@ impl Replicator {
                 self.upload = Upload::Settle { op: None, since: now.mono, put };
             }
             Verdict::Ours | Verdict::Ghost => self.take_over(now, put.object, out),
-            Verdict::Foreign => self.fence(put.object, &found, out),
+            Verdict::Foreign => self.meet_foreign(now, Refused::Streamed(put), &found, out),
         }
     }
 
     /// What an earlier try wrote stands there, and ours may still land on top of it: which of the two
     /// goes into the history shows later.
-    fn wait_for_ours(&mut self, now: Now, retry: &mut Retry, out: &mut Actions) {
+    pub(in crate::engine) fn wait_for_ours(&mut self, now: Now, retry: &mut Retry, out: &mut Actions) {
         let text = "a put that was not answered may still replace what an earlier try wrote";
         let failure = StoreError::new(StoreErrorKind::Ambiguous, text.to_string());
         self.try_later(now, retry, "writing to the replica", &failure, out);
@@ -75,8 +77,10 @@ impl Replicator {
     /// Whether a put that was given up then may still land where something stands. Where the store
     /// refuses to replace an object there is nothing to wait for: whatever lands first stays. A server
     /// is only taken at its word once the probe has found so.
-    pub(super) fn may_land(&self, now: Now, given_up: Option<Mono>) -> bool {
-        let known = !self.config.remote || self.store.create_if_absent == Finding::Holds;
+    pub(in crate::engine) fn may_land(&self, now: Now, given_up: Option<Mono>) -> bool {
+        let known = !self.config.remote
+            || self.store.create_if_absent == Finding::Holds
+            || mutant::on(Mutant::ServerBelieved);
         let refused = self.config.create_if_absent && known || mutant::on(Mutant::LateBody);
         !refused && given_up.is_some_and(|at| now.mono < at.after(LATE_PUT))
     }
@@ -124,7 +128,7 @@ impl Replicator {
         self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry: Retry::default() };
     }
 
-    fn fence(&mut self, object: Object, found: &LtxHeader, out: &mut Actions) {
+    pub(in crate::engine) fn fence(&mut self, object: Object, found: &LtxHeader, out: &mut Actions) {
         let name = |lineage: Option<Lineage>| lineage.map_or("none".to_string(), |l| l.to_string());
         let error = format!(
             "{object} was written by lineage {} incarnation {}, this is lineage {} incarnation {}",
@@ -166,6 +170,7 @@ impl Replicator {
                 let txid = step.to.txid;
                 let whole_table = self.history.table.is_some() || step.full;
                 self.history.advance(&step);
+                self.adoption = None;
                 self.tried.clear();
                 out.notify(Severity::Info, Fact::Adopted { txid });
                 let pages = self.history.point.as_ref().map_or(0, |point| point.pages);

@@ -4,12 +4,13 @@
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::string::String;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 use core::time::Duration;
 
 use crate::ids::{Level, Mono, Now, Wall};
+use crate::legacy::{LegacyListed, LegacyObject};
 use crate::ltx::parse_file_name;
 use crate::machine::{
     Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome,
@@ -22,6 +23,10 @@ pub type Hook = Box<dyn FnMut(&StoreRequest, &mut BTreeMap<Object, Vec<u8>>) -> 
 
 pub struct Host {
     pub store: BTreeMap<Object, Vec<u8>>,
+    /// When all of that was written, as the store says.
+    pub written: Option<Wall>,
+    /// What there is of Litestream 0.3's layout: each object and when it was written.
+    pub legacy: BTreeMap<LegacyObject, (Vec<u8>, Option<Wall>)>,
     /// What stands in the target's place.
     pub target: Option<Vec<u8>>,
     /// What is being built.
@@ -49,6 +54,8 @@ impl Host {
     pub fn new(store: BTreeMap<Object, Vec<u8>>) -> Host {
         Host {
             store,
+            written: None,
+            legacy: BTreeMap::new(),
             target: None,
             output: None,
             seed: 1,
@@ -144,7 +151,9 @@ impl Host {
             }
         }
         let awaited = self.held.iter().filter(|(op, _)| !self.cancelled.contains(op));
-        let reads = awaited.filter(|(_, it)| matches!(it, Request::Store(StoreRequest::Get { .. })));
+        let reads = awaited.filter(|(_, it)| {
+            matches!(it, Request::Store(StoreRequest::Get { .. } | StoreRequest::GetLegacy { .. }))
+        });
         self.reads_open_max = self.reads_open_max.max(reads.count());
         exit
     }
@@ -194,31 +203,61 @@ impl Host {
                 let all = self.store.iter().filter(|(it, _)| it.level == level);
                 let mut entries: Vec<Listed> = all
                     .filter(|(it, _)| after.is_none_or(|after| it.range > after))
-                    .map(|(&object, bytes)| Listed { object, len: bytes.len() as u64, modified: None })
+                    .map(|(&object, bytes)| Listed {
+                        object,
+                        len: bytes.len() as u64,
+                        modified: self.written,
+                    })
                     .collect();
                 let limit = self.list_entries_max.min(limit as usize);
                 let more = entries.len() > limit;
                 entries.truncate(limit);
                 Ok(StoreReply::Listing { entries, more })
             }
-            StoreRequest::Get { object, range } => {
-                let Some(bytes) = self.store.get(&object) else { return fail(StoreErrorKind::NotFound) };
-                let whole = bytes.len() as u64;
-                let (start, mut end) = match range {
-                    ByteRange::At { offset, len } => {
-                        (offset.min(whole), offset.saturating_add(len).min(whole))
-                    }
-                    ByteRange::Tail(len) => (whole.saturating_sub(len), whole),
-                };
-                if trouble {
-                    end = start + (end - start) / 2;
-                }
-                let bytes = bytes[start as usize..end as usize].to_vec();
-                self.read_bytes += bytes.len() as u64;
-                Ok(StoreReply::Bytes { bytes: Chunk::from(bytes), object_len: whole })
+            StoreRequest::ListLegacy { after, limit } => {
+                let mut entries: Vec<LegacyListed> = self
+                    .legacy
+                    .iter()
+                    .filter(|(it, _)| after.is_none_or(|after| it.to_string() > after.to_string()))
+                    .map(|(&object, &(ref bytes, modified))| LegacyListed {
+                        object,
+                        len: bytes.len() as u64,
+                        modified,
+                    })
+                    .collect();
+                entries.sort_by_key(|it| it.object.to_string());
+                let limit = self.list_entries_max.min(limit as usize);
+                let more = entries.len() > limit;
+                entries.truncate(limit);
+                Ok(StoreReply::LegacyListing { entries, more })
             }
+            StoreRequest::Get { object, range } => match self.store.get(&object) {
+                Some(bytes) => Ok(self.cut(&bytes.clone(), range, trouble)),
+                None => fail(StoreErrorKind::NotFound),
+            },
+            StoreRequest::GetLegacy { object, range } => match self.legacy.get(&object) {
+                Some((bytes, _)) => Ok(self.cut(&bytes.clone(), range, trouble)),
+                None => fail(StoreErrorKind::NotFound),
+            },
             _ => panic!("a restore only reads"),
         }
+    }
+
+    /// A range of an object; half of it, if there is trouble.
+    fn cut(&mut self, whole: &[u8], range: ByteRange, trouble: bool) -> StoreReply {
+        let object_len = whole.len() as u64;
+        let (start, mut end) = match range {
+            ByteRange::At { offset, len } => {
+                (offset.min(object_len), offset.saturating_add(len).min(object_len))
+            }
+            ByteRange::Tail(len) => (object_len.saturating_sub(len), object_len),
+        };
+        if trouble {
+            end = start + (end - start) / 2;
+        }
+        let bytes = whole[start as usize..end as usize].to_vec();
+        self.read_bytes += bytes.len() as u64;
+        StoreReply::Bytes { bytes: Chunk::from(bytes), object_len }
     }
 
     fn write(&mut self, request: OutputRequest) -> Result<(), OutputError> {
@@ -235,12 +274,14 @@ impl Host {
         let output = self.output.as_mut().expect("the output is created first");
         match request {
             OutputRequest::Create => unreachable!("handled above"),
-            OutputRequest::WriteAt { offset, bytes } => {
-                let end = offset as usize + bytes.len();
-                if output.len() < end {
-                    output.resize(end, 0);
+            OutputRequest::Write(extents) => {
+                for (offset, bytes) in extents {
+                    let end = offset as usize + bytes.len();
+                    if output.len() < end {
+                        output.resize(end, 0);
+                    }
+                    output[offset as usize..end].copy_from_slice(&bytes);
                 }
-                output[offset as usize..end].copy_from_slice(&bytes);
             }
             OutputRequest::SetLen(len) => output.resize(len as usize, 0),
             OutputRequest::Sync => {}

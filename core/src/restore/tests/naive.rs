@@ -43,10 +43,9 @@ fn steps(store: &BTreeMap<Object, Vec<u8>>, end: Txid) -> Option<Vec<Object>> {
 
 fn apply(file: &[u8], database: &mut Vec<u8>) {
     let mut decoder = Decoder::new();
-    decoder.push(file);
-    let mut page_bytes = 0;
+    let (mut rest, mut page_bytes) = (file, 0);
     loop {
-        match decoder.next_item().expect("the file is sound") {
+        match decoder.next_item(&mut rest).expect("the file is sound") {
             Item::Header(header) => {
                 page_bytes = header.page_size.bytes();
                 database.resize(page_bytes * header.commit as usize, 0);

@@ -38,8 +38,11 @@ struct Command {
     shown: bool,
 }
 
-const PROFILE: Flag =
-    value("profile", "P", "seed (default), calm (the same without faults), standard (10 minutes)");
+const PROFILE: Flag = value(
+    "profile",
+    "P",
+    "seed (default), calm (the same without faults), standard (10 minutes), small (a dozen operations)",
+);
 const OUT: Flag = value("out", "DIR", "where failures are written (default target/sim)");
 
 const COMMANDS: &[Command] = &[

@@ -23,6 +23,9 @@ pub const CONVERGE: Duration = Duration::from_secs(180);
 /// How often the sweep comes.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
+/// How far a file's time must lie ahead of the wall clock for a wait to be put down to that.
+pub(in super::super) const WALL_AHEAD_NS: i64 = 10_000_000_000;
+
 /// A replica that is ahead of the source: what was replicated has left the source since.
 pub(in super::super) const AHEAD: &str =
     "power loss took commits that the application had not synced and that were replicated";
@@ -113,6 +116,15 @@ impl World {
         self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
     }
 
+    /// At the very end the replica is what the source is: nothing became of either in the silence.
+    pub(in super::super) fn check_last(&mut self) -> Result<(), Violation> {
+        if !self.full.rivals.is_empty() || self.is_complete()? || self.has_gone_back() {
+            return Ok(());
+        }
+        let differs = self.truth.last().map(|last| self.restored.image.differences(last));
+        Err(Violation::new("source unharmed", format!("after the silence the replica differs: {differs:?}")))
+    }
+
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
@@ -120,12 +132,16 @@ impl World {
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
-    /// to reach the time of a file that was changed before the clock was set back.
+    /// to reach the time of a file that was changed before the clock was set back. That the clock has
+    /// been set right meanwhile it learns when it looks, as late as it would have swept.
     pub(in super::super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
-        let ahead = disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + 10_000_000_000);
+        let far = self.now().mono.after(Duration::from_nanos(WALL_AHEAD_NS as u64));
+        let ahead =
+            disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + WALL_AHEAD_NS as u64);
+        let was_ahead = |at: Mono| self.set_forward_at.is_some_and(|set| at <= set.after(SWEEP));
         match deadline {
             None | Some((_, Reason::Sweep)) => true,
-            Some((at, Reason::Quiet)) => ahead && at > self.now().mono.after(Duration::from_secs(10)),
+            Some((at, Reason::Quiet)) => at > far && (ahead || was_ahead(at)),
             _ => false,
         }
     }
@@ -146,7 +162,8 @@ impl World {
     /// Whether that is so now, quiet or not.
     pub(in super::super) fn has_gone_back(&self) -> bool {
         let lost = !self.plan.durable && self.sites.hits().of("machine: power lost") > 0;
-        lost && self.truth.has_gone_back_behind(self.restored.truth_at)
+        // A commit since, or a database made anew, is none that power has put back.
+        lost && self.truth.was_recovered() && self.truth.has_gone_back_behind(self.restored.truth_at)
     }
 }
 

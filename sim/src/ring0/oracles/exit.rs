@@ -38,7 +38,7 @@ pub fn check(exit: &Exit, allowed: Allowed) -> Result<(), Violation> {
 }
 
 /// An end that says that all is done leaves all on the replica that was committed before it was
-/// told: `there` states from the first on are, and `owed` were.
+/// told: `there` states from the first on are known to be, and `owed` were.
 ///
 /// # Errors
 /// When it does not.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use driftless_core::machine::{OpId, ReplicaId, StoreRequest};
 
 use super::*;
+use crate::ring0::image::Image;
 use crate::ring0::scripts;
 
 /// A world after its script, without faults, on its way to rest.
@@ -73,9 +74,18 @@ fn a_lost_commit_of_the_application_is_found() {
     let vandal = sqlite.library().unwrap().open("vandal", PATH).unwrap();
     vandal.execute_batch("CREATE TABLE _litestream_seq(x)").unwrap();
     assert_eq!(world.app.check_source(sqlite).unwrap_err().oracle, "source unharmed");
-    vandal.execute_batch("UPDATE m SET n=n-1").unwrap();
+    vandal.execute_batch("DROP TABLE _litestream_seq; UPDATE m SET n=n-1").unwrap();
+    assert_eq!(world.app.check_source(sqlite).unwrap_err().oracle, "source unharmed");
     let op = AppOp::Write(Work::Nothing);
     assert_eq!(world.app.perform(sqlite, op).unwrap_err().oracle, "source unharmed");
+}
+
+#[test]
+fn what_became_of_the_source_in_the_silence_is_found() {
+    let mut world = rested();
+    world.check_last().unwrap();
+    world.truth.pretend(Image::empty(512), true);
+    assert_eq!(world.check_last().unwrap_err().oracle, "source unharmed");
 }
 
 #[test]

@@ -88,10 +88,9 @@ fn encode(pages: &[Vec<u8>], size: PageSize, file: &mut Vec<u8>) -> u64 {
 fn decode(file: &[u8]) -> u64 {
     let mut decoder = Decoder::new();
     let mut seen = 0;
-    for piece in file.chunks(64 << 10) {
-        decoder.push(piece);
+    for mut piece in file.chunks(64 << 10) {
         loop {
-            match decoder.next_item().expect("the file decodes") {
+            match decoder.next_item(&mut piece).expect("the file decodes") {
                 Item::Page { page, .. } => seen += u64::from(page.get()),
                 Item::Header(_) => {}
                 Item::NeedMore | Item::End(_) => break,
