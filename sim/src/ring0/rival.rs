@@ -38,7 +38,7 @@ const ADOPTIONS: u32 = 4;
 pub(super) struct Rival {
     app: App,
     running: Option<Running>,
-    sqlite: Box<dyn Sqlite>,
+    pub(super) sqlite: Box<dyn Sqlite>,
     state: SimState,
     pub(super) truth: Truth,
     config: Config,

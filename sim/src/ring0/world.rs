@@ -96,8 +96,8 @@ pub struct World {
     pub(super) queue: Queue<Entry>,
     pub(super) clock: SimClock,
     steps_ns: i64,
-    /// When the wall clock was last set forward by more than a little.
-    pub(super) set_forward_at: Option<Mono>,
+    /// When the wall clock was last set forward while it stood before the time of a file.
+    pub(super) set_right_at: Option<u64>,
     pub(super) store: SimStore,
     pub(super) state: SimState,
     pub(super) truth: Truth,
@@ -176,7 +176,7 @@ impl World {
             store: SimStore::of_plan(&plan, &clock),
             clock,
             steps_ns: 0,
-            set_forward_at: None,
+            set_right_at: None,
             state: SimState::default(),
             truth: Truth::new(),
             restored: Restored::default(),
@@ -316,8 +316,8 @@ impl World {
 
     /// Sets the wall clock by so much.
     pub(super) fn step_wall(&mut self, ns: i64) {
-        if ns > WALL_AHEAD_NS {
-            self.set_forward_at = Some(self.now().mono);
+        if ns > WALL_AHEAD_NS && self.some_file_is_ahead() {
+            self.set_right_at = Some(self.now_ns());
         }
         self.steps_ns += ns;
         self.clock.set_ns((self.clock.now_ns() as i64 + ns) as u64);

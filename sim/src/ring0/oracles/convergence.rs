@@ -23,7 +23,7 @@ pub const CONVERGE: Duration = Duration::from_secs(180);
 /// How often the sweep comes.
 pub const SWEEP: Duration = Duration::from_secs(15 * 60);
 
-/// How far a file's time must lie ahead of the wall clock for a wait to be put down to that.
+/// How far a file's time lies ahead of the wall clock for a wait to be put down to that.
 pub(in super::super) const WALL_AHEAD_NS: i64 = 10_000_000_000;
 
 /// A replica that is ahead of the source: what was replicated has left the source since.
@@ -94,6 +94,13 @@ impl World {
             bound.time += base;
             bound.why.push("a base, page by page");
         }
+        // It learns that the clock was set right when it looks, as late as it would have swept.
+        let healed = self.healed_at.unwrap_or_default();
+        let looks = self.set_right_at.map_or(0, |at| (at + SWEEP.as_nanos() as u64).saturating_sub(healed));
+        if looks > 0 {
+            bound.time += Duration::from_nanos(looks);
+            bound.why.push("the wall clock was behind a file, and has been set right");
+        }
         bound
     }
 
@@ -132,18 +139,26 @@ impl World {
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock
-    /// to reach the time of a file that was changed before the clock was set back. That the clock has
-    /// been set right meanwhile it learns when it looks, as late as it would have swept.
+    /// to reach the time of a file that was changed before the clock was set back.
     pub(in super::super) fn is_rest(&self, deadline: Option<(Mono, Reason)>, disk: &Disk) -> bool {
-        let far = self.now().mono.after(Duration::from_nanos(WALL_AHEAD_NS as u64));
-        let ahead =
-            disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + WALL_AHEAD_NS as u64);
-        let was_ahead = |at: Mono| self.set_forward_at.is_some_and(|set| at <= set.after(SWEEP));
+        // Longer than it ever waits to see whether a database is quiet.
+        let far = self.now().mono.after(self.plan.config.quiet_after + Duration::from_secs(1));
         match deadline {
             None | Some((_, Reason::Sweep)) => true,
-            Some((at, Reason::Quiet)) => at > far && (ahead || was_ahead(at)),
+            Some((at, Reason::Quiet)) => at > far && self.is_ahead_of_clock(disk),
             _ => false,
         }
+    }
+
+    /// Whether the database was changed at a time that the wall clock has yet to reach.
+    fn is_ahead_of_clock(&self, disk: &Disk) -> bool {
+        disk.stat(PATH).is_ok_and(|file| file.ctime_ns > self.clock.now_ns() + WALL_AHEAD_NS as u64)
+    }
+
+    /// Whether any database was.
+    pub(in super::super) fn some_file_is_ahead(&self) -> bool {
+        let rivals = self.full.rivals.iter().map(|rival| rival.sqlite.disk());
+        rivals.chain([self.sqlite.disk()]).any(|disk| self.is_ahead_of_clock(disk))
     }
 
     /// Whether the replica's end is the source's committed state.
