@@ -43,7 +43,7 @@ fn settings_are_inherited_and_overridden() {
          - {path: /a, replica: /ra}\n\
          - {path: /b, replica: {path: /rb, sync-interval: 250ms}, min-checkpoint-page-count: 7}\n",
     );
-    let engines: Vec<_> = config.databases.iter().map(|database| &database.engine).collect();
+    let engines: Vec<_> = config.databases.iter().map(|database| &database.settings.engine).collect();
     assert_eq!((engines[0].sync_interval, engines[0].min_checkpoint_pages), (Duration::from_secs(5), 50));
     assert_eq!((engines[1].sync_interval, engines[1].min_checkpoint_pages), (Duration::from_millis(250), 7));
     assert_eq!(config.shutdown_sync_timeout, Some(Duration::from_secs(60)));
@@ -80,7 +80,7 @@ fn the_service_is_described() {
     assert_eq!(config.addr.as_deref(), Some(":9090"));
     assert_eq!(config.heartbeat_url.as_deref(), Some("https://beat/1"));
     assert_eq!(config.heartbeat_interval, Some(Duration::from_secs(300)));
-    assert_eq!(config.databases[1].engine.shutdown_sync_interval, Duration::from_millis(250));
+    assert_eq!(config.databases[1].settings.engine.shutdown_sync_interval, Duration::from_millis(250));
     let socket = Socket { enabled: Some(true), path: Some("/run/d.sock".into()), permissions: Some(0o660) };
     assert_eq!(config.socket, socket);
     let restored: Vec<bool> =

@@ -14,13 +14,13 @@
 
 use std::path::{Path, PathBuf};
 
-use driftless_core::engine::{Config, Status};
+use driftless_core::engine::Status;
 use driftless_core::ids::Wall;
 use driftless_core::machine::{Event, Exit};
 use smol::channel::Sender;
 
 use super::ReplicateJob;
-use crate::config::Replica;
+use crate::config::{Replica, Settings};
 use crate::metrics::tally::Tally;
 
 /// Where a database of this process was named.
@@ -66,7 +66,7 @@ pub(crate) struct Entry {
     pub(crate) number: u32,
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
-    pub(crate) engine: Config,
+    pub(crate) settings: Settings,
     /// Whether to restore it before it is followed, if it is not there.
     pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
@@ -89,7 +89,7 @@ impl Entry {
             number,
             database: job.database,
             replica: job.replica,
-            engine: job.engine,
+            settings: job.settings,
             restore_if_missing: job.restore_if_missing,
             origin,
             life: Life::Stopped(Exit::Done),
