@@ -13,7 +13,8 @@
 //! and end it.
 //!
 //! A file of another page size than the one before it holds every page (`docs/FORMAT.md`): what lies before
-//! it adds nothing, and only its header is looked at.
+//! it adds no page. It is read whole all the same, since the result is said to lead from its pre-state,
+//! and a header is vouched for by nothing but the checksum at its file's end (seed 20003052).
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -34,8 +35,8 @@ pub struct Merge {
     sources: Vec<Source>,
     range: TxidRange,
     pending_byte: u64,
-    /// The result's header, and the first file that adds anything to it.
-    begun: Option<(LtxHeader, usize)>,
+    /// The result's header.
+    begun: Option<LtxHeader>,
     output: Option<Output>,
 }
 
@@ -150,9 +151,8 @@ impl Merge {
         Merge { sources, range, pending_byte, begun: None, output: None }
     }
 
-    /// The result's header and the first input that adds anything to it, once the headers of all have been
-    /// read.
-    pub const fn begun(&self) -> Option<(LtxHeader, usize)> {
+    /// The result's header, once those of all inputs have been read.
+    pub const fn begun(&self) -> Option<LtxHeader> {
         self.begun
     }
 
@@ -162,9 +162,9 @@ impl Merge {
         loop {
             let first = self.output.as_ref().map_or(0, |output| output.first);
             let mut lacking = Vec::new();
-            for (input, source) in self.sources.iter_mut().enumerate().skip(first) {
+            for (input, source) in self.sources.iter_mut().enumerate() {
                 let before = source.pages;
-                source.fill().map_err(|error| (Some(input), error))?;
+                source.fill(input < first).map_err(|error| (Some(input), error))?;
                 decoded += (source.pages - before) as usize * source.page_bytes();
                 if source.at == At::Await {
                     lacking.push(input);
@@ -209,7 +209,7 @@ impl Merge {
         floors.remove(0);
         let mut output = Output { encoder, header, lock_page, first, floors, grown, xor: DbXor::new() };
         output.pass_lock_page();
-        self.begun = Some((header, first));
+        self.begun = Some(header);
         self.output = Some(output);
         Ok(())
     }
@@ -331,9 +331,11 @@ impl Source {
         self.header.map_or(0, |header| header.page_size.bytes())
     }
 
-    /// Goes on to the next page, or to the end, or until it lacks bytes.
-    fn fill(&mut self) -> Result<(), String> {
-        while self.at == At::Await {
+    /// Goes on to the next page, or to the end, or until it lacks bytes. `passing` its pages, to the end
+    /// of the bytes at hand.
+    fn fill(&mut self, passing: bool) -> Result<(), String> {
+        let stays = |at| if passing { at == At::Ended } else { at != At::Await };
+        while !stays(self.at) {
             let mut rest = &self.piece[self.taken..];
             let item = self.decoder.next_item(&mut rest);
             self.taken = self.piece.len() - rest.len();
@@ -352,7 +354,10 @@ impl Source {
                     return Err(format!("{} bytes behind the trailer", self.left));
                 }
                 Ok(Item::End(_)) => self.at = At::Ended,
-                Ok(Item::NeedMore) if self.left > 0 => return Ok(()),
+                Ok(Item::NeedMore) if self.left > 0 => {
+                    self.at = At::Await;
+                    return Ok(());
+                }
                 Ok(Item::NeedMore) => {
                     let error = self.decoder.clone().finish().err();
                     let error =

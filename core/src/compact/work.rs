@@ -94,8 +94,6 @@ enum Put {
 pub(super) struct Work {
     batch: Batch,
     inputs: Vec<Input>,
-    /// The first input that adds anything.
-    first: usize,
     /// `None` while a job has it.
     merge: Option<Box<Merge>>,
     job: Option<OpId>,
@@ -144,7 +142,6 @@ impl Work {
         };
         Work {
             inputs: batch.inputs.iter().map(input).collect(),
-            first: 0,
             merge: Some(Box::new(Merge::new(&batch.inputs, batch.object.range, pending_byte))),
             job: None,
             header: None,
@@ -182,8 +179,7 @@ impl Work {
     /// Asks for pieces: of those inputs first that the merge waits for.
     fn next_piece(&mut self) -> Option<(usize, StoreRequest)> {
         let window = (AHEAD_BYTES / self.inputs.len() as u64).clamp(WINDOW_BYTES.0, WINDOW_BYTES.1);
-        let first = self.first;
-        let inputs = || self.inputs.iter().enumerate().skip(first).filter(|(_, input)| input.may_be_read());
+        let inputs = || self.inputs.iter().enumerate().filter(|(_, input)| input.may_be_read());
         let (at, _) = inputs().find(|(_, input)| input.wanted).or_else(|| inputs().next())?;
         let input = &mut self.inputs[at];
         let (offset, len) = (input.asked, window.min(input.listed.len - input.asked));
@@ -213,9 +209,7 @@ impl Work {
     /// Takes what a job gave; what is wrong, if it cannot go on.
     fn take_output(&mut self, output: MergeOutput) -> Result<(), String> {
         let MergeOutput { merge, bytes, next } = output;
-        if let Some((header, first)) = merge.begun() {
-            (self.header, self.first) = (Some(header), first);
-        }
+        self.header = merge.begun();
         self.merge = Some(merge);
         let mut at = 0;
         while at < bytes.len() {

@@ -162,7 +162,12 @@ fn files_that_do_not_fit_are_named() {
     other.store.insert(object(0, 5, 5), part);
     check(&other.store, &[files[3], object(0, 5, 5)], Some(1), "another page size");
     other.store.insert(object(0, 5, 5), whole);
-    let made = merge(&other.store, &[files[3], object(0, 5, 5)], range(4, 5), &[999]).unwrap();
+    let both = [files[3], object(0, 5, 5)];
+    // It adds no page, and its header says where the result begins.
+    let mut store = other.store.clone();
+    store.get_mut(&files[3]).unwrap()[80] ^= 1;
+    check(&store, &both, Some(0), "file checksum");
+    let made = merge(&other.store, &both, range(4, 5), &[999]).unwrap();
     assert_eq!((decode(&made).0.page_size.get(), decode(&made).1.len()), (1_024, 6));
 }
 
