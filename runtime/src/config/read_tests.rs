@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use driftless_core::compact::CompactConfig;
+
 use crate::config::{Config, Socket};
 
 fn parse(text: &str) -> Config {
@@ -55,7 +57,7 @@ fn settings_are_inherited_and_overridden() {
 #[test]
 fn idle_keys_are_told_and_the_rest_works() {
     let config = parse(
-        "mcp-addr: ':3001'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
+        "mcp-addr: ':3001'\nsnapshot: {retention: 1h}\nverify-compaction: true\n\
          dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
     );
     assert_eq!(config.databases.len(), 1);
@@ -66,6 +68,35 @@ fn idle_keys_are_told_and_the_rest_works() {
     );
     assert_eq!(parse("dbs: []"), Config::default());
     assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn levels_are_made_where_they_are_asked_for() {
+    let levels = |text: &str| {
+        let config = parse(text);
+        assert_eq!(config.warnings, [""; 0], "{text}");
+        config.databases[0].settings.levels.clone()
+    };
+    let default = CompactConfig::default();
+    let seconds = |of: &[u64]| of.iter().map(|n| Duration::from_secs(*n)).collect::<Vec<_>>();
+    assert_eq!(levels("dbs: [{path: /a, replica: /ra}]"), None);
+    assert_eq!(levels("levels: []\nverify-compaction: false\ndbs: [{path: /a, replica: /ra}]"), None);
+    let made = levels(
+        "levels: [{interval: 1m}, {interval: 2h}]\nverify-compaction: true\ndbs: [{path: /a, replica: /ra}]",
+    );
+    assert_eq!(made, Some(CompactConfig { levels: seconds(&[60, 7_200]), verify: true, ..default.clone() }));
+    let made = levels("dbs: [{path: /a, replica: /ra, snapshot: {interval: 1h}}]");
+    let hourly = CompactConfig { snapshot_interval: Duration::from_secs(3_600), ..default };
+    assert_eq!(made, Some(hourly.clone()));
+    let both = "snapshot: {interval: 12h}\nlevels: [{interval: 10s}]\n\
+                dbs: [{path: /a, replica: /ra, snapshot: {interval: 1h}}]";
+    assert_eq!(levels(both), Some(CompactConfig { levels: seconds(&[10]), ..hourly }));
+    check_error("levels: [{}]", 1, "a level has no interval", "interval: 5m");
+    check_error("levels: [{interval: 0s}]", 1, "interval is at least 1s", "");
+    check_error("levels: [{every: 1m}]", 1, "a level has no key \"every\"", "");
+    let nine = "levels: [".to_owned() + &"{interval: 1m}, ".repeat(9) + "]";
+    check_error(&nine, 1, "there are 9 levels", "level 9 holds snapshots");
+    check_error("snapshot: {interval: soon}", 1, "soon", "");
 }
 
 #[test]

@@ -14,6 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
+use driftless_core::compact::CompactStatus;
 use driftless_core::engine::Status;
 use driftless_core::ids::Wall;
 use driftless_core::machine::{Event, Exit};
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     pub(crate) sender: Option<Sender<Event>>,
     /// As of the engine's last event.
     pub(crate) status: Option<Status>,
+    /// How its levels stand, if any are made.
+    pub(crate) levels: Option<CompactStatus>,
     pub(crate) wants_events: bool,
     /// What was counted of it.
     pub(crate) tally: Tally,
@@ -95,6 +98,7 @@ impl Entry {
             life: Life::Stopped(Exit::Done),
             sender: None,
             status: None,
+            levels: None,
             wants_events: false,
             tally: Tally::default(),
             last_sync: None,

@@ -64,6 +64,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.life = Life::Running;
         entry.sender = Some(driver.sender());
         entry.status = None;
+        entry.levels = None;
         entry.wants_events = true;
     });
     host.watches_changed();
@@ -124,6 +125,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             let status = machine.status();
             entry.tally.status(&status);
             entry.status = Some(status);
+            entry.levels = machine.compaction();
             entry.wants_events && !wanted
         });
         if woken {
