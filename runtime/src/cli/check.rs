@@ -52,6 +52,17 @@ struct DatabaseReport {
     sync_interval: String,
     min_checkpoint_page_count: u32,
     restore_if_db_not_exists: bool,
+    /// Null if none are made.
+    levels: Option<LevelsReport>,
+}
+
+/// Of the levels that are made.
+#[derive(Serialize, Debug)]
+struct LevelsReport {
+    /// Of level 1, 2, and so on.
+    intervals: Vec<String>,
+    snapshot_interval: String,
+    verify: bool,
 }
 
 /// Of one replica.
@@ -195,6 +206,11 @@ fn of_database(database: &Database, connect: bool, problems: &mut Vec<String>) -
         sync_interval: duration::show(database.settings.engine.sync_interval),
         min_checkpoint_page_count: database.settings.engine.min_checkpoint_pages,
         restore_if_db_not_exists: database.restore_if_db_not_exists,
+        levels: database.settings.levels.as_ref().map(|levels| LevelsReport {
+            intervals: levels.levels.iter().copied().map(duration::show).collect(),
+            snapshot_interval: duration::show(levels.snapshot_interval),
+            verify: levels.verify,
+        }),
     }
 }
 
