@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::checksum::{DbXor, page_checksum};
+use crate::compact::{MergeJob, MergeOutput};
 use crate::ids::{DbChecksum, PageNo, PageSize};
 use crate::legacy::{UnpackJob, UnpackOutput};
 use crate::ltx::{Encoder, LtxHeader};
@@ -50,6 +51,8 @@ pub enum Job {
     },
     /// Of a restore or a verification.
     Restore(RestoreJob),
+    /// Of a compaction.
+    Merge(MergeJob),
     /// Of a restore from Litestream 0.3's layout.
     Unpack(UnpackJob),
 }
@@ -83,6 +86,8 @@ pub enum JobOutput {
     },
     /// Of [`Job::Restore`].
     Restore(RestoreOutput),
+    /// Of [`Job::Merge`].
+    Merge(MergeOutput),
     /// Of [`Job::Unpack`].
     Unpack(UnpackOutput),
 }
@@ -95,6 +100,7 @@ impl Job {
             Job::Segment { header, xor, images, pending_byte } => segment(header, xor, &images, pending_byte),
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
             Job::Restore(job) => JobOutput::Restore(job.run()),
+            Job::Merge(job) => JobOutput::Merge(job.run()),
             Job::Unpack(job) => JobOutput::Unpack(job.run()),
         }
     }

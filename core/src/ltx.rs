@@ -31,6 +31,7 @@ mod name;
 
 pub use decode::{Decoder, Item};
 pub use encode::Encoder;
+pub(crate) use encode::snapshot_pages;
 pub use error::{Expected, LtxError};
 pub use frame::{END_BYTES, FRAME_FLAG_SIZE, decode_frame, frame_bytes_max};
 pub use header::{Chain, HEADER_FLAG_NO_CHECKSUM, HEADER_FLAG_ZSTD, LTX_HEADER_BYTES, LtxHeader};

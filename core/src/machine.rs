@@ -10,11 +10,13 @@
 
 mod cell;
 mod chunk;
+mod grant;
 mod source;
 mod store;
 
 pub use cell::{CellCondition, CellReply, CellRequest};
 pub use chunk::Chunk;
+pub use grant::{Budget, GrantRequest};
 pub use source::{
     Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
     SourceFacts, SourceReply, SourceRequest, WalFacts,
@@ -76,6 +78,13 @@ pub enum Event {
     SyncNow,
     /// What the start-up probe found out about the store; it may come at any time, or never.
     StoreProbed(Findings),
+    /// A segment of level 0 is on the replica, and so is everything before it.
+    Stored {
+        /// Its transaction.
+        txid: Txid,
+        /// Its length; `None` where nobody has counted.
+        bytes: Option<u64>,
+    },
     /// Finish: replicate what is committed, let go of the source, and stop, by `deadline` at the
     /// latest. A second one stops at once.
     Shutdown {
@@ -112,6 +121,8 @@ pub enum Outcome {
     Output(Result<(), OutputError>),
     /// Of a [`Request::Compute`].
     Compute(JobOutput),
+    /// Of a [`Request::Grant`]: it was granted, or is given back.
+    Granted,
 }
 
 /// What a machine asks of its host.
@@ -161,6 +172,8 @@ pub enum Request {
     Output(OutputRequest),
     /// Processor work with no effect but its result.
     Compute(Job),
+    /// A share of what all machines of the process have together.
+    Grant(GrantRequest),
 }
 
 /// Local records: an append-only, checksummed journal that the host keeps per replica. All of it
@@ -311,6 +324,17 @@ pub enum Fact {
     Adopted {
         /// Its transaction.
         txid: Txid,
+    },
+    /// A file of a higher level was made, or was there already.
+    Compacted {
+        /// Its name.
+        object: Object,
+        /// Its length in bytes.
+        bytes: u64,
+        /// How many files went into it.
+        inputs: u32,
+        /// The bytes of those.
+        inputs_bytes: u64,
     },
     /// A checkpoint was run.
     Checkpointed {
@@ -464,6 +488,8 @@ pub enum Reason {
     Sweep,
     /// When shutting down has taken as long as it may.
     Shutdown,
+    /// When a level is due.
+    Compact,
 }
 
 /// The actions of one step, in the order in which they were decided.

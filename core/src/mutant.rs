@@ -167,6 +167,19 @@ mutants! {
         "a restore takes a file that begins one transaction too late";
     TimeExcluded, "time-excluded", "",
         "a restore to a moment leaves out what was stamped at that very moment";
+    // Levels.
+    OldestPageMerged, "oldest-page-merged", "",
+        "of a page in several files the first image goes into the compaction";
+    GapBridged, "gap-bridged", "",
+        "files are compacted into one although transactions between them are missing";
+    CutPageMerged, "cut-page-merged", "",
+        "pages that a later transaction cut off stay in a compaction, and the database as long as it was";
+    InputUnverified, "input-unverified", "",
+        "a compaction takes what it reads without its file checksum";
+    MergeMissesPage, "merge-misses-page", "",
+        "the last page of the database is left out of a compaction";
+    ForeignLevelTaken, "foreign-level-taken", "",
+        "whatever stands under the name of a compaction is taken for it";
     // The directory store.
     DirectoryUnsynced, "directory-unsynced", "",
         "a directory is not synced after the rename into it";

@@ -361,7 +361,7 @@ impl Machine for Verifier {
                 };
                 self.decoded(now, object, stream, &decoded, next, out);
             }
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) => {}
+            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Stored { .. } => {}
         }
     }
 

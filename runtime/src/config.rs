@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use driftless_core::compact::CompactConfig;
 use driftless_core::engine;
 
 use expand::Lookup;
@@ -36,8 +37,8 @@ pub struct Config {
     pub path: PathBuf,
     /// The databases, in the order of the file.
     pub databases: Vec<Database>,
-    /// Settings of databases that the file does not name.
-    pub engine: engine::Config,
+    /// Those of databases that the file does not name.
+    pub settings: Settings,
     /// What to log and where.
     pub logging: Logging,
     /// Where local records are kept, if the file says so.
@@ -67,10 +68,19 @@ pub struct Database {
     pub replica: Replica,
     /// How that is reached, in words.
     pub about: About,
-    /// Settings of the engine.
-    pub engine: engine::Config,
+    /// How it is replicated.
+    pub settings: Settings,
     /// Whether to restore the database from its replica before it is followed, if it is not there.
     pub restore_if_db_not_exists: bool,
+}
+
+/// How a database is replicated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// Settings of the replicator.
+    pub engine: engine::Config,
+    /// Which levels are made of what it stores; `None` for none.
+    pub levels: Option<CompactConfig>,
 }
 
 /// The control socket; `None` where the file does not say.

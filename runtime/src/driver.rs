@@ -21,6 +21,7 @@ use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 
 use crate::clock;
+use crate::port::grant::Grants;
 use crate::port::store::StorePort;
 use crate::port::{self, Shared, buffers};
 
@@ -37,6 +38,8 @@ pub struct Ports {
     pub scratch: Option<port::PutAside>,
     /// The file that a restore builds.
     pub output: Option<port::Output>,
+    /// What it holds of what the process has.
+    pub grants: Grants,
     /// Held by everything of this machine that runs on a thread.
     pub tenure: Tenure,
 }
@@ -95,7 +98,10 @@ impl<'a, M: Machine> Driver<'a, M> {
                 match action {
                     Action::Submit { op, request } => self.start(op, request),
                     // Dropping the task ends what can be ended; what runs on a thread runs on.
-                    Action::Cancel { op } => drop(self.under_way.remove(&op)),
+                    Action::Cancel { op } => {
+                        drop(self.under_way.remove(&op));
+                        self.ports.grants.forget(op);
+                    }
                     Action::Notify(notice) => observe(&self.machine, Some(&notice)),
                     Action::Stopped(exit) => ended = Some(exit),
                 }
@@ -187,6 +193,10 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             Some(output) => on_thread(ports.tenure, output, request).await,
             None => Err(OutputError { exists: false, text: "there is no output".into() }),
         }),
+        Request::Grant(request) => {
+            ports.grants.perform(op, request).await;
+            Outcome::Granted
+        }
         Request::Compute(job) => Outcome::Compute(unblock(move || job.run()).await),
     }
 }

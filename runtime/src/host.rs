@@ -29,19 +29,19 @@ use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
-use driftless_core::engine::Config;
 use driftless_core::ids::{Mono, Now};
 use driftless_core::machine::{Event, Exit, Machine, Notice};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
 use crate::clock;
-use crate::config::Replica;
+use crate::config::{Replica, Settings};
 use crate::control;
 use crate::driver::{Driver, Ports};
 use crate::metrics::requests::Requests;
 use crate::metrics::server::{self, Endpoint};
 use crate::metrics::tally::Tally;
+use crate::port::grant::Shares;
 use crate::port::output::{Check, OutputPort};
 use crate::port::place;
 use crate::port::state::StateJournal;
@@ -67,8 +67,8 @@ pub struct ReplicateJob {
     pub database: PathBuf,
     /// Where it is replicated.
     pub replica: Replica,
-    /// Settings of the engine.
-    pub engine: Config,
+    /// How it is replicated.
+    pub settings: Settings,
     /// Whether to restore the database before it is followed, if it is not there.
     pub restore_if_missing: bool,
 }
@@ -83,7 +83,7 @@ pub struct ReplicateOptions {
     /// has no database, or none that goes on.
     pub socket: Option<SocketPlace>,
     /// Settings of databases that are registered while the process runs.
-    pub engine: Config,
+    pub settings: Settings,
     /// Reads the configuration again, if there is one.
     pub reread: Option<Rereader>,
     /// The words of a command to run beside the replication, which ends with it.
@@ -102,7 +102,7 @@ impl Default for ReplicateOptions {
             state_dir: None,
             shutdown_sync_timeout: Duration::from_secs(30),
             socket: None,
-            engine: Config::default(),
+            settings: Settings::default(),
             reread: None,
             exec: None,
             notifier: None,
@@ -159,15 +159,20 @@ pub(crate) struct Host {
     /// What is registered; held by whoever changes the set of databases.
     registrations: smol::lock::Mutex<Vec<Registration>>,
     /// Settings of databases that are registered.
-    engine: RefCell<Config>,
+    settings: RefCell<Settings>,
     reread: Option<Rereader>,
     pub(crate) reloads: RefCell<Reloads>,
     notifier: Option<Rc<Notifier>>,
     /// What was counted of requests to stores.
     pub(crate) requests: Requests,
+    /// What its machines have together.
+    shares: Shares,
     /// When it started.
     pub(crate) started: Now,
 }
+
+/// Compactions under way at once, of some 20 MiB each.
+const COMPACTIONS_MAX: usize = 2;
 
 /// The state directory that a database has unless told otherwise.
 pub fn default_state_dir(database: &Path) -> PathBuf {
@@ -308,11 +313,12 @@ impl Host {
             shutdown_sync_timeout: Cell::new(options.shutdown_sync_timeout),
             directory,
             registrations: smol::lock::Mutex::new(registered),
-            engine: RefCell::new(options.engine),
+            settings: RefCell::new(options.settings),
             reread: options.reread,
             reloads: RefCell::default(),
             notifier: options.notifier,
             requests: Requests::default(),
+            shares: Shares::new(COMPACTIONS_MAX),
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))

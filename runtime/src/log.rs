@@ -42,6 +42,9 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Replicated { txid, bytes, pages } => {
             format!("replicated txid={txid} pages={pages} bytes={bytes}")
         }
+        Fact::Compacted { object, bytes, inputs, inputs_bytes } => {
+            format!("compacted object={object} bytes={bytes} files={inputs} files_bytes={inputs_bytes}")
+        }
         Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
         Fact::Checkpointed { frames, backfilled, took, held } => {
             let held = held.map_or(String::new(), |held| format!(" held_us={}", held.as_micros()));

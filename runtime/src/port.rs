@@ -6,6 +6,7 @@
 //! runs in ring 0; only the store is asynchronous.
 
 pub mod buffers;
+pub mod grant;
 pub mod output;
 #[cfg(not(madsim))]
 pub mod place;

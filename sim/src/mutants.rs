@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::ring0::faults::FULL_FROM;
-use crate::ring0::plan::MODEL_FROM;
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
@@ -36,6 +36,21 @@ const FIRST_SEEDS: (u64, u64) = (FULL_FROM, MODEL_FROM);
 /// The seed of a number, which counts from 1.
 pub fn seed_of(number: u64) -> u64 {
     if number % 4 == 1 { FIRST_SEEDS.0 + number } else { FIRST_SEEDS.1 + number }
+}
+
+/// Planted bugs of rules that only a compactor has.
+const OF_LEVELS: [Mutant; 6] = [
+    Mutant::OldestPageMerged,
+    Mutant::GapBridged,
+    Mutant::CutPageMerged,
+    Mutant::InputUnverified,
+    Mutant::MergeMissesPage,
+    Mutant::ForeignLevelTaken,
+];
+
+/// The seed of a number for one bug: what only a compactor does is looked for where there is one.
+fn seed_for(mutant: Mutant, number: u64) -> u64 {
+    if OF_LEVELS.contains(&mutant) { LEVELS_FROM + number } else { seed_of(number) }
 }
 
 /// The most operations and faults of a small run.
@@ -98,7 +113,7 @@ pub fn hunt(
 ) -> (Trial, Option<Scenario>) {
     let mut trial = Trial { name: mutant.name().into(), met: 0, kill: None, small: None };
     for number in 1..=seeds {
-        let seed = seed_of(number);
+        let seed = seed_for(mutant, number);
         let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
         trial.met += u64::from(met);
         let Some((oracle, text)) = kill else { continue };

@@ -31,6 +31,7 @@ mod ghosts;
 pub mod hits;
 mod host;
 pub mod image;
+mod levels;
 mod local;
 mod meddle;
 pub mod mirror;

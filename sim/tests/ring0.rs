@@ -1,6 +1,6 @@
 //! The replicator under ring 0: every crash of three scripts, kept seeds, fresh seeds.
 
-use driftless_sim::ring0::plan::{CONDITIONS_FROM, Conditions, Plan, StateFate};
+use driftless_sim::ring0::plan::{CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, StateFate};
 use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
 use driftless_sim::seed::kept;
 
@@ -14,6 +14,13 @@ fn crash_everywhere(plan: &Plan) {
 #[test]
 fn a_crash_after_any_action_of_a_daily_script_loses_nothing() {
     crash_everywhere(&scripts::daily());
+}
+
+#[test]
+fn a_crash_after_any_action_with_levels_loses_nothing() {
+    let levels =
+        Levels { intervals_ms: vec![700, 3_000], snapshot_ms: 5_000, snapshot_bytes_min: 1, verify: true };
+    crash_everywhere(&Plan { levels: Some(levels), ..scripts::daily() });
 }
 
 #[test]
@@ -49,6 +56,22 @@ fn fresh_seeds_stay_quiet_and_do_enough() {
         "{restored} restored, {faults} faults, {starts} starts"
     );
     assert!(commits > 2_000 && phantoms > 100, "{commits} commits, {phantoms} phantoms");
+}
+
+/// Each file of a higher level is compared with what its transactions make, as it is reported.
+#[test]
+fn fresh_seeds_with_levels_stay_quiet_and_compact() {
+    let (mut compacted, mut restored, mut starts) = (0, 0, 0);
+    for seed in LEVELS_FROM..LEVELS_FROM + 100 {
+        let summary = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        compacted += summary.compacted;
+        restored += summary.restored;
+        starts += summary.starts;
+    }
+    assert!(
+        compacted > 800 && restored > 1_200 && starts > 200,
+        "{compacted} compacted, {restored} restored, {starts} starts"
+    );
 }
 
 /// These stores refuse nothing, and say so or are found out.

@@ -49,6 +49,13 @@ impl Daemon {
         Daemon::spawn(&mut command, &beside(db, ".driftless.log"))
     }
 
+    /// `driftless replicate -config CONFIG`, which names this replica.
+    pub fn replicate_at(db: &Path, replica: &(impl Place + ?Sized), config: &Path) -> Daemon {
+        let mut command = driftless_command();
+        replica.equip(&mut command).arg("replicate").arg("-config").arg(config);
+        Daemon::spawn(&mut command, &beside(db, ".driftless.log"))
+    }
+
     /// `driftless replicate ARGS…`, its log in `<db>.driftless.log`.
     pub fn replicate_with<S: AsRef<OsStr>>(db: &Path, args: &[S]) -> Daemon {
         let mut command = driftless_command();

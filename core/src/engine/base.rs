@@ -458,7 +458,9 @@ impl Replicator {
             }
             Outcome::Store(Ok(_)) => self.base_stored(now, op, out),
             Outcome::Store(Err(error)) => self.base_store_failed(now, error, out),
-            other @ (Outcome::Output(_) | Outcome::Cell(_)) => unreachable!("a base asks for no {other:?}"),
+            other @ (Outcome::Output(_) | Outcome::Cell(_) | Outcome::Granted) => {
+                unreachable!("a base asks for no {other:?}")
+            }
         }
     }
 

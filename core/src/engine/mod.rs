@@ -32,6 +32,7 @@ mod verdict;
 
 pub use config::{Config, LATE_PUT};
 pub use history::{History, Journal, PageTable, Point, Record, Step};
+pub(crate) use standing::decode_header;
 pub use standing::{
     Admission, Claims, Continuity, Head, Sighting, Standing, plan_admission, plan_continuity, plan_header,
     plan_standing,
@@ -494,6 +495,8 @@ impl Machine for Replicator {
                 }
             },
             Event::StoreProbed(findings) => self.store_probed(findings, out),
+            // The replicator is who says so.
+            Event::Stored { .. } => {}
             Event::Completed { op, outcome } => self.complete(now, op, outcome, out),
         }
         self.pump(now, out);

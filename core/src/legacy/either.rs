@@ -124,7 +124,11 @@ impl EitherRestorer {
                 choosing.flight.cancel_all(out);
                 self.stop(interrupted(), out);
             }
-            Event::Completed { .. } | Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) => {}
+            Event::Completed { .. }
+            | Event::SourceChanged
+            | Event::SyncNow
+            | Event::StoreProbed(_)
+            | Event::Stored { .. } => {}
         }
     }
 

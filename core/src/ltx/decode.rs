@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::encode::snapshot_pages;
-use super::frame::{self, Step};
+use super::frame::{self, SIZED_HEAD_BYTES, Step};
 use super::header::check_flagged;
 use super::index::EncodedIndex;
 use super::{END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer};
@@ -109,6 +109,8 @@ struct Frames {
     lock_page: PageNo,
     /// The page last read.
     data: Vec<u8>,
+    /// How long its LZ4 block is, if it stood in the file as one.
+    block_bytes: Option<usize>,
     last_page: Option<PageNo>,
     pages: u32,
     index: EncodedIndex,
@@ -166,6 +168,15 @@ impl Decoder {
                 Ok(Item::Page { page, data: &frames.data })
             }
         }
+    }
+
+    /// The content of the page that came out last, and the length of its LZ4 block, for a copy that
+    /// need not compress it again: the block ends where the rest of the piece begins. `None` before
+    /// the first page and after the last, or where the page stood otherwise or in two pieces.
+    pub fn last_page(&self) -> Option<(&[u8], Option<usize>)> {
+        let State::AwaitFrame(frames) = &self.state else { return None };
+        frames.last_page?;
+        Some((&frames.data, frames.block_bytes))
     }
 
     /// Says that the file ends here.
@@ -231,6 +242,9 @@ impl Decoder {
         let kept = bytes.len();
         bytes.extend_from_slice(&piece[..piece.len().min(CARRY_STEP)]);
         let step = self.step(&bytes);
+        if let State::AwaitFrame(frames) = &mut self.state {
+            frames.block_bytes = None;
+        }
         // Without a step the bytes stay as they were; with one, what it left of them.
         let taken = step.as_ref().map_or(0, |(taken, _)| *taken);
         bytes.truncate(kept);
@@ -264,6 +278,7 @@ impl Decoder {
             header,
             lock_page: header.page_size.lock_page(self.pending_byte),
             data: alloc::vec![0; header.page_size.bytes()],
+            block_bytes: None,
             last_page: None,
             pages: 0,
             index: EncodedIndex::default(),
@@ -279,6 +294,7 @@ impl Decoder {
         match frame::read(bytes, self.offset, frames.header.page_size, &mut frames.data)? {
             Step::Page { page, head_bytes, frame_bytes } => {
                 frames.take(page, self.offset, frame_bytes)?;
+                frames.block_bytes = (head_bytes == SIZED_HEAD_BYTES).then(|| frame_bytes - SIZED_HEAD_BYTES);
                 self.digest.update(&bytes[..head_bytes]);
                 self.digest.update(&frames.data);
                 Ok((frame_bytes, Some(Found::Page(page))))

@@ -89,19 +89,44 @@ impl Encoder {
     /// Unless `page` follows all pages before it, lies within the database and is not the lock
     /// page, and `data` is one page long.
     pub fn page(&mut self, page: PageNo, data: &[u8], out: &mut Vec<u8>) {
-        assert_eq!(data.len(), self.header.page_size.bytes(), "a frame holds exactly one page");
-        assert!(Some(page) > self.last_page, "pages of a segment ascend");
-        assert!(page.get() <= self.header.commit, "a segment holds no page beyond its commit size");
-        assert!(page != self.lock_page, "the lock page never appears in a segment");
-
-        let start = out.len();
+        let start = self.begin_frame(page, data, out);
         let block_at = start + SIZED_HEAD_BYTES;
         // The library insists on more room than any block takes.
         out.resize(block_at + get_maximum_output_size(data.len()), 0);
         let size = self.scratch.compress(data, &mut out[block_at..]);
-        assert!(size <= block_bytes_max(self.header.page_size), "readers accept every block written");
         out.truncate(block_at + size);
-        let head = &mut out[start..block_at];
+        self.end_frame(page, data, start, out);
+    }
+
+    /// The same with an LZ4 block that holds the page already, as [`Decoder::last_page`] gives it.
+    ///
+    /// [`Decoder::last_page`]: super::Decoder::last_page
+    ///
+    /// # Panics
+    /// As [`page`](Encoder::page) does, and for a block that no reader would accept. Whether it holds
+    /// `data` is the caller's business.
+    pub fn page_from_block(&mut self, page: PageNo, data: &[u8], block: &[u8], out: &mut Vec<u8>) {
+        let start = self.begin_frame(page, data, out);
+        out.resize(start + SIZED_HEAD_BYTES, 0);
+        out.extend_from_slice(block);
+        self.end_frame(page, data, start, out);
+    }
+
+    /// Where the frame starts in `out`.
+    fn begin_frame(&self, page: PageNo, data: &[u8], out: &[u8]) -> usize {
+        assert_eq!(data.len(), self.header.page_size.bytes(), "a frame holds exactly one page");
+        assert!(Some(page) > self.last_page, "pages of a segment ascend");
+        assert!(page.get() <= self.header.commit, "a segment holds no page beyond its commit size");
+        assert!(page != self.lock_page, "the lock page never appears in a segment");
+        out.len()
+    }
+
+    /// Fills in the head of the frame at `start`, whose block ends `out`.
+    fn end_frame(&mut self, page: PageNo, data: &[u8], start: usize, out: &mut [u8]) {
+        let size = out.len() - start - SIZED_HEAD_BYTES;
+        let fits = (1..=block_bytes_max(self.header.page_size)).contains(&size);
+        assert!(fits, "readers accept every block written");
+        let head = &mut out[start..start + SIZED_HEAD_BYTES];
         head[..4].copy_from_slice(&page.get().to_be_bytes());
         head[4..6].copy_from_slice(&FRAME_FLAG_SIZE.to_be_bytes());
         head[6..].copy_from_slice(&(size as u32).to_be_bytes());
@@ -153,7 +178,7 @@ impl Encoder {
 }
 
 /// How many pages a snapshot of a database of `commit` pages holds: all but the lock page.
-pub(super) fn snapshot_pages(commit: u32, lock_page: PageNo) -> u32 {
+pub(crate) fn snapshot_pages(commit: u32, lock_page: PageNo) -> u32 {
     commit - u32::from(commit >= lock_page.get())
 }
 

@@ -535,7 +535,7 @@ impl Machine for Restorer {
             }
             Event::Shutdown { deadline } => self.shut_down(deadline, out),
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) => {}
+            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Stored { .. } => {}
         }
         self.settled(now, out);
     }

@@ -2,7 +2,7 @@
 
 pub(crate) mod history;
 mod host;
-mod naive;
+pub(crate) mod naive;
 
 use std::boxed::Box;
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use driftless_adapters::object::settings::{Service, Settings};
 use driftless_adapters::store::{StoreError, StoreErrorKind};
-use driftless_core::engine::{self, Admission, plan_admission, plan_header};
+use driftless_core::engine::{Admission, plan_admission, plan_header};
 use serde::Serialize;
 
 use super::args::Args;
@@ -20,7 +20,7 @@ use super::error::CliError;
 use super::output::Out;
 use super::{logging, need_config, target};
 use crate::config::replica::{Described, describe_url, environment, options::Options};
-use crate::config::{About, Config, Database, Replica, absolute, duration};
+use crate::config::{self, About, Config, Database, Replica, absolute, duration};
 use crate::host::{self, ReplicateOptions};
 use crate::port::source::{RealFiles, SourceFiles as _};
 
@@ -52,6 +52,17 @@ struct DatabaseReport {
     sync_interval: String,
     min_checkpoint_page_count: u32,
     restore_if_db_not_exists: bool,
+    /// Null if none are made.
+    levels: Option<LevelsReport>,
+}
+
+/// Of the levels that are made.
+#[derive(Serialize, Debug)]
+struct LevelsReport {
+    /// Of level 1, 2, and so on.
+    intervals: Vec<String>,
+    snapshot_interval: String,
+    verify: bool,
 }
 
 /// Of one replica.
@@ -153,8 +164,8 @@ fn config_of(args: &Args) -> Result<Config, CliError> {
             };
             let Described { replica, about } = about;
             let warnings = about.warnings.clone();
-            let engine = engine::Config::default();
-            let database = Database { path, replica, about, engine, restore_if_db_not_exists: false };
+            let settings = config::Settings::default();
+            let database = Database { path, replica, about, settings, restore_if_db_not_exists: false };
             Ok(Config { databases: vec![database], warnings, ..Config::default() })
         }
     }
@@ -192,9 +203,14 @@ fn of_database(database: &Database, connect: bool, problems: &mut Vec<String>) -
         bytes: bytes(database.path.clone()),
         wal_bytes: bytes(wal.into()),
         replica,
-        sync_interval: duration::show(database.engine.sync_interval),
-        min_checkpoint_page_count: database.engine.min_checkpoint_pages,
+        sync_interval: duration::show(database.settings.engine.sync_interval),
+        min_checkpoint_page_count: database.settings.engine.min_checkpoint_pages,
         restore_if_db_not_exists: database.restore_if_db_not_exists,
+        levels: database.settings.levels.as_ref().map(|levels| LevelsReport {
+            intervals: levels.levels.iter().copied().map(duration::show).collect(),
+            snapshot_interval: duration::show(levels.snapshot_interval),
+            verify: levels.verify,
+        }),
     }
 }
 
@@ -289,7 +305,7 @@ fn of_process(config: &Config) -> ProcessReport {
     ProcessReport {
         state_dir: state_dir.map(|path| absolute(&path).unwrap_or(path).display().to_string()),
         shutdown_sync_timeout: duration::show(timeout),
-        shutdown_sync_interval: duration::show(config.engine.shutdown_sync_interval),
+        shutdown_sync_interval: duration::show(config.settings.engine.shutdown_sync_interval),
         exec: config.exec.clone(),
         addr: config.addr.clone(),
         heartbeat_url: config.heartbeat_url.clone(),

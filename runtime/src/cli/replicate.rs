@@ -4,12 +4,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::application::Verdict;
-use driftless_core::engine;
 
 use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
-use crate::config::{Config, Logging};
+use crate::config::{Config, Logging, Settings};
 use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
 use crate::service::heartbeat::Heartbeat;
 use crate::service::notify::Notifier;
@@ -37,8 +36,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             }
             let warnings = target::warnings(replica);
             let (database, replica) = target::pair(database, replica)?;
-            let engine = engine_of(args, &engine::Config::default());
-            let job = ReplicateJob { database, replica, engine, restore_if_missing: restores(args) };
+            let settings = settings_of(args, &Settings::default());
+            let job = ReplicateJob { database, replica, settings, restore_if_missing: restores(args) };
             (vec![job], None, warnings)
         }
     };
@@ -61,7 +60,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         shutdown_sync_timeout: timeout_of(&config),
         // With -once it ends when all is done, whoever might still want to ask.
         socket: socket_of(&config).filter(|_| !args.is_on("once")),
-        engine: engine_of(args, &config.engine),
+        settings: settings_of(args, &config.settings),
         reread,
         exec: command(args, config.exec.as_deref())?,
         notifier: notifier(),
@@ -135,8 +134,11 @@ pub fn socket_of(config: &Config) -> Option<SocketPlace> {
     })
 }
 
-fn engine_of(args: &Args, engine: &engine::Config) -> engine::Config {
-    engine::Config { once: args.is_on("once"), adopt: args.is_on("adopt"), ..engine.clone() }
+fn settings_of(args: &Args, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.engine.once = args.is_on("once");
+    settings.engine.adopt = args.is_on("adopt");
+    settings
 }
 
 fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
@@ -148,7 +150,7 @@ fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> 
             Ok(ReplicateJob {
                 database: database.path.clone(),
                 replica: database.replica.clone(),
-                engine: engine_of(args, &database.engine),
+                settings: settings_of(args, &database.settings),
                 restore_if_missing: database.restore_if_db_not_exists || restores(args),
             })
         })
@@ -179,7 +181,7 @@ fn rereader(args: Args, before: Config) -> Rereader {
         }
         Ok(Reread {
             jobs,
-            engine: engine_of(&args, &config.engine),
+            settings: settings_of(&args, &config.settings),
             shutdown_sync_timeout: timeout_of(&config),
         })
     };

@@ -31,8 +31,6 @@ pub enum Form {
     Truth,
     /// A mapping with these keys.
     Map(&'static [Key]),
-    /// A list of mappings with these keys.
-    Maps(&'static [Key]),
 }
 
 /// A key.
@@ -56,8 +54,7 @@ const fn refused(name: &'static str, instead: &'static str) -> Key {
     Key { name, used: Use::Refused(instead) }
 }
 
-const ALL_KEPT: &str = "every segment is kept at level 0, which is more than asked for";
-const BASES: &str = "a base is written when one is needed, and everything is kept";
+const ALL_KEPT: &str = "nothing is deleted in this release, which keeps more than asked for";
 const BY_VERIFY: &str =
     "remove it, and run driftless verify from a timer: it reads and checks the whole replica";
 const BY_EVENT: &str = "changes are seen as they happen";
@@ -68,9 +65,10 @@ const SFTP: &str =
     "it belongs to sftp replicas: mount the place and name the directory, or use webdavs:// or s3://";
 const NATS: &str = "it belongs to nats replicas: use s3:// or a directory";
 
-/// Keys of a duration that is only read.
-const INTERVAL: &[Key] = &[idle("interval", Form::Duration, "")];
-const SNAPSHOT: &[Key] = &[idle("interval", Form::Duration, ""), idle("retention", Form::Duration, "")];
+/// Keys of a level.
+pub const LEVEL: &[Key] = &[used("interval")];
+/// Keys of snapshots.
+pub const SNAPSHOT: &[Key] = &[used("interval"), idle("retention", Form::Duration, ALL_KEPT)];
 const RETENTION: &[Key] = &[idle("enabled", Form::Truth, "")];
 
 /// Keys of the whole file.
@@ -88,13 +86,13 @@ pub const TOP: &[Key] = &[
     used("sync-interval"),
     used("min-checkpoint-page-count"),
     idle("mcp-addr", Form::Text, "there is no mcp server; commands with -json answer the same questions"),
-    idle("levels", Form::Maps(INTERVAL), ALL_KEPT),
-    idle("snapshot", Form::Map(SNAPSHOT), BASES),
+    used("levels"),
+    used("snapshot"),
     idle("retention", Form::Map(RETENTION), ALL_KEPT),
     idle("l0-retention", Form::Duration, ALL_KEPT),
     idle("l0-retention-check-interval", Form::Duration, ALL_KEPT),
     refused("validation", BY_VERIFY),
-    idle("verify-compaction", Form::Truth, "nothing is compacted"),
+    used("verify-compaction"),
     refused("validation-interval", BY_VERIFY),
     idle("auto-recover", Form::Truth, RECOVERS),
     idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
@@ -119,7 +117,7 @@ pub const DATABASE: &[Key] = &[
     refused("recursive", MANY),
     refused("watch", MANY),
     refused("meta-dir", "it belongs to dir; give one state-dir for the process"),
-    idle("snapshot", Form::Map(SNAPSHOT), BASES),
+    used("snapshot"),
     idle("monitor-interval", Form::Duration, BY_EVENT),
     idle("checkpoint-interval", Form::Duration, BY_PAGES),
     idle("truncate-page-n", Form::Number, BY_PAGES),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use driftless_core::compact::CompactConfig;
 use driftless_core::engine;
 
 use super::expand::Lookup;
@@ -11,16 +12,19 @@ use super::replica::options::{self, Options, Origin};
 use super::replica::{Described, ReplicaError, describe_keys, describe_url};
 use super::scope::{Result, Scope, list, text};
 use super::yaml::{Entry, LineError, Node, Value};
-use super::{Config, Database, Logging, Socket};
+use super::{Config, Database, Logging, Settings, Socket};
 
 /// Litestream's bound as well: a heartbeat is for a service that counts in minutes.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 const SHUTDOWN_SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const LEVEL_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Level 0 holds segments as they are captured, and level 9 snapshots.
+const LEVELS_MAX: usize = 8;
 
 /// What holds for all databases unless they say otherwise.
 struct Defaults<'a> {
-    engine: engine::Config,
+    settings: Settings,
     /// Options for all replicas.
     shared: Vec<&'a Entry>,
     env: Lookup<'a>,
@@ -31,12 +35,13 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     let mut config = Config { warnings, ..Config::default() };
     let known = [keys::TOP, keys::REPLICA_SHARED];
     let top = Scope::new(root, "the configuration", &known, true, &mut config.warnings)?;
-    let mut defaults = Defaults { engine: engine::Config::default(), shared: top.options().collect(), env };
-    engine_settings(&top, &mut defaults.engine)?;
+    let mut defaults = Defaults { settings: Settings::default(), shared: top.options().collect(), env };
+    engine_settings(&top, &mut defaults.settings.engine)?;
     if let Some(interval) = top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)? {
-        defaults.engine.shutdown_sync_interval = interval;
+        defaults.settings.engine.shutdown_sync_interval = interval;
     }
-    config.engine = defaults.engine.clone();
+    defaults.settings.levels = levels(&top, None, &mut config.warnings)?;
+    config.settings = defaults.settings.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.state_dir = top.path("state-dir")?;
     config.exec = top.filled("exec")?.map(str::to_owned);
@@ -133,8 +138,9 @@ fn database(
     let Some(path) = scope.path("path")? else {
         return Err(LineError::new(node.line, "a database has no path").hint("give path: /srv/app.db"));
     };
-    let mut engine = defaults.engine.clone();
-    engine_settings(&scope, &mut engine)?;
+    let mut settings = defaults.settings.clone();
+    engine_settings(&scope, &mut settings.engine)?;
+    settings.levels = levels(&scope, settings.levels, warnings)?;
     let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?);
     let named = || format!("the database {}", path.display());
     let of_text = |text: &str, line: usize| {
@@ -144,11 +150,11 @@ fn database(
     let described = match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
         (Some(entry), None, None) => match &entry.value.value {
             Value::Text(text) => of_text(text, entry.line)?,
-            _ => replica(&entry.value, &mut engine, defaults, warnings)?,
+            _ => replica(&entry.value, &mut settings.engine, defaults, warnings)?,
         },
         (None, Some(entry), None) => match list(&entry.value, "replicas")? {
             [Node { value: Value::Text(text), line }] => of_text(text, *line)?,
-            [node] => replica(node, &mut engine, defaults, warnings)?,
+            [node] => replica(node, &mut settings.engine, defaults, warnings)?,
             [] => return Err(LineError::new(entry.line, format!("{} has no replica", named()))),
             [_, second, ..] => {
                 return Err(LineError::new(second.line, format!("{} has a second replica", named()))
@@ -171,7 +177,7 @@ fn database(
     let Described { replica, about } = described;
     warnings.extend(about.warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
     let restore_if_db_not_exists = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
-    Ok((Database { path, replica, about, engine, restore_if_db_not_exists }, state_dir))
+    Ok((Database { path, replica, about, settings, restore_if_db_not_exists }, state_dir))
 }
 
 /// Settings that may stand at every level.
@@ -187,6 +193,50 @@ fn engine_settings(scope: &Scope<'_>, engine: &mut engine::Config) -> Result<()>
         })?;
     }
     Ok(())
+}
+
+/// Which levels are made: those that `scope` asks for on top of `levels`, and none as long as nothing
+/// asks for any.
+fn levels(
+    scope: &Scope<'_>,
+    mut levels: Option<CompactConfig>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<CompactConfig>> {
+    if let Some(entry) = scope.entry("levels") {
+        let nodes = list(&entry.value, "levels")?;
+        if nodes.len() > LEVELS_MAX {
+            let error = LineError::new(entry.line, format!("there are {} levels", nodes.len()));
+            return Err(error.hint("eight at the most: level 9 holds snapshots"));
+        }
+        let mut intervals = Vec::new();
+        for node in nodes {
+            let level = Scope::new(node, "a level", &[keys::LEVEL], false, warnings)?;
+            intervals.push(level.duration_from("interval", LEVEL_INTERVAL_MIN)?.ok_or_else(|| {
+                LineError::new(node.line, "a level has no interval").hint("give interval: 5m")
+            })?);
+        }
+        if !intervals.is_empty() {
+            levels.get_or_insert_default().levels = intervals;
+        }
+    }
+    if let Some(entry) = scope.entry("snapshot") {
+        let snapshot = Scope::new(&entry.value, "snapshot", &[keys::SNAPSHOT], false, warnings)?;
+        if let Some(interval) = snapshot.duration_from("interval", LEVEL_INTERVAL_MIN)? {
+            levels.get_or_insert_default().snapshot_interval = interval;
+        }
+    }
+    if let Some(entry) = scope.entry("verify-compaction") {
+        let verify = scope.boolean("verify-compaction")?.unwrap_or(false);
+        match &mut levels {
+            Some(levels) => levels.verify = verify,
+            None if verify => warnings.push(format!(
+                "line {}: verify-compaction has no effect: nothing is compacted without levels or snapshot.interval",
+                entry.line
+            )),
+            None => {}
+        }
+    }
+    Ok(levels)
 }
 
 /// The options of a replica and of all replicas; with the scope they came from.

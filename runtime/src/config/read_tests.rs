@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use driftless_core::compact::CompactConfig;
+
 use crate::config::{Config, Socket};
 
 fn parse(text: &str) -> Config {
@@ -43,7 +45,7 @@ fn settings_are_inherited_and_overridden() {
          - {path: /a, replica: /ra}\n\
          - {path: /b, replica: {path: /rb, sync-interval: 250ms}, min-checkpoint-page-count: 7}\n",
     );
-    let engines: Vec<_> = config.databases.iter().map(|database| &database.engine).collect();
+    let engines: Vec<_> = config.databases.iter().map(|database| &database.settings.engine).collect();
     assert_eq!((engines[0].sync_interval, engines[0].min_checkpoint_pages), (Duration::from_secs(5), 50));
     assert_eq!((engines[1].sync_interval, engines[1].min_checkpoint_pages), (Duration::from_millis(250), 7));
     assert_eq!(config.shutdown_sync_timeout, Some(Duration::from_secs(60)));
@@ -55,7 +57,7 @@ fn settings_are_inherited_and_overridden() {
 #[test]
 fn idle_keys_are_told_and_the_rest_works() {
     let config = parse(
-        "mcp-addr: ':3001'\nsnapshot: {interval: 1h}\nlevels: [{interval: 1m}]\n\
+        "mcp-addr: ':3001'\nsnapshot: {retention: 1h}\nverify-compaction: true\n\
          dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
     );
     assert_eq!(config.databases.len(), 1);
@@ -66,6 +68,35 @@ fn idle_keys_are_told_and_the_rest_works() {
     );
     assert_eq!(parse("dbs: []"), Config::default());
     assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn levels_are_made_where_they_are_asked_for() {
+    let levels = |text: &str| {
+        let config = parse(text);
+        assert_eq!(config.warnings, [""; 0], "{text}");
+        config.databases[0].settings.levels.clone()
+    };
+    let default = CompactConfig::default();
+    let seconds = |of: &[u64]| of.iter().map(|n| Duration::from_secs(*n)).collect::<Vec<_>>();
+    assert_eq!(levels("dbs: [{path: /a, replica: /ra}]"), None);
+    assert_eq!(levels("levels: []\nverify-compaction: false\ndbs: [{path: /a, replica: /ra}]"), None);
+    let made = levels(
+        "levels: [{interval: 1m}, {interval: 2h}]\nverify-compaction: true\ndbs: [{path: /a, replica: /ra}]",
+    );
+    assert_eq!(made, Some(CompactConfig { levels: seconds(&[60, 7_200]), verify: true, ..default.clone() }));
+    let made = levels("dbs: [{path: /a, replica: /ra, snapshot: {interval: 1h}}]");
+    let hourly = CompactConfig { snapshot_interval: Duration::from_secs(3_600), ..default };
+    assert_eq!(made, Some(hourly.clone()));
+    let both = "snapshot: {interval: 12h}\nlevels: [{interval: 10s}]\n\
+                dbs: [{path: /a, replica: /ra, snapshot: {interval: 1h}}]";
+    assert_eq!(levels(both), Some(CompactConfig { levels: seconds(&[10]), ..hourly }));
+    check_error("levels: [{}]", 1, "a level has no interval", "interval: 5m");
+    check_error("levels: [{interval: 0s}]", 1, "interval is at least 1s", "");
+    check_error("levels: [{every: 1m}]", 1, "a level has no key \"every\"", "");
+    let nine = "levels: [".to_owned() + &"{interval: 1m}, ".repeat(9) + "]";
+    check_error(&nine, 1, "there are 9 levels", "level 9 holds snapshots");
+    check_error("snapshot: {interval: soon}", 1, "soon", "");
 }
 
 #[test]
@@ -80,7 +111,7 @@ fn the_service_is_described() {
     assert_eq!(config.addr.as_deref(), Some(":9090"));
     assert_eq!(config.heartbeat_url.as_deref(), Some("https://beat/1"));
     assert_eq!(config.heartbeat_interval, Some(Duration::from_secs(300)));
-    assert_eq!(config.databases[1].engine.shutdown_sync_interval, Duration::from_millis(250));
+    assert_eq!(config.databases[1].settings.engine.shutdown_sync_interval, Duration::from_millis(250));
     let socket = Socket { enabled: Some(true), path: Some("/run/d.sock".into()), permissions: Some(0o660) };
     assert_eq!(config.socket, socket);
     let restored: Vec<bool> =

@@ -154,7 +154,6 @@ fn check_form(form: Form, entry: &Entry) -> Result<()> {
             number.map(drop).map_err(|_| LineError::new(entry.line, format!("{} takes a number", entry.key)))
         }
         Form::Map(known) => inner(&entry.value, known),
-        Form::Maps(known) => list(&entry.value, &entry.key)?.iter().try_for_each(|node| inner(node, known)),
     }
 }
 

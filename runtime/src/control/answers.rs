@@ -11,12 +11,14 @@
 //!
 //! A failure is `error`, and `hint` and `code`, the exit code for a command.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use driftless_core::compact::CompactStatus;
 use driftless_core::engine::{Phase, Status};
-use driftless_core::ids::{Mono, Txid, Wall};
+use driftless_core::ids::{Level, Mono, Txid, Wall};
 use driftless_core::machine::Event;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -279,7 +281,20 @@ fn entry_status(entry: &Entry) -> Value {
     value["last_sync_at"] = json!(entry.last_sync.map(rfc3339));
     value["segments"] = json!(entry.tally.segments);
     value["segment_bytes"] = json!(entry.tally.segment_bytes);
+    value["levels"] = json!(entry.levels.as_ref().map(describe_levels));
     value
+}
+
+/// How far each level reaches, and what is wrong with it.
+fn describe_levels(status: &CompactStatus) -> Value {
+    let reaches = |level| status.fronts.iter().find(|(at, _)| *at == level).map(|(_, txid)| txid.to_string());
+    let error = |level| status.trouble.iter().find(|(at, _)| *at == level).map(|(_, text)| text);
+    let known = status.fronts.iter().map(|(level, _)| *level);
+    let levels: BTreeSet<Level> = known.chain(status.trouble.iter().map(|(level, _)| *level)).collect();
+    let levels = levels
+        .into_iter()
+        .map(|level| json!({ "level": level.get(), "txid": reaches(level), "error": error(level) }));
+    json!({ "making": status.making.map(Level::get), "levels": levels.collect::<Vec<_>>() })
 }
 
 /// A status as JSON; the field names are those of `driftless status -json`.

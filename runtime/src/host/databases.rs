@@ -14,13 +14,14 @@
 
 use std::path::{Path, PathBuf};
 
-use driftless_core::engine::{Config, Status};
+use driftless_core::compact::CompactStatus;
+use driftless_core::engine::Status;
 use driftless_core::ids::Wall;
 use driftless_core::machine::{Event, Exit};
 use smol::channel::Sender;
 
 use super::ReplicateJob;
-use crate::config::Replica;
+use crate::config::{Replica, Settings};
 use crate::metrics::tally::Tally;
 
 /// Where a database of this process was named.
@@ -66,7 +67,7 @@ pub(crate) struct Entry {
     pub(crate) number: u32,
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
-    pub(crate) engine: Config,
+    pub(crate) settings: Settings,
     /// Whether to restore it before it is followed, if it is not there.
     pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     pub(crate) sender: Option<Sender<Event>>,
     /// As of the engine's last event.
     pub(crate) status: Option<Status>,
+    /// How its levels stand, if any are made.
+    pub(crate) levels: Option<CompactStatus>,
     pub(crate) wants_events: bool,
     /// What was counted of it.
     pub(crate) tally: Tally,
@@ -89,12 +92,13 @@ impl Entry {
             number,
             database: job.database,
             replica: job.replica,
-            engine: job.engine,
+            settings: job.settings,
             restore_if_missing: job.restore_if_missing,
             origin,
             life: Life::Stopped(Exit::Done),
             sender: None,
             status: None,
+            levels: None,
             wants_events: false,
             tally: Tally::default(),
             last_sync: None,

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use driftless_core::engine::Config;
 use driftless_core::machine::Exit;
 
 use super::databases::{Life, Origin};
@@ -17,7 +16,7 @@ use super::registrations::Registration;
 use super::twins::{Refusal, Twins};
 use super::{Host, ReplicateJob, refused, running};
 use crate::clock;
-use crate::config::Replica;
+use crate::config::{Replica, Settings};
 use crate::port::place;
 
 /// What is left of an ended database is waited for so much longer than its final sync may take.
@@ -47,7 +46,7 @@ pub(super) fn plan(
         wanted.push(Wanted { job: job.clone(), origin: Origin::Given });
     }
     for registration in registrations {
-        let job = match job_of(registration, &host.engine.borrow()) {
+        let job = match job_of(registration, &host.settings.borrow()) {
             Ok(job) => job,
             // What it says may quote the URL, and that may hold a secret.
             Err(_) => {
@@ -77,13 +76,14 @@ fn rests(registration: &Registration, error: &str) {
 }
 
 /// What a registration asks for.
-pub(super) fn job_of(registration: &Registration, engine: &Config) -> Result<ReplicateJob, Refusal> {
+pub(super) fn job_of(registration: &Registration, settings: &Settings) -> Result<ReplicateJob, Refusal> {
     let replica = Replica::parse(&registration.replica)
         .map_err(|error| Refusal { error: error.error, hint: error.hint })?;
     let database = Path::new(&registration.database).to_path_buf();
     // To own a replica is said of those databases that were named with it.
-    let engine = Config { adopt: false, ..engine.clone() };
-    Ok(ReplicateJob { database, replica, engine, restore_if_missing: false })
+    let mut settings = settings.clone();
+    settings.engine.adopt = false;
+    Ok(ReplicateJob { database, replica, settings, restore_if_missing: false })
 }
 
 impl Host {
@@ -97,7 +97,7 @@ impl Host {
                 Some(at) => {
                     let Wanted { job, origin } = new.remove(at);
                     entry.origin = origin;
-                    if job.replica != entry.replica || job.engine != entry.engine {
+                    if job.replica != entry.replica || job.settings != entry.settings {
                         let rests = matches!(entry.life, Life::Stopped(_));
                         changed.push((*number, job, rests));
                     }
@@ -153,7 +153,7 @@ impl Host {
     /// Gives a database other settings, and starts it unless it rests.
     fn replace(self: &Rc<Self>, number: u32, job: ReplicateJob, rests: bool) {
         let database = job.database.display().to_string();
-        self.change(number, |entry| (entry.replica, entry.engine) = (job.replica, job.engine));
+        self.change(number, |entry| (entry.replica, entry.settings) = (job.replica, job.settings));
         if rests || self.closing.get() {
             return;
         }
@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn what_is_registered_adopts_nothing() {
         let registration = Registration { database: "/a.db".into(), replica: "file:///replica".into() };
-        let engine = Config { adopt: true, ..Config::default() };
-        assert!(!job_of(&registration, &engine).unwrap().engine.adopt);
+        let mut settings = Settings::default();
+        settings.engine.adopt = true;
+        assert!(!job_of(&registration, &settings).unwrap().settings.engine.adopt);
     }
 }

@@ -2,19 +2,19 @@
 
 use std::rc::Rc;
 
-use driftless_core::engine::Config;
 use driftless_core::ids::Wall;
 
 use super::databases::Entry;
 use super::{Host, Moment, ReplicateJob, plan};
 use crate::clock;
+use crate::config::Settings;
 
 /// What a configuration that was read again says.
 pub struct Reread {
     /// The databases.
     pub jobs: Vec<ReplicateJob>,
     /// Settings of databases that are registered while the process runs.
-    pub engine: Config,
+    pub settings: Settings,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: std::time::Duration,
 }
@@ -41,9 +41,9 @@ impl Host {
         self.tell(Moment::Reloading);
         let registrations = self.registrations.lock().await;
         let outcome = match reread() {
-            Ok(Reread { mut jobs, engine, shutdown_sync_timeout }) => {
+            Ok(Reread { mut jobs, settings, shutdown_sync_timeout }) => {
                 jobs.iter_mut().for_each(|job| adopt_as_before(job, self.databases.borrow().values()));
-                let before = self.engine.replace(engine);
+                let before = self.settings.replace(settings);
                 match plan::plan(self, &jobs, &registrations) {
                     Ok(wanted) => {
                         self.shutdown_sync_timeout.set(shutdown_sync_timeout);
@@ -51,7 +51,7 @@ impl Host {
                         Ok(())
                     }
                     Err(refusal) => {
-                        self.engine.replace(before);
+                        self.settings.replace(before);
                         Err(refusal.error)
                     }
                 }
@@ -76,12 +76,14 @@ impl Host {
 /// come since adopts nothing.
 fn adopt_as_before<'a>(job: &mut ReplicateJob, mut known: impl Iterator<Item = &'a Entry>) {
     let same = |entry: &&Entry| entry.database == job.database && entry.replica == job.replica;
-    job.engine.adopt = known.find(same).is_some_and(|entry| entry.engine.adopt);
+    job.settings.engine.adopt = known.find(same).is_some_and(|entry| entry.settings.engine.adopt);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use driftless_core::engine::Config;
+
     use crate::config::Replica;
     use crate::host::databases::Origin;
 
@@ -90,7 +92,7 @@ mod tests {
         let job = |name: &str, replica: &str, adopt| ReplicateJob {
             database: name.into(),
             replica: Replica::parse(replica).unwrap(),
-            engine: Config { adopt, ..Config::default() },
+            settings: Settings { engine: Config { adopt, ..Config::default() }, ..Settings::default() },
             restore_if_missing: false,
         };
         let known = [
@@ -100,7 +102,7 @@ mod tests {
         let check = |name, replica, adopts| {
             let mut read = job(name, replica, true);
             adopt_as_before(&mut read, known.iter());
-            assert_eq!(read.engine.adopt, adopts, "{name} {replica}");
+            assert_eq!(read.settings.engine.adopt, adopts, "{name} {replica}");
         };
         check("/old.db", "file:///old", true);
         // It was not said of this place.

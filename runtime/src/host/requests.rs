@@ -134,7 +134,7 @@ impl Host {
         if self.closing.get() {
             return Err(Failure::closing());
         }
-        let job = job_of(&registration, &self.engine.borrow())
+        let job = job_of(&registration, &self.settings.borrow())
             .map_err(|refusal| Failure { kind: FailureKind::Asked, ..refusal.into() })?;
         if let Some(number) = self.find(path) {
             let place = self.look(number, |entry| entry.replica.clone());
@@ -419,11 +419,10 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use driftless_adapters::object::Net;
-    use driftless_core::engine::Config;
     use smol::LocalExecutor;
 
     use super::*;
-    use crate::config::Replica;
+    use crate::config::{Replica, Settings};
     use crate::host::{ReplicateJob, ReplicateOptions};
 
     #[test]
@@ -441,7 +440,7 @@ mod tests {
             let job = ReplicateJob {
                 database: database.clone(),
                 replica,
-                engine: Config::default(),
+                settings: Settings::default(),
                 restore_if_missing: false,
             };
             let number = host.insert(job, Origin::Given);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::store::StoreError;
-use driftless_core::engine::{Config, Replicator};
+use driftless_core::compact::CompactConfig;
+use driftless_core::engine::Config;
+use driftless_core::keeper::Keeper;
 use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
 
 use super::databases::{Entry, Life};
@@ -14,6 +16,7 @@ use super::{Host, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
+use crate::port::grant::Grants;
 use crate::port::place;
 use crate::port::scratch::Scratch;
 use crate::port::source::{RealFiles, SourcePort};
@@ -42,14 +45,16 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let ports = ports(host, number, entry, Arc::clone(&store));
         let tenure = ports.tenure.clone();
         let remote = entry.replica.server().is_some();
-        let mut config = Config { create_if_absent, remote, ..entry.engine.clone() };
+        let mut config = Config { create_if_absent, remote, ..entry.settings.engine.clone() };
         // What was adopted once is ours: another's history is not to be overrun a second time.
         config.adopt &= entry.last_sync.is_none();
-        let machine = Replicator::new(ReplicaId(number), driver::entropy(), config);
+        let levels = entry.settings.levels.clone();
+        let levels = levels.map(|levels| CompactConfig { create_if_absent, remote, ..levels });
+        let machine = Keeper::new(ReplicaId(number), driver::entropy(), config, levels);
         let driver = Driver::new(machine, ports, host.executor.clone());
         // What is not claimed need not be tried; and a run that ends at once would leave the probe's
         // objects behind.
-        let probes = create_if_absent && !entry.engine.once;
+        let probes = create_if_absent && !entry.settings.engine.once;
         if let Some(server) = entry.replica.server().filter(|_| probes) {
             host.probes.tell(server, &store, driver.sender());
         }
@@ -59,6 +64,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.life = Life::Running;
         entry.sender = Some(driver.sender());
         entry.status = None;
+        entry.levels = None;
         entry.wants_events = true;
     });
     host.watches_changed();
@@ -77,11 +83,12 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
         state: Some(Arc::new(Mutex::new(records))),
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
+        grants: Grants::new(host.shares.clone()),
         tenure: Tenure::default(),
     }
 }
 
-async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Replicator>, tenure: Tenure) {
+async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, tenure: Tenure) {
     let database = host.look(number, |entry| entry.database.display().to_string()).unwrap_or_default();
     let exit = match restoring::if_missing(&host, number).await {
         Ok(()) => driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await,
@@ -111,13 +118,14 @@ async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Replicator
     host.watches_changed();
 }
 
-fn observe(host: &Host, number: u32, database: &str, machine: &Replicator, notice: Option<&Notice>) {
+fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: Option<&Notice>) {
     let Some(notice) = notice else {
         let woken = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
             let status = machine.status();
             entry.tally.status(&status);
             entry.status = Some(status);
+            entry.levels = machine.compaction();
             entry.wants_events && !wanted
         });
         if woken {

@@ -316,6 +316,10 @@ fn of_each(rows: &[Row], now: Mono, wall: Wall, text: &mut Text) {
     each(rows, text, family, |row| Some(row.tally.segment_bytes));
     let family = ("driftless_segment_pages_total", COUNTER, "Pages in those segments.");
     each(rows, text, family, |row| Some(row.tally.segment_pages));
+    let family = ("driftless_compactions_total", COUNTER, "Files of levels 1 and above that were made.");
+    each(rows, text, family, |row| Some(row.tally.compactions));
+    let family = ("driftless_compaction_bytes_total", COUNTER, "Bytes of those files.");
+    each(rows, text, family, |row| Some(row.tally.compaction_bytes));
     let family = ("driftless_bases_total", COUNTER, "Times that the database was read to be written anew.");
     each(rows, text, family, |row| Some(row.tally.bases));
     let mut family = text.family("driftless_phase", GAUGE, "1 for the phase that the database is in.");

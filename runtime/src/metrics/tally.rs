@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use driftless_core::engine::Status;
-use driftless_core::ids::Wall;
+use driftless_core::ids::{Level, Wall};
 use driftless_core::machine::{Fact, Notice};
 
 /// Bytes of a frame's header.
@@ -28,8 +28,12 @@ pub struct Tally {
     pub checkpoint_time: [Duration; 2],
     /// Bytes of the WAL that were captured.
     pub wal_bytes: u64,
-    /// When a segment with every page was last put by this process.
+    /// When a file with every page was last put by this process.
     pub snapshot_at: Option<Wall>,
+    /// Files of levels 1 and above that were made.
+    pub compactions: u64,
+    /// Their bytes.
+    pub compaction_bytes: u64,
     full_base: bool,
     frames_captured: u64,
 }
@@ -54,6 +58,13 @@ impl Tally {
                 let kind = usize::from(held.is_some());
                 self.checkpoints[kind] += 1;
                 self.checkpoint_time[kind] += *took;
+            }
+            Fact::Compacted { object, bytes, .. } => {
+                self.compactions += 1;
+                self.compaction_bytes += bytes;
+                if object.level == Level::SNAPSHOTS {
+                    self.snapshot_at = Some(now);
+                }
             }
             Fact::Retrying { .. } => self.failures += 1,
             _ => {}

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use driftless::port::scratch::Scratch;
-use driftless_core::engine::{Record, Replicator};
+use driftless_core::engine::Record;
 use driftless_core::ids::Mono;
+use driftless_core::keeper::Keeper;
 use driftless_core::machine::{
     Action, Actions, ByteRange, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
     SourceReply, SourceRequest, StateRequest, StoreError, StoreReply, StoreRequest,
@@ -33,7 +34,7 @@ pub const DRIFTLESS: &str = "driftless";
 
 /// A replicator that runs.
 pub(super) struct Running {
-    pub(super) engine: Replicator,
+    pub(super) engine: Keeper,
     pub(super) port: Box<dyn Source>,
     scratch: Scratch<SimFs>,
     pub(super) run: u64,
@@ -41,7 +42,7 @@ pub(super) struct Running {
     pub(super) wake: u64,
     /// When it starts again, once it was told to stop.
     pub(super) stopping: Option<Duration>,
-    first: Replicator,
+    first: Keeper,
     tape: Tape,
     underway: Underway,
     story: Story,
@@ -74,7 +75,8 @@ impl World {
         let scratch = Scratch::new(SimFs::new(self.sqlite.disk().clone()), PathBuf::from("/scratch"));
         let engine = {
             let config = self.config();
-            Replicator::new(ReplicaId(0), run, config)
+            let levels = self.plan.levels.as_ref().map(|levels| levels.config(&config));
+            Keeper::new(ReplicaId(0), run, config, levels)
         };
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
         self.full_start();
@@ -266,6 +268,11 @@ impl World {
                 let wait = self.dice.wait("scratch", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Deliver { run, op, outcome });
             }
+            Request::Grant(_) => {
+                // Others may hold it for a while.
+                let wait = self.dice.wait("grant", "wait", n, 1, 500_000);
+                self.later(wait, Entry::Deliver { run, op, outcome: Outcome::Granted });
+            }
             other @ (Request::Output(_) | Request::Cell(_)) => {
                 return Err(Violation::new("contract", format!("a replicator asks for {other:?}")));
             }
@@ -392,7 +399,10 @@ impl World {
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
-        self.note_read(&request, &result);
+        // What the compactor reads is nobody's to adopt.
+        if op.run == run {
+            self.note_read(&request, &result);
+        }
         let put = if self.store.len() > objects { Kind::Put } else { Kind::Request };
         let kind = if fate == Fate::Works || put == Kind::Put { put } else { Kind::Fault };
         self.note(node::STORE, kind, format_args!("{subject}: {fate:?}"));
@@ -427,6 +437,7 @@ impl World {
     }
 
     fn notice(&mut self, fact: &Fact) -> Result<(), Violation> {
+        self.note_levels(fact)?;
         match fact {
             Fact::Replicated { txid, .. } | Fact::Adopted { txid } => {
                 self.full.fences = 0;

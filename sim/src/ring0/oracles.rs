@@ -9,7 +9,8 @@
 //! | [`exactness`] | each transaction restores to a committed state, page for page, none older than the one before | as segments come |
 //! | [`acknowledged`] | what is reported as replicated, or claimed by an orderly end, is there | at each report |
 //! | [`fork`] | nothing replaces a segment, and no history goes on behind another one | as segments come |
-//! | [`contiguous`] | each level is without gaps and overlaps | at the end |
+//! | [`contiguous`] | each level is without gaps, and level 0 without overlaps | at the end |
+//! | [`levels`] | a file of a higher level holds what its transactions make | as it is reported |
 //! | [`unharmed`] | the application waits no longer than stated, loses nothing, finds nothing of ours | at each operation, at the end |
 //! | [`crash_equals`] | a death changes nothing of what is there in the end | in exhaustive runs |
 //! | [`wrong_bytes`] | what was altered on its way is not believed | at each adoption |
@@ -31,6 +32,7 @@ pub mod exactness;
 pub mod exit;
 pub mod fork;
 pub mod idle;
+pub mod levels;
 pub mod limits;
 pub mod purity;
 pub mod transitions;

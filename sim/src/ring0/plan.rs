@@ -14,6 +14,9 @@ use super::sites::Strike;
 use crate::scenario::parts::{ConfigText, time, timed};
 
 mod full;
+mod levels;
+
+pub use levels::{LEVELS_FROM, Levels};
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -245,6 +248,9 @@ pub struct Plan {
     pub strike: Strike,
     /// What may befall it beyond the above: only runs of the full generation have any.
     pub faults: Faults,
+    /// The compactor, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<Levels>,
     /// A defect that is put in to try the tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planted: Option<Planted>,
@@ -288,6 +294,7 @@ impl Plan {
             crash_power: false,
             strike: Strike::All,
             faults: Faults::none(),
+            levels: None,
             planted: None,
         }
     }
@@ -301,7 +308,9 @@ impl Plan {
     /// The run of a seed with so many operations and one of these page sizes.
     pub fn of_seed_with(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
-        if seed < FULL_FROM { plan } else { plan.made_full(&Dice::new(seed)) }
+        let dice = Dice::new(seed);
+        let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
+        if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice) }
     }
 
     fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
@@ -337,6 +346,7 @@ impl Plan {
             crash_power: false,
             strike: Strike::All,
             faults: Faults::none(),
+            levels: None,
             planted: None,
         }
     }

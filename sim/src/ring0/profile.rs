@@ -67,6 +67,7 @@ fn calm(plan: Plan) -> Plan {
         workload: plan.workload,
         config: plan.config,
         durable: plan.durable,
+        levels: plan.levels,
         ..Plan::calm(plan.script)
     };
     calm.strike = Strike::Only(Vec::new());

@@ -5,9 +5,9 @@
 //! back the newest state and some of those before it, byte for byte, and the [`Verifier`] must find
 //! nothing wrong. Both are run in a bare loop: one answer after the other, in an order drawn by dice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use driftless_core::ids::{Now, Txid, Wall};
+use driftless_core::ids::{Level, Now, Txid, Wall};
 use driftless_core::ltx::LtxHeader;
 use driftless_core::machine::{
     Action, Actions, Event, Exit, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
@@ -22,7 +22,7 @@ use super::violation::Violation;
 use super::world::{World, capture};
 
 const ORACLE: &str = "production restore";
-/// States before the newest that are restored as well.
+/// States before the newest that are restored as well, and as many at the ends of higher levels' files.
 const SAMPLES: u64 = 2;
 /// Events after which a machine counts as one that does not end.
 const EVENTS_MAX: usize = 1_000_000;
@@ -68,11 +68,22 @@ pub fn check(
     if newest == 0 {
         return Ok(());
     }
-    for sample in 0..=SAMPLES {
+    let ends: BTreeSet<u64> = store
+        .objects()
+        .filter(|(it, _)| it.level > Level::CAPTURES)
+        .map(|(it, _)| it.range.max().get())
+        .collect();
+    let ends: Vec<u64> = ends.into_iter().filter(|end| *end <= newest).collect();
+    let boundaries = if ends.is_empty() { 0 } else { SAMPLES };
+    for sample in 0..=SAMPLES + boundaries {
         let (target, txid) = match sample {
             0 => (RestoreTarget::Latest, newest),
             n => {
-                let txid = dice.range("restore", "txid", n, 1, newest);
+                let txid = match n {
+                    // Where files of higher levels end.
+                    n if n > SAMPLES => *dice.pick("restore", "boundary", n, &ends),
+                    n => dice.range("restore", "txid", n, 1, newest),
+                };
                 let stamp = states[txid as usize - 1].1;
                 match n {
                     // The last of those that were stamped at the same moment.
@@ -164,7 +175,7 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
 
 #[cfg(test)]
 mod tests {
-    use driftless_core::ids::{Level, PageNo, PageSize, TxidRange};
+    use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
     use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
 

@@ -20,6 +20,8 @@ pub struct Summary {
     pub actions: u64,
     /// Transactions that were reported as replicated, each restored and compared.
     pub restored: u64,
+    /// Files of higher levels, each compared with what its transactions make.
+    pub compacted: u64,
     /// Commits of the application.
     pub commits: u64,
     /// Starts of the process.

@@ -10,6 +10,7 @@ use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, Stor
 use super::app::{AppEnd, AppOp, Memory, PATH};
 use super::dice::Dice;
 use super::excuses::Excuses;
+use super::levels::Compacted;
 use super::local::Local;
 use super::mishap::{Mishap, Worker};
 use super::plan::{Blow, Conditions, Plan, StateFate};
@@ -54,6 +55,8 @@ pub(super) struct Full {
     wall_stands_until: u64,
     /// How much the wall clock runs fast, in millionths.
     drift_ppm: i64,
+    /// What the compactor has done.
+    pub(super) compacted: Compacted,
     /// The machine as it was once.
     snapshot: Option<Snapshot>,
 }
@@ -381,16 +384,18 @@ impl World {
     /// What is to be known before a request has its effect.
     pub(super) fn note_store_request(&mut self, run: u64, op: OpId, request: &StoreRequest, fate: Fate) {
         self.store.now_ns = self.now_ns();
+        let part = matches!(request, StoreRequest::PutPart { .. });
+        self.full.compacted.requests += u64::from(op.run != run && !part);
         let Some(weather) = &self.full.weather else { return };
         self.store.ahead = weather.clock_ahead(self.store.now_ns);
         self.store.limbo = self.plan.faults.has("store: unfinished bodies");
         if matches!(fate, Fate::Flipped(_) | Fate::Foreign) {
             self.full.excuses.lie();
         }
-        if self.store.last_seq.0 == run && op.seq < self.store.last_seq.1 {
+        if self.store.last_seq.0 == op.run && op.seq < self.store.last_seq.1 {
             self.hit("store: reordered");
         }
-        self.store.last_seq = (run, op.seq);
+        self.store.last_seq = (op.run, op.seq);
         if matches!(request, StoreRequest::DropUnfinished { .. }) {
             if self.store.limbo && self.store.unfinished(run) > 0 {
                 self.hit("store: unfinished bodies");

@@ -256,7 +256,10 @@ impl World {
         self.check_purity()?;
         // Others ask on their own account.
         if self.full.rivals.is_empty() {
-            limits::requests(self.store.requests - self.store.parts, self.occasions(segments))?;
+            let own = self.store.requests - self.store.parts;
+            let of_compactor = self.full.compacted.requests;
+            limits::requests(own.saturating_sub(of_compactor), self.occasions(segments))?;
+            self.check_compactor_requests()?;
         }
         self.check_restores()?;
         self.check_last()?;

@@ -1,8 +1,8 @@
 //! One database, one replica, two replicators in turn.
 //!
-//! The application writes numbered rows all the time, also between the legs. Litestream compacts at
-//! short levels, so that its compaction runs over files of ours, and so that ours goes on behind
-//! files whose chain is erased. What must hold after each leg: the replica holds rows 1 to some n,
+//! The application writes numbered rows all the time, also between the legs. Both compact at short
+//! levels, so that each one's compaction runs over files of the other's, and so that ours goes on
+//! behind files whose chain is erased. What must hold after each leg: the replica holds rows 1 to some n,
 //! each once, for both restorers; after the last one, all of them.
 
 use std::fs;
@@ -122,30 +122,24 @@ impl<P: Place> Scene<P> {
         self.replica.ltx_files(level).into_iter().map(|(_, max)| max).max().unwrap_or(0)
     }
 
-    /// Lets one replicator run while the application writes: ours for five segments, Litestream until
-    /// it has compacted beyond what it found.
+    /// Lets one replicator run, by the same configuration, while the application writes, until it has
+    /// compacted beyond what it found.
     fn leg(&self, who: Replicator, app: &Application) {
         let found = self.head();
-        match who {
-            Replicator::Driftless => {
-                let mut daemon = Daemon::replicate(&self.db, &self.replica);
-                daemon.wait_until("five segments of ours", LEG, || self.covered(0) >= found + 5);
-                app.wait_for_rows(20);
-                let ended = daemon.term().expect_code(0);
-                assert!(!ended.log.contains(" ERROR "), "{}", ended.log);
-            }
+        let (mut daemon, error) = match who {
+            Replicator::Driftless => (Daemon::replicate_at(&self.db, &self.replica, &self.config), " ERROR "),
             Replicator::Litestream => {
-                let mut daemon = Daemon::litestream_at(&self.db, &self.replica, &self.config);
-                daemon.wait_until("Litestream's compaction over all it found", LEG, || {
-                    // A store that is asked all the time has none left for others.
-                    thread::sleep(Duration::from_millis(100));
-                    self.covered(0) >= found + 5 && self.covered(1) > found && self.covered(2) >= found
-                });
-                app.wait_for_rows(20);
-                let ended = daemon.term().expect_code(0);
-                assert!(!ended.log.contains("level=ERROR"), "{}", ended.log);
+                (Daemon::litestream_at(&self.db, &self.replica, &self.config), "level=ERROR")
             }
-        }
+        };
+        daemon.wait_until("a compaction over all that was found", LEG, || {
+            // A store that is asked all the time has none left for others.
+            thread::sleep(Duration::from_millis(100));
+            self.covered(0) >= found + 5 && self.covered(1) > found && self.covered(2) >= found
+        });
+        app.wait_for_rows(20);
+        let ended = daemon.term().expect_code(0);
+        assert!(!ended.log.contains(error), "{}", ended.log);
         assert!(self.head() >= found + 5, "{who:?} has made no progress");
         app.wait_for_rows(20);
     }

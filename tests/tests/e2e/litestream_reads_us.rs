@@ -1,12 +1,15 @@
 //! The way back stays open: Litestream 0.5.17 restores what we wrote.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use driftless_tests::command::{finish, restore, run_litestream};
+use driftless_tests::command::{finish, restore, run, run_litestream};
 use driftless_tests::daemon::ltx_files;
 use driftless_tests::db::{open_wal, pragma};
+use driftless_tests::place::Place as _;
 use driftless_tests::{Daemon, PATIENCE, TempDir, driftless, dump_digest, integrity_check, pages};
 use rusqlite::Connection;
 
@@ -85,8 +88,9 @@ fn litestream_restore(replica: &Path, to: &Path, txid: Option<&str>) {
     run_litestream(args).expect_ok();
 }
 
-fn check(page_size: u64) {
-    let dir = TempDir::new(&format!("ls-reads-{page_size}"));
+/// With or without levels and snapshots, which the daemon makes of what it stores.
+fn check(page_size: u64, levels: bool) {
+    let dir = TempDir::new(&format!("ls-reads-{page_size}-{levels}"));
     let (db, replica) = (dir.join("app.db"), dir.join("replica"));
     {
         // Both pragmas hold only until the first page is written.
@@ -98,7 +102,20 @@ fn check(page_size: u64) {
     }
     let app = open_wal(&db);
     assert_eq!(pragma::<i64>(&app, "page_size").cast_unsigned(), page_size);
-    let mut daemon = Daemon::replicate(&db, &replica);
+    let mut daemon = match levels {
+        false => Daemon::replicate(&db, &replica),
+        true => {
+            let config = dir.join("litestream.yml");
+            let text = format!(
+                "levels: [{{interval: 1s}}, {{interval: 3s}}]\nsnapshot: {{interval: 5s}}\n\
+                 verify-compaction: true\ndbs: [{{path: {}, url: {}}}]\n",
+                db.display(),
+                replica.url(),
+            );
+            fs::write(&config, text).unwrap();
+            Daemon::replicate_at(&db, &replica, &config)
+        }
+    };
     let mut points: Vec<Point> = Vec::new();
     for (what, sql) in steps(page_size) {
         let before = points.last().map_or(String::new(), |point| point.txid.clone());
@@ -118,7 +135,14 @@ fn check(page_size: u64) {
         ["incremental vacuum", "vacuum"],
         "the history has the shape it should"
     );
-    daemon.term().expect_code(0);
+    let covered = |level| ltx_files(&replica, level).into_iter().map(|(_, max)| max).max().unwrap_or(0);
+    let head = covered(0);
+    if levels {
+        let snapshot = "a snapshot of the last state, and the levels before it";
+        daemon.wait_until(snapshot, PATIENCE, || (1..3).chain([9]).all(|level| covered(level) == head));
+    }
+    let ended = daemon.term().expect_code(0);
+    assert!(!ended.log.contains(" ERROR ") && !ended.log.contains(" WARN "), "{}", ended.log);
 
     for point in &points {
         let (ours, theirs) = (dir.join("ours"), dir.join("theirs"));
@@ -134,6 +158,29 @@ fn check(page_size: u64) {
     check_same(&ours, &theirs, points.last().expect("there are steps"));
     assert_eq!(dump_digest(&ours), dump_digest(&db));
     assert!(ltx_files(&replica, 0).len() >= points.len());
+    if levels {
+        levels_suffice(&dir, &replica, &points);
+    }
+}
+
+/// What level 0 held is in the levels: without it both restore every state that a file of theirs ends
+/// with, and the chain is whole.
+fn levels_suffice(dir: &TempDir, replica: &Path, points: &[Point]) {
+    run([OsStr::new("verify"), replica.as_os_str()]).expect_ok();
+    fs::remove_dir_all(replica.join("ltx/0")).unwrap();
+    run([OsStr::new("verify"), replica.as_os_str()]).expect_ok();
+    let made = [1, 2, 9].into_iter().flat_map(|level| ltx_files(replica, level));
+    let ends: BTreeSet<String> = made.map(|(_, max)| format!("{max:016x}")).collect();
+    let kept: Vec<&Point> = points.iter().filter(|point| ends.contains(&point.txid)).collect();
+    assert!(kept.len() > 2, "{} of {} states end a file", kept.len(), points.len());
+    for point in kept {
+        let (ours, theirs) = (dir.join("ours-levels"), dir.join("theirs-levels"));
+        restore(replica, &ours, Some(&point.txid));
+        litestream_restore(replica, &theirs, Some(&point.txid));
+        check_same(&ours, &theirs, point);
+        fs::remove_file(&ours).unwrap();
+        remove_database(&theirs);
+    }
 }
 
 /// Byte for byte first: the digest opens the files, which may leave files beside them.
@@ -165,15 +212,25 @@ fn remove_database(db: &Path) {
 
 #[test]
 fn litestream_restores_our_replica_of_512_byte_pages() {
-    check(512);
+    check(512, false);
 }
 
 #[test]
 fn litestream_restores_our_replica_of_4096_byte_pages() {
-    check(4096);
+    check(4096, false);
 }
 
 #[test]
 fn litestream_restores_our_replica_of_65536_byte_pages() {
-    check(65536);
+    check(65536, false);
+}
+
+#[test]
+fn litestream_restores_our_levels_of_512_byte_pages() {
+    check(512, true);
+}
+
+#[test]
+fn litestream_restores_our_levels_of_4096_byte_pages() {
+    check(4096, true);
 }

@@ -80,6 +80,7 @@ fn stories_that_take_a_minute() {
         ("hanging-put-after", faults::hanging_put_with_effect),
         ("late-landing", faults::late_landing),
         ("idle", quiet::idle),
+        ("idle-levels", quiet::levels_come_to_rest),
         ("slow", quiet::one_write_a_second),
         ("unreachable-readers", refusals::unreachable_to_readers),
         ("unreachable", refusals::unreachable_for_a_while),

@@ -49,6 +49,11 @@ fn of_database(text: &mut String, database: &DatabaseReport) {
     push_some(text, "  connection", replica.connection.as_deref());
     push(text, "  sync interval", &database.sync_interval);
     push(text, "  checkpoints", &format!("from {} pages in the WAL", database.min_checkpoint_page_count));
+    if let Some(levels) = &database.levels {
+        let verified = if levels.verify { ", each file read back" } else { "" };
+        let (each, snapshots) = (levels.intervals.join(", "), &levels.snapshot_interval);
+        push(text, "  levels", &format!("every {each}; snapshots every {snapshots}{verified}"));
+    }
     if database.restore_if_db_not_exists {
         push(text, "  at the start", "restored from the replica if it is not there");
     }

@@ -13,6 +13,7 @@ use driftless_core::machine::{Machine as _, Reason};
 
 use super::super::app::PATH;
 use super::super::image::Image;
+use super::super::levels::SETTLES;
 use super::super::violation::Violation;
 use super::super::world::{Entry, World};
 use crate::disk::Disk;
@@ -81,6 +82,10 @@ impl World {
 
     fn bound(&self, all_events: bool) -> Bound {
         let mut bound = bound(all_events, self.store.keeps_conditions);
+        if self.plan.levels.is_some() {
+            bound.time += SETTLES;
+            bound.why.push("levels");
+        }
         // A page that waits for nothing else is a part of its own.
         let truths = self.full.rivals.iter().map(|rival| &rival.truth).chain([&self.truth]);
         let pages = truths.filter_map(|truth| truth.last()).map(Image::pages).max();
@@ -130,7 +135,7 @@ impl World {
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        self.is_rest(running.engine.next_deadline(), self.sqlite.disk())
+        self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && !running.engine.compacts()
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock

@@ -11,7 +11,7 @@ use super::super::violation::Violation;
 
 const ORACLE: &str = "limits";
 
-/// Requests under way at once.
+/// Requests of one machine under way at once.
 pub const IN_FLIGHT_MAX: usize = 8;
 /// Actions that one event may bring about.
 pub const ACTIONS_MAX: usize = 40;
@@ -39,9 +39,10 @@ impl Underway {
                 _ => {}
             }
         }
-        if self.0.len() > IN_FLIGHT_MAX {
-            let text =
-                format!("{} requests under way, {IN_FLIGHT_MAX} are allowed: {:?}", self.0.len(), self.0);
+        let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
+        self.0.keys().for_each(|op| *machines.entry(op.run).or_default() += 1);
+        if let Some(most) = machines.into_values().max().filter(|most| *most > IN_FLIGHT_MAX) {
+            let text = format!("{most} requests under way, {IN_FLIGHT_MAX} are allowed: {:?}", self.0);
             return wrong(text);
         }
         if actions.len() > ACTIONS_MAX {
@@ -66,6 +67,7 @@ const fn party(request: &Request) -> &'static str {
         Request::Scratch(_) => "scratch",
         Request::Output(_) => "output",
         Request::Cell(_) => "cell",
+        Request::Grant(_) => "grant",
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use driftless_tests::place::Place as _;
 use driftless_tests::proxy::counts;
+use driftless_tests::{PATIENCE, wait_for};
 
 use super::s3;
 
@@ -32,6 +34,29 @@ pub(super) fn idle(name: &str) {
     drop(app);
     scene.ends_well(sidecar);
     eprintln!("requests of a start on an empty replica: {started:?}");
+}
+
+/// Levels are made of what is written, and then an idle database asks for nothing again.
+pub(super) fn levels_come_to_rest(name: &str) {
+    let (proxy, scene) = s3(name);
+    let mut app = scene.app();
+    let levels = "levels: [{interval: 1s}, {interval: 3s}]\nsnapshot: {interval: 5s}\n";
+    let sidecar = scene.setup().settings(levels).start();
+    for _ in 0..WRITES {
+        app.tx("a");
+        thread::sleep(Duration::from_millis(300));
+    }
+    sidecar.caught_up();
+    let reached = |level| scene.replica.ltx_files(level).into_iter().map(|(_, max)| max).max();
+    let all_are_made = || (1..3).chain([9]).all(|level| reached(level) == reached(0));
+    wait_for("the levels of all that was written", PATIENCE, all_are_made);
+    // A put that shows its object has yet to be answered.
+    thread::sleep(Duration::from_secs(1));
+    let mark = proxy.mark();
+    thread::sleep(IDLE);
+    assert_eq!(counts(&proxy.since(mark)), BTreeMap::new(), "requests of an idle database");
+    drop(app);
+    scene.ends_well(sidecar);
 }
 
 /// One write a second costs a put a second.

@@ -1,0 +1,113 @@
+//! The machines of one database and its replica under one contract: a replicator, and the compactor that
+//! follows what it stores.
+//!
+//! They share the store and nothing else. What the replicator reports as stored is the compactor's event;
+//! whatever ends the replicator, a fence above all, ends the compactor before anything else is asked of the
+//! store, and nobody waits for it: what it had not committed is made again by a later run.
+
+use crate::compact::{CompactConfig, CompactStatus, Compactor};
+use crate::engine::{Config, Replicator, Status};
+use crate::ids::{Mono, Now, Txid};
+use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpIds, Reason, ReplicaId};
+
+/// What tells the compactor's run from the replicator's.
+const OTHER_RUN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A replicator with or without a compactor. See the module's documentation and [`Machine`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Keeper {
+    replicator: Replicator,
+    compactor: Option<Compactor>,
+    /// The run of the compactor's requests.
+    compactor_run: u64,
+}
+
+impl Keeper {
+    /// Machines that have not begun; `run` is a number that differs from those of all runs before, such as
+    /// a random one. A run that ends as soon as all is replicated compacts nothing.
+    ///
+    /// # Panics
+    /// As [`Compactor::new`] does.
+    pub fn new(replica: ReplicaId, run: u64, config: Config, levels: Option<CompactConfig>) -> Keeper {
+        let compactor_run = run ^ OTHER_RUN;
+        let levels = levels.filter(|_| !config.once);
+        let compactor = levels.map(|levels| Compactor::new(levels, OpIds::new(replica, compactor_run)));
+        Keeper { replicator: Replicator::new(replica, run, config), compactor, compactor_run }
+    }
+
+    /// Whether an event of the source would change anything.
+    pub fn wants_events(&self) -> bool {
+        self.replicator.wants_events()
+    }
+
+    /// Whether a compaction is due at some time, or a request of one has a deadline.
+    pub fn compacts(&self) -> bool {
+        self.compactor.as_ref().is_some_and(|compactor| compactor.next_deadline().is_some())
+    }
+
+    /// How the compactor stands, if there is one.
+    pub fn compaction(&self) -> Option<CompactStatus> {
+        self.compactor.as_ref().map(Machine::status)
+    }
+
+    fn compact(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if let Some(compactor) = &mut self.compactor {
+            compactor.handle(now, event, out);
+        }
+    }
+
+    fn stop_compacting(&mut self, out: &mut Actions) {
+        if let Some(mut compactor) = self.compactor.take() {
+            compactor.let_go(out);
+        }
+    }
+
+    /// Gives the replicator an event, and the compactor what it reports.
+    fn replicate(&mut self, now: Now, event: Event, out: &mut Actions) {
+        let mut actions = Actions::new();
+        self.replicator.handle(now, event, &mut actions);
+        let mut stored: Option<(Txid, Option<u64>)> = None;
+        for action in actions.drain() {
+            match &action {
+                Action::Notify(Notice { fact: Fact::Replicated { txid, bytes, .. }, .. }) => {
+                    stored = Some((*txid, Some(*bytes)));
+                }
+                Action::Notify(Notice { fact: Fact::Adopted { txid }, .. }) => stored = Some((*txid, None)),
+                Action::Stopped(_) => self.stop_compacting(out),
+                _ => {}
+            }
+            out.push(action);
+        }
+        if let Some((txid, bytes)) = stored {
+            self.compact(now, Event::Stored { txid, bytes }, out);
+        }
+    }
+}
+
+impl Machine for Keeper {
+    type Status = Status;
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
+        match event {
+            Event::Completed { op, .. } if op.run == self.compactor_run => self.compact(now, event, out),
+            Event::Start { .. } | Event::Tick | Event::StoreProbed(_) => {
+                self.replicate(now, event.clone(), out);
+                self.compact(now, event, out);
+            }
+            Event::Shutdown { .. } => {
+                self.stop_compacting(out);
+                self.replicate(now, event, out);
+            }
+            event => self.replicate(now, event, out),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(Mono, Reason)> {
+        let compactor = self.compactor.as_ref().and_then(Machine::next_deadline);
+        [self.replicator.next_deadline(), compactor].into_iter().flatten().min()
+    }
+
+    fn status(&self) -> Status {
+        self.replicator.status()
+    }
+}

@@ -1,0 +1,75 @@
+//! Runs whose replicator has a compactor beside it.
+
+use std::time::Duration;
+
+use driftless_core::compact::CompactConfig;
+use driftless_core::engine::Config;
+use serde::{Deserialize, Serialize};
+
+use super::{Blow, Plan};
+use crate::ring0::dice::Dice;
+use crate::ring0::faults::{Class, Fault, Faults};
+
+/// Seeds from here on have levels as well; those before were kept for stories without.
+pub const LEVELS_FROM: u64 = 20_000_000;
+
+/// What cannot be judged yet where there are levels: a store that loses what it has acknowledged makes
+/// files of a history that is written anew, and another writer's files mix with ours.
+const NOT_WITH_LEVELS: [&str; 1] = ["store: objects vanish"];
+
+/// The settings of a compactor, in milliseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Levels {
+    /// How often level 1 and so on are made.
+    pub intervals_ms: Vec<u64>,
+    /// How often a snapshot is made.
+    pub snapshot_ms: u64,
+    /// From so many bytes on, it is made when the log outweighs the last.
+    pub snapshot_bytes_min: u64,
+    /// Whether each result is read back.
+    pub verify: bool,
+}
+
+impl Levels {
+    fn of_dice(dice: &Dice) -> Levels {
+        let intervals: &[&[u64]] =
+            &[&[900, 4_000, 15_000], &[3_000, 20_000], &[500], &[1_000, 2_000, 4_000, 8_000]];
+        let pick = |name: &str, of: &[u64]| *dice.pick("levels", name, 0, of);
+        Levels {
+            intervals_ms: intervals[pick("intervals", &[0, 1, 2, 3]) as usize].to_vec(),
+            snapshot_ms: pick("snapshot", &[7_000, 40_000]),
+            snapshot_bytes_min: pick("bytes", &[1, 1, 1 << 20]),
+            verify: pick("verify", &[0, 1]) == 1,
+        }
+    }
+
+    /// The settings of a compactor beside a replicator with those.
+    pub fn config(&self, engine: &Config) -> CompactConfig {
+        CompactConfig {
+            levels: self.intervals_ms.iter().map(|ms| Duration::from_millis(*ms)).collect(),
+            snapshot_interval: Duration::from_millis(self.snapshot_ms),
+            snapshot_bytes_min: self.snapshot_bytes_min,
+            verify: self.verify,
+            create_if_absent: engine.create_if_absent,
+            remote: engine.remote,
+            store_deadline: engine.store_deadline,
+            pending_byte: engine.pending_byte,
+        }
+    }
+}
+
+impl Plan {
+    /// The same with a compactor.
+    pub(super) fn with_levels(self, dice: &Dice) -> Plan {
+        let mut plan = self;
+        plan.blows.retain(|(_, blow)| !matches!(blow, Blow::Rival { .. } | Blow::Clone));
+        let judged = |name: &&str| {
+            let topology = Fault::named(name).is_some_and(|fault| fault.class == Class::Topology);
+            !topology && !NOT_WITH_LEVELS.contains(name)
+        };
+        plan.faults = Faults::of_names(plan.faults.names().filter(judged));
+        plan.levels = Some(Levels::of_dice(dice));
+        plan
+    }
+}
