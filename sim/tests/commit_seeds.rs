@@ -4,12 +4,14 @@
 use std::process::Command;
 
 use driftless_sim::commit;
-use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model};
+use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model, with_levels};
 
 /// Seeds with SQLite itself, in two processes: its generator is one for each.
 const SQLITE_SEEDS: u64 = 150;
 /// Seeds on the model of SQLite, of the standard size.
 const MODEL_SEEDS: u64 = 400;
+/// Those with levels, on the model too.
+const LEVEL_SEEDS: u64 = 100;
 
 /// The first seed of the commit; without git, one that follows from the version.
 fn first() -> u64 {
@@ -39,6 +41,8 @@ fn the_seeds_of_this_commit_stay_quiet() {
     let told = run(&["--seeds", &format!("{first}+{SQLITE_SEEDS}")]);
     let all = SQLITE_SEEDS + kept().count() as u64;
     assert!(told.contains(&format!("seeds        {all}, 0 failed")), "the kept ones run as well:\n{told}");
-    let told = run(&["--only", "--seeds", &format!("{}+{MODEL_SEEDS}", on_the_model(first))]);
-    assert!(told.contains(&format!("seeds        {MODEL_SEEDS}, 0 failed")), "{told}");
+    for (first, seeds) in [(on_the_model(first), MODEL_SEEDS), (with_levels(first), LEVEL_SEEDS)] {
+        let told = run(&["--only", "--seeds", &format!("{first}+{seeds}")]);
+        assert!(told.contains(&format!("seeds        {seeds}, 0 failed")), "{told}");
+    }
 }
