@@ -391,10 +391,18 @@ const VERIFY: Command = Command {
     summary: "read a whole replica and check every object and link",
     usage: &["verify [flags] DB", "verify [flags] REPLICA"],
     about: "Reads every segment: its checksums, its pages, and its link to the one before it.\n\
-            Each fault is named with its object.",
-    flags: &[switch("json", "Print JSON.")],
+            Each fault is named with its object. With -restore it then restores the newest state to\n\
+            a scratch file in the directory for temporary files (TMPDIR), and removes it again.",
+    flags: &[
+        switch("json", "Print JSON."),
+        switch("restore", "If all is sound, restore the newest state, prove it, and remove it again."),
+        value("integrity-check", "MODE", "With -restore: none, quick (the default) or full."),
+    ],
     positionals_max: 1,
-    examples: &[("Check a replica.", "driftless verify /backup/app")],
+    examples: &[
+        ("Check a replica.", "driftless verify /backup/app"),
+        ("A drill from a timer.", "driftless verify -restore -integrity-check full s3://backups/app"),
+    ],
     exits: &[0, 1, 2, 3, 4],
 };
 

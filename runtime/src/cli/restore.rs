@@ -324,13 +324,18 @@ fn print_summary(summary: &Summary, out: &mut Out) {
         human_count(summary.pages.into()),
         human_bytes(bytes),
         summary.duration_ms as f64 / 1000.0,
-        match summary.proven {
-            true => "proven by the checksum of the whole state",
-            false => "each file proven by its own checksum",
-        }
+        proof(summary.proven)
     ));
     for object in &summary.damaged {
         out.line(format_args!("went around a damaged object: {object}"));
+    }
+}
+
+/// What vouches for a restored state.
+pub(super) const fn proof(proven: bool) -> &'static str {
+    match proven {
+        true => "proven by the checksum of the whole state",
+        false => "each file proven by its own checksum",
     }
 }
 

@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use driftless_tests::command::restore;
+use driftless_tests::command::{finish, restore};
 use driftless_tests::db::{content_lines, open_wal};
 use driftless_tests::scene::{Scene, flip, names};
 use driftless_tests::{Ran, TempDir, dump_digest, integrity_check, pages, run};
@@ -279,6 +280,55 @@ fn verify_passes_a_sound_replica_and_names_what_is_wrong_with_others() {
     let empty = scene.dir.join("empty");
     fs::create_dir(&empty).unwrap();
     driftless("verify", &empty).expect_error(3, &["no segments"]).expect_hint();
+}
+
+#[test]
+fn a_drill_restores_and_leaves_nothing_behind() {
+    let scene = Scene::replicated("drill", 3);
+    let scratch = scene.dir.join("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let verify = |tmpdir: &Path, words: &str, replica: &Path| {
+        let mut command = Command::new(driftless_tests::driftless());
+        finish(command.env("TMPDIR", tmpdir).arg("verify").args(words.split(' ')).arg(replica))
+    };
+    let drill = |words: &str, replica: &Path| {
+        let ran = verify(&scratch, words, replica);
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "{words}: something is left in the scratch");
+        ran
+    };
+    let told = drill("-restore -json", &scene.replica).expect_ok().json();
+    let restored = &told["restore"];
+    assert_eq!(restored["txid"], "0000000000000003", "{told}");
+    assert_eq!(
+        (restored["proven"].as_bool(), restored["integrity_check"].as_str()),
+        (Some(true), Some("quick"))
+    );
+    assert!(restored["pages"].as_u64().unwrap() > 1 && restored["timestamp"].is_string(), "{told}");
+    let told = drill("-restore -integrity-check full", &scene.replica).expect_ok();
+    assert!(told.out.contains("restored to txid 0000000000000003 and removed again"), "{}", told.out);
+    assert!(drill("-json", &scene.replica).expect_ok().json()["restore"].is_null());
+    drill("-integrity-check full", &scene.replica).expect_error(2, &["without -restore"]).expect_hint();
+    drill("-restore -integrity-check half", &scene.replica)
+        .expect_error(2, &["unknown integrity check"])
+        .expect_hint();
+
+    // What is damaged is not restored.
+    flip(&scene.level0(2), 90);
+    assert!(drill("-restore -json", &scene.replica).expect_error(4, &[]).json()["restore"].is_null());
+    flip(&scene.level0(2), 90);
+    // The chain vouches for a state that SQLite finds damaged: the source was, before it was replicated.
+    let (db, replica) = (scene.dir.join("damaged.db"), scene.dir.join("damaged"));
+    let app = open_wal(&db);
+    app.execute_batch("create table t(x); insert into t values (1); pragma wal_checkpoint(truncate)")
+        .unwrap();
+    drop(app);
+    flip(&db, 4096 + 3);
+    run([OsStr::new("replicate"), OsStr::new("-once"), db.as_os_str(), replica.as_os_str()]).expect_ok();
+    drill("-restore", &replica).expect_error(4, &["quick integrity check failed"]).expect_hint();
+    // And where there is no place for it, that is said.
+    let nowhere = scene.dir.join("nowhere");
+    fs::write(&nowhere, "a file").unwrap();
+    verify(&nowhere, "-restore", &scene.replica).expect_error(1, &["beside the target"]).expect_hint();
 }
 
 #[test]
