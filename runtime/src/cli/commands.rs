@@ -136,19 +136,24 @@ const REPLICATE: Command = Command {
 const RESTORE: Command = Command {
     name: "restore",
     summary: "rebuild a database from its replica",
-    usage: &["restore [flags] DB", "restore [flags] -o PATH REPLICA"],
+    usage: &["restore [flags] DB", "restore [flags] -o PATH REPLICA", "restore [flags] -all [-o DIRECTORY]"],
     about: "Rebuilds a database: the newest state, a transaction, or a moment. DB is looked up\n\
             in the configuration; REPLICA is a URL or a directory. The file is built beside\n\
             its target, checked, and put in place last, so that a restore that fails leaves\n\
             what was there.",
     flags: &[
         value("o", "PATH", "Where to put the database. Without it: where the configuration has it."),
+        switch(
+            "all",
+            "Each database of the configuration, one after the other; with -o under its\n\
+             name in that directory. One that fails does not keep the others from it.",
+        ),
         value("txid", "TXID", "Up to and with this transaction, 1 to 16 hexadecimal digits."),
         value(
             "timestamp",
             "TIME",
             "Up to the last transaction at or before this time, in RFC 3339 with an\n\
-             offset: 2026-01-31T12:00:00Z, 2026-01-31T14:00:00+02:00.",
+             offset: 2026-01-31T12:00:00Z, 2026-01-31T14:00:00+02:00; or as \"10 minutes ago\".",
         ),
         value(
             "generation",
@@ -181,6 +186,10 @@ const RESTORE: Command = Command {
         (
             "The state before an accident.",
             "driftless restore -timestamp 2026-01-31T11:59:00Z -o /tmp/app.db file:///backup/app",
+        ),
+        (
+            "What was there an hour ago, of everything.",
+            "driftless restore -all -timestamp '1h ago' -o /srv/then",
         ),
         (
             "On a fresh host, before the application starts.",

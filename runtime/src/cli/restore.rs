@@ -2,8 +2,10 @@
 //!
 //! The machine of the core plans, fetches and proves; what is here reads the flags, decides
 //! whether the target may be replaced, asks SQLite for its opinion of the result before it is put
-//! in place, and reports. What is different where Litestream 0.3 wrote the replica is in `legacy`.
+//! in place, and reports. What is different where Litestream 0.3 wrote the replica is in `legacy`, and
+//! a whole configuration in `all`.
 
+mod all;
 mod legacy;
 
 use std::path::{Path, PathBuf};
@@ -100,34 +102,17 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     };
     let legacy = legacy::order(args, config.target)?;
     let integrity = Integrity::parse(args.text("integrity-check")?)?;
+    if args.is_on("all") {
+        return all::run(args, &config, integrity, out);
+    }
     let target =
         target::resolve(args, "driftless restore /path/to/db, or driftless restore -o PATH file:///replica")?;
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let output = output_path(args, &target)?;
     let mut order = Order { replica: target.replica, output, config, legacy, integrity, vacant: false };
-    if !order.config.dry_run {
-        match may_write(&order.output, args)? {
-            Verdict::Skip => {
-                tracing::info!(database = %order.output.display(), "the database exists, nothing is restored");
-                return Ok(());
-            }
-            Verdict::Write { replace, vacant } => {
-                (order.config.replace, order.vacant) = (replace, vacant);
-            }
-        }
-    }
     let started = Instant::now();
-    let mut progress = Progress::new(order.output.display().to_string());
-    let result = execute(&order, &mut |notice| progress.notice(notice));
-    progress.finish();
-    let status = match result {
-        Err(error) if error.code == 3 && args.is_on("if-replica-exists") => {
-            tracing::info!(replica = order.replica.url(), "there is nothing to restore from: {error}");
-            return Ok(());
-        }
-        result => result?,
-    };
-    let status = match status {
+    let Outcome::Done(status) = carry_out(&mut order, args)? else { return Ok(()) };
+    let status = match *status {
         EitherStatus::Ltx(status) => status,
         EitherStatus::Legacy(status) => {
             legacy::report(&order, &status, started, args.is_on("json"), out);
@@ -141,6 +126,40 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         (false, false) => print_summary(&summary(&order, &status, started), out),
     }
     Ok(())
+}
+
+/// What became of an order that went well.
+enum Outcome {
+    /// The database is there, which is fine.
+    Exists,
+    /// There is nothing to restore from, which is fine.
+    Nothing,
+    Done(Box<EitherStatus>),
+}
+
+/// Restores unless the flags say that there is nothing to do.
+fn carry_out(order: &mut Order, args: &Args) -> Result<Outcome, CliError> {
+    if !order.config.dry_run {
+        match may_write(&order.output, args)? {
+            Verdict::Skip => {
+                tracing::info!(database = %order.output.display(), "the database exists, nothing is restored");
+                return Ok(Outcome::Exists);
+            }
+            Verdict::Write { replace, vacant } => {
+                (order.config.replace, order.vacant) = (replace, vacant);
+            }
+        }
+    }
+    let mut progress = Progress::new(order.output.display().to_string());
+    let result = execute(order, &mut |notice| progress.notice(notice));
+    progress.finish();
+    match result {
+        Err(error) if error.code == 3 && args.is_on("if-replica-exists") => {
+            tracing::info!(replica = order.replica.url(), "there is nothing to restore from: {error}");
+            Ok(Outcome::Nothing)
+        }
+        result => result.map(|status| Outcome::Done(Box::new(status))),
+    }
 }
 
 /// Runs a restore to its end. `driftless demo` restores by this function, too.
@@ -211,7 +230,7 @@ fn wanted_state(args: &Args) -> Result<RestoreTarget, CliError> {
             Err(CliError::usage("both -txid and -timestamp were given").hint("keep one of them"))
         }
         (Some(txid), None) => parse_txid(txid).map(RestoreTarget::At),
-        (None, Some(time)) => parse_timestamp(time).map(RestoreTarget::Time),
+        (None, Some(time)) => parse_timestamp(time, jiff::Timestamp::now()).map(RestoreTarget::Time),
         (None, None) => Ok(RestoreTarget::Latest),
     }
 }
@@ -226,9 +245,9 @@ fn parse_txid(text: &str) -> Result<Txid, CliError> {
     })
 }
 
-fn parse_timestamp(text: &str) -> Result<Wall, CliError> {
+fn parse_timestamp(text: &str, now: jiff::Timestamp) -> Result<Wall, CliError> {
     let wrong = |hint: String| Err(CliError::usage(format!("{text:?} is not a point in time")).hint(hint));
-    match text.parse::<jiff::Timestamp>() {
+    match text.parse::<jiff::Timestamp>().or_else(|error| ago(text, now).ok_or(error)) {
         // Down to the millisecond in which it lies, also before 1970.
         Ok(time) => {
             Ok(Wall(i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).expect("jiff ends in 9999")))
@@ -237,8 +256,16 @@ fn parse_timestamp(text: &str) -> Result<Wall, CliError> {
             let full = text.contains(':');
             wrong(format!("add the offset from utc: {text}{}", if full { "Z" } else { "T00:00:00Z" }))
         }
-        Err(_) => wrong("write it as 2026-01-31T12:00:00Z or 2026-01-31T14:00:00+02:00".to_owned()),
+        Err(_) => wrong(
+            "write it as 2026-01-31T12:00:00Z, 2026-01-31T14:00:00+02:00 or \"10 minutes ago\"".to_owned(),
+        ),
     }
+}
+
+/// A time before now, as in `10 minutes ago` or `1h30m ago`. Days and more are those of UTC.
+fn ago(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let span: jiff::Span = text.strip_suffix("ago").and(text.parse().ok())?;
+    Some(now.to_zoned(jiff::tz::TimeZone::UTC).checked_add(span).ok()?.timestamp())
 }
 
 fn parallelism(text: Option<&str>) -> Result<usize, CliError> {

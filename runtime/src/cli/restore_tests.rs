@@ -27,12 +27,39 @@ fn times_want_an_offset() {
         ("1970-01-01T00:00:00.0019Z", 1),
         ("1969-12-31T23:59:59.9999Z", -1),
     ] {
-        assert_eq!(parse_timestamp(text), Ok(Wall(millis)), "{text}");
+        assert_eq!(parse_timestamp(text, now()), Ok(Wall(millis)), "{text}");
     }
-    let hint = |text| parse_timestamp(text).unwrap_err().hint.unwrap();
+    let hint = |text| parse_timestamp(text, now()).unwrap_err().hint.unwrap();
     assert_eq!(hint("2026-01-31T12:00:00"), "add the offset from utc: 2026-01-31T12:00:00Z");
     assert_eq!(hint("2026-01-31"), "add the offset from utc: 2026-01-31T00:00:00Z");
     assert!(hint("yesterday").contains("2026-01-31T12:00:00Z"));
+}
+
+#[test]
+fn times_may_be_counted_back_from_now() {
+    const SECOND: i64 = 1_000;
+    const DAY: i64 = 24 * 60 * 60 * SECOND;
+    let now_ms = now().as_millisecond();
+    for (text, back) in [
+        ("10 minutes ago", 600 * SECOND),
+        ("1h30m ago", 5_400 * SECOND),
+        ("0 seconds ago", 0),
+        ("1 day ago", DAY),
+        ("1 week 2 days ago", 9 * DAY),
+        // The month before that now is in has 30 days.
+        ("1 month ago", 30 * DAY),
+        ("250ms ago", 250),
+    ] {
+        assert_eq!(parse_timestamp(text, now()), Ok(Wall(now_ms - back)), "{text}");
+    }
+    for text in ["10 minutes", "ago", "-10 minutes ago", "10 ago", "in 10 minutes", "99999 years ago"] {
+        let error = parse_timestamp(text, now()).unwrap_err();
+        assert!(error.code == 2 && error.hint.unwrap().contains("10 minutes ago"), "{text}");
+    }
+}
+
+fn now() -> jiff::Timestamp {
+    "2026-05-20T12:00:00Z".parse().unwrap()
 }
 
 #[test]

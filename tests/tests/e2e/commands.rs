@@ -332,6 +332,65 @@ fn a_drill_restores_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn all_databases_of_a_configuration_are_restored_whatever_one_of_them_does() {
+    let (one, two) = (Scene::replicated("all-one", 2), Scene::replicated("all-two", 3));
+    let (then, config) = (one.dir.join("then"), one.dir.join("all.yml"));
+    let (lost, empty) = (one.dir.join("lost.db"), one.dir.join("empty"));
+    fs::create_dir(&empty).unwrap();
+    let other = one.dir.join("two.db");
+    fs::rename(&two.db, &other).unwrap();
+    let line = |db: &Path, replica: &Path| {
+        format!("  - {{path: {}, url: file://{}}}\n", db.display(), replica.display())
+    };
+    let lines = [line(&one.db, &one.replica), line(&lost, &empty), line(&other, &two.replica)];
+    fs::write(&config, format!("dbs:\n{}", lines.concat())).unwrap();
+    let all = |words: &str| {
+        let words = words.split_whitespace().map(OsStr::new);
+        run(["restore".as_ref(), "-all".as_ref(), "-config".as_ref(), config.as_os_str()]
+            .into_iter()
+            .chain(words))
+    };
+    let to = format!("-o {}", then.display());
+
+    let ran = all(&format!("{to} -json")).expect_error(3, &["1 of 3 databases were not restored"]);
+    let told = ran.json();
+    let field = |n: usize, name: &str| told[n][name].clone();
+    assert_eq!((field(0, "txid"), field(2, "txid")), ("0000000000000002".into(), "0000000000000003".into()));
+    assert_eq!((field(1, "exit_code"), field(0, "proven")), (3.into(), true.into()), "{told}");
+    assert_eq!(dump_digest(&then.join(one.db.file_name().unwrap())), dump_digest(&one.db));
+    assert_eq!(dump_digest(&then.join("two.db")), dump_digest(&other));
+    assert!(!then.join("lost.db").exists());
+
+    // They exist now, here and where the configuration has them.
+    let ran = all(&to).expect_error(3, &["3 of 3 databases"]);
+    assert_eq!(ran.out.matches("exists").count(), 2, "{}", ran.out);
+    let ran = all("-if-db-not-exists -if-replica-exists").expect_ok();
+    assert_eq!(ran.out.matches("exists, nothing is restored").count(), 2, "{}", ran.out);
+    assert!(ran.out.contains("there is nothing to restore from"), "{}", ran.out);
+    let ran = all(&format!("{to} -force -if-replica-exists")).expect_ok();
+    assert_eq!(ran.out.matches("proven by the checksum of the whole state").count(), 2, "{}", ran.out);
+    let ran = all("-dry-run -if-replica-exists").expect_ok();
+    assert!(ran.out.contains("txid 0000000000000003") && ran.out.contains("from 3 files of"), "{}", ran.out);
+    // A time that none of them reaches back to.
+    fs::remove_dir_all(&then).unwrap();
+    let past = one.dir.join("past");
+    let words = ["restore", "-all", "-timestamp", "100 years ago", "-o"].map(OsStr::new);
+    let config_flag = [OsStr::new("-config"), config.as_os_str()];
+    run(words.into_iter().chain([past.as_os_str()]).chain(config_flag)).expect_error(3, &["3 of 3"]);
+
+    all("-txid 1").expect_error(2, &["-all and -txid"]).expect_hint();
+    all("-generation 0123456789abcdef").expect_error(2, &["-all and -generation"]).expect_hint();
+    all(one.db.to_str().unwrap()).expect_error(2, &["-all and a database"]).expect_hint();
+    all(&format!("-o {}", config.display())).expect_error(2, &["is a file"]).expect_hint();
+    let twice =
+        [line(&one.db, &one.replica), line(&one.dir.join("b").join(one.db.file_name().unwrap()), &empty)];
+    fs::write(&config, format!("dbs:\n{}", twice.concat())).unwrap();
+    all(&to).expect_error(2, &["would both be"]).expect_hint();
+    fs::write(&config, "dbs: []").unwrap();
+    all(&to).expect_error(2, &["names no database"]);
+}
+
+#[test]
 fn replicate_once_ends_also_where_there_is_nothing_new() {
     let mut scene = Scene::replicated("once", 1);
     // Let go by its last user, held open with a WAL, and emptied under us.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use driftless_core::legacy::{Generation, LegacyListed, LegacyOrder, LegacyPart, LegacyStatus, LegacyTarget};
 use driftless_core::restore::RestoreTarget;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Order;
 use crate::cli::args::Args;
@@ -98,6 +99,22 @@ pub(super) fn report(order: &Order, status: &LegacyStatus, started: Instant, jso
         (false, true) => out.json(&summary(order, status, started)),
         (false, false) => print_summary(&summary(order, status, started), out),
     }
+}
+
+/// The same, of one among several.
+pub(super) fn value(order: &Order, status: &LegacyStatus, started: Instant) -> Value {
+    let value = match order.config.dry_run {
+        true => serde_json::to_value(plan(order, status)),
+        false => serde_json::to_value(summary(order, status, started)),
+    };
+    value.expect("a report is plain data")
+}
+
+/// The same in a line.
+pub(super) fn line(order: &Order, status: &LegacyStatus, database: &str) -> String {
+    let done = if order.config.dry_run { "" } else { "restored from " };
+    let (generation, index) = (generation(status), index(status.index));
+    format!("{database}: {done}generation {generation}, index {index}, written {}", rfc3339(status.stamp))
 }
 
 fn summary(order: &Order, status: &LegacyStatus, started: Instant) -> Summary {
