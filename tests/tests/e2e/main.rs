@@ -15,6 +15,7 @@ mod litestream_reads_us;
 mod metrics;
 mod parity;
 mod proxy;
+mod restore_killed;
 mod ring2;
 mod rivals;
 mod servers;
