@@ -1,10 +1,10 @@
 //! The judge of the simulator: planted bugs, each of which must be found.
 //!
 //! `cargo sim mutants` builds this crate once more with the feature `mutants`, in `target/mutants` and
-//! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from
-//! fixed starts on ([`seed_of`]) are run until an oracle objects. How many seeds that takes is what the simulator is worth. A bug
-//! that survives shows a fault or an oracle that is missing; in how many seeds its rule was asked for
-//! at all tells which of the two.
+//! nowhere else, and has that build look for each bug of [`Mutant::ALL`]: seeds from fixed starts on
+//! ([`seed_of`]) are run until an oracle objects, and then those of `sim/seeds.txt`. How many seeds
+//! that takes is what the simulator is worth. A bug that survives shows a fault or an oracle that is
+//! missing; in how many seeds its rule was asked for at all tells which of the two.
 //!
 //! `sim/scenarios/mutants` keeps a small run for each that has one, made by the shrinker, which begins
 //! with runs of a dozen operations: it fails with the bug and passes without it.
@@ -26,6 +26,7 @@ use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
+use crate::seed::kept;
 use crate::shrink::{Shrunk, Size, shrink_where};
 use crate::trace::Keep;
 
@@ -72,8 +73,10 @@ pub struct Trial {
 /// How a bug was found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Kill {
-    /// The number of the seed, counted from 1.
+    /// The number of the seed, counted from 1; with `kept`, of those before it.
     pub seeds: u64,
+    /// The seed of `sim/seeds.txt` that found it when no fresh one had.
+    pub kept: Option<u64>,
     /// The oracle that objected.
     pub oracle: String,
     /// What it said.
@@ -121,12 +124,21 @@ pub fn hunt(
             // It fails without the bug, too, and says nothing of it.
             continue;
         }
-        trial.kill = Some(Kill { seeds: number, oracle, text });
+        trial.kill = Some(Kill { seeds: number, kept: None, oracle, text });
         let small = shrinking.and_then(|time| make_small(mutant, (seed, profile), time));
         trial.small = small.as_ref().map(|small| (small.after.operations, small.after.faults));
         return (trial, small.map(|small| small.scenario));
     }
+    trial.kill = by_kept(mutant, seeds);
     (trial, None)
+}
+
+/// What every run begins with: the seeds that once failed find again what they were kept for.
+fn by_kept(mutant: Mutant, seeds: u64) -> Option<Kill> {
+    kept().find_map(|(seed, _)| {
+        let (oracle, text) = try_plan(mutant, seed, Profile::Seed.plan(seed)).0?;
+        Some(Kill { seeds, kept: Some(seed), oracle, text })
+    })
 }
 
 /// The smallest run that finds a bug, within `time`: of small seeds, since a dozen operations are
@@ -176,7 +188,7 @@ pub fn replay(mutant: Mutant, scenario: &Scenario) -> Result<Trial, BadInput> {
         return Err(BadInput::new(format!("{}: it fails without the bug: {violation}", mutant.name())));
     }
     let (kill, met) = try_plan(mutant, scenario.seed, scenario.plan.clone());
-    let kill = kill.map(|(oracle, text)| Kill { seeds: 1, oracle, text });
+    let kill = kill.map(|(oracle, text)| Kill { seeds: 1, kept: None, oracle, text });
     let size = Size::of(&scenario.plan, 0);
     let small = Some((size.operations, size.faults));
     Ok(Trial { name: mutant.name().into(), met: met.into(), kill, small })
@@ -220,16 +232,24 @@ fn was_met() -> bool {
 /// What all hunts came to, in words: how many were killed, in how many seeds by the median, and how
 /// many by a small run, where such were looked for.
 pub fn summary(trials: &[Trial]) -> String {
-    let mut seeds: Vec<u64> =
-        trials.iter().map(|trial| trial.kill.as_ref().map_or(u64::MAX, |kill| kill.seeds)).collect();
+    let fresh = |kill: &&Kill| kill.kept.is_none();
+    let mut seeds: Vec<u64> = trials
+        .iter()
+        .map(|trial| trial.kill.as_ref().filter(fresh).map_or(u64::MAX, |kill| kill.seeds))
+        .collect();
     seeds.sort_unstable();
-    let killed = seeds.iter().filter(|seeds| **seeds < u64::MAX).count();
+    let killed = trials.iter().filter(|trial| trial.kill.is_some()).count();
+    let by_kept = killed - seeds.iter().filter(|seeds| **seeds < u64::MAX).count();
     let median = match seeds.get(seeds.len().saturating_sub(1) / 2) {
         None => "none".to_string(),
         Some(&u64::MAX) => "more than were tried".to_string(),
         Some(seeds) => format!("{seeds} seeds"),
     };
-    let mut text = format!("killed {killed} of {}, median {median}", trials.len());
+    let mut text = format!("killed {killed} of {}", trials.len());
+    if by_kept > 0 {
+        text += &format!(" ({by_kept} only by kept seeds)");
+    }
+    text += &format!(", median {median}");
     let sizes: Vec<(usize, usize)> = trials.iter().filter_map(|trial| trial.small).collect();
     if !sizes.is_empty() {
         let small = sizes.iter().filter(|(ops, faults)| *ops <= SMALL.0 && *faults <= SMALL.1).count();
@@ -248,7 +268,8 @@ mod tests {
     use super::*;
 
     fn trial(seeds: Option<u64>, small: Option<(usize, usize)>) -> Trial {
-        let kill = seeds.map(|seeds| Kill { seeds, oracle: "oracle".into(), text: "a text".into() });
+        let kill =
+            seeds.map(|seeds| Kill { seeds, kept: None, oracle: "oracle".into(), text: "a text".into() });
         Trial { name: Mutant::TakenIsDone.name().into(), met: 3, kill, small }
     }
 
@@ -259,6 +280,12 @@ mod tests {
         assert_eq!(tried(&[Some(9), Some(1), Some(3)]), "killed 3 of 3, median 3 seeds");
         assert_eq!(tried(&[None, Some(1), None]), "killed 1 of 3, median more than were tried");
         assert_eq!(tried(&[]), "killed 0 of 0, median none");
+        let mut kept = trial(Some(9), None);
+        kept.kill.as_mut().unwrap().kept = Some(4429);
+        assert_eq!(
+            summary(&[kept, trial(Some(2), None)]),
+            "killed 2 of 2 (1 only by kept seeds), median 2 seeds"
+        );
         let small = [(10, 3), (11, 0), (2, 4)].map(|size| trial(Some(1), Some(size)));
         assert!(summary(&small).contains("; 1 by at most 10 operations and 3 faults, of 3 "));
     }

@@ -8,6 +8,7 @@
 //! Of level 0 only what the replicator has confirmed counts: what else may stand there is a rival's, or a
 //! put of ours that nobody has judged yet.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -17,6 +18,9 @@ use crate::machine::{Listed, Object};
 use crate::mutant::{self, Mutant};
 use crate::restore::{Inventory, Plan, Target, plan};
 
+/// Files of a level that are known at a time: a replica that has grown for months without levels has
+/// millions.
+const LISTED_MAX: usize = 4_096;
 /// Files that one compaction merges at the most; more are taken in turns.
 pub const FAN_IN_MAX: usize = 64;
 
@@ -44,6 +48,10 @@ pub(super) struct Levels {
     confirmed: u64,
     /// Whether levels are listed from their start.
     wide: bool,
+    /// Levels that hold more than was listed of them.
+    cut: Vec<bool>,
+    /// What stands under a name that was to be ours and is not what our files make: it counts as not there.
+    refused: BTreeSet<Object>,
 }
 
 impl Levels {
@@ -56,6 +64,8 @@ impl Levels {
             snapshot: None,
             confirmed: 0,
             wide: false,
+            cut: alloc::vec![false; levels],
+            refused: BTreeSet::new(),
         }
     }
 
@@ -87,9 +97,39 @@ impl Levels {
         self.prune();
     }
 
+    /// Whether more of a level may be listed: of one that has grown for months without a compaction only
+    /// so much is known at a time.
+    pub(super) fn has_room(&self, level: Level) -> bool {
+        self.files.get(usize::from(level.get())).is_none_or(|files| files.len() < LISTED_MAX)
+    }
+
+    /// There is more of this level than was listed.
+    pub(super) fn cut(&mut self, level: Level) {
+        self.cut[usize::from(level.get())] = true;
+    }
+
+    /// Whether so little is left of what was listed of such a level that it is to be listed again.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.files.iter().zip(&self.cut).any(|(files, cut)| *cut && files.len() < FAN_IN_MAX)
+    }
+
+    /// This object is not ours, and is passed over from now on.
+    pub(super) fn refuse(&mut self, object: Object) {
+        self.refused.insert(object);
+    }
+
     /// A file that is there.
     fn put(&mut self, level: Level, file: Listed) {
         let (at, max) = (usize::from(level.get()), file.object.range.max().get());
+        if self.refused.contains(&file.object) {
+            return;
+        }
+        // What lies between it and what was listed is not known.
+        let beyond =
+            |files: &Vec<Listed>| files.last().is_none_or(|last| file.object.range > last.object.range);
+        if self.cut.get(at) == Some(&true) && self.files.get(at).is_some_and(beyond) {
+            return;
+        }
         if level == Level::SNAPSHOTS {
             let newest = self.snapshot.map_or(0, |snapshot| snapshot.object.range.max().get());
             if file.object.range.is_snapshot() && max > newest {
@@ -141,13 +181,19 @@ impl Levels {
     /// Forgets what was listed: it is no longer so.
     pub(super) fn forget(&mut self) {
         let (confirmed, wide) = (self.confirmed, self.wide);
-        *self = Levels { confirmed, wide, ..Levels::new(self.top() as u8) };
+        let refused = core::mem::take(&mut self.refused);
+        *self = Levels { confirmed, wide, refused, ..Levels::new(self.top() as u8) };
     }
 
     /// Has the levels listed from their start from now on: a file that begins before what the level above
     /// holds was not listed.
     pub(super) fn look_wider(&mut self) {
         self.wide = true;
+    }
+
+    /// They were.
+    pub(super) fn look_as_usual(&mut self) {
+        self.wide = false;
     }
 
     /// Whether something waits to be compacted to `level`, and since when as far as that is known.
@@ -178,7 +224,13 @@ impl Levels {
         let files = &self.files[at - 1];
         let Some(first) = files.first() else { return Ok(None) };
         let front = self.fronts[at];
-        let mut have = if front == 0 { first.object.range.min().get() - 1 } else { front };
+        let before = first.object.range.min().get() - 1;
+        let mut have = if front == 0 { before } else { front };
+        // Retention may have taken what only a snapshot holds now: the level goes on behind that.
+        let held = self.snapshot.map_or(0, |snapshot| snapshot.object.range.max().get());
+        if before > have && before <= held && self.next_file(at - 1, have).is_none() {
+            have = before;
+        }
         let mut inputs: Vec<Listed> = Vec::new();
         // Two files overlap where a put of a process that had died came late: the one that reaches further
         // holds what the other does.
@@ -375,6 +427,52 @@ mod tests {
             assert_eq!((batch.inputs.len(), batch.more), (FAN_IN_MAX, true));
             assert_eq!(batch.object.range.max().get(), FAN_IN_MAX as u64);
         }
+    }
+
+    #[test]
+    fn of_a_level_that_is_too_long_only_so_much_is_known() {
+        let mut known = Levels::new(1);
+        known.confirmed = 10_000;
+        let here: Vec<Listed> = (1..=LISTED_MAX as u64).map(|n| file(0, n, n)).collect();
+        assert!(known.has_room(level(0)));
+        known.listed(level(0), &here);
+        assert!(!known.has_room(level(0)));
+        known.cut(level(0));
+        // It is confirmed, and what lies between is not known.
+        assert!(known.stored(Txid::new(10_001).unwrap(), 7, Wall(5)));
+        let mut turns = 0;
+        while !known.is_used_up() {
+            let batch = known.plan(level(1)).unwrap().unwrap();
+            assert!(batch.object.range.max().get() <= LISTED_MAX as u64);
+            known.made(Listed { object: batch.object, ..file(1, 1, 1) });
+            turns += 1;
+        }
+        assert_eq!(turns, LISTED_MAX / FAN_IN_MAX);
+        assert_eq!((known.front(level(1)), known.confirmed), (Txid::new(LISTED_MAX as u64), 10_001));
+        known.forget();
+        assert!(!known.is_used_up() && known.has_room(level(0)));
+    }
+
+    #[test]
+    fn a_level_goes_on_behind_what_only_a_snapshot_holds() {
+        let files = [(9, 1, 8), (3, 1, 4), (2, 7, 8), (2, 9, 9)];
+        check(&levels(&files, 0), 3, &["2/T7-T8", "2/T9-T9"], "3/T7-T9");
+        let files = [(9, 1, 5), (3, 1, 4), (2, 7, 8)];
+        assert!(planned(&levels(&files, 0), 3).unwrap_err().contains("0000000000000005 comes next"));
+    }
+
+    #[test]
+    fn what_was_refused_counts_as_not_there() {
+        let files = [(0, 1, 1), (0, 2, 2), (0, 3, 3), (1, 1, 2)];
+        let mut known = levels(&files, 3);
+        check(&known, 1, &["0/T3-T3"], "1/T3-T3");
+        known.refuse(file(1, 1, 2).object);
+        known.forget();
+        for (n, min, max) in [(1, 1, 2), (0, 1, 1), (0, 2, 2), (0, 3, 3)] {
+            known.listed(level(n), &[file(n, min, max)]);
+        }
+        check(&known, 1, &["0/T1-T1", "0/T2-T2", "0/T3-T3"], "1/T1-T3");
+        assert_eq!(planned(&known, 2), Ok(None));
     }
 
     #[test]

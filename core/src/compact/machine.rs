@@ -24,6 +24,8 @@ use crate::restore::RestoreOutput;
 const LIST_LIMIT: u32 = 1_000;
 /// Tries of one level, each twice as long after the one before, until it rests until more is written.
 const TRIES_MAX: u32 = 8;
+/// The shortest rest: a fault that stays would otherwise be met again with each segment that is stored.
+const REST_MIN: Duration = Duration::from_secs(10 * 60);
 /// The first wait before a level is tried again.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 
@@ -33,8 +35,9 @@ struct Slot {
     due: Option<Mono>,
     /// Tries since it was last made.
     failures: u32,
-    /// It is not tried again before more is written.
+    /// It is not tried again before more is written, nor before this.
     rests: bool,
+    not_before: Option<Mono>,
     /// What went wrong last.
     trouble: Option<String>,
 }
@@ -65,6 +68,8 @@ pub struct Compactor {
     pub(super) levels: Levels,
     /// Whether the levels were listed since they were last forgotten.
     listed: bool,
+    /// Something was missed since the listing under way began.
+    stale: bool,
     /// By level.
     slots: Vec<Slot>,
     pub(super) step: Step,
@@ -93,7 +98,16 @@ impl Compactor {
         let flight = Flight::new(ids, config.store_deadline);
         let levels = Levels::new(config.levels.len() as u8);
         let slots = alloc::vec![Slot::default(); usize::from(Level::SNAPSHOTS.get()) + 1];
-        Compactor { config, flight, levels, listed: false, slots, step: Step::Idle, grant: None }
+        Compactor {
+            config,
+            flight,
+            levels,
+            listed: false,
+            stale: false,
+            slots,
+            step: Step::Idle,
+            grant: None,
+        }
     }
 
     fn slot(&mut self, level: Level) -> &mut Slot {
@@ -123,12 +137,15 @@ impl Compactor {
         };
         // What lies between is looked up when it is needed.
         self.listed &= follows;
+        self.stale |= !follows;
         for slot in &mut self.slots {
             slot.rests = false;
         }
         let first = Level::new(1).expect("a level");
-        if self.slot(first).due.is_none() {
-            self.slot(first).due = Some(due(now, None, self.config.interval(first)));
+        let interval = self.config.interval(first);
+        let slot = self.slot(first);
+        if slot.due.is_none() {
+            slot.due = Some(due(now, None, interval)).max(slot.not_before);
         }
     }
 
@@ -145,7 +162,7 @@ impl Compactor {
                 continue;
             };
             if slot.due.is_none() && !slot.rests {
-                slot.due = Some(due(now, since, interval));
+                slot.due = Some(due(now, since, interval)).max(slot.not_before);
             }
         }
     }
@@ -169,6 +186,7 @@ impl Compactor {
             return self.begin(now, level, out);
         }
         self.levels.forget();
+        self.stale = false;
         let at = self.levels.next_listed(None).expect("there are levels");
         self.list(now, level, at, None, out);
     }
@@ -194,14 +212,18 @@ impl Compactor {
             return self.fail(now, level, Failure::outdated(text), out);
         }
         self.levels.listed(at, entries);
-        if more {
+        if more && self.levels.has_room(at) {
             return self.list(now, level, at, after, out);
+        }
+        if more {
+            self.levels.cut(at);
         }
         if let Some(next) = self.levels.next_listed(Some(at)) {
             let after = self.levels.listed_after(next);
             return self.list(now, level, next, after, out);
         }
-        self.listed = true;
+        self.listed = !self.stale;
+        self.levels.look_as_usual();
         // What waited before this run began may be due already.
         for slot in self.slots.iter_mut().filter(|slot| slot.failures == 0) {
             slot.due = None;
@@ -242,7 +264,10 @@ impl Compactor {
         let level = work.level();
         out.notify(Severity::Info, work.told(&file));
         self.levels.made(Listed { modified: Some(now.wall), ..file });
-        let again = work.more().then_some(now.mono);
+        // Of a level that is longer than what was listed there is more.
+        let used_up = self.levels.is_used_up();
+        self.listed &= !used_up;
+        let again = (work.more() || used_up).then_some(now.mono);
         *self.slot(level) = Slot { due: again, ..Slot::default() };
         if level != Level::SNAPSHOTS {
             self.weigh(now);
@@ -261,6 +286,7 @@ impl Compactor {
             Level::SNAPSHOTS => "making a snapshot".into(),
             level => format!("compacting to level {level}"),
         };
+        let interval = self.config.interval(level);
         let slot = self.slot(level);
         slot.failures += 1;
         let known = slot.trouble.as_ref() == Some(&text);
@@ -272,6 +298,7 @@ impl Compactor {
             out.notify(Severity::Warn, Fact::Retrying { what, error: text, hint, wait_ms });
         } else {
             (slot.due, slot.rests) = (None, true);
+            slot.not_before = Some(now.mono.after(interval.max(REST_MIN)));
             if !known || slot.failures == TRIES_MAX {
                 let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
                 let text = format!("{what} has failed, and waits until more is written: {text}{hint}");

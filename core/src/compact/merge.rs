@@ -278,7 +278,7 @@ impl Output {
             if page.get() > self.grown {
                 return Err((None, self.missing()));
             }
-            self.grown += 1;
+            self.grown = self.grown.saturating_add(1);
             self.pass_lock_page();
         }
         let (data, block) = source.last_page();

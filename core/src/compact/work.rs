@@ -420,6 +420,7 @@ impl Compactor {
                     "the object {object} that stands where a compaction was to go is damaged: {error}"
                 );
                 let hint = "run driftless verify on the replica".to_string();
+                self.levels.refuse(object);
                 return self.fail(now, level, Failure { text, hint, outdated: true }, out);
             }
         };
@@ -431,6 +432,7 @@ impl Compactor {
                     found.chain.post.map_or("an unknown state".to_string(), |post| post.to_string()),
                 );
                 let hint = "another program writes to this replica; it is left as it is".to_string();
+                self.levels.refuse(object);
                 return self.fail(now, level, Failure { text, hint, outdated: true }, out);
             }
             Standing::Unchained => {
@@ -534,11 +536,13 @@ fn standing(ours: &LtxHeader, found: &LtxHeader) -> Standing {
     let same_files =
         found.range == ours.range && found.page_size == ours.page_size && found.commit == ours.commit;
     let states = |header: &LtxHeader| (header.lineage, header.chain.pre, header.chain.post);
-    if same_files && states(found) == states(ours) {
+    let silent = |header: &LtxHeader| header.lineage.is_none() && header.chain == Chain::default();
+    // Where both say nothing of their state, the stamp has to do.
+    let same_stamp = found.stamp == ours.stamp;
+    if same_files && states(found) == states(ours) && (same_stamp || !silent(ours)) {
         return Standing::Same;
     }
-    let silent = found.lineage.is_none() && found.chain == Chain::default();
-    if same_files && silent && found.stamp == ours.stamp { Standing::Unchained } else { Standing::Other }
+    if same_files && silent(found) && same_stamp { Standing::Unchained } else { Standing::Other }
 }
 
 /// Asks for the header of what stands under a name.

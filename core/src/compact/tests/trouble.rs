@@ -89,6 +89,21 @@ fn a_store_that_is_away_is_left_alone_until_more_is_written() {
     assert_eq!(host.compactor.status().trouble, []);
 }
 
+/// What is written all the time is no reason to meet a fault that stays all the time.
+#[test]
+fn a_busy_database_does_not_wear_out_a_store_that_refuses() {
+    let (mut host, history) = told(config(), 4);
+    host.hook = Some(Box::new(|_, _| Some((StoreErrorKind::Denied, false))));
+    host.rest();
+    let (before, body) = (host.requests, history.store[&object(0, 10, 10)].clone());
+    for n in 0..3_600 {
+        host.until(host.now + Duration::from_secs(1));
+        host.stored(11 + n, body.clone());
+    }
+    let asked = host.requests - before;
+    assert!((4..40).contains(&asked), "{asked} requests in an hour");
+}
+
 #[test]
 fn a_damaged_input_is_named_and_nothing_made_of_it() {
     let (mut host, history) = told(config(), 5);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use driftless_core::mutant::{Mutant, PLANTED};
 use driftless_sim::bad_input::BadInput;
-use driftless_sim::mutants::{Trial, of_name, replay, root, scenario_path, summary};
+use driftless_sim::mutants::{Kill, Trial, of_name, replay, root, scenario_path, summary};
 use driftless_sim::ring0::profile::Profile;
 use driftless_sim::scenario::Scenario;
 
@@ -141,6 +141,7 @@ fn hunt_all(
 
 fn row(mutant: Mutant, trial: &Trial) -> String {
     let took = match &trial.kill {
+        Some(Kill { kept: Some(seed), oracle, .. }) => format!("kept {seed}  {oracle}"),
         Some(kill) => format!("{:>5} seeds  {}", kill.seeds, kill.oracle),
         None => format!("SURVIVED, met in {} seeds", trial.met),
     };
