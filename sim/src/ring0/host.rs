@@ -216,34 +216,7 @@ impl World {
                 let wait = self.stall(wait);
                 self.later(wait, Entry::Source { run, op, request });
             }
-            Request::State(request) => {
-                // A journal on the disk has the disk's own faults.
-                let simple = self.full.local.is_none() && request != StateRequest::Load;
-                let fails = simple && self.fails("state", n, "state: no room");
-                // Without a record of who we are, the state counts as lost.
-                let names_us = match &request {
-                    StateRequest::Append(record) => {
-                        matches!(Record::decode(record), Some(Record::Identity { .. }))
-                    }
-                    request => *request == StateRequest::Sync,
-                };
-                self.state_lost |= fails && names_us;
-                let answer = match (fails, self.local_request(&request)?) {
-                    (_, Some(answer)) => {
-                        self.state_lost |= answer.is_err() && names_us;
-                        answer
-                    }
-                    (true, None) => self.state.refuse(),
-                    (false, None) => Ok(self.state.perform(&request)),
-                };
-                if self.bury() {
-                    return Ok(());
-                }
-                let outcome = Outcome::State(answer);
-                let wait = self.dice.wait("state", "wait", n, 1, 5_000);
-                let wait = self.stall(wait);
-                self.later(wait, Entry::Deliver { run, op, outcome });
-            }
+            Request::State(request) => self.submit_state(run, op, &request)?,
             Request::Compute(job) => {
                 let wait = self.dice.wait("compute", "wait", n, 1, 5_000);
                 self.later(wait, Entry::Compute { run, op, job });
@@ -277,6 +250,35 @@ impl World {
                 return Err(Violation::new("contract", format!("a replicator asks for {other:?}")));
             }
         }
+        Ok(())
+    }
+
+    fn submit_state(&mut self, run: u64, op: OpId, request: &StateRequest) -> Result<(), Violation> {
+        let n = self.summary.actions;
+        // A journal on the disk has the disk's own faults.
+        let simple = self.full.local.is_none() && *request != StateRequest::Load;
+        let fails = simple && self.fails("state", n, "state: no room");
+        // Without a record of who we are, the state counts as lost.
+        let names_us = match request {
+            StateRequest::Append(record) => matches!(Record::decode(record), Some(Record::Identity { .. })),
+            request => *request == StateRequest::Sync,
+        };
+        self.state_lost |= fails && names_us;
+        let answer = match (fails, self.local_request(request)?) {
+            (_, Some(answer)) => {
+                self.state_lost |= answer.is_err() && names_us;
+                answer
+            }
+            (true, None) => self.state.refuse(),
+            (false, None) => Ok(self.state.perform(request)),
+        };
+        if self.bury() {
+            return Ok(());
+        }
+        let outcome = Outcome::State(answer);
+        let wait = self.dice.wait("state", "wait", n, 1, 5_000);
+        let wait = self.stall(wait);
+        self.later(wait, Entry::Deliver { run, op, outcome });
         Ok(())
     }
 

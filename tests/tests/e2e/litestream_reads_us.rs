@@ -88,6 +88,18 @@ fn litestream_restore(replica: &Path, to: &Path, txid: Option<&str>) {
     run_litestream(args).expect_ok();
 }
 
+fn replicate_with_levels(dir: &TempDir, db: &Path, replica: &Path) -> Daemon {
+    let config = dir.join("litestream.yml");
+    let text = format!(
+        "levels: [{{interval: 1s}}, {{interval: 3s}}]\nsnapshot: {{interval: 5s}}\n\
+         verify-compaction: true\ndbs: [{{path: {}, url: {}}}]\n",
+        db.display(),
+        replica.url(),
+    );
+    fs::write(&config, text).unwrap();
+    Daemon::replicate_at(db, replica, &config)
+}
+
 /// With or without levels and snapshots, which the daemon makes of what it stores.
 fn check(page_size: u64, levels: bool) {
     let dir = TempDir::new(&format!("ls-reads-{page_size}-{levels}"));
@@ -104,17 +116,7 @@ fn check(page_size: u64, levels: bool) {
     assert_eq!(pragma::<i64>(&app, "page_size").cast_unsigned(), page_size);
     let mut daemon = match levels {
         false => Daemon::replicate(&db, &replica),
-        true => {
-            let config = dir.join("litestream.yml");
-            let text = format!(
-                "levels: [{{interval: 1s}}, {{interval: 3s}}]\nsnapshot: {{interval: 5s}}\n\
-                 verify-compaction: true\ndbs: [{{path: {}, url: {}}}]\n",
-                db.display(),
-                replica.url(),
-            );
-            fs::write(&config, text).unwrap();
-            Daemon::replicate_at(&db, &replica, &config)
-        }
+        true => replicate_with_levels(&dir, &db, &replica),
     };
     let mut points: Vec<Point> = Vec::new();
     for (what, sql) in steps(page_size) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,12 @@ fn replicate(db: &Path, replica: &Path) {
         .unwrap();
         run(["replicate".as_ref(), "-once".as_ref(), db.as_os_str(), replica.as_os_str()]).expect_ok();
     }
+}
+
+fn start(words: &[&str], target: &Path, replica: &Path) -> Child {
+    let mut command = Command::new(driftless());
+    command.args(words).args([target, replica]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
 }
 
 /// What may stand beside a target for longer than a restore runs: nothing.
@@ -51,13 +57,7 @@ fn fifty_kills_leave_the_target_whole_and_the_next_call_ends_well() {
     fs::write(&target, &old).unwrap();
     let (mut caught, mut unfinished, mut replaced) = (0, 0, 0);
     for n in 0..KILLS {
-        let mut child = Command::new(driftless())
-            .args(["restore", "-force", "-o"])
-            .args([&target, &replica])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = start(&["restore", "-force", "-o"], &target, &replica);
         // Spread over all of it, and a little more.
         thread::sleep(whole.mul_f64(1.1 * f64::from(n) / f64::from(KILLS)));
         if child.try_wait().unwrap().is_none() {
@@ -87,22 +87,20 @@ fn fifty_kills_leave_the_target_whole_and_the_next_call_ends_well() {
     assert!(fs::read(&target).unwrap() == new, "the last call restores the newest state");
     assert_eq!(leftovers(&place), [""; 0], "nothing is left of those that were killed");
     integrity_check(&target);
-    // Into a free place as well, where nobody has to force it.
+    in_a_free_place(&replica, &target, whole, &new);
+}
+
+/// Where nothing stands, nobody has to force it.
+fn in_a_free_place(replica: &Path, target: &Path, whole: Duration, new: &[u8]) {
     for n in 0..10_u32 {
-        fs::remove_file(&target).unwrap();
-        let mut child = Command::new(driftless())
-            .args(["restore", "-o"])
-            .args([&target, &replica])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        fs::remove_file(target).unwrap();
+        let mut child = start(&["restore", "-o"], target, replica);
         thread::sleep(whole.mul_f64(f64::from(n) / 10.0) + Duration::from_millis(1));
         child.kill().unwrap();
         child.wait().unwrap();
         if !target.exists() {
-            restore(&replica, &target, None);
+            restore(replica, target, None);
         }
-        assert!(fs::read(&target).unwrap() == new, "{n}");
+        assert!(fs::read(target).unwrap() == new, "{n}");
     }
 }
