@@ -2,7 +2,9 @@
 //!
 //! The target is touched by nothing but the last step: by then the new file is whole, verified
 //! and synced. A `-wal` of the old database must not meet the new one, since SQLite would replay
-//! it; so the old companions are moved aside first, and removed only when the new file stands.
+//! it; so the old companions are moved aside first, and removed only when the new file stands. Whoever
+//! is killed in between leaves a database without its companions: the next restore to this target puts
+//! them back before it does anything else.
 //!
 //! The file being built has the name that every restore to this target would choose, so that what
 //! a killed one leaves is found and replaced. Two at a time would build under one name, and the
@@ -20,6 +22,8 @@ use rustix::io::Errno;
 
 use super::Blocking;
 
+/// What SQLite keeps beside a database.
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Shorter writes wait for the last sync: their neighbours may come yet, and the disk takes long
 /// stretches better.
 const WRITEBACK_BYTES_MIN: u64 = 64 << 10;
@@ -87,7 +91,9 @@ where
             match self.fs.create_new(&self.building) {
                 Ok(file) if claim(&file, &self.building)? => {
                     self.file = Some(file);
-                    return Ok(());
+                    // No swap was cut short, so these are what one that was done has left. They are gone
+                    // for good before this file has any content: see `remove_leftover`.
+                    return self.remove_aside();
                 }
                 // Between our creating and our locking it was taken for a leftover.
                 Ok(_) => return Err(in_use(&self.building)),
@@ -110,6 +116,14 @@ where
         if !claim(&leftover, &self.building)? {
             return Err(in_use(&self.building));
         }
+        // One with content was begun with nothing aside, and has not been swapped in: what is aside is the
+        // target's. An empty one may have been left before it came to look, and what is aside may be a
+        // stranger to the target, which SQLite would replay into it.
+        if fstat(&leftover).map_err(|errno| failed(FsError::from_io(&self.building, &errno.into())))?.st_size
+            > 0
+        {
+            self.put_back()?;
+        }
         // The lock is held until the name is gone.
         remove_if_there(&self.fs, &self.building).map_err(failed)
     }
@@ -123,24 +137,56 @@ where
             self.file = None;
             return self.sync_directory();
         }
-        let mut aside = Vec::new();
-        for suffix in ["-wal", "-shm", "-journal"] {
-            let old = beside(&self.target, suffix);
-            let kept = beside(&self.target, &format!("{suffix}.driftless-old"));
+        if let Err(error) = self.swap() {
+            // The target is as it was, and so must be what belongs to it.
+            return self.put_back().and(Err(error));
+        }
+        self.file = None;
+        self.sync_directory()?;
+        self.remove_aside()
+    }
+
+    /// Moves the companions aside, and the new file into place.
+    fn swap(&self) -> Result<(), OutputError> {
+        for (old, kept) in self.companions() {
             match self.fs.rename(&old, &kept) {
-                Ok(()) => aside.push(kept),
+                Err(error) if error.kind != FsErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        self.sync_directory()?;
+        self.fs.rename(&self.building, &self.target).map_err(failed)
+    }
+
+    /// The target's companions, and where they are kept during the swap.
+    fn companions(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let kept = |suffix: &str| beside(&self.target, &format!("{suffix}.driftless-old"));
+        COMPANIONS.map(|suffix| (beside(&self.target, suffix), kept(suffix))).into_iter()
+    }
+
+    fn remove_aside(&self) -> Result<(), OutputError> {
+        let mut removed = false;
+        for (_, kept) in self.companions() {
+            match self.fs.remove(&kept) {
+                Ok(()) => removed = true,
                 Err(error) if error.kind == FsErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        self.sync_directory()?;
-        self.fs.rename(&self.building, &self.target).map_err(failed)?;
-        self.file = None;
-        self.sync_directory()?;
-        for kept in aside {
-            remove_if_there(&self.fs, &kept).map_err(failed)?;
+        if removed { self.sync_directory() } else { Ok(()) }
+    }
+
+    /// Undoes the first half of a swap, unless something has come to stand there since.
+    fn put_back(&self) -> Result<(), OutputError> {
+        for (old, kept) in self.companions() {
+            match self.fs.rename_noreplace(&kept, &old) {
+                Err(error) if !matches!(error.kind, FsErrorKind::NotFound | FsErrorKind::Exists) => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
         }
-        Ok(())
+        self.sync_directory()
     }
 
     fn sync_directory(&self) -> Result<(), OutputError> {
@@ -207,4 +253,91 @@ fn remove_if_there<F: Fs>(fs: &F, path: &Path) -> Result<(), FsError> {
 
 fn failed(error: FsError) -> OutputError {
     OutputError { exists: error.kind == FsErrorKind::Exists, text: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use driftless_adapters::fs::RealFs;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A directory with files of these names; each holds its name.
+    fn place(name: &str, files: &[&str]) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("driftless-output-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        files.iter().for_each(|file| fs::write(directory.join(file), file).unwrap());
+        directory
+    }
+
+    fn port(directory: &Path) -> OutputPort<RealFs> {
+        OutputPort::new(RealFs, directory.join("a.db"), None)
+    }
+
+    #[test]
+    fn a_swap_that_was_cut_short_is_undone_by_the_next_restore() {
+        let files = ["a.db", "a.db-wal.driftless-old", "a.db-shm.driftless-old", "a.db.driftless-restore"];
+        let directory = place("cut", &files);
+        let mut port = port(&directory);
+        port.perform(&OutputRequest::Create).unwrap();
+        assert_eq!(names(&directory), ["a.db", "a.db-shm", "a.db-wal", "a.db.driftless-restore"]);
+        assert_eq!(fs::read(directory.join("a.db-wal")).unwrap(), b"a.db-wal.driftless-old");
+        port.perform(&OutputRequest::Discard).unwrap();
+        assert_eq!(names(&directory), ["a.db", "a.db-shm", "a.db-wal"]);
+        port.perform(&OutputRequest::Create).unwrap();
+        port.perform(&OutputRequest::Publish { replace: true }).unwrap();
+        assert_eq!(names(&directory), ["a.db"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_swap_that_was_done_has_left_is_removed() {
+        let directory = place("done", &["a.db", "a.db-wal.driftless-old"]);
+        let mut port = port(&directory);
+        port.perform(&OutputRequest::Create).unwrap();
+        assert_eq!(names(&directory), ["a.db", "a.db.driftless-restore"]);
+        port.perform(&OutputRequest::Discard).unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Killed between making its file and looking for what a swap has left.
+    #[test]
+    fn an_empty_leftover_says_nothing_of_what_lies_aside() {
+        let directory = place("empty", &["a.db", "a.db-wal.driftless-old"]);
+        fs::write(directory.join("a.db.driftless-restore"), "").unwrap();
+        port(&directory).perform(&OutputRequest::Create).unwrap();
+        assert_eq!(names(&directory), ["a.db", "a.db.driftless-restore"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_swap_that_fails_leaves_the_target_with_its_companions() {
+        let directory = place("fails", &["a.db-wal"]);
+        // A directory that is not empty cannot be replaced by a file.
+        fs::create_dir_all(directory.join("a.db/full")).unwrap();
+        let mut port = port(&directory);
+        port.perform(&OutputRequest::Create).unwrap();
+        assert!(port.perform(&OutputRequest::Publish { replace: true }).is_err());
+        assert_eq!(names(&directory), ["a.db", "a.db-wal", "a.db.driftless-restore"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn companions_that_came_since_stay() {
+        let files = ["a.db", "a.db-wal", "a.db-wal.driftless-old", "a.db.driftless-restore"];
+        let directory = place("since", &files);
+        port(&directory).perform(&OutputRequest::Create).unwrap();
+        assert_eq!(fs::read(directory.join("a.db-wal")).unwrap(), b"a.db-wal");
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
