@@ -6,7 +6,7 @@
 //! Nothing is deleted here.
 //!
 //! What can go wrong, and what prevents it: a file that misses transactions (a gap is an error, and never
-//! bridged), a file with an old image of a page ([`merge`]), a damaged input that spreads upwards (every
+//! bridged), a file with an old image of a page (`merge`), a damaged input that spreads upwards (every
 //! input is read whole under its checksum before the result may exist), a crash in the middle (an object
 //! comes to be whole or not at all, and a repeat makes the same one, since a result is a function of its
 //! inputs alone), somebody else's object under the name (compared by header, never replaced).
