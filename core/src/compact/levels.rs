@@ -224,13 +224,9 @@ impl Levels {
         let files = &self.files[at - 1];
         let Some(first) = files.first() else { return Ok(None) };
         let front = self.fronts[at];
-        let before = first.object.range.min().get() - 1;
-        let mut have = if front == 0 { before } else { front };
-        // Retention may have taken what only a snapshot holds now: the level goes on behind that.
-        let held = self.snapshot.map_or(0, |snapshot| snapshot.object.range.max().get());
-        if before > have && before <= held && self.next_file(at - 1, have).is_none() {
-            have = before;
-        }
+        // What lies between may be held by a snapshot, where another program's retention has been at work.
+        // But a listing that is late looks the same (seed 20042015).
+        let mut have = if front == 0 { first.object.range.min().get() - 1 } else { front };
         let mut inputs: Vec<Listed> = Vec::new();
         // Two files overlap where a put of a process that had died came late: the one that reaches further
         // holds what the other does.
@@ -451,14 +447,6 @@ mod tests {
         assert_eq!((known.front(level(1)), known.confirmed), (Txid::new(LISTED_MAX as u64), 10_001));
         known.forget();
         assert!(!known.is_used_up() && known.has_room(level(0)));
-    }
-
-    #[test]
-    fn a_level_goes_on_behind_what_only_a_snapshot_holds() {
-        let files = [(9, 1, 8), (3, 1, 4), (2, 7, 8), (2, 9, 9)];
-        check(&levels(&files, 0), 3, &["2/T7-T8", "2/T9-T9"], "3/T7-T9");
-        let files = [(9, 1, 5), (3, 1, 4), (2, 7, 8)];
-        assert!(planned(&levels(&files, 0), 3).unwrap_err().contains("0000000000000005 comes next"));
     }
 
     #[test]

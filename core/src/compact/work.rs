@@ -24,14 +24,14 @@ use crate::machine::{
     Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest, body_time,
 };
 use crate::mutant::{self, Mutant};
-use crate::restore::{Next, Purpose, Reader, Stream, Wins};
+use crate::restore::{Next, Purpose, RUN_BYTES_MAX, Reader, Stream, Wins};
 
 /// Reads under way at once.
 const READS_MAX: usize = 4;
 /// Bytes of all inputs that are read ahead, about.
 const AHEAD_BYTES: u64 = 8 << 20;
 /// Bytes of one read of an input, at least and at most.
-const WINDOW_BYTES: (u64, u64) = (64 << 10, 256 << 10);
+const WINDOW_BYTES: (u64, u64) = (64 << 10, RUN_BYTES_MAX);
 /// Bytes of the result that a request of its put may have to wait for.
 const IN_FLIGHT_MAX: u64 = 32 << 20;
 
