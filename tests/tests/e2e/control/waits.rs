@@ -22,7 +22,10 @@ fn what_was_committed_before_is_there_under_load() {
     app.start_writer(&database, json!({ "rate": 400, "keep": 200 }));
     let daemon = place.start();
     let copy = place.dir.join("copy.db");
-    for _ in 0..8 {
+    let mut rounds = 0;
+    // A fast machine is done with eight before there is any load.
+    while rounds < 8 || app.committed() <= 100 {
+        rounds += 1;
         let before = app.committed();
         let synced = place.ask("sync -wait -json @a.db").expect_ok().json();
         let txid = |name: &str| synced[name].as_u64().unwrap_or_else(|| panic!("no {name}: {synced}"));
@@ -30,7 +33,7 @@ fn what_was_committed_before_is_there_under_load() {
         let held = restore_checked(&place.dir.join("ra"), None, &copy, 200).unwrap().transactions;
         assert!(held >= before, "{before} were committed, {held} are on the replica: {synced}");
     }
-    assert!(app.committed() > 0 && app.stop_writer()["committed"].as_u64() > Some(100));
+    assert!(app.stop_writer()["committed"].as_u64() > Some(100));
     daemon.term().expect_code(0);
 }
 
