@@ -35,8 +35,9 @@ struct Slot {
     due: Option<Mono>,
     /// Tries since it was last made.
     failures: u32,
-    /// It is not tried again before more is written, nor before this.
+    /// It is not tried again before more is written.
     rests: bool,
+    /// Nor before this.
     not_before: Option<Mono>,
     /// What went wrong last.
     trouble: Option<String>,
