@@ -3,7 +3,7 @@
 //! The [`Compactor`] of a database follows what its replicator stores on level 0, and merges files of a
 //! level into one of the level above at the multiples of that level's interval. Level 9 holds snapshots,
 //! each merged from the one before it and what came since, so that the host's database is not read for them.
-//! Nothing is deleted here.
+//! Nothing is deleted here: that is the [`Retainer`](crate::retain::Retainer)'s.
 //!
 //! What can go wrong, and what prevents it: a file that misses transactions (a gap is an error, and never
 //! bridged), a file with an old image of a page (`merge`), a damaged input that spreads upwards (every
@@ -17,7 +17,7 @@ mod machine;
 mod merge;
 mod schedule;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod work;
 
 pub use levels::FAN_IN_MAX;
@@ -30,6 +30,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::ids::{Level, PENDING_BYTE, Txid};
+use crate::retain::RetainConfig;
 
 /// The settings of one compactor. `Default` is what Litestream does.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +46,8 @@ pub struct CompactConfig {
     pub snapshot_bytes_min: u64,
     /// Whether each result is read back before it counts. Default off, as Litestream's `verify-compaction`.
     pub verify: bool,
+    /// What is deleted once it is covered; `None` for nothing.
+    pub retention: Option<RetainConfig>,
     /// Whether the store is said to keep create-if-absent; if not, a look at the name precedes each put.
     pub create_if_absent: bool,
     /// Whether bodies cross a network, which may be slow.
@@ -62,6 +65,7 @@ impl Default for CompactConfig {
             snapshot_interval: Duration::from_secs(24 * 60 * 60),
             snapshot_bytes_min: 1 << 20,
             verify: false,
+            retention: Some(RetainConfig::default()),
             create_if_absent: true,
             remote: false,
             store_deadline: Duration::from_secs(60),

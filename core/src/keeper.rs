@@ -1,25 +1,31 @@
-//! The machines of one database and its replica under one contract: a replicator, and the compactor that
-//! follows what it stores.
+//! The machines of one database and its replica under one contract: a replicator, the compactor that
+//! follows what it stores, and the retainer that deletes what the compactor has covered.
 //!
 //! They share the store and nothing else. What the replicator reports as stored is the compactor's event;
-//! whatever ends the replicator, a fence above all, ends the compactor before anything else is asked of the
+//! whatever ends the replicator, a fence above all, ends the others before anything else is asked of the
 //! store, and nobody waits for it: what it had not committed is made again by a later run.
 
 use crate::compact::{CompactConfig, CompactStatus, Compactor};
 use crate::engine::{Config, Replicator, Status};
 use crate::ids::{Mono, Now, Txid};
 use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpIds, Reason, ReplicaId};
+use crate::retain::{RetainConfig, RetainPass, RetainStatus, Retainer};
 
 /// What tells the compactor's run from the replicator's.
 const OTHER_RUN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// And what tells the retainer's.
+const THIRD_RUN: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
-/// A replicator with or without a compactor. See the module's documentation and [`Machine`].
+/// A replicator with or without a compactor, and that with or without a retainer. See the module's documentation and [`Machine`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Keeper {
     replicator: Replicator,
     compactor: Option<Compactor>,
     /// The run of the compactor's requests.
     compactor_run: u64,
+    retainer: Option<Retainer>,
+    /// The run of the retainer's requests.
+    retainer_run: u64,
 }
 
 impl Keeper {
@@ -29,10 +35,18 @@ impl Keeper {
     /// # Panics
     /// As [`Compactor::new`] does.
     pub fn new(replica: ReplicaId, run: u64, config: Config, levels: Option<CompactConfig>) -> Keeper {
-        let compactor_run = run ^ OTHER_RUN;
+        let (compactor_run, retainer_run) = (run ^ OTHER_RUN, run ^ THIRD_RUN);
+        // Also where nothing is deleted here: a rule of the store's own may do it.
+        let config = Config { prove_tenure: config.prove_tenure || levels.is_some(), ..config };
         let levels = levels.filter(|_| !config.once);
+        let retainer = levels.as_ref().and_then(|levels| {
+            let (store_deadline, pending_byte) = (levels.store_deadline, levels.pending_byte);
+            let config = RetainConfig { store_deadline, pending_byte, ..levels.retention.clone()? };
+            Some(Retainer::new(config, RetainPass::Following, OpIds::new(replica, retainer_run)))
+        });
         let compactor = levels.map(|levels| Compactor::new(levels, OpIds::new(replica, compactor_run)));
-        Keeper { replicator: Replicator::new(replica, run, config), compactor, compactor_run }
+        let replicator = Replicator::new(replica, run, config);
+        Keeper { replicator, compactor, compactor_run, retainer, retainer_run }
     }
 
     /// Whether an event of the source would change anything.
@@ -40,9 +54,10 @@ impl Keeper {
         self.replicator.wants_events()
     }
 
-    /// Whether a compaction is due at some time, or a request of one has a deadline.
+    /// Whether a compaction or a pass of the retention is due at some time, or a request of one has a
+    /// deadline.
     pub fn compacts(&self) -> bool {
-        self.compactor.as_ref().is_some_and(|compactor| compactor.next_deadline().is_some())
+        self.upkeep_deadline().is_some()
     }
 
     /// How the compactor stands, if there is one.
@@ -50,15 +65,44 @@ impl Keeper {
         self.compactor.as_ref().map(Machine::status)
     }
 
+    /// How the retainer stands, if there is one.
+    pub fn retention(&self) -> Option<RetainStatus> {
+        self.retainer.as_ref().map(Machine::status)
+    }
+
+    fn upkeep_deadline(&self) -> Option<(Mono, Reason)> {
+        let compactor = self.compactor.as_ref().and_then(Machine::next_deadline);
+        let retainer = self.retainer.as_ref().and_then(Machine::next_deadline);
+        [compactor, retainer].into_iter().flatten().min()
+    }
+
+    /// Gives the compactor an event, and the retainer what it makes.
     fn compact(&mut self, now: Now, event: Event, out: &mut Actions) {
-        if let Some(compactor) = &mut self.compactor {
-            compactor.handle(now, event, out);
+        let Some(compactor) = &mut self.compactor else { return };
+        let mut actions = Actions::new();
+        compactor.handle(now, event, &mut actions);
+        for action in actions.drain() {
+            if let (Action::Notify(Notice { fact: Fact::Compacted { .. }, .. }), Some(retainer)) =
+                (&action, &mut self.retainer)
+            {
+                retainer.compacted(now);
+            }
+            out.push(action);
         }
     }
 
-    fn stop_compacting(&mut self, out: &mut Actions) {
+    fn retain(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if let Some(retainer) = &mut self.retainer {
+            retainer.handle(now, event, out);
+        }
+    }
+
+    fn stop_upkeep(&mut self, out: &mut Actions) {
         if let Some(mut compactor) = self.compactor.take() {
             compactor.let_go(out);
+        }
+        if let Some(mut retainer) = self.retainer.take() {
+            retainer.let_go(out);
         }
     }
 
@@ -73,12 +117,15 @@ impl Keeper {
                     stored = Some((*txid, Some(*bytes)));
                 }
                 Action::Notify(Notice { fact: Fact::Adopted { txid }, .. }) => stored = Some((*txid, None)),
-                Action::Stopped(_) => self.stop_compacting(out),
+                Action::Stopped(_) => self.stop_upkeep(out),
                 _ => {}
             }
             out.push(action);
         }
         if let Some((txid, bytes)) = stored {
+            if let Some(retainer) = &mut self.retainer {
+                retainer.stored(now);
+            }
             self.compact(now, Event::Stored { txid, bytes }, out);
         }
     }
@@ -90,12 +137,14 @@ impl Machine for Keeper {
     fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
         match event {
             Event::Completed { op, .. } if op.run == self.compactor_run => self.compact(now, event, out),
+            Event::Completed { op, .. } if op.run == self.retainer_run => self.retain(now, event, out),
             Event::Start { .. } | Event::Tick | Event::StoreProbed(_) => {
                 self.replicate(now, event.clone(), out);
-                self.compact(now, event, out);
+                self.compact(now, event.clone(), out);
+                self.retain(now, event, out);
             }
             Event::Shutdown { .. } => {
-                self.stop_compacting(out);
+                self.stop_upkeep(out);
                 self.replicate(now, event, out);
             }
             event => self.replicate(now, event, out),
@@ -103,8 +152,7 @@ impl Machine for Keeper {
     }
 
     fn next_deadline(&self) -> Option<(Mono, Reason)> {
-        let compactor = self.compactor.as_ref().and_then(Machine::next_deadline);
-        [self.replicator.next_deadline(), compactor].into_iter().flatten().min()
+        [self.replicator.next_deadline(), self.upkeep_deadline()].into_iter().flatten().min()
     }
 
     fn status(&self) -> Status {

@@ -33,5 +33,6 @@ pub mod mutant;
 pub mod probe;
 mod reading;
 pub mod restore;
+pub mod retain;
 pub mod verify;
 pub mod wal;

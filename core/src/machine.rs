@@ -336,6 +336,13 @@ pub enum Fact {
         /// The bytes of those.
         inputs_bytes: u64,
     },
+    /// Files that need not be kept were deleted.
+    Retained {
+        /// How many.
+        objects: u32,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// A checkpoint was run.
     Checkpointed {
         /// Frames in the WAL.
@@ -490,6 +497,8 @@ pub enum Reason {
     Shutdown,
     /// When a level is due.
     Compact,
+    /// When something that is covered may go.
+    Retain,
 }
 
 /// The actions of one step, in the order in which they were decided.

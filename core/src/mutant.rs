@@ -180,6 +180,23 @@ mutants! {
         "the last page of the database is left out of a compaction";
     ForeignLevelTaken, "foreign-level-taken", "",
         "whatever stands under the name of a compaction is taken for it";
+    // Retention.
+    RetentionImpatient, "retention-impatient", "",
+        "what is covered goes at once, and snapshots do not wait for their time";
+    HeadNotKept, "head-not-kept", "",
+        "the newest files of level 0 go as soon as they are covered";
+    CoverGuessed, "cover-guessed", "",
+        "a file counts as covered although its transactions are not in what covers it";
+    CoverUnread, "cover-unread", "",
+        "what covers is not read before anything goes on its account";
+    CoverUnlinked, "cover-unlinked", "",
+        "what covers is not held against the states of its neighbours";
+    WallClockTrusted, "wall-clock-trusted", "",
+        "files are as old as a clock says that may have been set";
+    DeleteBelieved, "delete-believed", "",
+        "the next block of level 0 goes without a look whether the one before has gone";
+    TenureUnproven, "tenure-unproven", "",
+        "a put under a name that was deleted is taken for the head";
     // The directory store.
     DirectoryUnsynced, "directory-unsynced", "",
         "a directory is not synced after the rename into it";

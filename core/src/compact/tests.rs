@@ -1,6 +1,6 @@
 //! The compactor over histories made here: what it makes, when, and what it makes of what goes wrong.
 
-mod host;
+pub mod host;
 mod merging;
 mod trouble;
 

@@ -73,6 +73,8 @@ enum BaseStep {
     Part,
     Intent,
     Commit,
+    /// The put has succeeded; whether it extends the head is being found out (`upload/tenure.rs`).
+    Landed,
 }
 
 /// A survey and what follows.
@@ -292,7 +294,8 @@ impl Replicator {
             return self.base_begin(now, out);
         }
         let base = self.base.as_mut().expect("checked above");
-        if base.op.is_some() || base.again_at.is_some_and(|at| at > now.mono) {
+        let waits = base.again_at.is_some_and(|at| at > now.mono) || base.step == BaseStep::Landed;
+        if base.op.is_some() || waits {
             return false;
         }
         let reads = matches!(base.step, BaseStep::Read | BaseStep::Aside | BaseStep::Patch);
@@ -414,6 +417,7 @@ impl Replicator {
                 let stream = base.stream.as_ref().expect("set with the step");
                 Request::Store(StoreRequest::PutCommit { put: stream.put.expect("open") })
             }
+            BaseStep::Landed => unreachable!("nothing is asked for it"),
         };
         let op = self.submit(request, out);
         let base = self.base_ref();

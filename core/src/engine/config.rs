@@ -29,6 +29,9 @@ pub struct Config {
     /// put is preceded by a look at its name: that keeps out a second writer that does not write
     /// in the same moment, and no more.
     pub create_if_absent: bool,
+    /// Whether segments are deleted once a file of a higher level holds them. Each put is then followed by
+    /// a look that no one else went on meanwhile ([`retain`](crate::retain)). Off by default.
+    pub prove_tenure: bool,
     /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
     pub shutdown_sync_interval: Duration,
     /// Take over a replica that belongs to another history.
@@ -49,6 +52,7 @@ impl Default for Config {
             store_deadline: Duration::from_secs(60),
             remote: false,
             create_if_absent: true,
+            prove_tenure: false,
             shutdown_sync_interval: Duration::from_millis(500),
             adopt: false,
             once: false,

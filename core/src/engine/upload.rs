@@ -9,6 +9,7 @@
 
 mod cut;
 mod read_back;
+mod tenure;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,6 +17,8 @@ use core::time::Duration;
 
 pub(super) use self::cut::{Draft, WalSpan, point_of};
 pub(super) use self::read_back::header_request;
+pub(super) use self::tenure::Landed;
+use self::tenure::Proof;
 use super::ghost::Ghost;
 use super::history::{Record, Step};
 use super::{Failure, Replicator, Retry};
@@ -109,6 +112,14 @@ pub(super) enum Upload {
         ghost: Box<Ghost>,
         retry: Retry,
     },
+    /// A put has succeeded: does it extend the head?
+    Tenure {
+        op: Option<OpId>,
+        since: Mono,
+        proof: Proof,
+        landed: Landed,
+        retry: Retry,
+    },
     Done {
         op: OpId,
     },
@@ -125,7 +136,9 @@ impl Upload {
             | Upload::Commit { op: awaited, .. }
             | Upload::ReadBack { op: awaited, .. }
             | Upload::Done { op: awaited } => *awaited == op,
-            Upload::Fetch { op: awaited, .. } | Upload::Settle { op: awaited, .. } => *awaited == Some(op),
+            Upload::Fetch { op: awaited, .. }
+            | Upload::Settle { op: awaited, .. }
+            | Upload::Tenure { op: awaited, .. } => *awaited == Some(op),
             Upload::Idle | Upload::AwaitRetry { .. } => false,
         }
     }
@@ -135,7 +148,9 @@ impl Upload {
         match self {
             Upload::AwaitRetry { .. } => true,
             Upload::Settle { op: None, put, .. } => put.retry.attempts > 0,
-            Upload::Fetch { op: None, retry, .. } => retry.attempts > 0,
+            Upload::Fetch { op: None, retry, .. } | Upload::Tenure { op: None, retry, .. } => {
+                retry.attempts > 0
+            }
             _ => false,
         }
     }
@@ -145,7 +160,9 @@ impl Upload {
         match self {
             Upload::AwaitRetry { segment, .. } => segment.retry.hasten(now),
             Upload::Settle { op: None, put, .. } => put.retry.hasten(now),
-            Upload::Fetch { op: None, retry, .. } => retry.hasten(now),
+            Upload::Fetch { op: None, retry, .. } | Upload::Tenure { op: None, retry, .. } => {
+                retry.hasten(now)
+            }
             _ => {}
         }
     }
@@ -160,7 +177,8 @@ impl Upload {
             | Upload::Open { op, since, .. }
             | Upload::ReadBack { op, since, .. }
             | Upload::Settle { op: Some(op), since, .. }
-            | Upload::Fetch { op: Some(op), since, .. } => Some((*op, *since, 0)),
+            | Upload::Fetch { op: Some(op), since, .. }
+            | Upload::Tenure { op: Some(op), since, .. } => Some((*op, *since, 0)),
             _ => None,
         }
     }
@@ -179,7 +197,9 @@ impl Replicator {
             Upload::AwaitRetry { .. } if mutant::on(Mutant::RetryNeverDue) => None,
             Upload::AwaitRetry { segment, .. } => segment.retry.at.map(|at| (at, Reason::Retry)),
             Upload::Settle { op: None, put, .. } => put.retry.at.map(|at| (at, Reason::Retry)),
-            Upload::Fetch { op: None, retry, .. } => retry.at.map(|at| (at, Reason::Retry)),
+            Upload::Fetch { op: None, retry, .. } | Upload::Tenure { op: None, retry, .. } => {
+                retry.at.map(|at| (at, Reason::Retry))
+            }
             Upload::Idle if self.may_cut() => self.cut_at().map(|at| (at, Reason::Sync)),
             _ => None,
         }
@@ -224,6 +244,10 @@ impl Replicator {
             }
             Upload::Settle { op: None, put, .. } if put.retry.due(now.mono) => {
                 self.settle(now, out);
+                true
+            }
+            Upload::Tenure { op: None, retry, .. } if retry.due(now.mono) => {
+                self.prove(now, out);
                 true
             }
             _ => false,
@@ -295,7 +319,9 @@ impl Replicator {
             (Upload::Part { put, sent, segment, .. }, StoreReply::Done) => {
                 self.put_part(now, put, sent, segment, out)
             }
-            (Upload::Commit { segment, .. }, StoreReply::Done) => self.stored(*segment, out),
+            (Upload::Commit { segment, .. }, StoreReply::Done) => {
+                self.landed(now, Landed::Segment(segment), out);
+            }
             (
                 Upload::Vacant { segment, .. } | Upload::ReadBack { segment, .. },
                 StoreReply::Bytes { bytes, .. },
@@ -308,6 +334,7 @@ impl Replicator {
             (Upload::Fetch { ghost, .. }, StoreReply::Bytes { bytes, object_len }) => {
                 self.fetched(now, ghost, &bytes, object_len, out);
             }
+            (Upload::Tenure { landed, .. }, reply) => self.proof_came(now, landed, reply, out),
             (state, reply) => unreachable!("{state:?} is not answered by {reply:?}"),
         }
     }
@@ -377,7 +404,9 @@ impl Replicator {
                 self.submit(Request::Store(StoreRequest::PutAbort { put }), out);
                 (segment, kind == StoreErrorKind::AlreadyExists)
             }
-            Upload::Commit { segment, .. } if counts_as_done(kind) => return self.stored(*segment, out),
+            Upload::Commit { segment, .. } if counts_as_done(kind) => {
+                return self.landed(now, Landed::Segment(segment), out);
+            }
             Upload::Commit { mut segment, .. } => {
                 if kind == StoreErrorKind::Ambiguous {
                     segment.given_up = Some(now.mono);
@@ -400,6 +429,9 @@ impl Replicator {
                 self.try_later(now, &mut retry, "reading a segment back", &error, out);
                 self.upload = Upload::Fetch { op: None, since: now.mono, ghost, retry };
                 return;
+            }
+            Upload::Tenure { proof, landed, retry, .. } => {
+                return self.proof_failed(now, (proof, landed, retry), &error, out);
             }
             other => unreachable!("{other:?} asks nothing of the store"),
         };

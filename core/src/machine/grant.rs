@@ -8,7 +8,7 @@ use super::OpId;
 /// What there is only so much of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Budget {
-    /// Compactions under way at once, each with some megabytes of memory.
+    /// Compactions, and passes of the retention, under way at once, each with some megabytes of memory.
     Compaction,
 }
 

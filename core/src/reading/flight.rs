@@ -1,7 +1,7 @@
 //! Requests under way: retries, deadlines, short answers.
 //!
-//! Everything that is asked here of a store is a read, so that a request whose fate is unknown
-//! may simply be asked again. A request that fails for a passing reason waits twice as long as
+//! Everything that is asked here of a store is a read or a deletion, so that a request whose fate is
+//! unknown may simply be asked again. A request that fails for a passing reason waits twice as long as
 //! the time before, with jitter, and gives up after [`ATTEMPTS_MAX`].
 
 use alloc::collections::BTreeMap;
@@ -77,12 +77,12 @@ impl<K: Copy> Flight<K> {
         self.entropy = entropy;
     }
 
-    /// Submits something other than a read of the store.
+    /// Submits something else.
     pub(crate) fn submit(&mut self, request: Request, out: &mut Actions) -> OpId {
         self.ids.submit(request, out)
     }
 
-    /// Sends a read of the store.
+    /// Sends a read of the store, or a deletion.
     pub(crate) fn send(&mut self, now: Now, key: K, request: StoreRequest, out: &mut Actions) {
         self.fly(now, Try { key, request, failures: 0, until: now.mono }, out);
     }
@@ -218,7 +218,7 @@ impl<K: Copy> Flight<K> {
     }
 }
 
-/// Whether to try again. A read of unknown fate had no effect.
+/// Whether to try again. A read of unknown fate had no effect, and a deletion may have it twice.
 fn passing(kind: StoreErrorKind) -> bool {
     use StoreErrorKind::{Ambiguous, Conflict, Corrupt, Retry};
     matches!(kind, Retry | Conflict | Ambiguous | Corrupt)
@@ -255,6 +255,7 @@ pub(crate) fn name(request: &StoreRequest) -> String {
         StoreRequest::ListLegacy { .. } => "list generations".to_string(),
         StoreRequest::Get { object, range } => read(range, object),
         StoreRequest::GetLegacy { object, range } => read(range, object),
+        StoreRequest::Delete { object } => format!("delete {object}"),
         _ => "a write".to_string(),
     }
 }

@@ -10,9 +10,12 @@ use core::time::Duration;
 use crate::compact::{CompactConfig, Compactor};
 use crate::ids::{Mono, Now, Txid, Wall};
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Event, Fact, GrantRequest, Listed, Machine, Notice, Object, OpId,
-    OpIds, Outcome, PutCondition, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, GrantRequest, Listed, Machine, Notice, Object,
+    OpId, OpIds, Outcome, PutCondition, Reason, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply,
+    StoreRequest,
 };
+
+use crate::retain::{RetainConfig, RetainPass, Retainer};
 
 /// What may happen to a request before it is served: an error instead of it, or after it.
 pub type Hook =
@@ -21,6 +24,12 @@ pub type Hook =
 pub struct Host {
     pub store: BTreeMap<Object, Vec<u8>>,
     pub compactor: Compactor,
+    /// What deletes, if anything does; the store tells when objects were written then.
+    pub retainer: Option<Retainer>,
+    /// When each object was written.
+    pub born: BTreeMap<Object, Wall>,
+    /// How far the wall clock is ahead of the store's.
+    pub ahead_ms: i64,
     pub hook: Option<Hook>,
     /// Which requests are never answered, and have no effect.
     pub swallow: Option<fn(&StoreRequest) -> bool>,
@@ -34,6 +43,7 @@ pub struct Host {
     /// How many actions are carried out before the process dies.
     pub dies_after: Option<u64>,
     pub dead: bool,
+    pub exit: Option<Exit>,
     seed: u64,
     bodies: BTreeMap<OpId, (Object, PutCondition, Vec<u8>)>,
     held: Vec<(OpId, Request)>,
@@ -47,6 +57,9 @@ impl Host {
         let mut host = Host {
             store,
             compactor: Compactor::new(config, OpIds::new(ReplicaId(0), seed)),
+            retainer: None,
+            born: BTreeMap::new(),
+            ahead_ms: 0,
             hook: None,
             swallow: None,
             facts: Vec::new(),
@@ -57,6 +70,7 @@ impl Host {
             job_bytes_max: 0,
             dies_after: None,
             dead: false,
+            exit: None,
             seed: seed * 2 + 1,
             bodies: BTreeMap::new(),
             held: Vec::new(),
@@ -70,12 +84,37 @@ impl Host {
         (self.seed >> 33) as usize % below
     }
 
+    /// The store's clock.
+    pub fn wall(&self) -> Wall {
+        Wall(START + self.now.as_millis() as i64)
+    }
+
+    /// Deletes what is covered from now on.
+    pub fn retain(&mut self, config: RetainConfig, pass: RetainPass) {
+        self.retainer = Some(Retainer::new(config, pass, OpIds::new(ReplicaId(0), u64::MAX)));
+        self.tell(Event::Start { entropy: 1 });
+    }
+
+    pub fn next_deadline(&self) -> Option<(Mono, Reason)> {
+        let retainer = self.retainer.as_ref().and_then(Machine::next_deadline);
+        [self.compactor.next_deadline(), retainer].into_iter().flatten().min()
+    }
+
     pub fn tell(&mut self, event: Event) {
-        let now =
-            Now { mono: Mono::from_duration(self.now), wall: Wall(START + self.now.as_millis() as i64) };
+        let now = Now { mono: Mono::from_duration(self.now), wall: Wall(self.wall().0 + self.ahead_ms) };
         let mut out = Actions::new();
+        let mut of_retainer = Actions::new();
+        if let Some(retainer) = &mut self.retainer {
+            retainer.handle(now, event.clone(), &mut of_retainer);
+        }
         self.compactor.handle(now, event, &mut out);
-        for action in out.drain() {
+        let out: Vec<Action> = out.drain().collect();
+        let made =
+            |action: &Action| matches!(action, Action::Notify(Notice { fact: Fact::Compacted { .. }, .. }));
+        if let Some(retainer) = self.retainer.as_mut().filter(|_| out.iter().any(made)) {
+            retainer.compacted(now);
+        }
+        for action in out.into_iter().chain(of_retainer.drain()) {
             if self.dies_after == Some(0) {
                 self.dead = true;
                 return;
@@ -85,7 +124,7 @@ impl Host {
                 Action::Submit { op, request } => self.held.push((op, request)),
                 Action::Cancel { op } => self.cancel(op),
                 Action::Notify(Notice { fact, .. }) => self.facts.push(fact),
-                Action::Stopped(_) => {}
+                Action::Stopped(exit) => self.exit = Some(exit),
             }
         }
         let reads = self.held.iter().filter(|(_, it)| matches!(it, Request::Store(StoreRequest::Get { .. })));
@@ -105,6 +144,7 @@ impl Host {
         let object = super::object(0, txid, txid);
         let len = bytes.len() as u64;
         self.store.insert(object, bytes);
+        self.born.insert(object, self.wall());
         self.tell(Event::Stored { txid: Txid::new(txid).unwrap(), bytes: Some(len) });
     }
 
@@ -138,7 +178,7 @@ impl Host {
     /// Lets time pass until then, and all that is due happen.
     pub fn until(&mut self, end: Duration) {
         self.settle();
-        while let Some((at, _)) = self.compactor.next_deadline()
+        while let Some((at, _)) = self.next_deadline()
             && at.as_duration() <= end
             && !self.dead
         {
@@ -152,7 +192,7 @@ impl Host {
     /// Lets time pass until nothing is scheduled.
     pub fn rest(&mut self) {
         self.until(self.now + Duration::from_secs(90 * 86_400));
-        assert!(self.dead || self.compactor.next_deadline().is_none(), "nothing is scheduled in the end");
+        assert!(self.dead || self.next_deadline().is_none(), "nothing is scheduled in the end");
     }
 
     fn perform(&mut self, op: OpId, request: Request) -> Outcome {
@@ -202,7 +242,11 @@ impl Host {
                 let all = self.store.iter().filter(|(it, _)| it.level == *level);
                 let mut entries: Vec<Listed> = all
                     .filter(|(it, _)| after.is_none_or(|after| it.range > after))
-                    .map(|(object, body)| Listed { object: *object, len: body.len() as u64, modified: None })
+                    .map(|(object, body)| Listed {
+                        object: *object,
+                        len: body.len() as u64,
+                        modified: self.retainer.as_ref().map(|_| self.born[object]),
+                    })
                     .collect();
                 let page = (*limit as usize).min(3);
                 let more = entries.len() > page;
@@ -230,6 +274,11 @@ impl Host {
                     return fail(StoreErrorKind::AlreadyExists);
                 }
                 self.store.insert(object, body);
+                self.born.insert(object, self.wall());
+                Ok(StoreReply::Done)
+            }
+            StoreRequest::Delete { object } => {
+                self.store.remove(object);
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutAbort { put } => {

@@ -1,6 +1,7 @@
 //! The second pass: a segment too large for memory, read again and sent as it is encoded.
 
 use super::*;
+use crate::engine::upload::Landed;
 
 impl Replicator {
     pub(super) fn base_stream(&mut self, draft: crate::engine::upload::Draft) {
@@ -106,26 +107,28 @@ impl Replicator {
                 self.base_send_or_read();
             }
             BaseStep::Commit => {
-                let stream = base.stream.take().expect("set with the step");
-                let step = stream.record.expect("set with the step");
-                self.history.advance(&step);
-                self.frames_replicated = stream.frames;
-                self.last_error = None;
-                self.base_retry.clear();
-                self.tried.clear();
-                out.notify(
-                    Severity::Info,
-                    Fact::Replicated {
-                        txid: step.to.txid,
-                        bytes: stream.bytes,
-                        pages: step.sums.len() as u32,
-                    },
-                );
-                self.base_finish(out);
-                self.finish_stored(out);
+                base.step = BaseStep::Landed;
+                self.landed(now, Landed::Base, out);
             }
             step => unreachable!("{step:?} asks nothing of the store"),
         }
+    }
+
+    /// The base is the head.
+    pub(in crate::engine) fn base_is_stored(&mut self, out: &mut Actions) {
+        let stream = self.base_ref().stream.take().expect("a base that has landed was a stream");
+        let step = stream.record.expect("written down before the commit");
+        self.history.advance(&step);
+        self.frames_replicated = stream.frames;
+        self.last_error = None;
+        self.base_retry.clear();
+        self.tried.clear();
+        out.notify(
+            Severity::Info,
+            Fact::Replicated { txid: step.to.txid, bytes: stream.bytes, pages: step.sums.len() as u32 },
+        );
+        self.base_finish(out);
+        self.finish_stored(out);
     }
 
     /// A stream cannot be sent again from memory: begin again from a fresh survey, except that a

@@ -7,15 +7,16 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
-use super::{Segment, Streamed, Upload};
+use super::{Landed, Segment, Streamed, Upload};
 use crate::engine::adoption::Refused;
 use crate::engine::config::LATE_PUT;
 use crate::engine::ghost::{Ghost, GhostStep, step_of};
 use crate::engine::standing::{decode_header, fenced};
 use crate::engine::verdict::{Verdict, judge_header};
 use crate::engine::{Replicator, Retry};
-use crate::ids::{Lineage, Mono, Now};
+use crate::ids::{Lineage, Mono, Now, PageNo};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Object, Request, Severity, StoreError, StoreErrorKind, StoreRequest,
@@ -42,7 +43,7 @@ impl Replicator {
             {
                 self.take_over(now, segment.object, out);
             }
-            Verdict::Ours => self.stored(*segment, out),
+            Verdict::Ours => self.landed(now, Landed::Segment(segment), out),
             Verdict::Ghost if self.may_land(now, segment.given_up) => {
                 self.wait_for_ours(now, &mut segment.retry, out);
                 self.upload = Upload::AwaitRetry { segment, read_back: true };
@@ -166,24 +167,29 @@ impl Replicator {
                 self.stop(Exit::Corrupt { error, hint }, out);
             }
             GhostStep::Whole(header, sums) => {
-                let step = step_of(&header, sums, self.config.pending_byte).expect("a ghost has a chain");
-                let txid = step.to.txid;
-                let whole_table = self.history.table.is_some() || step.full;
-                self.history.advance(&step);
-                self.adoption = None;
-                self.tried.clear();
-                out.notify(Severity::Info, Fact::Adopted { txid });
-                let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
-                self.forget_pending(pages);
-                self.frames_captured = self.frames_replicated;
-                self.journal.bytes = u64::MAX / 4;
-                if mutant::on(Mutant::GhostNotRebased) {
-                    return;
-                }
-                let full = !whole_table || !self.table_holds();
-                self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
+                self.landed(now, Landed::Ghost(Box::new((header, sums))), out);
             }
         }
+    }
+
+    /// What an earlier try wrote is the head.
+    pub(super) fn taken_over(&mut self, header: LtxHeader, sums: Vec<(PageNo, u64)>, out: &mut Actions) {
+        let step = step_of(&header, sums, self.config.pending_byte).expect("a ghost has a chain");
+        let txid = step.to.txid;
+        let whole_table = self.history.table.is_some() || step.full;
+        self.history.advance(&step);
+        self.adoption = None;
+        self.tried.clear();
+        out.notify(Severity::Info, Fact::Adopted { txid });
+        let pages = self.history.point.as_ref().map_or(0, |point| point.pages);
+        self.forget_pending(pages);
+        self.frames_captured = self.frames_replicated;
+        self.journal.bytes = u64::MAX / 4;
+        if mutant::on(Mutant::GhostNotRebased) {
+            return;
+        }
+        let full = !whole_table || !self.table_holds();
+        self.want_base("a segment of an earlier try was taken over".into(), full, false, false);
     }
 }
 

@@ -1,0 +1,559 @@
+//! The retainer: one pass at a time, each from a fresh listing.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::plan::{Removal, RetainPlan, Times, plan_retention};
+use super::{RetainConfig, RetainStatus, TENURE_BACK};
+use crate::engine::decode_header;
+use crate::ids::{Level, Mono, Now, Wall};
+use crate::job::{Job, JobOutput};
+use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
+use crate::machine::{
+    Action, Actions, Budget, ByteRange, Event, Exit, Fact, GrantRequest, Listed, Machine, Object, OpId,
+    OpIds, Outcome, Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
+use crate::mutant::{self, Mutant};
+use crate::reading::{Flight, Landed, Listings, exit_of};
+use crate::restore::{Next, Purpose, Reader, RestoreOutput, Stream, Wins};
+
+/// Reads of what covers under way at once.
+const READS_MAX: usize = 4;
+/// Failed passes, each followed by another, until it rests until more is compacted.
+const TRIES_MAX: u32 = 8;
+/// The shortest wait after a pass that failed.
+const REST_MIN: Duration = Duration::from_secs(60);
+/// The longest.
+const REST_MAX: Duration = Duration::from_secs(60 * 60);
+/// A pass comes so long after what it waits for: the store's clock is not quite ours.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// What a pass is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetainPass {
+    /// Passes follow the compactor, for as long as the database is replicated.
+    Following,
+    /// One pass, now.
+    Once {
+        /// Whether it only says what would go.
+        dry_run: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Key {
+    List,
+    /// A piece of what covers, at this offset.
+    Piece(u64),
+    Witness,
+    Delete,
+    Gone,
+}
+
+/// A file whose header says to which state another must lead, or from which it begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Witness {
+    /// It ends with the same transaction.
+    Ends(Object),
+    /// It begins with the next one.
+    Follows(Object),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Step {
+    Idle,
+    AwaitGrant,
+    List,
+    /// What covers is read whole.
+    Check {
+        reader: Box<Reader>,
+        job: Option<OpId>,
+    },
+    /// Whether it is of the same history.
+    Link {
+        cover: Object,
+        header: Box<LtxHeader>,
+        witness: Witness,
+    },
+    /// The first `block` of the removals are being deleted, `left` of them still.
+    Delete {
+        block: usize,
+        left: usize,
+    },
+    /// Whether they have gone.
+    Confirm {
+        block: usize,
+    },
+    Stopped,
+}
+
+/// Deletes what a replica need not keep. See the module's documentation and [`Machine`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Retainer {
+    config: RetainConfig,
+    pass: RetainPass,
+    flight: Flight<Key>,
+    listings: Listings,
+    step: Step,
+    grant: Option<OpId>,
+    due: Option<Mono>,
+    /// No pass before this.
+    not_before: Option<Mono>,
+    failures: u32,
+    trouble: Option<String>,
+    /// When something was last known to have been written.
+    seen: Option<Mono>,
+    /// What this pass found.
+    files: Vec<Listed>,
+    plan: RetainPlan,
+    /// What was read whole and is of this history.
+    verified: BTreeSet<Object>,
+    /// What covers nothing.
+    refused: BTreeSet<Object>,
+    removed: Vec<Removal>,
+}
+
+impl Retainer {
+    /// A retainer that has not begun; `ids` are of a run of its own.
+    pub fn new(config: RetainConfig, pass: RetainPass, ids: OpIds) -> Retainer {
+        let flight = Flight::new(ids, config.store_deadline);
+        Retainer {
+            config,
+            pass,
+            flight,
+            listings: Listings::default(),
+            step: Step::Idle,
+            grant: None,
+            due: None,
+            not_before: None,
+            failures: 0,
+            trouble: None,
+            seen: None,
+            files: Vec::new(),
+            plan: RetainPlan::default(),
+            verified: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            removed: Vec::new(),
+        }
+    }
+
+    /// The compactor has made a file, by which others may go in a while.
+    pub(crate) fn compacted(&mut self, now: Now) {
+        self.seen = Some(now.mono);
+        let at = now.mono.after(self.config.l0_retention + SLACK);
+        self.due = self.due.or(Some(at)).max(self.not_before);
+    }
+
+    /// The replicator has written a segment.
+    pub(crate) fn stored(&mut self, now: Now) {
+        self.seen = Some(now.mono);
+    }
+
+    /// Gives up whatever is under way, for good.
+    pub(crate) fn let_go(&mut self, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        if let Step::Check { job: Some(op), .. } = self.step {
+            out.push(Action::Cancel { op });
+        }
+        if let (Step::AwaitGrant, Some(op)) = (&self.step, self.grant.take()) {
+            out.push(Action::Cancel { op });
+        }
+        self.give_back(out);
+        self.step = Step::Stopped;
+    }
+
+    fn give_back(&mut self, out: &mut Actions) {
+        if let Some(grant) = self.grant.take() {
+            self.flight.submit(Request::Grant(GrantRequest::Return { grant }), out);
+        }
+    }
+
+    fn begin(&mut self, now: Now, out: &mut Actions) {
+        self.due = None;
+        self.removed.clear();
+        self.step = Step::List;
+        self.listings = Listings::default();
+        self.listings.begin(now, Key::List, &mut self.flight, out);
+    }
+
+    /// The time by which files are old: never later than the store's own, as far as that is known.
+    fn today(&self, now: Now) -> Option<Wall> {
+        let newest = self.files.iter().filter_map(|file| file.modified).max()?;
+        if let RetainPass::Once { .. } = self.pass {
+            return Some(now.wall);
+        }
+        let since = self.seen.map_or(Duration::ZERO, |seen| now.mono.since(seen));
+        let by_store = newest.0.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+        if mutant::on(Mutant::WallClockTrusted) { Some(now.wall) } else { Some(now.wall.min(Wall(by_store))) }
+    }
+
+    fn plan(&mut self, now: Now, out: &mut Actions) {
+        let Some(today) = self.today(now) else {
+            if !self.files.is_empty() {
+                let text = "the store does not say when objects were written: nothing is deleted".to_string();
+                out.notify(Severity::Warn, Fact::Remark { text });
+            }
+            return self.finish(now, None, out);
+        };
+        let times =
+            Times { now: today, snapshot: self.config.snapshot_retention, grace: self.config.l0_retention };
+        self.plan = plan_retention(&self.files, &self.refused, times);
+        self.go_on(now, today, out);
+    }
+
+    /// The next thing to do of what is planned.
+    fn go_on(&mut self, now: Now, today: Wall, out: &mut Actions) {
+        let Some(first) = self.plan.removals.first() else {
+            let wait = self.plan.next.map(|next| next.0.saturating_sub(today.0));
+            let wait = wait.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)) + SLACK);
+            return self.finish(now, wait.map(|wait| wait.max(self.config.l0_retention)), out);
+        };
+        let cover = first.because.cover();
+        if !self.verified.contains(&cover) && !mutant::on(Mutant::CoverUnread) {
+            let listed = self.files.iter().find(|file| file.object == cover);
+            let listed = *listed.expect("what covers was listed");
+            let stream = Stream::new(Purpose::Check, Wins::default(), self.config.pending_byte);
+            self.step = Step::Check { reader: Box::new(Reader::new(listed, stream)), job: None };
+            return;
+        }
+        let block = self.block();
+        if let RetainPass::Once { dry_run: true } = self.pass {
+            self.removed.extend(self.plan.removals.drain(..block));
+            return self.go_on(now, today, out);
+        }
+        for removal in &self.plan.removals[..block] {
+            self.flight.send(now, Key::Delete, StoreRequest::Delete { object: removal.file.object }, out);
+        }
+        self.step = Step::Delete { block, left: block };
+    }
+
+    /// How many removals go at once: of one level, under one cover, and of fewer transactions than a writer
+    /// looks back.
+    fn block(&self) -> usize {
+        let first = &self.plan.removals[0];
+        let low = first.file.object.range.min().get();
+        let joins = |removal: &&Removal| {
+            removal.file.object.level == first.file.object.level
+                && removal.because == first.because
+                && (first.file.object.level != Level::CAPTURES
+                    || removal.file.object.range.max().get() - low < TENURE_BACK)
+        };
+        let most = TENURE_BACK as usize;
+        self.plan.removals.iter().take(most).take_while(joins).count().max(1)
+    }
+
+    fn deleted(&mut self, now: Now, out: &mut Actions) {
+        let Step::Delete { block, left } = &mut self.step else { return };
+        *left -= 1;
+        if *left > 0 {
+            return;
+        }
+        let block = *block;
+        if self.plan.removals[0].file.object.level != Level::CAPTURES || mutant::on(Mutant::DeleteBelieved) {
+            return self.gone(now, block, out);
+        }
+        self.step = Step::Confirm { block };
+        let request = StoreRequest::List { level: Level::CAPTURES, after: None, limit: 1 };
+        self.flight.send(now, Key::Gone, request, out);
+    }
+
+    /// The first of level 0 that is still there.
+    fn confirmed(&mut self, now: Now, entries: &[Listed], out: &mut Actions) {
+        let Step::Confirm { block } = self.step else { return };
+        let last = self.plan.removals[block - 1].file.object;
+        match entries.first() {
+            Some(first) if first.object.range <= last.range => {
+                let text = format!("{} was deleted, and is listed still", first.object);
+                self.fail(now, text, String::new(), true, out);
+            }
+            _ => self.gone(now, block, out),
+        }
+    }
+
+    fn gone(&mut self, now: Now, block: usize, out: &mut Actions) {
+        let gone: Vec<Removal> = self.plan.removals.drain(..block).collect();
+        let objects: BTreeSet<Object> = gone.iter().map(|removal| removal.file.object).collect();
+        self.files.retain(|file| !objects.contains(&file.object));
+        self.removed.extend(gone);
+        let today = self.today(now).unwrap_or(now.wall);
+        self.go_on(now, today, out);
+    }
+
+    /// More of what covers was read.
+    fn checked(&mut self, now: Now, stream: Box<Stream>, next: Next, out: &mut Actions) {
+        let Step::Check { reader, job } = &mut self.step else { return };
+        *job = None;
+        let cover = reader.listed.object;
+        match next {
+            Next::Bytes | Next::More => reader.back(stream, &next),
+            Next::Failed(error) => self.refuse(now, cover, &error.to_string(), out),
+            Next::End(_) => {
+                let header = *stream.header().expect("a file that ends has a header");
+                self.flight.cancel_all(out);
+                if header.range != cover.range {
+                    return self.refuse(now, cover, "its header names other transactions", out);
+                }
+                let Some(witness) = self.witness(cover) else { return self.proven(now, cover, out) };
+                let (Witness::Ends(object) | Witness::Follows(object)) = witness;
+                self.step = Step::Link { cover, header: Box::new(header), witness };
+                let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
+                self.flight.send(now, Key::Witness, StoreRequest::Get { object, range }, out);
+            }
+        }
+    }
+
+    /// A file that tells to which state `cover` must lead.
+    fn witness(&self, cover: Object) -> Option<Witness> {
+        let end = cover.range.max();
+        let others = || self.files.iter().map(|file| file.object).filter(|it| *it != cover);
+        let ends = others().find(|it| it.range.max() == end).map(Witness::Ends);
+        ends.or_else(|| others().find(|it| it.range.min() == end.next()).map(Witness::Follows))
+    }
+
+    fn linked(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
+        let Step::Link { cover, header, witness } = &self.step else { return };
+        let (cover, witness) = (*cover, *witness);
+        let fits = match decode_header(bytes) {
+            Ok(found) => fits(header, &found, witness),
+            // A damaged file proves nothing against another.
+            Err(_) => true,
+        };
+        if fits || mutant::on(Mutant::CoverUnlinked) {
+            return self.proven(now, cover, out);
+        }
+        let (Witness::Ends(other) | Witness::Follows(other)) = witness;
+        self.refuse(now, cover, &format!("it does not lead to the state that {other} names"), out);
+    }
+
+    fn proven(&mut self, now: Now, cover: Object, out: &mut Actions) {
+        self.verified.insert(cover);
+        let today = self.today(now).unwrap_or(now.wall);
+        self.go_on(now, today, out);
+    }
+
+    /// What is not sound covers nothing, and the plan is made without it.
+    fn refuse(&mut self, now: Now, cover: Object, why: &str, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        if self.refused.insert(cover) {
+            let text = format!(
+                "{cover} is not sound: {why}; nothing is deleted on its account (run driftless verify on the replica)"
+            );
+            out.notify(Severity::Error, Fact::Remark { text });
+        }
+        self.plan(now, out);
+    }
+
+    /// The pass has done what there was to do.
+    fn finish(&mut self, now: Now, wait: Option<Duration>, out: &mut Actions) {
+        if !self.removed.is_empty() && self.pass == RetainPass::Following {
+            let bytes = self.removed.iter().map(|removal| removal.file.len).sum();
+            out.notify(Severity::Info, Fact::Retained { objects: self.removed.len() as u32, bytes });
+        }
+        (self.failures, self.trouble, self.not_before) = (0, None, None);
+        self.due = wait.map(|wait| now.mono.after(wait)).into_iter().chain(self.due).min();
+        if let RetainPass::Once { .. } = self.pass {
+            return self.end(Exit::Done, out);
+        }
+        let listed: BTreeSet<Object> = self.files.iter().map(|file| file.object).collect();
+        // Of what covers only a snapshot is needed again.
+        self.verified.retain(|object| object.level == Level::SNAPSHOTS && listed.contains(object));
+        self.refused.retain(|object| listed.contains(object));
+        self.rest(out);
+    }
+
+    fn rest(&mut self, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        self.give_back(out);
+        self.files = Vec::new();
+        self.plan = RetainPlan::default();
+        if self.pass == RetainPass::Following {
+            self.removed = Vec::new();
+        }
+        self.step = Step::Idle;
+    }
+
+    fn end(&mut self, exit: Exit, out: &mut Actions) {
+        self.rest(out);
+        self.step = Step::Stopped;
+        out.push(Action::Stopped(exit));
+    }
+
+    /// Says why a pass did not come to its end, and when the next one is.
+    fn fail(&mut self, now: Now, text: String, hint: String, passing: bool, out: &mut Actions) {
+        if let RetainPass::Once { .. } = self.pass {
+            return self.end(Exit::Failed { error: text, hint }, out);
+        }
+        self.failures += 1;
+        let known = self.trouble.replace(text.clone()).is_some_and(|before| before == text);
+        let wait = REST_MIN.saturating_mul(1 << self.failures.min(8)).min(REST_MAX);
+        let at = now.mono.after(wait);
+        self.not_before = Some(at);
+        let what = "deleting what is covered".to_string();
+        if passing && self.failures < TRIES_MAX {
+            self.due = Some(at);
+            let wait_ms = wait.as_millis() as u64;
+            out.notify(Severity::Warn, Fact::Retrying { what, error: text, hint, wait_ms });
+        } else {
+            self.due = None;
+            if !known {
+                let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
+                let text = format!("{what} has failed, and waits until more is compacted: {text}{hint}");
+                out.notify(Severity::Error, Fact::Remark { text });
+            }
+        }
+        self.rest(out);
+    }
+
+    fn store_failed(&mut self, now: Now, what: &str, error: StoreError, out: &mut Actions) {
+        if let RetainPass::Once { .. } = self.pass {
+            return self.end(exit_of(what, &error), out);
+        }
+        use StoreErrorKind::{Denied, Misconfigured, Unsupported};
+        let passing = !matches!(error.kind, Denied | Misconfigured | Unsupported);
+        let hint = match error.kind {
+            Denied if error.hint.is_empty() => {
+                "give the right to delete, or set retention.enabled: false".to_string()
+            }
+            _ => error.hint,
+        };
+        self.fail(now, format!("{what}: {}", error.text), hint, passing, out);
+    }
+
+    fn landed(&mut self, now: Now, (key, result): Landed<Key>, out: &mut Actions) {
+        let what = match (key, &self.step) {
+            (Key::List, Step::List) => "list the replica",
+            (Key::Piece(_), Step::Check { .. }) | (Key::Witness, Step::Link { .. }) => "read what covers",
+            (Key::Delete, Step::Delete { .. }) => "delete",
+            (Key::Gone, Step::Confirm { .. }) => "list level 0",
+            _ => return,
+        };
+        match (key, result) {
+            (Key::List, Ok(StoreReply::Listing { entries, more })) => {
+                let page = (entries, more);
+                match self.listings.take(now, Key::List, page, &mut self.flight, out) {
+                    Ok(None) => {}
+                    Ok(Some(files)) => {
+                        self.files = files;
+                        self.plan(now, out);
+                    }
+                    Err(Exit::Failed { error, hint }) => self.fail(now, error, hint, true, out),
+                    Err(exit) => unreachable!("a listing does not end in {exit:?}"),
+                }
+            }
+            (Key::Piece(offset), Ok(StoreReply::Bytes { bytes, .. })) => {
+                if let Step::Check { reader, .. } = &mut self.step {
+                    reader.arrived(offset, bytes);
+                }
+            }
+            (Key::Witness, Ok(StoreReply::Bytes { bytes, .. })) => self.linked(now, &bytes, out),
+            (Key::Delete, Ok(StoreReply::Done)) => self.deleted(now, out),
+            (Key::Delete, Err(error)) if error.kind == StoreErrorKind::NotFound => self.deleted(now, out),
+            (Key::Gone, Ok(StoreReply::Listing { entries, .. })) => self.confirmed(now, &entries, out),
+            (key, Ok(reply)) => unreachable!("{key:?} is not answered by {reply:?}"),
+            (_, Err(error)) => self.store_failed(now, what, error, out),
+        }
+    }
+
+    fn pump(&mut self, now: Now, out: &mut Actions) {
+        match &mut self.step {
+            Step::Idle if self.due.is_some_and(|at| at <= now.mono) => {
+                let request = Request::Grant(GrantRequest::Take(Budget::Compaction));
+                self.grant = Some(self.flight.submit(request, out));
+                self.step = Step::AwaitGrant;
+            }
+            Step::Check { reader, job } => {
+                reader.read_ahead(now, &mut self.flight, READS_MAX, Key::Piece, out);
+                if let Some(next) = reader.next_job() {
+                    *job = Some(self.flight.submit(Request::Compute(Job::Restore(next)), out));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
+        match outcome {
+            Outcome::Granted if self.grant == Some(op) && self.step == Step::AwaitGrant => {
+                self.begin(now, out);
+            }
+            Outcome::Store(result) => {
+                if let Some(landed) = self.flight.landed(now, op, result, out) {
+                    self.landed(now, landed, out);
+                }
+            }
+            Outcome::Compute(JobOutput::Restore(RestoreOutput::Stream { stream, next, .. })) if matches!(self.step, Step::Check { job, .. } if job == Some(op)) =>
+            {
+                self.checked(now, stream, next, out);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a file that covers leads to where another ends, or begins.
+fn fits(cover: &LtxHeader, other: &LtxHeader, witness: Witness) -> bool {
+    let (of_cover, of_other) = match witness {
+        Witness::Ends(_) => {
+            let told = |header: &LtxHeader| (header.page_size, header.commit, header.stamp);
+            if told(cover) != told(other) {
+                return false;
+            }
+            (cover.chain.post, other.chain.post)
+        }
+        Witness::Follows(_) => (cover.chain.post, other.chain.pre),
+    };
+    let silent = of_cover.is_none() || of_other.is_none();
+    silent || of_cover == of_other
+}
+
+impl Machine for Retainer {
+    type Status = RetainStatus;
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if self.step == Step::Stopped {
+            return;
+        }
+        match event {
+            Event::Start { entropy } => {
+                self.flight.seed(entropy);
+                if let RetainPass::Once { .. } = self.pass {
+                    self.begin(now, out);
+                }
+            }
+            Event::Tick => {
+                for landed in self.flight.tick(now, out) {
+                    self.landed(now, landed, out);
+                }
+            }
+            Event::Shutdown { .. } => {
+                self.let_go(out);
+                return out.push(Action::Stopped(Exit::Done));
+            }
+            Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
+            Event::Stored { .. } | Event::StoreProbed(_) | Event::SourceChanged | Event::SyncNow => {}
+        }
+        if self.step != Step::Stopped {
+            self.pump(now, out);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(Mono, Reason)> {
+        if self.step == Step::Stopped {
+            return None;
+        }
+        let due = self.due.filter(|_| self.step == Step::Idle).map(|at| (at, Reason::Retain));
+        [due, self.flight.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn status(&self) -> RetainStatus {
+        RetainStatus {
+            passing: !matches!(self.step, Step::Idle | Step::Stopped),
+            removed: self.removed.clone(),
+            trouble: self.trouble.clone(),
+        }
+    }
+}
