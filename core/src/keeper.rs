@@ -41,7 +41,8 @@ impl Keeper {
         let levels = levels.filter(|_| !config.once);
         let retainer = levels.as_ref().and_then(|levels| {
             let (store_deadline, pending_byte) = (levels.store_deadline, levels.pending_byte);
-            let config = RetainConfig { store_deadline, pending_byte, ..levels.retention.clone()? };
+            let top = Some(levels.levels.len() as u8);
+            let config = RetainConfig { top, store_deadline, pending_byte, ..levels.retention.clone()? };
             Some(Retainer::new(config, RetainPass::Following, OpIds::new(replica, retainer_run)))
         });
         let compactor = levels.map(|levels| Compactor::new(levels, OpIds::new(replica, compactor_run)));
@@ -54,12 +55,6 @@ impl Keeper {
         self.replicator.wants_events()
     }
 
-    /// Whether a compaction or a pass of the retention is due at some time, or a request of one has a
-    /// deadline.
-    pub fn compacts(&self) -> bool {
-        self.upkeep_deadline().is_some()
-    }
-
     /// How the compactor stands, if there is one.
     pub fn compaction(&self) -> Option<CompactStatus> {
         self.compactor.as_ref().map(Machine::status)
@@ -70,7 +65,8 @@ impl Keeper {
         self.retainer.as_ref().map(Machine::status)
     }
 
-    fn upkeep_deadline(&self) -> Option<(Mono, Reason)> {
+    /// When a compaction or a pass of the retention is due, or a request of one has its deadline.
+    pub fn upkeep_deadline(&self) -> Option<(Mono, Reason)> {
         let compactor = self.compactor.as_ref().and_then(Machine::next_deadline);
         let retainer = self.retainer.as_ref().and_then(Machine::next_deadline);
         [compactor, retainer].into_iter().flatten().min()

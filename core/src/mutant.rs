@@ -185,6 +185,8 @@ mutants! {
         "what is covered goes at once, and snapshots do not wait for their time";
     HeadNotKept, "head-not-kept", "",
         "the newest files of level 0 go as soon as they are covered";
+    InputsEaten, "inputs-eaten", "seed 30000014",
+        "what a level above has yet to take goes with the rest";
     CoverGuessed, "cover-guessed", "",
         "a file counts as covered although its transactions are not in what covers it";
     CoverUnread, "cover-unread", "",

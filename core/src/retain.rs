@@ -9,7 +9,8 @@
 //! of a file that ends with it); a stale view (each pass begins with a fresh listing, from the lowest level
 //! up); a restore under way (what has just been covered stays for the grace period); a clock that was set
 //! (the time is not taken to be later than the store's own, and what has passed since by the clock that
-//! nobody sets). The newest snapshot always stays.
+//! nobody sets). The newest snapshot always stays, and so does what a level above has
+//! yet to take.
 //!
 //! A deleted name can be taken again, so create-if-absent no longer keeps a writer out that was asleep
 //! while another went on. Three rules together do: level 0 goes in ascending order, in blocks of fewer than
@@ -44,6 +45,9 @@ pub struct RetainConfig {
     /// How long a file stays after another covers it: restores under way may have planned with it. Default
     /// 5 min.
     pub l0_retention: Duration,
+    /// The highest level that is made, 1 to 8: what it has yet to take stays, and so does its newest file. If
+    /// nobody says, it is the highest that holds anything.
+    pub top: Option<u8>,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
     /// Where SQLite keeps its lock bytes; only tests move them.
@@ -55,6 +59,7 @@ impl Default for RetainConfig {
         RetainConfig {
             snapshot_retention: Duration::from_secs(24 * 60 * 60),
             l0_retention: Duration::from_secs(5 * 60),
+            top: None,
             store_deadline: Duration::from_secs(60),
             pending_byte: PENDING_BYTE,
         }

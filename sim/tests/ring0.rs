@@ -18,8 +18,13 @@ fn a_crash_after_any_action_of_a_daily_script_loses_nothing() {
 
 #[test]
 fn a_crash_after_any_action_with_levels_loses_nothing() {
-    let levels =
-        Levels { intervals_ms: vec![700, 3_000], snapshot_ms: 5_000, snapshot_bytes_min: 1, verify: true };
+    let levels = Levels {
+        intervals_ms: vec![700, 3_000],
+        snapshot_ms: 5_000,
+        snapshot_bytes_min: 1,
+        verify: true,
+        retain: None,
+    };
     crash_everywhere(&Plan { levels: Some(levels), ..scripts::daily() });
 }
 

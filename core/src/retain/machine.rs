@@ -23,12 +23,14 @@ use crate::restore::{Next, Purpose, Reader, RestoreOutput, Stream, Wins};
 
 /// Reads of what covers under way at once.
 const READS_MAX: usize = 4;
+/// Deletions under way at once.
+const DELETES_MAX: usize = 8;
 /// Failed passes, each followed by another, until it rests until more is compacted.
 const TRIES_MAX: u32 = 8;
 /// The shortest wait after a pass that failed.
 const REST_MIN: Duration = Duration::from_secs(60);
 /// The longest.
-const REST_MAX: Duration = Duration::from_secs(60 * 60);
+const REST_MAX: Duration = Duration::from_secs(10 * 60);
 /// A pass comes so long after what it waits for: the store's clock is not quite ours.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -201,7 +203,7 @@ impl Retainer {
         };
         let times =
             Times { now: today, snapshot: self.config.snapshot_retention, grace: self.config.l0_retention };
-        self.plan = plan_retention(&self.files, &self.refused, times);
+        self.plan = plan_retention(&self.files, &self.refused, self.config.top, times);
         self.go_on(now, today, out);
     }
 
@@ -242,8 +244,7 @@ impl Retainer {
                 && (first.file.object.level != Level::CAPTURES
                     || removal.file.object.range.max().get() - low < TENURE_BACK)
         };
-        let most = TENURE_BACK as usize;
-        self.plan.removals.iter().take(most).take_while(joins).count().max(1)
+        self.plan.removals.iter().take(DELETES_MAX).take_while(joins).count().max(1)
     }
 
     fn deleted(&mut self, now: Now, out: &mut Actions) {

@@ -86,66 +86,111 @@ pub struct RetainPlan {
     pub next: Option<Wall>,
 }
 
-/// Decides what may go of `files`, a whole listing. What is `refused` covers nothing.
-pub fn plan_retention(files: &[Listed], refused: &BTreeSet<Object>, times: Times) -> RetainPlan {
-    let mut files: Vec<Listed> = files.to_vec();
-    files.sort_by_key(|file| (file.object.level, file.object.range));
-    let (captures, rest): (Vec<Listed>, Vec<Listed>) =
-        files.into_iter().partition(|file| file.object.level == Level::CAPTURES);
-    let (snapshots, merged): (Vec<Listed>, Vec<Listed>) =
-        rest.into_iter().partition(|file| file.object.level == Level::SNAPSHOTS);
-    let may_cover = |file: &&Listed| !refused.contains(&file.object);
-    let whole = |file: &&Listed| file.object.range.is_snapshot() && may_cover(file);
-    let outdating =
-        snapshots.iter().filter(whole).rfind(|snapshot| times.has_passed(times.outdates_at(snapshot)));
+/// A listing, sorted.
+struct Shelves {
+    captures: Vec<Listed>,
+    /// Levels 1 to 8, by level and range.
+    merged: Vec<Listed>,
+    snapshots: Vec<Listed>,
+    /// For each level below 9 the highest transaction that it holds; 0 for none.
+    fronts: [u64; Level::SNAPSHOTS.get() as usize],
+    /// The highest level that is made.
+    top: usize,
+}
+
+impl Shelves {
+    fn new(files: &[Listed], top: Option<u8>) -> Shelves {
+        let mut files: Vec<Listed> = files.to_vec();
+        files.sort_by_key(|file| (file.object.level, file.object.range));
+        let mut fronts = [0; Level::SNAPSHOTS.get() as usize];
+        for file in &files {
+            if let Some(front) = fronts.get_mut(usize::from(file.object.level.get())) {
+                *front = (*front).max(file.object.range.max().get());
+            }
+        }
+        let (captures, rest): (Vec<Listed>, Vec<Listed>) =
+            files.into_iter().partition(|file| file.object.level == Level::CAPTURES);
+        let (snapshots, merged): (Vec<Listed>, Vec<Listed>) =
+            rest.into_iter().partition(|file| file.object.level == Level::SNAPSHOTS);
+        let top = top.map(usize::from);
+        let top = top.or_else(|| fronts.iter().rposition(|front| *front > 0)).unwrap_or(0);
+        Shelves { captures, merged, snapshots, fronts, top: top.min(fronts.len() - 1) }
+    }
+
+    /// The files of level 0 that may go at all: the newest never do.
+    fn captures_past_keeping(&self) -> &[Listed] {
+        let kept = if mutant::on(Mutant::HeadNotKept) { 0 } else { TENURE_BACK as usize + 1 };
+        &self.captures[..self.captures.len().saturating_sub(kept)]
+    }
+
+    /// Whether nobody but a restore needs a file any more. A level above has yet to take what lies past its
+    /// end, and the newest file of a level tells where that is.
+    fn is_done_with(&self, file: &Listed) -> bool {
+        let (level, max) = (usize::from(file.object.level.get()), file.object.range.max().get());
+        if level > self.top || mutant::on(Mutant::InputsEaten) {
+            return true;
+        }
+        let taken = level == self.top || self.fronts[level + 1..=self.top].iter().any(|front| *front >= max);
+        taken && (level == 0 || max < self.fronts[level])
+    }
+
+    /// What a snapshot makes superfluous.
+    fn outdated_by<'a>(&'a self, snapshot: &'a Listed) -> impl Iterator<Item = &'a Listed> {
+        let end = snapshot.object.range.max();
+        let levels = self.captures_past_keeping().iter().chain(&self.merged);
+        let levels = levels.filter(|file| self.is_done_with(file));
+        let all = levels.chain(self.snapshots.iter().filter(|file| file.object != snapshot.object));
+        all.filter(move |file| file.object.range.max() <= end)
+    }
+}
+
+/// Decides what may go of `files`, a whole listing. What is `refused` covers nothing; `top` is the highest
+/// level that is made, if anybody knows.
+pub fn plan_retention(
+    files: &[Listed],
+    refused: &BTreeSet<Object>,
+    top: Option<u8>,
+    times: Times,
+) -> RetainPlan {
+    let shelves = Shelves::new(files, top);
+    let may_cover = |file: &&Listed| file.object.range.is_snapshot() && !refused.contains(&file.object);
+    let snapshots = || shelves.snapshots.iter().filter(may_cover);
+    let outdating = snapshots().filter(|it| times.has_passed(times.outdates_at(it))).last();
     let mut plan = RetainPlan::default();
-    plan.captures(&captures, &merged, outdating, refused, times);
+    plan.take_captures(&shelves, outdating, refused, times);
     if let Some(snapshot) = outdating {
-        let held = |file: &&Listed| file.object.range.max() <= snapshot.object.range.max();
         let because = Because::Outdated(snapshot.object);
-        let older = snapshots.iter().filter(|file| file.object != snapshot.object);
-        let gone = merged.iter().chain(older).filter(held);
+        let gone = shelves.outdated_by(snapshot).filter(|file| file.object.level != Level::CAPTURES);
         plan.removals.extend(gone.map(|file| Removal { file: *file, because }));
     }
     // Another snapshot will outdate something at its own time.
-    let stays = |file: &&Listed| !plan.removals.iter().any(|removal| removal.file.object == file.object);
-    let stays: Vec<&Listed> =
-        merged.iter().chain(&snapshots).chain(kept_out(&captures)).filter(stays).collect();
-    let outdates = |snapshot: &&Listed| {
-        let end = snapshot.object.range.max();
-        stays.iter().any(|file| file.object != snapshot.object && file.object.range.max() <= end)
-    };
-    let ahead = snapshots.iter().filter(whole).filter(outdates).filter_map(|it| times.outdates_at(it));
-    let ahead = ahead.filter(|at| *at > times.now);
-    plan.next = ahead.chain(plan.next).min();
+    let gone: BTreeSet<Object> = plan.removals.iter().map(|removal| removal.file.object).collect();
+    let outdates = |it: &&Listed| shelves.outdated_by(it).any(|file| !gone.contains(&file.object));
+    let ahead = snapshots().filter(outdates).filter_map(|it| times.outdates_at(it));
+    plan.next = ahead.filter(|at| *at > times.now).chain(plan.next).min();
     plan
-}
-
-/// The files of level 0 that may go at all: the newest never do.
-fn kept_out(captures: &[Listed]) -> &[Listed] {
-    let kept = if mutant::on(Mutant::HeadNotKept) { 0 } else { TENURE_BACK as usize + 1 };
-    &captures[..captures.len().saturating_sub(kept)]
 }
 
 impl RetainPlan {
     /// Takes files of level 0 from the first on, as far as each may go.
-    fn captures(
+    fn take_captures(
         &mut self,
-        captures: &[Listed],
-        merged: &[Listed],
+        shelves: &Shelves,
         outdating: Option<&Listed>,
         refused: &BTreeSet<Object>,
         times: Times,
     ) {
-        for file in kept_out(captures) {
-            let cover = cover_of(file, merged, refused);
+        let outdated: BTreeSet<Object> =
+            outdating.into_iter().flat_map(|it| shelves.outdated_by(it)).map(|it| it.object).collect();
+        for file in shelves.captures_past_keeping() {
+            let cover = cover_of(file, &shelves.merged, refused);
             let compacted = cover.filter(|cover| times.has_passed(times.covers_at(cover)));
-            let outdated =
-                outdating.filter(|snapshot| file.object.range.max() <= snapshot.object.range.max());
-            let because = match (compacted, outdated) {
+            let because = match (compacted, outdating) {
                 (Some(cover), _) => Because::Compacted(cover.object),
-                (None, Some(snapshot)) => Because::Outdated(snapshot.object),
-                (None, None) => {
+                (None, Some(snapshot)) if outdated.contains(&file.object) => {
+                    Because::Outdated(snapshot.object)
+                }
+                (None, _) => {
                     self.next = cover.and_then(|cover| times.covers_at(cover));
                     return;
                 }

@@ -401,6 +401,7 @@ impl World {
         let objects = self.store.len();
         let result = self.store.perform(op, &request, fate);
         self.store.check_kept()?;
+        self.check_deleted()?;
         // What the compactor reads is nobody's to adopt.
         if op.run == run {
             self.note_read(&request, &result);

@@ -6,7 +6,7 @@ use driftless_core::compact::FAN_IN_MAX;
 use driftless_core::ids::Txid;
 use driftless_core::machine::{Fact, Object};
 
-use super::oracles::levels;
+use super::oracles::{levels, retention};
 use super::restore::decode;
 use super::violation::Violation;
 use super::world::{World, capture};
@@ -26,6 +26,8 @@ pub(super) struct Compacted {
 /// Requests of one compaction: its inputs, which are small here, a listing of each level, and its put, sent
 /// and looked up.
 const REQUESTS: u64 = FAN_IN_MAX as u64 + 40;
+/// How long a pass of the retention may wait after one that failed, and take.
+pub(super) const RETAINS: Duration = Duration::from_secs(1_000);
 /// How long it may go on once faults have ended: the tries of a level, and the intervals of all.
 pub(super) const SETTLES: Duration = Duration::from_secs(420);
 
@@ -37,6 +39,10 @@ impl World {
                 self.full.compacted.made += 1;
                 self.summary.compacted += 1;
                 self.check_compacted(object)
+            }
+            Fact::Retained { objects, .. } => {
+                self.summary.deleted += u64::from(*objects);
+                Ok(())
             }
             Fact::Retrying { .. } => {
                 self.full.compacted.retries += 1;
@@ -54,12 +60,21 @@ impl World {
         let mut captures = Vec::new();
         for txid in object.range.min().get()..=object.range.max().get() {
             let capture = capture(Txid::new(txid).expect("it lies in a range"));
-            let body = self.store.get(&capture).ok_or_else(|| fail(format!("{capture} is missing")))?;
+            let body = self.store.ever(&capture).ok_or_else(|| fail(format!("{capture} is missing")))?;
             captures.push(decode(body, pending_byte).map_err(fail)?);
         }
         levels::check(object, file, &captures)?;
         self.note(node::ORACLE, Kind::Restore, format_args!("{object} is what its transactions make"));
         Ok(())
+    }
+
+    /// Something was deleted: could it go?
+    pub(super) fn check_deleted(&mut self) -> Result<(), Violation> {
+        let Some((gone, left, end)) = self.store.take_deleted() else { return Ok(()) };
+        let retain = self.plan.levels.as_ref().and_then(|levels| levels.retain);
+        let times = retain.ok_or_else(|| Violation::new("retention", format!("{gone} was deleted")))?;
+        let times = retention::Times { snapshot_ms: times.snapshot_ms, grace_ms: times.l0_ms };
+        retention::check(&gone, &left, end, times)
     }
 
     /// The compactor asked for no more than it made or failed to make.

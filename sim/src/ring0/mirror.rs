@@ -120,6 +120,7 @@ impl SimStore {
     /// The store of a plan.
     pub(super) fn of_plan(plan: &Plan, clock: &SimClock) -> SimStore {
         let mut store = SimStore::new(plan.store.page_max, plan.store.conditions == Conditions::Kept);
+        store.tells_time = plan.levels.as_ref().is_some_and(|levels| levels.retain.is_some());
         // Only power loss can take something from a directory, and it refuses what is there.
         let dark = plan.crash_power || plan.blows.iter().any(|(_, it)| matches!(it, Blow::PowerLoss { .. }));
         store.mirror = (dark && store.keeps_conditions).then(|| Mirror::new(clock.clone()));

@@ -35,6 +35,7 @@ pub mod idle;
 pub mod levels;
 pub mod limits;
 pub mod purity;
+pub mod retention;
 pub mod transitions;
 pub mod unharmed;
 pub mod wrong_bytes;

@@ -16,7 +16,7 @@ use crate::scenario::parts::{ConfigText, time, timed};
 mod full;
 mod levels;
 
-pub use levels::{LEVELS_FROM, Levels};
+pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, Retain};
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -310,7 +310,7 @@ impl Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
-        if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice) }
+        if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice, seed >= RETAIN_FROM) }
     }
 
     fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
@@ -362,6 +362,7 @@ fn config(dice: &Dice) -> Config {
         store_deadline: Duration::from_secs(pick("deadline", &[4, 60])),
         remote: pick("remote", &[0, 1]) == 1,
         create_if_absent: true,
+        prove_tenure: false,
         shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
         once: false,

@@ -10,9 +10,9 @@ use std::collections::{BTreeSet, VecDeque};
 use driftless_core::ids::{Level, Now, Txid, Wall};
 use driftless_core::ltx::LtxHeader;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
+    Action, Actions, Event, Exit, Listed, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
 };
-use driftless_core::restore::{RestoreConfig, RestoreTarget, Restorer};
+use driftless_core::restore::{Inventory, RestoreConfig, RestoreTarget, Restorer, Target, plan};
 use driftless_core::verify::{Verifier, VerifyConfig};
 
 use super::dice::Dice;
@@ -73,7 +73,8 @@ pub fn check(
         .filter(|(it, _)| it.level > Level::CAPTURES)
         .map(|(it, _)| it.range.max().get())
         .collect();
-    let ends: Vec<u64> = ends.into_iter().filter(|end| *end <= newest).collect();
+    let reached = reached(store, newest);
+    let ends: Vec<u64> = ends.into_iter().filter(|end| reached.contains(end)).collect();
     let boundaries = if ends.is_empty() { 0 } else { SAMPLES };
     for sample in 0..=SAMPLES + boundaries {
         let (target, txid) = match sample {
@@ -82,12 +83,16 @@ pub fn check(
                 let txid = match n {
                     // Where files of higher levels end.
                     n if n > SAMPLES => *dice.pick("restore", "boundary", n, &ends),
-                    n => dice.range("restore", "txid", n, 1, newest),
+                    n => *dice.pick("restore", "txid", n, &reached),
                 };
                 let stamp = states[txid as usize - 1].1;
                 match n {
                     // The last of those that were stamped at the same moment.
-                    1 => (RestoreTarget::Time(stamp), states.partition_point(|it| it.1 <= stamp) as u64),
+                    1 => {
+                        let stamped = states.partition_point(|it| it.1 <= stamp) as u64;
+                        let last = reached.iter().rfind(|txid| **txid <= stamped).expect("its own is");
+                        (RestoreTarget::Time(stamp), *last)
+                    }
                     _ => (RestoreTarget::At(Txid::new(txid).expect("from 1")), txid),
                 }
             }
@@ -114,6 +119,18 @@ pub fn check(
     }
 }
 
+/// The transactions that the files lead to: all of them, unless some were deleted.
+fn reached(store: &SimStore, newest: u64) -> Vec<u64> {
+    let listed = store.objects().map(|(object, body)| Listed {
+        object: *object,
+        len: body.len() as u64,
+        modified: None,
+    });
+    let inventory = Inventory::new(listed.collect());
+    let leads_to = |txid: &u64| plan(&inventory, Target::At(Txid::new(*txid).expect("from 1"))).is_ok();
+    (1..=newest).filter(leads_to).collect()
+}
+
 impl World {
     /// What is on the replica in the end is restored and verified.
     pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
@@ -127,7 +144,7 @@ impl World {
     fn states_that_stand(&self) -> Result<Vec<(u64, Wall)>, Violation> {
         let mut states = self.restored.states.clone();
         for (txid, (_, stamp)) in (1..).filter_map(Txid::new).zip(&mut states) {
-            let body = self.store.get(&capture(txid)).and_then(|body| body.first_chunk());
+            let body = self.store.ever(&capture(txid)).and_then(|body| body.first_chunk());
             if let Some(Ok(header)) = body.map(LtxHeader::decode) {
                 *stamp = header.stamp;
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use driftless_core::ids::Wall;
 use driftless_core::machine::{
     ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
@@ -104,6 +105,12 @@ impl Fate {
 #[derive(Debug, Default)]
 pub struct SimStore {
     objects: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
+    /// What was deleted, for those who judge.
+    deleted: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
+    /// What was deleted last, until somebody has looked.
+    just_deleted: Option<Object>,
+    /// Whether it says when objects were written.
+    pub tells_time: bool,
     bodies: BTreeMap<OpId, Body>,
     /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
     pub keeps_conditions: bool,
@@ -121,6 +128,8 @@ pub struct SimStore {
     pub parts: u64,
     /// When each object came to be.
     born: BTreeMap<(u8, u64, u64), u64>,
+    /// The same by its own clock.
+    stamped: BTreeMap<(u8, u64, u64), u64>,
     /// What time it is.
     pub now_ns: u64,
     /// How far its own clock is ahead.
@@ -141,6 +150,9 @@ struct Body {
     /// By the store's own clock.
     began_ns: u64,
 }
+
+/// When the store's clock began, in milliseconds since 1970: some day in 2026.
+const STORE_EPOCH_MS: i64 = 1_780_000_000_000;
 
 /// What a proxy has to say where an object was asked for.
 const FOREIGN: &[u8] = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>\
@@ -169,6 +181,24 @@ impl SimStore {
     /// An object's body.
     pub fn get(&self, object: &Object) -> Option<&Chunk> {
         self.objects.get(&key(object)).map(|(_, body)| body)
+    }
+
+    /// The body of an object that is there, or was until it was deleted.
+    pub fn ever(&self, object: &Object) -> Option<&Chunk> {
+        let deleted = || self.deleted.get(&key(object)).map(|(_, body)| body);
+        self.get(object).or_else(deleted)
+    }
+
+    /// What was deleted since somebody looked, what is left with its age in milliseconds, and the highest
+    /// transaction that ever was there.
+    pub fn take_deleted(&mut self) -> Option<(Object, Vec<(Object, u64)>, u64)> {
+        let gone = self.just_deleted.take()?;
+        let age = |key| {
+            (self.clock_ns() - self.stamped.get(key).copied().unwrap_or(0).min(self.clock_ns())) / 1_000_000
+        };
+        let left = self.objects.iter().map(|(key, (object, _))| (*object, age(key))).collect();
+        let end = self.objects.keys().chain(self.deleted.keys()).map(|key| key.2).max();
+        Some((gone, left, end.unwrap_or(0)))
     }
 
     /// All objects.
@@ -246,6 +276,12 @@ impl SimStore {
         self.bodies.keys().filter(|op| op.run != run).count()
     }
 
+    /// When an object was written, by the store's own clock.
+    fn modified(&self, object: &Object) -> Option<Wall> {
+        let stamped = self.stamped.get(&key(object)).filter(|_| self.tells_time)?;
+        Some(Wall(STORE_EPOCH_MS + (stamped / 1_000_000) as i64))
+    }
+
     fn clock_ns(&self) -> u64 {
         self.now_ns + self.ahead.as_nanos() as u64
     }
@@ -271,7 +307,7 @@ impl SimStore {
                     .map(|(_, (object, body))| Listed {
                         object: *object,
                         len: body.len() as u64,
-                        modified: None,
+                        modified: self.modified(object),
                     })
                     .collect();
                 let max = self.page_max.min(*limit as usize);
@@ -317,7 +353,10 @@ impl SimStore {
                 if let Some(mirror) = &mut self.mirror {
                     mirror.delete(object);
                 }
-                self.objects.remove(&key(object));
+                if let Some(gone) = self.objects.remove(&key(object)) {
+                    self.deleted.insert(key(object), gone);
+                    self.just_deleted = Some(*object);
+                }
                 Ok(StoreReply::Done)
             }
             StoreRequest::DropUnfinished { older_than } => {
@@ -340,6 +379,7 @@ impl SimStore {
             return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
         }
         self.born.insert(key(&object), self.now_ns);
+        self.stamped.insert(key(&object), self.clock_ns());
         let before = self.objects.insert(key(&object), (object, body.clone()));
         let replaced = before.is_some_and(|(_, before)| *before != *body);
         if replaced && condition == PutCondition::Always {
@@ -379,12 +419,13 @@ impl SimStore {
         self.mirror.as_ref().map_or(Ok(()), Mirror::check)
     }
 
-    /// Level 0 holds single transactions from 1 on, without a gap, and each other level has none.
+    /// Level 0 holds, or held, single transactions from 1 on, without a gap, and each other level has none.
     ///
     /// # Errors
     /// When that is not so.
     pub fn check_contiguous(&self) -> Result<u64, Violation> {
-        contiguous::check(self.objects().map(|(object, _)| object))
+        let ever: BTreeMap<_, _> = self.deleted.iter().chain(&self.objects).collect();
+        contiguous::check(ever.values().map(|(object, _)| object))
     }
 }
 

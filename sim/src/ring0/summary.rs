@@ -22,6 +22,8 @@ pub struct Summary {
     pub restored: u64,
     /// Files of higher levels, each compared with what its transactions make.
     pub compacted: u64,
+    /// Files that were deleted, each of which could go.
+    pub deleted: u64,
     /// Commits of the application.
     pub commits: u64,
     /// Starts of the process.

@@ -301,7 +301,7 @@ impl World {
     pub(super) fn restore_all(&mut self) -> Result<(), Violation> {
         loop {
             let object = capture(self.restored.next());
-            let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
+            let Some(body) = self.store.ever(&object).cloned() else { return Ok(()) };
             let truths = self.full.truths(&self.truth);
             self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
             self.histories.follow(object.range.min(), self.restored.lineage)?;

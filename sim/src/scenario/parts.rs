@@ -86,6 +86,7 @@ pub struct ConfigText {
     pub store_deadline: Duration,
     pub remote: bool,
     pub create_if_absent: bool,
+    pub prove_tenure: bool,
     #[serde(with = "time")]
     pub shutdown_sync_interval: Duration,
     pub adopt: bool,
@@ -103,6 +104,7 @@ impl Default for ConfigText {
             store_deadline,
             remote,
             create_if_absent,
+            prove_tenure,
             shutdown_sync_interval,
             adopt,
             once,
@@ -116,6 +118,7 @@ impl Default for ConfigText {
             store_deadline,
             remote,
             create_if_absent,
+            prove_tenure,
             shutdown_sync_interval,
             adopt,
             once,

@@ -13,7 +13,7 @@ use driftless_core::machine::{Machine as _, Reason};
 
 use super::super::app::PATH;
 use super::super::image::Image;
-use super::super::levels::SETTLES;
+use super::super::levels::{RETAINS, SETTLES};
 use super::super::violation::Violation;
 use super::super::world::{Entry, World};
 use crate::disk::Disk;
@@ -86,6 +86,10 @@ impl World {
             bound.time += SETTLES;
             bound.why.push("levels");
         }
+        if let Some(retain) = self.plan.levels.as_ref().and_then(|levels| levels.retain) {
+            bound.time += RETAINS + Duration::from_millis(retain.snapshot_ms + 3 * retain.l0_ms);
+            bound.why.push("retention");
+        }
         // A page that waits for nothing else is a part of its own.
         let truths = self.full.rivals.iter().map(|rival| &rival.truth).chain([&self.truth]);
         let pages = truths.filter_map(|truth| truth.last()).map(Image::pages).max();
@@ -135,7 +139,10 @@ impl World {
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && !running.engine.compacts()
+        // With a clock that is years behind nothing is old enough to go for as long.
+        let far = self.now().mono.after(RETAINS * 100);
+        let kept_up = running.engine.upkeep_deadline().is_none_or(|(at, _)| at > far);
+        self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && kept_up
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock

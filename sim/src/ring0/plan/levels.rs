@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
+use driftless_core::retain::RetainConfig;
 use serde::{Deserialize, Serialize};
 
 use super::{Blow, Plan};
@@ -12,6 +13,9 @@ use crate::ring0::faults::{Class, Fault, Faults};
 
 /// Seeds from here on have levels as well; those before were kept for stories without.
 pub const LEVELS_FROM: u64 = 20_000_000;
+
+/// Seeds from here on delete what is covered as well.
+pub const RETAIN_FROM: u64 = 30_000_000;
 
 /// What cannot be judged yet where there are levels: a store that loses what it has acknowledged makes
 /// files of a history that is written anew, and another writer's files mix with ours.
@@ -29,6 +33,19 @@ pub struct Levels {
     pub snapshot_bytes_min: u64,
     /// Whether each result is read back.
     pub verify: bool,
+    /// What is deleted, if anything is.
+    #[serde(default)]
+    pub retain: Option<Retain>,
+}
+
+/// The settings of a retainer, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retain {
+    /// How long each end of a level stays restorable.
+    pub snapshot_ms: u64,
+    /// How long a file stays after another holds what it does.
+    pub l0_ms: u64,
 }
 
 impl Levels {
@@ -41,7 +58,15 @@ impl Levels {
             snapshot_ms: pick("snapshot", &[7_000, 40_000]),
             snapshot_bytes_min: pick("bytes", &[1, 1, 1 << 20]),
             verify: pick("verify", &[0, 1]) == 1,
+            retain: None,
         }
+    }
+
+    fn with_retention(self, dice: &Dice) -> Levels {
+        let pick = |name: &str, of: &[u64]| *dice.pick("retain", name, 0, of);
+        let retain =
+            Retain { snapshot_ms: pick("snapshot", &[5_000, 30_000]), l0_ms: pick("l0", &[500, 4_000]) };
+        Levels { retain: Some(retain), ..self }
     }
 
     /// The settings of a compactor beside a replicator with those.
@@ -51,6 +76,11 @@ impl Levels {
             snapshot_interval: Duration::from_millis(self.snapshot_ms),
             snapshot_bytes_min: self.snapshot_bytes_min,
             verify: self.verify,
+            retention: self.retain.map(|retain| RetainConfig {
+                snapshot_retention: Duration::from_millis(retain.snapshot_ms),
+                l0_retention: Duration::from_millis(retain.l0_ms),
+                ..RetainConfig::default()
+            }),
             create_if_absent: engine.create_if_absent,
             remote: engine.remote,
             store_deadline: engine.store_deadline,
@@ -60,8 +90,8 @@ impl Levels {
 }
 
 impl Plan {
-    /// The same with a compactor.
-    pub(super) fn with_levels(self, dice: &Dice) -> Plan {
+    /// The same with a compactor, and with a retainer or without.
+    pub(super) fn with_levels(self, dice: &Dice, retains: bool) -> Plan {
         let mut plan = self;
         plan.blows.retain(|(_, blow)| !matches!(blow, Blow::Rival { .. } | Blow::Clone));
         let judged = |name: &&str| {
@@ -69,7 +99,8 @@ impl Plan {
             !topology && !NOT_WITH_LEVELS.contains(name)
         };
         plan.faults = Faults::of_names(plan.faults.names().filter(judged));
-        plan.levels = Some(Levels::of_dice(dice));
+        let levels = Levels::of_dice(dice);
+        plan.levels = Some(if retains { levels.with_retention(dice) } else { levels });
         plan
     }
 }
