@@ -119,9 +119,6 @@ impl Keeper {
             out.push(action);
         }
         if let Some((txid, bytes)) = stored {
-            if let Some(retainer) = &mut self.retainer {
-                retainer.stored(now);
-            }
             self.compact(now, Event::Stored { txid, bytes }, out);
         }
     }

@@ -23,6 +23,7 @@ mod remote;
 mod replicate;
 mod reset;
 pub mod restore;
+mod retain;
 mod segments;
 mod start;
 mod status;
@@ -89,6 +90,7 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         "reset" => reset::run(&args, &mut out),
         "ltx" => ltx::run(&args, &mut out),
         "verify" => verify::run(&args, &mut out),
+        "retain" => retain::run(&args, &mut out),
         "databases" => databases::run(&args, &mut out),
         "check" => check::run(&args, &mut out),
         "demo" => crate::demo::run(&args, &mut out),

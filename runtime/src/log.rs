@@ -45,6 +45,9 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Compacted { object, bytes, inputs, inputs_bytes } => {
             format!("compacted object={object} bytes={bytes} files={inputs} files_bytes={inputs_bytes}")
         }
+        Fact::Retained { objects, bytes } => {
+            format!("deleted what need not be kept objects={objects} bytes={bytes}")
+        }
         Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
         Fact::Checkpointed { frames, backfilled, took, held } => {
             let held = held.map_or(String::new(), |held| format!(" held_us={}", held.as_micros()));

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::ring0::faults::FULL_FROM;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
@@ -49,9 +49,26 @@ const OF_LEVELS: [Mutant; 6] = [
     Mutant::ForeignLevelTaken,
 ];
 
+/// Planted bugs of rules that only a retainer has.
+const OF_RETENTION: [Mutant; 9] = [
+    Mutant::RetentionImpatient,
+    Mutant::HeadNotKept,
+    Mutant::InputsEaten,
+    Mutant::CoverGuessed,
+    Mutant::CoverUnread,
+    Mutant::CoverUnlinked,
+    Mutant::WallClockTrusted,
+    Mutant::DeleteBelieved,
+    Mutant::TenureUnproven,
+];
+
 /// The seed of a number for one bug: what only a compactor does is looked for where there is one.
 fn seed_for(mutant: Mutant, number: u64) -> u64 {
-    if OF_LEVELS.contains(&mutant) { LEVELS_FROM + number } else { seed_of(number) }
+    match mutant {
+        _ if OF_LEVELS.contains(&mutant) => LEVELS_FROM + number,
+        _ if OF_RETENTION.contains(&mutant) => RETAIN_FROM + number,
+        _ => seed_of(number),
+    }
 }
 
 /// The most operations and faults of a small run.

@@ -1,6 +1,8 @@
 //! The replicator under ring 0: every crash of three scripts, kept seeds, fresh seeds.
 
-use driftless_sim::ring0::plan::{CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, StateFate};
+use driftless_sim::ring0::plan::{
+    CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, RETAIN_FROM, Retain, StateFate,
+};
 use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
 use driftless_sim::seed::kept;
 
@@ -23,7 +25,7 @@ fn a_crash_after_any_action_with_levels_loses_nothing() {
         snapshot_ms: 5_000,
         snapshot_bytes_min: 1,
         verify: true,
-        retain: None,
+        retain: Some(Retain { snapshot_ms: 2_000, l0_ms: 300 }),
     };
     crash_everywhere(&Plan { levels: Some(levels), ..scripts::daily() });
 }
@@ -77,6 +79,18 @@ fn fresh_seeds_with_levels_stay_quiet_and_compact() {
         compacted > 800 && restored > 1_200 && starts > 200,
         "{compacted} compacted, {restored} restored, {starts} starts"
     );
+}
+
+/// Each deletion is looked at as it happens.
+#[test]
+fn fresh_seeds_with_retention_stay_quiet_and_delete() {
+    let (mut deleted, mut restored) = (0, 0);
+    for seed in RETAIN_FROM..RETAIN_FROM + 100 {
+        let summary = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        deleted += summary.deleted;
+        restored += summary.restored;
+    }
+    assert!(deleted > 800 && restored > 1_200, "{deleted} deleted, {restored} restored");
 }
 
 /// These stores refuse nothing, and say so or are found out.

@@ -107,8 +107,8 @@ pub struct Retainer {
     not_before: Option<Mono>,
     failures: u32,
     trouble: Option<String>,
-    /// When something was last known to have been written.
-    seen: Option<Mono>,
+    /// When the newest object was written by the store's clock, and since when that is known.
+    newest: Option<(Wall, Mono)>,
     /// What this pass found.
     files: Vec<Listed>,
     plan: RetainPlan,
@@ -134,7 +134,7 @@ impl Retainer {
             not_before: None,
             failures: 0,
             trouble: None,
-            seen: None,
+            newest: None,
             files: Vec::new(),
             plan: RetainPlan::default(),
             verified: BTreeSet::new(),
@@ -145,14 +145,8 @@ impl Retainer {
 
     /// The compactor has made a file, by which others may go in a while.
     pub(crate) fn compacted(&mut self, now: Now) {
-        self.seen = Some(now.mono);
         let at = now.mono.after(self.config.l0_retention + SLACK);
         self.due = self.due.or(Some(at)).max(self.not_before);
-    }
-
-    /// The replicator has written a segment.
-    pub(crate) fn stored(&mut self, now: Now) {
-        self.seen = Some(now.mono);
     }
 
     /// Gives up whatever is under way, for good.
@@ -183,12 +177,14 @@ impl Retainer {
     }
 
     /// The time by which files are old: never later than the store's own, as far as that is known.
-    fn today(&self, now: Now) -> Option<Wall> {
+    fn today(&mut self, now: Now) -> Option<Wall> {
         let newest = self.files.iter().filter_map(|file| file.modified).max()?;
         if let RetainPass::Once { .. } = self.pass {
             return Some(now.wall);
         }
-        let since = self.seen.map_or(Duration::ZERO, |seen| now.mono.since(seen));
+        let known = self.newest.filter(|(at, _)| *at == newest);
+        let (_, seen) = *self.newest.insert(known.unwrap_or((newest, now.mono)));
+        let since = now.mono.since(seen);
         let by_store = newest.0.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
         if mutant::on(Mutant::WallClockTrusted) { Some(now.wall) } else { Some(now.wall.min(Wall(by_store))) }
     }

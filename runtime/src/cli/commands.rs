@@ -77,7 +77,7 @@ pub fn find(name: &str) -> Option<&'static Command> {
 /// All commands, in the order of the help.
 pub const COMMANDS: &[Command] = &[
     REPLICATE, RESTORE, STATUS, LIST, INFO, SYNC, REGISTER, UNREGISTER, START, STOP, RESET, LTX, VERIFY,
-    DATABASES, CHECK, DEMO, VERSION, HELP,
+    RETAIN, DATABASES, CHECK, DEMO, VERSION, HELP,
 ];
 
 const REPLICATE: Command = Command {
@@ -118,7 +118,11 @@ const REPLICATE: Command = Command {
             "Where local records are kept. Without it: beside the first database.\nAll of it can be lost.",
         ),
         later("force-snapshot", None, "leave it out: a base is written whenever one is needed"),
-        later("enforce-retention", None, "leave it out: this release keeps every segment"),
+        later(
+            "enforce-retention",
+            None,
+            "run driftless retain: a running process does it by itself where levels are made",
+        ),
     ],
     positionals_max: 2,
     examples: &[
@@ -413,6 +417,32 @@ const VERIFY: Command = Command {
         ("A drill from a timer.", "driftless verify -restore -integrity-check full s3://backups/app"),
     ],
     exits: &[0, 1, 2, 3, 4],
+};
+
+const RETAIN: Command = Command {
+    name: "retain",
+    summary: "delete what a replica need not keep, or say what that is",
+    usage: &["retain [flags] DB", "retain [flags] REPLICA"],
+    about: "Makes one pass of the retention, as a running process makes by itself: files that a file of\n\
+            a higher level holds, and what a snapshot holds that is older than all that must stay\n\
+            restorable. What holds them is read whole before anything goes. With -dry-run nothing is\n\
+            deleted. The times are those of the configuration, or Litestream's.",
+    flags: &[
+        switch("dry-run", "Say what would go, and why it may."),
+        switch("json", "Print JSON."),
+        value(
+            "snapshot-retention",
+            "DURATION",
+            "How long every end of a level's file stays restorable: 24h.",
+        ),
+        value("l0-retention", "DURATION", "How long a file stays after another holds what it does: 5m."),
+    ],
+    positionals_max: 1,
+    examples: &[
+        ("What would go, and why.", "driftless retain -dry-run /srv/app.db"),
+        ("A replica without its configuration.", "driftless retain -dry-run s3://backups/app"),
+    ],
+    exits: &[0, 1, 2],
 };
 
 const DATABASES: Command = Command {

@@ -54,7 +54,7 @@ const fn refused(name: &'static str, instead: &'static str) -> Key {
     Key { name, used: Use::Refused(instead) }
 }
 
-const ALL_KEPT: &str = "nothing is deleted in this release, which keeps more than asked for";
+const AFTER_LEVELS: &str = "passes follow the compactions, at most one each l0-retention";
 const BY_VERIFY: &str =
     "remove it, and run driftless verify from a timer: it reads and checks the whole replica";
 const BY_EVENT: &str = "changes are seen as they happen";
@@ -68,8 +68,9 @@ const NATS: &str = "it belongs to nats replicas: use s3:// or a directory";
 /// Keys of a level.
 pub const LEVEL: &[Key] = &[used("interval")];
 /// Keys of snapshots.
-pub const SNAPSHOT: &[Key] = &[used("interval"), idle("retention", Form::Duration, ALL_KEPT)];
-const RETENTION: &[Key] = &[idle("enabled", Form::Truth, "")];
+pub const SNAPSHOT: &[Key] = &[used("interval"), used("retention")];
+/// Keys of `retention`.
+pub const RETENTION: &[Key] = &[used("enabled")];
 
 /// Keys of the whole file.
 pub const TOP: &[Key] = &[
@@ -88,9 +89,9 @@ pub const TOP: &[Key] = &[
     idle("mcp-addr", Form::Text, "there is no mcp server; commands with -json answer the same questions"),
     used("levels"),
     used("snapshot"),
-    idle("retention", Form::Map(RETENTION), ALL_KEPT),
-    idle("l0-retention", Form::Duration, ALL_KEPT),
-    idle("l0-retention-check-interval", Form::Duration, ALL_KEPT),
+    used("retention"),
+    used("l0-retention"),
+    idle("l0-retention-check-interval", Form::Duration, AFTER_LEVELS),
     refused("validation", BY_VERIFY),
     used("verify-compaction"),
     refused("validation-interval", BY_VERIFY),

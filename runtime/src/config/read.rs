@@ -19,12 +19,15 @@ const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 const SHUTDOWN_SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const LEVEL_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const RETENTION_MIN: Duration = Duration::from_secs(1);
 /// Level 0 holds segments as they are captured, and level 9 snapshots.
 const LEVELS_MAX: usize = 8;
 
 /// What holds for all databases unless they say otherwise.
 struct Defaults<'a> {
     settings: Settings,
+    /// Whether nothing is deleted, whatever a database says.
+    keeps_all: bool,
     /// Options for all replicas.
     shared: Vec<&'a Entry>,
     env: Lookup<'a>,
@@ -35,12 +38,29 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     let mut config = Config { warnings, ..Config::default() };
     let known = [keys::TOP, keys::REPLICA_SHARED];
     let top = Scope::new(root, "the configuration", &known, true, &mut config.warnings)?;
-    let mut defaults = Defaults { settings: Settings::default(), shared: top.options().collect(), env };
+    let mut defaults =
+        Defaults { settings: Settings::default(), keeps_all: false, shared: top.options().collect(), env };
     engine_settings(&top, &mut defaults.settings.engine)?;
     if let Some(interval) = top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)? {
         defaults.settings.engine.shutdown_sync_interval = interval;
     }
     defaults.settings.levels = levels(&top, None, &mut config.warnings)?;
+    if let Some(time) = top.duration_from("l0-retention", RETENTION_MIN)? {
+        let levels = defaults.settings.levels.get_or_insert_default();
+        levels.retention.get_or_insert_default().l0_retention = time;
+    }
+    if let Some(entry) = top.entry("retention") {
+        let retention =
+            Scope::new(&entry.value, "retention", &[keys::RETENTION], false, &mut config.warnings)?;
+        match retention.boolean("enabled")? {
+            Some(true) => drop(defaults.settings.levels.get_or_insert_default()),
+            Some(false) => defaults.keeps_all = true,
+            None => {}
+        }
+    }
+    if let Some(levels) = defaults.settings.levels.as_mut().filter(|_| defaults.keeps_all) {
+        levels.retention = None;
+    }
     config.settings = defaults.settings.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.state_dir = top.path("state-dir")?;
@@ -141,6 +161,9 @@ fn database(
     let mut settings = defaults.settings.clone();
     engine_settings(&scope, &mut settings.engine)?;
     settings.levels = levels(&scope, settings.levels, warnings)?;
+    if let Some(levels) = settings.levels.as_mut().filter(|_| defaults.keeps_all) {
+        levels.retention = None;
+    }
     let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?);
     let named = || format!("the database {}", path.display());
     let of_text = |text: &str, line: usize| {
@@ -223,6 +246,10 @@ fn levels(
         let snapshot = Scope::new(&entry.value, "snapshot", &[keys::SNAPSHOT], false, warnings)?;
         if let Some(interval) = snapshot.duration_from("interval", LEVEL_INTERVAL_MIN)? {
             levels.get_or_insert_default().snapshot_interval = interval;
+        }
+        if let Some(time) = snapshot.duration_from("retention", RETENTION_MIN)? {
+            let levels = levels.get_or_insert_default();
+            levels.retention.get_or_insert_default().snapshot_retention = time;
         }
     }
     if let Some(entry) = scope.entry("verify-compaction") {

@@ -57,7 +57,7 @@ fn settings_are_inherited_and_overridden() {
 #[test]
 fn idle_keys_are_told_and_the_rest_works() {
     let config = parse(
-        "mcp-addr: ':3001'\nsnapshot: {retention: 1h}\nverify-compaction: true\n\
+        "mcp-addr: ':3001'\nl0-retention-check-interval: 15s\nverify-compaction: true\n\
          dbs: [{path: /a, replica: /ra, monitor-interval: 1s, busy-timeout: 1s}]",
     );
     assert_eq!(config.databases.len(), 1);
@@ -91,6 +91,26 @@ fn levels_are_made_where_they_are_asked_for() {
     let both = "snapshot: {interval: 12h}\nlevels: [{interval: 10s}]\n\
                 dbs: [{path: /a, replica: /ra, snapshot: {interval: 1h}}]";
     assert_eq!(levels(both), Some(CompactConfig { levels: seconds(&[10]), ..hourly }));
+    let times = |text: &str| {
+        let retention = levels(text).expect("levels are made").retention;
+        retention.map(|it| (it.snapshot_retention.as_secs(), it.l0_retention.as_secs()))
+    };
+    let db = "dbs: [{path: /a, replica: /ra}]";
+    assert_eq!(times(&format!("levels: [{{interval: 1m}}]\n{db}")), Some((86_400, 300)));
+    assert_eq!(times(&format!("l0-retention: 10m\n{db}")), Some((86_400, 600)));
+    assert_eq!(
+        times(&format!("retention: {{enabled: true}}\nsnapshot: {{retention: 1h}}\n{db}")),
+        Some((3_600, 300))
+    );
+    assert_eq!(
+        times("l0-retention: 1m\ndbs: [{path: /a, replica: /ra, snapshot: {retention: 2h}}]"),
+        Some((7_200, 60))
+    );
+    assert_eq!(times(&format!("retention: {{enabled: false}}\nsnapshot: {{retention: 1h}}\n{db}")), None);
+    let none = "retention: {enabled: false}\ndbs: [{path: /a, replica: /ra, snapshot: {interval: 2h, retention: 2h}}]";
+    assert_eq!(times(none), None);
+    assert_eq!(levels(&format!("retention: {{enabled: false}}\n{db}")), None);
+    check_error("l0-retention: 0s", 1, "l0-retention is at least 1s", "");
     check_error("levels: [{}]", 1, "a level has no interval", "interval: 5m");
     check_error("levels: [{interval: 0s}]", 1, "interval is at least 1s", "");
     check_error("levels: [{every: 1m}]", 1, "a level has no key \"every\"", "");

@@ -282,6 +282,8 @@ fn entry_status(entry: &Entry) -> Value {
     value["segments"] = json!(entry.tally.segments);
     value["segment_bytes"] = json!(entry.tally.segment_bytes);
     value["levels"] = json!(entry.levels.as_ref().map(describe_levels));
+    let retention = entry.retention.as_ref();
+    value["retention"] = json!(retention.map(|it| json!({ "passing": it.passing, "error": it.trouble })));
     value
 }
 

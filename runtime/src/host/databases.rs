@@ -18,6 +18,7 @@ use driftless_core::compact::CompactStatus;
 use driftless_core::engine::Status;
 use driftless_core::ids::Wall;
 use driftless_core::machine::{Event, Exit};
+use driftless_core::retain::RetainStatus;
 use smol::channel::Sender;
 
 use super::ReplicateJob;
@@ -78,6 +79,8 @@ pub(crate) struct Entry {
     pub(crate) status: Option<Status>,
     /// How its levels stand, if any are made.
     pub(crate) levels: Option<CompactStatus>,
+    /// How its retention stands, if anything is deleted.
+    pub(crate) retention: Option<RetainStatus>,
     pub(crate) wants_events: bool,
     /// What was counted of it.
     pub(crate) tally: Tally,
@@ -99,6 +102,7 @@ impl Entry {
             sender: None,
             status: None,
             levels: None,
+            retention: None,
             wants_events: false,
             tally: Tally::default(),
             last_sync: None,

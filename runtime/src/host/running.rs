@@ -64,7 +64,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.life = Life::Running;
         entry.sender = Some(driver.sender());
         entry.status = None;
-        entry.levels = None;
+        (entry.levels, entry.retention) = (None, None);
         entry.wants_events = true;
     });
     host.watches_changed();
@@ -126,6 +126,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             entry.tally.status(&status);
             entry.status = Some(status);
             entry.levels = machine.compaction();
+            entry.retention = machine.retention();
             entry.wants_events && !wanted
         });
         if woken {

@@ -320,6 +320,11 @@ fn of_each(rows: &[Row], now: Mono, wall: Wall, text: &mut Text) {
     each(rows, text, family, |row| Some(row.tally.compactions));
     let family = ("driftless_compaction_bytes_total", COUNTER, "Bytes of those files.");
     each(rows, text, family, |row| Some(row.tally.compaction_bytes));
+    let family =
+        ("driftless_deletions_total", COUNTER, "Files that were deleted since they need not be kept.");
+    each(rows, text, family, |row| Some(row.tally.deletions));
+    let family = ("driftless_deletion_bytes_total", COUNTER, "Bytes of those files.");
+    each(rows, text, family, |row| Some(row.tally.deletion_bytes));
     let family = ("driftless_bases_total", COUNTER, "Times that the database was read to be written anew.");
     each(rows, text, family, |row| Some(row.tally.bases));
     let mut family = text.family("driftless_phase", GAUGE, "1 for the phase that the database is in.");

@@ -34,6 +34,10 @@ pub struct Tally {
     pub compactions: u64,
     /// Their bytes.
     pub compaction_bytes: u64,
+    /// Files that were deleted since they need not be kept.
+    pub deletions: u64,
+    /// Their bytes.
+    pub deletion_bytes: u64,
     full_base: bool,
     frames_captured: u64,
 }
@@ -65,6 +69,10 @@ impl Tally {
                 if object.level == Level::SNAPSHOTS {
                     self.snapshot_at = Some(now);
                 }
+            }
+            Fact::Retained { objects, bytes } => {
+                self.deletions += u64::from(*objects);
+                self.deletion_bytes += bytes;
             }
             Fact::Retrying { .. } => self.failures += 1,
             _ => {}

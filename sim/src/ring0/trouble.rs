@@ -334,9 +334,9 @@ impl World {
         !self.plan.faults.is_empty() && run != self.dice.draw("run", "", self.runs)
     }
 
-    /// Whether there is no database any more.
+    /// Whether there is no database any more, or an empty one.
     pub(super) fn nothing_is_owed(&self) -> bool {
-        !self.plan.faults.is_empty() && !self.sqlite.disk().exists(PATH)
+        !self.plan.faults.is_empty() && self.sqlite.disk().contents(PATH).is_none_or(|bytes| bytes.is_empty())
     }
 
     fn replace_machine(&mut self, disk: &Saved, state: SimState, app: &Memory) {

@@ -16,6 +16,7 @@ mod metrics;
 mod parity;
 mod proxy;
 mod restore_killed;
+mod retention;
 mod ring2;
 mod rivals;
 mod servers;
