@@ -155,7 +155,7 @@ pub fn plan_retention(
     let shelves = Shelves::new(files, top);
     let may_cover = |file: &&Listed| file.object.range.is_snapshot() && !refused.contains(&file.object);
     let snapshots = || shelves.snapshots.iter().filter(may_cover);
-    let outdating = snapshots().filter(|it| times.has_passed(times.outdates_at(it))).last();
+    let outdating = snapshots().rfind(|it| times.has_passed(times.outdates_at(it)));
     let mut plan = RetainPlan::default();
     plan.take_captures(&shelves, outdating, refused, times);
     if let Some(snapshot) = outdating {

@@ -165,7 +165,7 @@ fn who_slept_while_another_went_on_is_fenced_although_the_name_is_free() {
     write(&app, 30);
     daemon.term().expect_code(0);
     drop(app);
-    copy_dir(&scene.db.parent().unwrap().to_path_buf(), &clone);
+    copy_dir(scene.db.parent().unwrap(), &clone);
     let (clone_db, clone_config) = (clone.join("app.db"), clone.join("litestream.yml"));
     scene.configure(&clone_db, &clone_config, "1h");
     let end = scene.head();
