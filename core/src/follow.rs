@@ -13,10 +13,11 @@
 //!
 //! **What a kill leaves.** Before each commit the position file names the state before and after it
 //! ([`Position`]); SQLite's commit decides which of them it is. At the next start all pages are read,
-//! and whichever has their checksum is where it goes on. This finds bit rot and other writers too.
+//! and whichever has their checksum is where it goes on. A copy in neither state is somebody else's
+//! work, or damage; it is not touched unless that was asked for.
 //!
 //! **When there is no way.** Retention has removed what comes next, a new history was begun, or the
-//! copy is not what it should be: then the newest state is read whole and the pages that differ are
+//! copy may be written although it is not what it should be: then the newest state is read whole and the pages that differ are
 //! written, in one transaction again, so that readers notice nothing but a later state. Only a
 //! change of the page size needs another file in the copy's place.
 

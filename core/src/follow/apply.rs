@@ -1,8 +1,9 @@
 //! Writing a later state into the copy: some files, one transaction.
 //!
-//! Page 1 comes after all others. SQLite reads the schema again when it sees another schema cookie
-//! there, and it must not do that before the pages of the schema are there. The cut comes after page 1,
-//! since SQLite forgets it with any page that is written later.
+//! Page 1 comes last. SQLite reads the schema again when it sees another schema cookie there, which
+//! the next statement would do: with pages of the schema that are not there yet, or behind what it
+//! still takes for the end of the database. Only the cut follows, and only where the database has
+//! become shorter: then all pages are there, and SQLite knows of more than that.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -30,8 +31,7 @@ enum Step {
     /// Reading, decoding and writing pages.
     Pages,
     Save,
-    Truncate,
-    First,
+    Finish,
     Commit,
 }
 
@@ -51,9 +51,10 @@ pub(super) struct Apply {
     full: bool,
     /// The state so far.
     have: Option<Txid>,
-    /// Pages of the database before the file that is read, and when it was begun.
+    /// Pages of the database before the file that is read.
     pages_before: u32,
-    pages_at_first: u32,
+    /// Pages of the database when the transaction was begun.
+    pages_at_begin: u32,
     /// The newest image of page 1.
     first: Option<Chunk>,
     coming: Option<Position>,
@@ -76,7 +77,7 @@ impl Follower {
             full: false,
             have: self.position.map(|it| it.txid),
             pages_before: pages,
-            pages_at_first: pages,
+            pages_at_begin: pages,
             first: None,
             coming: None,
             files_done: 0,
@@ -106,9 +107,8 @@ impl Follower {
                 self.open_file(now, out);
             }
             (Step::Pages, _) => self.go_on(now, out),
-            (Step::Save, _) => self.write_first(out),
-            (Step::First, _) => self.truncate(out),
-            (Step::Truncate, _) => {
+            (Step::Save, _) => self.finish(out),
+            (Step::Finish, _) => {
                 apply.step = Step::Commit;
                 self.copy(CopyRequest::Commit, out);
             }
@@ -201,12 +201,7 @@ impl Follower {
         }
         let first_of_base = apply.base && apply.files_done == 0;
         if header.page_size != table.page_size() {
-            let text = "the page size has changed".into();
-            return match (first_of_base, apply.base) {
-                (true, _) => Verdict::OtherPageSize,
-                (false, true) => Verdict::Wrong(text),
-                (false, false) => Verdict::OtherHistory(text),
-            };
+            return Verdict::OtherPageSize;
         }
         let adjoins = apply.have.map(Txid::next) == Some(header.range.min());
         if let Some(pre) = header.chain.pre.filter(|_| adjoins && !first_of_base)
@@ -264,6 +259,7 @@ impl Follower {
             let object = self.state().files[0].object;
             return self.blame(object, text, out);
         }
+        let pages = self.table.as_ref().map_or(0, |table| table.pages());
         let apply = self.state();
         apply.reader = None;
         let file = apply.files.pop_front().expect("it was read");
@@ -271,7 +267,9 @@ impl Follower {
         apply.files_done += 1;
         apply.bytes_done += file.len;
         // A base is one state; what lies between its files is older than what readers have seen.
-        let room = apply.base || (apply.files_done < BATCH_FILES && apply.bytes_done < BATCH_BYTES);
+        // SQLite cuts only what was there before: once the database has grown the transaction ends.
+        let few = apply.files_done < BATCH_FILES && apply.bytes_done < BATCH_BYTES;
+        let room = apply.base || (few && pages <= apply.pages_at_begin);
         if room && !apply.files.is_empty() {
             return self.open_file(now, out);
         }
@@ -310,32 +308,23 @@ impl Follower {
         let coming = Position { txid, page_size, pages, state, first, masked, stamp };
         apply.coming = Some(coming);
         apply.step = Step::Save;
-        let named: Vec<Position> = before.into_iter().chain([coming]).collect();
-        self.copy(CopyRequest::Save(Chunk::from(encode_positions(&named))), out);
+        self.named = before.into_iter().chain([coming]).collect();
+        self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
     }
 
-    fn write_first(&mut self, out: &mut Actions) {
+    fn finish(&mut self, out: &mut Actions) {
         let apply = self.state();
-        apply.step = Step::First;
-        let Some(page) = &apply.first else { return self.truncate(out) };
-        apply.pages_written += 1;
-        let mut page = page.to_vec();
-        // The copy is in WAL mode, whatever the source was in.
-        page[18..20].fill(2);
-        let write = (PageNo::FIRST, Chunk::from(page));
-        self.copy(CopyRequest::Write([write].into()), out);
-    }
-
-    fn truncate(&mut self, out: &mut Actions) {
-        let apply = self.state();
+        apply.step = Step::Finish;
+        apply.pages_written += u64::from(apply.first.is_some());
+        let first = apply.first.as_ref().map(|page| {
+            let mut page = page.to_vec();
+            // The copy is in WAL mode, whatever the source was in.
+            page[18..20].fill(2);
+            Chunk::from(page)
+        });
         let pages = apply.coming.expect("it was sealed").pages;
-        // Of several files one may have made it grow, and a later one shrink.
-        if pages < apply.pages_at_first || apply.files_done > 1 {
-            apply.step = Step::Truncate;
-            return self.copy(CopyRequest::Truncate(pages), out);
-        }
-        apply.step = Step::Commit;
-        self.copy(CopyRequest::Commit, out);
+        let cut = (pages < apply.pages_at_begin).then_some(pages);
+        self.copy(CopyRequest::Finish { first, cut }, out);
     }
 
     fn committed(&mut self, now: Now, out: &mut Actions) {
@@ -347,6 +336,7 @@ impl Follower {
         if apply.base {
             self.rebases += 1;
             self.rebase = None;
+            (self.ours, self.config.replace) = (false, false);
         }
         let lag_ms = now.wall.0.saturating_sub(position.stamp.0).max(0) as u64;
         let Apply { files_done: files, bytes_done: bytes, pages_written: pages, .. } = *apply;

@@ -13,11 +13,12 @@ use super::{
     FollowConfig, FollowPhase, FollowStatus, Position, decode_positions, encode_positions, mask, route,
 };
 use crate::checksum::page_checksum;
-use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, Txid, TxidRange, Wall};
+use crate::ids::{Level, Mono, Now, PageNo, PageSize, Txid, TxidRange};
 use crate::job::{Job, JobOutput};
 use crate::machine::{
     Action, Actions, Chunk, CopyReply, CopyRequest, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds,
-    Outcome, PART_BYTES_MAX, Reason, Request, Severity, StoreErrorKind, StoreReply, StoreRequest,
+    Outcome, OutputError, OutputRequest, PART_BYTES_MAX, Reason, Request, Severity, StoreErrorKind,
+    StoreReply, StoreRequest,
 };
 use crate::reading::{Flight, Landed, Listings, exit_of};
 use crate::restore::{
@@ -46,14 +47,6 @@ pub(super) enum Key {
     Piece(u64),
 }
 
-/// A state that a restore has put in place.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Restored {
-    txid: Txid,
-    stamp: Wall,
-    post: Option<DbChecksum>,
-}
-
 /// Reading all pages of the copy.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Survey {
@@ -70,9 +63,8 @@ pub(super) enum Phase {
     Idle,
     /// Seeing what stands in the copy's place.
     Look,
-    /// Saying in the position file that the database to come is ours.
-    Mark,
-    Restore(Box<Restorer>),
+    /// Restoring; with the request that puts the file in place, while the position file is told of it.
+    Restore(Box<Restorer>, Option<(OpId, Request)>),
     Open,
     Survey(Box<Survey>),
     /// Saying where a restored copy stands.
@@ -117,8 +109,9 @@ pub struct Follower {
     pub(super) phase: Phase,
     listings: Listings,
     /// States that the position file names.
-    named: Vec<Position>,
-    restored: Option<Restored>,
+    pub(super) named: Vec<Position>,
+    /// Whether the copy may be written although nothing proves which state it shows.
+    pub(super) ours: bool,
     /// What the copy shows, once proven.
     pub(super) position: Option<Position>,
     pub(super) table: Option<Table>,
@@ -161,7 +154,7 @@ impl Follower {
             phase: Phase::Idle,
             listings: Listings::default(),
             named: Vec::new(),
-            restored: None,
+            ours: false,
             position: None,
             table: None,
             version: 0,
@@ -199,68 +192,86 @@ impl Follower {
         self.copy(CopyRequest::Look, out);
     }
 
-    fn looked(&mut self, database: bool, position: Option<Chunk>, out: &mut Actions) {
-        self.restored = None;
-        match (database, position) {
-            (true, Some(position)) => {
-                self.named = decode_positions(&position);
-                self.phase = Phase::Open;
-                self.copy(CopyRequest::Open, out);
-            }
-            (true, None) if !self.config.replace => {
+    fn looked(&mut self, now: Now, database: bool, position: Option<Chunk>, out: &mut Actions) {
+        self.named = position.as_ref().map_or_else(Vec::new, |bytes| decode_positions(bytes));
+        self.ours = self.config.replace;
+        match (database, position.is_some()) {
+            (true, true) => self.open(out),
+            (true, false) if !self.config.replace => {
                 let exit = Exit::Failed {
                     error: "the file exists, and no position beside it says that it follows a replica".into(),
                     hint: "name another place with -o, or replace what is there with -force".into(),
                 };
                 self.stop(exit, out);
             }
-            (database, position) => {
+            (_, known) => {
                 // What is left of a database that was ours must not meet the next.
-                self.config.replace |= !database && position.is_some();
-                self.mark(out);
+                self.config.replace |= known;
+                self.restore(now, out);
             }
         }
     }
 
-    /// Says that what comes to stand there is ours, before it does.
-    fn mark(&mut self, out: &mut Actions) {
-        self.named = Vec::new();
-        self.phase = Phase::Mark;
-        self.copy(CopyRequest::Save(Chunk::from(encode_positions(&[]))), out);
+    fn open(&mut self, out: &mut Actions) {
+        self.phase = Phase::Open;
+        self.copy(CopyRequest::Open, out);
     }
 
     fn restore(&mut self, now: Now, out: &mut Actions) {
         let config = RestoreConfig { target: RestoreTarget::Latest, ..self.config.restore.clone() };
         let config = RestoreConfig { replace: config.replace || self.config.replace, ..config };
         let restorer = Restorer::new(config, self.flight.fork_ids());
-        self.phase = Phase::Restore(Box::new(restorer));
+        self.phase = Phase::Restore(Box::new(restorer), None);
         self.forward(now, Event::Start { entropy: now.mono.as_duration().as_nanos() as u64 }, out);
     }
 
     /// Hands an event to the restore.
     fn forward(&mut self, now: Now, event: Event, out: &mut Actions) {
-        let Phase::Restore(restorer) = &mut self.phase else { return };
+        let Phase::Restore(restorer, held) = &mut self.phase else { return };
         let mut actions = Actions::new();
         restorer.handle(now, event, &mut actions);
-        let status = restorer.status();
         for action in actions.drain() {
             match action {
-                Action::Stopped(Exit::Done) => {
-                    self.restored = status.target.map(|txid| Restored {
-                        txid,
-                        stamp: status.stamp.unwrap_or_default(),
-                        post: status.post,
-                    });
-                    // Whatever was replaced once is ours from now on.
-                    self.config.replace = false;
-                    self.read_once = true;
+                // Told beforehand, as of every other state: a kill must not leave a file that nobody knows.
+                Action::Submit { op, request: request @ Request::Output(OutputRequest::Publish { .. }) } => {
+                    *held = Some((op, request));
+                    let status = restorer.status();
+                    let (txid, page_size) = (status.target, status.page_size);
+                    let (txid, page_size) = txid.zip(page_size).expect("what is put in place is known");
+                    let (pages, stamp) = (status.pages, status.stamp.unwrap_or_default());
+                    let state = restorer.built();
+                    let coming = Position { txid, page_size, pages, state, first: 0, masked: 0, stamp };
                     self.head = status.target;
-                    self.phase = Phase::Open;
-                    self.copy(CopyRequest::Open, out);
+                    self.named.push(coming);
+                    return self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
+                }
+                Action::Stopped(Exit::Done) => {
+                    // Whatever was replaced once is ours from now on.
+                    (self.ours, self.config.replace, self.read_once) = (true, false, true);
+                    return match self.shutdown {
+                        Some(_) => self.stop(Exit::Done, out),
+                        None => self.open(out),
+                    };
                 }
                 Action::Stopped(exit) => return self.stop(exit, out),
                 action => out.push(action),
             }
+        }
+    }
+
+    /// The position file cannot be told: the restore ends as if the file could not be put in place.
+    fn unpublished(&mut self, now: Now, text: String, out: &mut Actions) {
+        let Phase::Restore(_, held) = &mut self.phase else { return };
+        let Some((op, _)) = held.take() else { return };
+        let outcome = Outcome::Output(Err(OutputError { exists: false, text }));
+        self.forward(now, Event::Completed { op, outcome }, out);
+    }
+
+    /// The position file is told: the file may take its place.
+    fn publish(&mut self, out: &mut Actions) {
+        let Phase::Restore(_, held) = &mut self.phase else { return };
+        if let Some((op, request)) = held.take() {
+            out.push(Action::Submit { op, request });
         }
     }
 
@@ -315,43 +326,40 @@ impl Follower {
         let Phase::Survey(survey) = core::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let Survey { mut table, pages, masked, first, .. } = *survey;
         let page_size = table.page_size();
-        let known = self.named.iter().copied().find(|it| {
-            table.set(PageNo::FIRST, it.first);
-            (it.page_size, it.pages, it.masked, it.state) == (page_size, pages, masked, table.state())
+        let known = self.named.iter().find_map(|it| {
+            // What a restore has built is there byte by byte.
+            let exact = it.first == 0;
+            table.set(PageNo::FIRST, if exact { first } else { it.first });
+            let same = (it.page_size, it.pages, it.state) == (page_size, pages, table.state());
+            let named = Position { first: if exact { first } else { it.first }, masked, ..*it };
+            (same && (exact || it.masked == masked)).then_some(named)
         });
         if known.is_none() && pages > 0 {
             table.set(PageNo::FIRST, first);
         }
-        let restored = self.restored.take();
-        let proven = restored.filter(|it| it.post.is_none_or(|post| post == table.state()));
-        let state = table.state();
-        self.position = known.or(proven.map(|it| Position {
-            txid: it.txid,
-            page_size,
-            pages,
-            state,
-            first,
-            masked,
-            stamp: it.stamp,
-        }));
+        self.position = known;
         self.table = Some(table);
         (self.wide, self.suspicion) = (true, None);
-        match self.position {
+        match known {
             Some(position) => {
+                self.named = [position].into();
                 self.phase = Phase::Settle;
-                self.copy(CopyRequest::Save(Chunk::from(encode_positions(&[position]))), out);
+                self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
             }
-            None => {
-                let why = match self.named.is_empty() {
-                    true => "it is not known which state the copy shows",
-                    false => {
-                        "the copy is not as it was left: another program has written to it, or part of it was lost"
-                    }
-                };
-                self.rebase = Some(why.into());
-                self.rest_until(self.polled);
-            }
+            None => self.unknown(out),
         }
+    }
+
+    /// The copy is in none of the states that it was left in.
+    fn unknown(&mut self, out: &mut Actions) {
+        let why = "the copy is not as it was left: another program has written to it, or part of it was lost";
+        if self.ours {
+            self.rebase = Some(why.into());
+            return self.rest_until(self.polled);
+        }
+        // It may be somebody's database by now, with transactions that are nowhere else.
+        let hint = "keep it if it is in use; -force brings it back to what the replica holds";
+        self.close(Then::Exit(Exit::Failed { error: why.into(), hint: hint.into() }), out);
     }
 
     pub(super) fn rest_until(&mut self, until: Mono) {
@@ -434,7 +442,9 @@ impl Follower {
         let all = Inventory::new(found);
         let inventory = all.without(|it| self.is_bad(&it.object));
         self.head = all.highest();
-        let whole = plan(&inventory, Target::Latest);
+        let mut severity = Severity::Warn;
+        // Not the newest that can be reached: what is bad must not make it an older one.
+        let whole = plan(&inventory, all.highest().map_or(Target::Latest, Target::At));
         if let Some(position) = self.position.filter(|_| self.rebase.is_none()) {
             let (have, highest) = (position.txid, all.highest());
             if highest == Some(have) {
@@ -453,7 +463,8 @@ impl Follower {
                     return self.apply(way.files, false, out);
                 }
                 Some(_) => {
-                    self.rebase = Some("the newest state whole is less to read than what led there".into())
+                    severity = Severity::Info;
+                    self.rebase = Some("the newest state whole is less to read than what led there".into());
                 }
                 None => {
                     let text = format!("no files lead on from transaction {have}, which the copy shows");
@@ -464,7 +475,7 @@ impl Follower {
         match whole {
             Ok(plan) => {
                 let why = self.rebase.clone().unwrap_or_default();
-                out.notify(Severity::Warn, Fact::Base { full: false, why });
+                out.notify(severity, Fact::Base { full: false, why });
                 self.suspicion = None;
                 self.apply(plan.files, true, out);
             }
@@ -533,7 +544,7 @@ impl Follower {
             Then::Again(wait) => self.rest_until(now.mono.after(wait)),
             Then::Replace => {
                 self.config.replace = true;
-                self.mark(out);
+                self.restore(now, out);
             }
             Then::Exit(exit) => self.stop(exit, out),
         }
@@ -581,6 +592,9 @@ impl Follower {
         match outcome {
             Outcome::Copy(Ok(reply)) => self.copied(now, reply, out),
             Outcome::Copy(Err(_)) if matches!(self.phase, Phase::Close(_)) => self.closed(now, out),
+            Outcome::Copy(Err(text)) if matches!(self.phase, Phase::Restore(..)) => {
+                self.unpublished(now, text, out)
+            }
             Outcome::Copy(Err(text)) if self.commits == 0 && self.is_new() => {
                 let hint = "check space and permissions of the copy's directory".into();
                 self.close(Then::Exit(Exit::Failed { error: text, hint }), out);
@@ -596,13 +610,15 @@ impl Follower {
 
     /// Whether the copy has not been opened yet: what fails then, fails always.
     fn is_new(&self) -> bool {
-        self.failures == 0 && matches!(self.phase, Phase::Look | Phase::Mark | Phase::Open)
+        self.failures == 0 && matches!(self.phase, Phase::Look | Phase::Open)
     }
 
     fn copied(&mut self, now: Now, reply: CopyReply, out: &mut Actions) {
         match (&self.phase, reply) {
-            (Phase::Look, CopyReply::Found { database, position }) => self.looked(database, position, out),
-            (Phase::Mark, _) => self.restore(now, out),
+            (Phase::Look, CopyReply::Found { database, position }) => {
+                self.looked(now, database, position, out)
+            }
+            (Phase::Restore(..), _) => self.publish(out),
             (Phase::Open, CopyReply::Opened { page_size, pages, version }) => {
                 self.opened((page_size, pages, version), out);
             }
@@ -632,7 +648,7 @@ impl Follower {
         let again = self.shutdown.replace(deadline).is_some();
         match self.phase {
             Phase::Stopped => {}
-            Phase::Restore(_) => self.forward(now, Event::Shutdown { deadline }, out),
+            Phase::Restore(..) => self.forward(now, Event::Shutdown { deadline }, out),
             _ if again => self.stop(Exit::Done, out),
             Phase::Close(Then::Exit(_)) => {}
             _ => self.close(Then::Exit(Exit::Done), out),
@@ -647,7 +663,10 @@ impl Machine for Follower {
         match (&self.phase, event) {
             (Phase::Stopped, _) => return,
             (_, Event::Shutdown { deadline }) => self.shut_down(now, deadline, out),
-            (Phase::Restore(_), event) => self.forward(now, event, out),
+            (Phase::Restore(..), Event::Completed { op, outcome }) if self.work == Some(op) => {
+                self.completed(now, op, outcome, out);
+            }
+            (Phase::Restore(..), event) => self.forward(now, event, out),
             (Phase::Idle, Event::Start { entropy }) => {
                 self.flight.seed(entropy);
                 (self.polled, self.wide_at) = (now.mono, now.mono);
@@ -670,7 +689,7 @@ impl Machine for Follower {
     fn next_deadline(&self) -> Option<(Mono, Reason)> {
         let own = match &self.phase {
             Phase::Stopped => return None,
-            Phase::Restore(restorer) => return restorer.next_deadline(),
+            Phase::Restore(restorer, _) => return restorer.next_deadline(),
             Phase::Rest { until } => Some((*until, Reason::Poll)),
             _ => None,
         };
@@ -681,7 +700,7 @@ impl Machine for Follower {
     fn status(&self) -> FollowStatus {
         let phase = match &self.phase {
             Phase::Idle => FollowPhase::Idle,
-            Phase::Mark | Phase::Restore(_) => FollowPhase::Restoring,
+            Phase::Restore(..) => FollowPhase::Restoring,
             Phase::Look | Phase::Open | Phase::Survey(_) | Phase::Settle => FollowPhase::Surveying,
             Phase::List | Phase::Poll { .. } => FollowPhase::Polling,
             Phase::Apply(_) => FollowPhase::Applying,

@@ -29,7 +29,8 @@ pub struct Position {
     pub pages: u32,
     /// The checksum of the state as it was at the source.
     pub state: DbChecksum,
-    /// The checksum of page 1 as it was at the source.
+    /// The checksum of page 1 as it was at the source; zero for a file that a restore has built, whose
+    /// page 1 is that of the source.
     pub first: u64,
     /// The same, without the bytes that differ here.
     pub masked: u64,
@@ -48,7 +49,6 @@ pub fn mask(page: &[u8]) -> u64 {
 }
 
 /// The file: the transaction that the copy shows at least, then each state that it may show.
-/// Without any, it says that what stands or comes to stand beside it may be written.
 pub fn encode(positions: &[Position]) -> Vec<u8> {
     let lowest = positions.iter().map(|it| it.txid.get()).min().unwrap_or(0);
     let mut text = format!("{lowest:016x}\n{TITLE}\n");

@@ -30,8 +30,14 @@ pub enum CopyRequest {
     Begin,
     /// Write pages in the open transaction.
     Write(Vec<(PageNo, Chunk)>),
-    /// Cut the database to so many pages when the open transaction is committed.
-    Truncate(u32),
+    /// Write page 1, if there is a new one, and have the commit cut the database, if it is shorter than
+    /// before the transaction. The last of a transaction's writes.
+    Finish {
+        /// Page 1.
+        first: Option<Chunk>,
+        /// To how many pages to cut it.
+        cut: Option<u32>,
+    },
     /// Commit the transaction, durably.
     Commit,
     /// Take the open transaction back, if there is one, and close the database.

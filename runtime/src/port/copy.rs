@@ -150,8 +150,13 @@ impl CopyPort {
         write().map_err(|error: rusqlite::Error| text(&error))
     }
 
-    fn truncate(&self, pages: u32) -> Result<(), CopyError> {
-        // A page without content cuts the database before it.
+    /// A page without content cuts the database before it when the transaction is committed. SQLite
+    /// forgets that with the next page that is written.
+    fn finish(&self, first: Option<&Chunk>, cut: Option<u32>) -> Result<(), CopyError> {
+        if let Some(page) = first {
+            self.write(&[(PageNo::FIRST, page.clone())])?;
+        }
+        let Some(pages) = cut else { return Ok(()) };
         let sql = "insert into sqlite_dbpage(pgno, data) values (?1, null)";
         self.connection()?.execute(sql, [i64::from(pages) + 1]).map(|_| ()).map_err(|error| text(&error))
     }
@@ -184,7 +189,7 @@ impl Blocking<CopyRequest> for CopyPort {
             }
             CopyRequest::Begin => self.begin(),
             CopyRequest::Write(pages) => self.write(pages).map(|()| CopyReply::Done),
-            CopyRequest::Truncate(pages) => self.truncate(*pages).map(|()| CopyReply::Done),
+            CopyRequest::Finish { first, cut } => self.finish(first.as_ref(), *cut).map(|()| CopyReply::Done),
             CopyRequest::Commit => {
                 let done = self.connection()?.execute_batch("commit");
                 done.map(|()| CopyReply::Done).map_err(|error| text(&error))
@@ -206,4 +211,55 @@ pub fn position_path(database: &Path) -> PathBuf {
 
 fn text(error: &rusqlite::Error) -> String {
     format!("sqlite: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(fill: u8) -> Chunk {
+        Chunk::from(vec![fill; 4096])
+    }
+
+    /// The file's length, once the copy is closed.
+    fn pages(database: &Path) -> u64 {
+        fs::metadata(database).unwrap().len() / 4096
+    }
+
+    #[test]
+    fn a_transaction_cuts_and_grows_the_file() {
+        let directory = std::env::temp_dir().join(format!("driftless-copy-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let database = directory.join("a.db");
+        let made = Connection::open(&database).unwrap();
+        made.execute_batch(
+            "create table t(x); insert into t values (zeroblob(100000)); pragma journal_mode = wal",
+        )
+        .unwrap_or(());
+        drop(made);
+        let whole = pages(&database);
+        let mut port = CopyPort::new(database.clone());
+        for (size, cookie) in [(whole - 5, 7), (whole + 3, 7), (whole, 8), (2, 8), (9, 9)] {
+            let before = pages(&database);
+            let opened = port.perform(&CopyRequest::Open).unwrap();
+            assert!(matches!(opened, CopyReply::Opened { page_size: 4096, .. }), "{opened:?}");
+            let CopyReply::Pages(first) =
+                port.perform(&CopyRequest::Read { first: PageNo::FIRST, count: 1 }).unwrap()
+            else {
+                panic!("pages were asked for");
+            };
+            let mut first = first.to_vec();
+            first[28..32].copy_from_slice(&(size as u32).to_be_bytes());
+            first[43] = cookie;
+            port.perform(&CopyRequest::Begin).unwrap();
+            let last = PageNo::new(size as u32).unwrap();
+            port.perform(&CopyRequest::Write(vec![(last, page(0))])).unwrap();
+            let cut = (size < before).then_some(size as u32);
+            port.perform(&CopyRequest::Finish { first: Some(Chunk::from(first)), cut }).unwrap();
+            port.perform(&CopyRequest::Commit).unwrap();
+            port.perform(&CopyRequest::Close).unwrap();
+            assert_eq!(pages(&database), size);
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
