@@ -342,6 +342,7 @@ impl Follower {
         (self.wide, self.suspicion) = (true, None);
         match known {
             Some(position) => {
+                (self.ours, self.config.replace) = (false, false);
                 self.named = [position].into();
                 self.phase = Phase::Settle;
                 self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);

@@ -4,6 +4,10 @@
 //! database in WAL mode. So it is SQLite that keeps readers apart from what is not committed, in
 //! this process and in others, that undoes what a kill has left, and that copies the WAL back.
 //! Nothing here opens the file beside it: closing a descriptor would drop SQLite's locks.
+//!
+//! The copy is attached to an empty database in memory. As the main one, its schema would be read
+//! again whenever page 1 has another schema cookie, in the middle of a transaction and through what
+//! SQLite remembers of pages whose content was replaced underneath it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -69,26 +73,29 @@ impl CopyPort {
     fn open(&mut self) -> Result<CopyReply, CopyError> {
         crate::sqlite::set_up_process();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let path = self.database.to_str().ok_or("the copy's path is not valid UTF-8")?;
         let open = || {
-            let connection = Connection::open_with_flags(&self.database, flags)?;
+            let connection = Connection::open_with_flags(":memory:", flags)?;
             connection.busy_timeout(BUSY_MAX)?;
+            connection.execute("attach ?1 as copy", [path])?;
             let has_pages: bool = connection.query_row(
                 "select count(*) > 0 from pragma_module_list where name = 'sqlite_dbpage'",
                 [],
                 |row| row.get(0),
             )?;
-            let mode: String = connection.query_row("pragma journal_mode = wal", [], |row| row.get(0))?;
+            let mode: String =
+                connection.query_row("pragma copy.journal_mode = wal", [], |row| row.get(0))?;
             // A schema that this SQLite cannot read is a schema all the same.
-            connection.execute_batch("pragma synchronous = full; pragma writable_schema = on")?;
+            connection.execute_batch("pragma copy.synchronous = full; pragma writable_schema = on")?;
             let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
             let opened = CopyReply::Opened {
-                page_size: number("pragma page_size")?,
-                pages: number("pragma page_count")?,
-                version: number("pragma data_version")?,
+                page_size: number("pragma copy.page_size")?,
+                pages: number("pragma copy.page_count")?,
+                version: number("pragma copy.data_version")?,
             };
             rusqlite::Result::Ok((connection, has_pages, mode, opened))
         };
-        let (connection, has_pages, mode, opened) = open().map_err(|error| text(&error))?;
+        let (connection, has_pages, mode, opened) = open().map_err(|error| text("open", &error))?;
         if !has_pages {
             return Err(
                 "this driftless was built without SQLITE_ENABLE_DBPAGE_VTAB, which following needs; \
@@ -114,7 +121,7 @@ impl CopyPort {
         let transaction = connection.unchecked_transaction()?;
         let mut bytes = Vec::new();
         {
-            let mut page = connection.prepare("select data from sqlite_dbpage where pgno = ?1")?;
+            let mut page = connection.prepare("select data from sqlite_dbpage('copy') where pgno = ?1")?;
             for number in first.get()..first.get() + count {
                 page.query_row([number], |row| {
                     bytes.extend_from_slice(row.get_ref(0)?.as_blob()?);
@@ -133,21 +140,22 @@ impl CopyPort {
             // In a database that vacuums itself SQLite would move pages when it commits. Preparing
             // this says to the connection that it does not, and writes nothing; where the
             // database does not vacuum itself, it is refused, and that is as good.
-            let _ = connection.prepare("pragma auto_vacuum = incremental");
-            connection.query_row("pragma data_version", [], |row| row.get(0))
+            let _ = connection.prepare("pragma copy.auto_vacuum = incremental");
+            connection.query_row("pragma copy.data_version", [], |row| row.get(0))
         };
-        begin().map(CopyReply::Begun).map_err(|error| text(&error))
+        begin().map(CopyReply::Begun).map_err(|error| text("begin to write", &error))
     }
 
     fn write(&self, pages: &[(PageNo, Chunk)]) -> Result<(), CopyError> {
         let connection = self.connection()?;
         let write = || {
-            let mut page = connection.prepare("insert into sqlite_dbpage(pgno, data) values (?1, ?2)")?;
+            let mut page = connection
+                .prepare("insert into sqlite_dbpage(pgno, data, schema) values (?1, ?2, 'copy')")?;
             pages
                 .iter()
                 .try_for_each(|(number, data)| page.execute(params![number.get(), &**data]).map(|_| ()))
         };
-        write().map_err(|error: rusqlite::Error| text(&error))
+        write().map_err(|error: rusqlite::Error| text("write", &error))
     }
 
     /// A page without content cuts the database before it when the transaction is committed. SQLite
@@ -157,8 +165,11 @@ impl CopyPort {
             self.write(&[(PageNo::FIRST, page.clone())])?;
         }
         let Some(pages) = cut else { return Ok(()) };
-        let sql = "insert into sqlite_dbpage(pgno, data) values (?1, null)";
-        self.connection()?.execute(sql, [i64::from(pages) + 1]).map(|_| ()).map_err(|error| text(&error))
+        let sql = "insert into sqlite_dbpage(pgno, data, schema) values (?1, null, 'copy')";
+        self.connection()?
+            .execute(sql, [i64::from(pages) + 1])
+            .map(|_| ())
+            .map_err(|error| text("cut", &error))
     }
 
     fn close(&mut self) {
@@ -185,14 +196,14 @@ impl Blocking<CopyRequest> for CopyPort {
                 self.connection()?;
                 self.read(*first, *count)
                     .map(|bytes| CopyReply::Pages(Chunk::from(bytes)))
-                    .map_err(|error| text(&error))
+                    .map_err(|error| text("read", &error))
             }
             CopyRequest::Begin => self.begin(),
             CopyRequest::Write(pages) => self.write(pages).map(|()| CopyReply::Done),
             CopyRequest::Finish { first, cut } => self.finish(first.as_ref(), *cut).map(|()| CopyReply::Done),
             CopyRequest::Commit => {
                 let done = self.connection()?.execute_batch("commit");
-                done.map(|()| CopyReply::Done).map_err(|error| text(&error))
+                done.map(|()| CopyReply::Done).map_err(|error| text("commit to", &error))
             }
             CopyRequest::Close => {
                 self.close();
@@ -209,8 +220,8 @@ pub fn position_path(database: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn text(error: &rusqlite::Error) -> String {
-    format!("sqlite: {error}")
+fn text(doing: &str, error: &rusqlite::Error) -> String {
+    format!("{doing} the copy: {error}")
 }
 
 #[cfg(test)]
