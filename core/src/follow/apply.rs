@@ -1,9 +1,8 @@
 //! Writing a later state into the copy: some files, one transaction.
 //!
-//! Page 1 comes last. SQLite reads the schema again when it sees another schema cookie there, which
-//! the next statement would do: with pages of the schema that are not there yet, or behind what it
-//! still takes for the end of the database. Only the cut follows, and only where the database has
-//! become shorter: then all pages are there, and SQLite knows of more than that.
+//! Page 1 comes after all other pages, since it says what they are, and the cut after that: SQLite
+//! forgets a cut with the next page that is written. It cuts only what was there when the transaction
+//! began, so one that makes the database grow ends with the file that does.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

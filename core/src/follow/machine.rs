@@ -64,7 +64,7 @@ pub(super) enum Phase {
     /// Seeing what stands in the copy's place.
     Look,
     /// Restoring; with the request that puts the file in place, while the position file is told of it.
-    Restore(Box<Restorer>, Option<(OpId, Request)>),
+    Restore(Box<Restorer>, Option<(OpId, Box<Request>)>),
     Open,
     Survey(Box<Survey>),
     /// Saying where a restored copy stands.
@@ -234,7 +234,7 @@ impl Follower {
             match action {
                 // Told beforehand, as of every other state: a kill must not leave a file that nobody knows.
                 Action::Submit { op, request: request @ Request::Output(OutputRequest::Publish { .. }) } => {
-                    *held = Some((op, request));
+                    *held = Some((op, Box::new(request)));
                     let status = restorer.status();
                     let (txid, page_size) = (status.target, status.page_size);
                     let (txid, page_size) = txid.zip(page_size).expect("what is put in place is known");
@@ -271,7 +271,7 @@ impl Follower {
     fn publish(&mut self, out: &mut Actions) {
         let Phase::Restore(_, held) = &mut self.phase else { return };
         if let Some((op, request)) = held.take() {
-            out.push(Action::Submit { op, request });
+            out.push(Action::Submit { op, request: *request });
         }
     }
 

@@ -1,6 +1,5 @@
 //! Followers of histories made page by page, killed, troubled, and passed by retention.
 
-use std::format;
 use std::vec::Vec;
 
 use super::*;
@@ -307,6 +306,6 @@ fn the_lock_page_is_passed_over() {
         history.commit(size, &[1, 3]);
         host.store = history.store.clone();
         run(&mut host);
-        assert_eq!(shown(&host, &history), Some(history.last), "{}", format!("{size} pages"));
+        assert_eq!(shown(&host, &history), Some(history.last), "{size} pages");
     }
 }
