@@ -23,6 +23,7 @@
 
 mod apply;
 mod machine;
+mod open;
 mod position;
 mod route;
 mod table;
