@@ -297,7 +297,8 @@ fn a_follower_goes_round_what_retention_has_removed() {
     removed.iter().for_each(|range| fs::remove_file(object(&place.replica, 0, *range)).unwrap());
     let mut follower = place.follow(&[]);
     place.await_equal(&mut follower, "over level 1");
-    assert!(!follower.log().contains("differ"), "{}", follower.log());
+    // Or over a snapshot, if one was made because it is less to read by now.
+    assert!(!follower.log().contains("no files lead on"), "{}", follower.log());
     follower.term().expect_code(0);
 
     let replicator = place.replicate("levels: [{interval: 1s}]\nsnapshot: {interval: 2s}");
