@@ -22,6 +22,7 @@ mod bytes;
 pub mod checksum;
 pub mod compact;
 pub mod engine;
+pub mod follow;
 pub mod health;
 pub mod ids;
 pub mod job;

@@ -10,12 +10,14 @@
 
 mod cell;
 mod chunk;
+mod copy;
 mod grant;
 mod source;
 mod store;
 
 pub use cell::{CellCondition, CellReply, CellRequest};
 pub use chunk::Chunk;
+pub use copy::{CopyError, CopyReply, CopyRequest};
 pub use grant::{Budget, GrantRequest};
 pub use source::{
     Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
@@ -119,6 +121,8 @@ pub enum Outcome {
     Scratch(Result<Chunk, String>),
     /// Of a [`Request::Output`].
     Output(Result<(), OutputError>),
+    /// Of a [`Request::Copy`].
+    Copy(Result<CopyReply, CopyError>),
     /// Of a [`Request::Compute`].
     Compute(JobOutput),
     /// Of a [`Request::Grant`]: it was granted, or is given back.
@@ -170,6 +174,8 @@ pub enum Request {
     Scratch(ScratchRequest),
     /// Of the file that a restore writes.
     Output(OutputRequest),
+    /// Of the copy that follows a replica.
+    Copy(CopyRequest),
     /// Processor work with no effect but its result.
     Compute(Job),
     /// A share of what all machines of the process have together.
@@ -343,6 +349,19 @@ pub enum Fact {
         /// Their bytes.
         bytes: u64,
     },
+    /// A copy that follows its replica shows a later state.
+    Followed {
+        /// Its transaction.
+        txid: Txid,
+        /// Files that were applied.
+        files: u32,
+        /// Their bytes.
+        bytes: u64,
+        /// Pages that were written.
+        pages: u64,
+        /// Milliseconds since the state was captured, by both hosts' clocks.
+        lag_ms: u64,
+    },
     /// A checkpoint was run.
     Checkpointed {
         /// Frames in the WAL.
@@ -499,6 +518,8 @@ pub enum Reason {
     Compact,
     /// When something that is covered may go.
     Retain,
+    /// When the replica is to be looked at again.
+    Poll,
 }
 
 /// The actions of one step, in the order in which they were decided.
@@ -561,6 +582,13 @@ impl OpIds {
     /// A source of identifiers for one run; `run` differs between runs.
     pub fn new(replica: ReplicaId, run: u64) -> OpIds {
         OpIds { replica, run, last: 0 }
+    }
+
+    /// A source for a machine within this one, of a run of its own.
+    pub(crate) fn fork(&mut self) -> OpIds {
+        self.last += 1;
+        let run = self.run.rotate_left(17) ^ self.last.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        OpIds { replica: self.replica, run, last: 0 }
     }
 
     /// Submits `request` under a fresh identifier and returns that.

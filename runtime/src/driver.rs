@@ -38,6 +38,8 @@ pub struct Ports {
     pub scratch: Option<port::PutAside>,
     /// The file that a restore builds.
     pub output: Option<port::Output>,
+    /// The copy that follows a replica.
+    pub copy: Option<port::Copy>,
     /// What it holds of what the process has.
     pub grants: Grants,
     /// Held by everything of this machine that runs on a thread.
@@ -192,6 +194,10 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
         Request::Output(request) => Outcome::Output(match ports.output {
             Some(output) => on_thread(ports.tenure, output, request).await,
             None => Err(OutputError { exists: false, text: "there is no output".into() }),
+        }),
+        Request::Copy(request) => Outcome::Copy(match ports.copy {
+            Some(copy) => on_thread(ports.tenure, copy, request).await,
+            None => Err("there is no copy".into()),
         }),
         Request::Grant(request) => {
             ports.grants.perform(op, request).await;

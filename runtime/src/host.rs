@@ -7,6 +7,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod databases;
+mod following;
 mod plan;
 mod probes;
 mod registrations;
@@ -53,6 +54,7 @@ use crate::service::{Ended, Service};
 
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
+pub use self::following::run_follower;
 use self::probes::Probes;
 use self::registrations::Registration;
 use self::reload::Reloads;

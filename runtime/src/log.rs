@@ -48,6 +48,9 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Retained { objects, bytes } => {
             format!("deleted what need not be kept objects={objects} bytes={bytes}")
         }
+        Fact::Followed { txid, files, bytes, pages, lag_ms } => {
+            format!("followed txid={txid} files={files} pages={pages} bytes={bytes} lag_ms={lag_ms}")
+        }
         Fact::Adopted { txid } => format!("took over transaction {txid} of an earlier run"),
         Fact::Checkpointed { frames, backfilled, took, held } => {
             let held = held.map_or(String::new(), |held| format!(" held_us={}", held.as_micros()));

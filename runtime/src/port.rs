@@ -6,6 +6,8 @@
 //! runs in ring 0; only the store is asynchronous.
 
 pub mod buffers;
+#[cfg(not(madsim))]
+pub mod copy;
 pub mod grant;
 pub mod output;
 #[cfg(not(madsim))]
@@ -21,8 +23,8 @@ pub mod vacancy;
 use std::sync::{Arc, Mutex};
 
 use driftless_core::machine::{
-    Chunk, OutputError, OutputRequest, ScratchRequest, SourceError, SourceReply, SourceRequest, StateReply,
-    StateRequest,
+    Chunk, CopyError, CopyReply, CopyRequest, OutputError, OutputRequest, ScratchRequest, SourceError,
+    SourceReply, SourceRequest, StateReply, StateRequest,
 };
 
 /// A port whose calls block: what lies on this host. Whoever runs machines puts the system's files
@@ -45,6 +47,8 @@ pub type State = Shared<StateRequest, Result<StateReply, String>>;
 pub type PutAside = Shared<ScratchRequest, Result<Chunk, String>>;
 /// The file that a restore builds.
 pub type Output = Shared<OutputRequest, Result<(), OutputError>>;
+/// The copy that follows a replica.
+pub type Copy = Shared<CopyRequest, Result<CopyReply, CopyError>>;
 
 /// Whether a request to the source is so short that a thread of its own costs more than it.
 pub fn is_short(request: &SourceRequest) -> bool {

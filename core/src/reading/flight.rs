@@ -73,6 +73,11 @@ impl<K: Copy> Flight<K> {
         self.ids
     }
 
+    /// A source of identifiers for a machine within this one.
+    pub(crate) fn fork_ids(&mut self) -> OpIds {
+        self.ids.fork()
+    }
+
     pub(crate) fn seed(&mut self, entropy: u64) {
         self.entropy = entropy;
     }

@@ -140,6 +140,8 @@ pub enum Purpose {
     Write,
     /// The checksum of each page is wanted.
     Sums,
+    /// Each page is wanted, and its checksum.
+    Images,
     /// Only whether it is sound.
     Check,
 }
@@ -266,6 +268,8 @@ pub struct Decoded {
     pub pages: u32,
     /// The checksum of each page, if asked for.
     pub sums: Vec<(PageNo, u64)>,
+    /// The content of each page, in the order of `sums`, if asked for.
+    pub images: Vec<Chunk>,
 }
 
 /// How a stream goes on.
@@ -443,7 +447,7 @@ fn decode_run(page_size: PageSize, wins: &[Win], offset: u64, bytes: &[u8]) -> R
         }
         xor.toggle(page_checksum(page, data));
     }
-    Ok(Decoded { writes: writes.finish(), xor, pages: wins.len() as u32, sums: Vec::new() })
+    Ok(Decoded { writes: writes.finish(), xor, pages: wins.len() as u32, ..Decoded::default() })
 }
 
 /// Counts an offset from the start of the file instead of the frame's.
@@ -502,8 +506,11 @@ impl Stream {
                     if wanted || self.purpose != Purpose::Write {
                         let sum = page_checksum(page, data);
                         decoded.xor.toggle(sum);
-                        if self.purpose == Purpose::Sums {
+                        if matches!(self.purpose, Purpose::Sums | Purpose::Images) {
                             decoded.sums.push((page, sum));
+                        }
+                        if self.purpose == Purpose::Images {
+                            decoded.images.push(Chunk::from(data.to_vec()));
                         }
                     }
                 }

@@ -12,7 +12,7 @@ use super::{
     Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
 };
 use crate::checksum::DbXor;
-use crate::ids::{Mono, Now, Txid};
+use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
 use crate::ltx::LtxHeader;
 use crate::machine::{
@@ -180,6 +180,11 @@ impl Restorer {
     /// The source of identifiers, for a machine that goes on after this one.
     pub(crate) fn into_ids(self) -> OpIds {
         self.flight.into_ids()
+    }
+
+    /// The checksum of all pages that were built.
+    pub(crate) fn built(&self) -> DbChecksum {
+        self.xor.finish()
     }
 
     fn completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {

@@ -15,7 +15,7 @@ use super::*;
 use crate::ids::{PageNo, Txid, TxidRange, Wall};
 use crate::ltx::{Encoder, LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{Exit, Listed, Object, StoreError, StoreErrorKind, StoreRequest};
-use history::{History, object};
+pub(crate) use history::{History, object};
 pub(crate) use host::Host;
 
 const FIXTURES: [&str; 4] =

@@ -180,8 +180,12 @@ const RESTORE: Command = Command {
         ),
         value("parallelism", "N", "Requests under way at a time, 1 to 256. Without it: 8."),
         switch("json", "Print the outcome (with -dry-run, the plan) as JSON."),
-        later("f", None, "restore again when you need a newer state"),
-        later("follow-interval", Some("DURATION"), "it belongs to -f, which is not in this release"),
+        switch(
+            "f",
+            "Go on after the restore: the database follows the replica until the command is\n\
+             told to end, and others may read it meanwhile.",
+        ),
+        value("follow-interval", "DURATION", "How often -f looks at the replica. Without it: 1s."),
     ],
     positionals_max: 1,
     examples: &[

@@ -3,9 +3,10 @@
 //! The machine of the core plans, fetches and proves; what is here reads the flags, decides
 //! whether the target may be replaced, asks SQLite for its opinion of the result before it is put
 //! in place, and reports. What is different where Litestream 0.3 wrote the replica is in `legacy`, and
-//! a whole configuration in `all`.
+//! a whole configuration in `all`, and what goes on after the restore in `follow`.
 
 mod all;
+mod follow;
 mod legacy;
 
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     };
     let legacy = legacy::order(args, config.target)?;
     let integrity = Integrity::parse(args.text("integrity-check")?)?;
+    let following = follow::wanted(args)?;
     if args.is_on("all") {
         return all::run(args, &config, integrity, out);
     }
@@ -109,6 +111,9 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         target::resolve(args, "driftless restore /path/to/db, or driftless restore -o PATH file:///replica")?;
     logging::start(args, target.config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
     let output = output_path(args, &target)?;
+    if let Some(interval) = following {
+        return follow::run(args, interval, &target.replica, output, (config, integrity));
+    }
     let mut order = Order { replica: target.replica, output, config, legacy, integrity, vacant: false };
     let started = Instant::now();
     let Outcome::Done(status) = carry_out(&mut order, args)? else { return Ok(()) };

@@ -78,6 +78,7 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
     Ports {
+        copy: None,
         source: Some(Arc::new(Mutex::new(source))),
         store: Some(store),
         state: Some(Arc::new(Mutex::new(records))),

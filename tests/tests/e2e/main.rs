@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod exec;
 mod fixtures;
+mod follow;
 mod handover;
 mod harmless;
 mod harness;

@@ -158,6 +158,10 @@ fn line_of(command: &str, flag: &str) -> String {
         ("status", _) => "status DB REPLICA",
         ("restore", "if-db-not-exists") => return "restore -o DB -if-db-not-exists REPLICA".to_owned(),
         ("restore", "if-replica-exists") => return "restore -o OUT -if-replica-exists EMPTY".to_owned(),
+        // Of a replica that holds something it would go on for ever.
+        ("restore", "f" | "follow-interval") => {
+            return "restore -f -follow-interval 1s -o OUT -if-replica-exists EMPTY".to_owned();
+        }
         ("restore", "o") => "restore REPLICA",
         ("restore", _) => "restore -o OUT REPLICA",
         ("replicate", "config" | "no-expand-env") => {

@@ -9,12 +9,13 @@ use std::vec::Vec;
 
 use core::time::Duration;
 
-use crate::ids::{Level, Mono, Now, Wall};
+use crate::ids::{Level, Mono, Now, PageSize, Wall};
 use crate::legacy::{LegacyListed, LegacyObject};
 use crate::ltx::parse_file_name;
 use crate::machine::{
-    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome,
-    OutputError, OutputRequest, ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    Action, Actions, ByteRange, Chunk, CopyReply, CopyRequest, Event, Exit, Fact, Listed, Machine, Object,
+    OpId, OpIds, Outcome, OutputError, OutputRequest, ReplicaId, Request, StoreError, StoreErrorKind,
+    StoreReply, StoreRequest,
 };
 use crate::restore::{RestoreConfig, RestoreStatus, Restorer};
 
@@ -31,6 +32,17 @@ pub struct Host {
     pub target: Option<Vec<u8>>,
     /// What is being built.
     pub output: Option<Vec<u8>>,
+    /// The position file of a copy that stands in the target's place.
+    pub position: Option<Vec<u8>>,
+    /// What its open transaction has made of the copy.
+    pub transaction: Option<Vec<u8>>,
+    /// Changes when somebody else has written to the copy.
+    pub version: u32,
+    /// Which request to the copy fails: the n-th, counted from 1.
+    pub copy_fails_at: Option<u64>,
+    pub copies: u64,
+    /// After how many events the process is killed.
+    pub killed_after: Option<usize>,
     pub seed: u64,
     /// Of a thousand reads: how many fail for a while, come short, or are never answered.
     pub trouble_permille: u64,
@@ -58,6 +70,12 @@ impl Host {
             legacy: BTreeMap::new(),
             target: None,
             output: None,
+            position: None,
+            transaction: None,
+            version: 0,
+            copy_fails_at: None,
+            copies: 0,
+            killed_after: None,
             seed: 1,
             trouble_permille: 0,
             list_entries_max: 7,
@@ -114,6 +132,10 @@ impl Host {
                     "no output is left under way"
                 );
                 return exit;
+            }
+            if self.killed_after == Some(n) {
+                (self.output, self.transaction) = (None, None);
+                return Exit::Failed { error: "killed".into(), hint: String::new() };
             }
             if self.shutdown_after == Some(n) {
                 event = Event::Shutdown { deadline: Mono::from_duration(self.now + Duration::from_secs(60)) };
@@ -181,6 +203,11 @@ impl Host {
                 }
                 Request::Compute(job) => Outcome::Compute(job.run()),
                 Request::Output(request) => Outcome::Output(self.write(request)),
+                Request::Copy(request) => {
+                    self.copies += 1;
+                    let fails = self.copy_fails_at == Some(self.copies);
+                    Outcome::Copy(if fails { Err("no space left".into()) } else { Ok(self.copy(request)) })
+                }
                 other => panic!("not asked for by a restore: {other:?}"),
             };
             return Some(Event::Completed { op, outcome });
@@ -294,6 +321,69 @@ impl Host {
             OutputRequest::Discard => self.output = None,
         }
         Ok(())
+    }
+
+    /// A database as SQLite keeps one: what is not committed is nowhere, and a commit that writes page
+    /// 1 leaves its own marks there.
+    fn copy(&mut self, request: CopyRequest) -> CopyReply {
+        let page_size = |file: &[u8]| PageSize::from_u16(u16::from_be_bytes([file[16], file[17]])).unwrap();
+        match request {
+            CopyRequest::Look => CopyReply::Found {
+                database: self.target.is_some(),
+                position: self.position.clone().map(Chunk::from),
+            },
+            CopyRequest::Save(bytes) => {
+                self.position = Some(bytes.to_vec());
+                CopyReply::Done
+            }
+            CopyRequest::Open => {
+                let file = self.target.as_ref().expect("it was looked for");
+                let (page_size, version) = (page_size(file).get(), self.version);
+                CopyReply::Opened { page_size, pages: file.len() as u32 / page_size, version }
+            }
+            CopyRequest::Read { first, count } => {
+                let file = self.target.as_ref().expect("it is open");
+                let bytes = page_size(file).bytes();
+                let start = (first.get() as usize - 1) * bytes;
+                CopyReply::Pages(Chunk::from(file[start..start + count as usize * bytes].to_vec()))
+            }
+            CopyRequest::Begin => {
+                assert!(self.transaction.is_none(), "one transaction at a time");
+                self.transaction.clone_from(&self.target);
+                CopyReply::Begun(self.version)
+            }
+            CopyRequest::Write(pages) => {
+                let bytes = page_size(self.target.as_ref().unwrap()).bytes();
+                let file = self.transaction.as_mut().expect("a transaction is open");
+                for (page, image) in pages {
+                    let start = (page.get() as usize - 1) * bytes;
+                    file.resize(file.len().max(start + bytes), 0);
+                    file[start..start + bytes].copy_from_slice(&image);
+                }
+                CopyReply::Done
+            }
+            CopyRequest::Finish { first, cut } => {
+                let bytes = page_size(self.target.as_ref().unwrap()).bytes();
+                let file = self.transaction.as_mut().expect("a transaction is open");
+                if let Some(first) = first {
+                    file[..bytes].copy_from_slice(&first);
+                }
+                let pages = cut.map_or(file.len(), |pages| pages as usize * bytes);
+                file.truncate(pages);
+                CopyReply::Done
+            }
+            CopyRequest::Commit => {
+                let mut file = self.transaction.take().expect("a transaction is open");
+                file[24..28].fill(self.copies as u8);
+                file[92..100].fill(self.copies as u8);
+                self.target = Some(file);
+                CopyReply::Done
+            }
+            CopyRequest::Close => {
+                self.transaction = None;
+                CopyReply::Done
+            }
+        }
     }
 
     /// All remarks, for assertions about words.

@@ -66,6 +66,7 @@ const fn party(request: &Request) -> &'static str {
         Request::Compute(_) => "compute",
         Request::Scratch(_) => "scratch",
         Request::Output(_) => "output",
+        Request::Copy(_) => "copy",
         Request::Cell(_) => "cell",
         Request::Grant(_) => "grant",
     }
