@@ -31,12 +31,29 @@ pub struct Config {
     pub create_if_absent: bool,
     /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
     pub shutdown_sync_interval: Duration,
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// Pages from which a dictionary is made at the least; only tests move it.
+    pub sample_pages_min: usize,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
     pub once: bool,
     /// Where SQLite keeps its lock bytes; only tests move them.
     pub pending_byte: u64,
+}
+
+/// How a database's pages are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// As Litestream does.
+    #[default]
+    Lz4,
+    /// In a third to a half less room; Litestream cannot read it.
+    Zstd {
+        /// One of [`ZSTD_LEVELS`](crate::ltx::ZSTD_LEVELS).
+        level: i32,
+    },
 }
 
 impl Default for Config {
@@ -50,6 +67,8 @@ impl Default for Config {
             remote: false,
             create_if_absent: true,
             shutdown_sync_interval: Duration::from_millis(500),
+            compression: Compression::default(),
+            sample_pages_min: 64,
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,

@@ -255,6 +255,7 @@ pub(crate) fn name(request: &StoreRequest) -> String {
         StoreRequest::ListLegacy { .. } => "list generations".to_string(),
         StoreRequest::Get { object, range } => read(range, object),
         StoreRequest::GetLegacy { object, range } => read(range, object),
+        StoreRequest::GetDictionary { id } => format!("read dictionary {id}"),
         _ => "a write".to_string(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driftless_core::engine::Config;
+use driftless_core::engine::{Compression, Config};
 use driftless_core::ids::PENDING_BYTE;
 use serde::{Deserialize, Serialize};
 
@@ -365,6 +365,8 @@ fn config(dice: &Dice) -> Config {
         shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
         once: false,
+        compression: Compression::Lz4,
+        sample_pages_min: 16,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use driftless_core::ltx::DictionaryId;
 use driftless_core::machine::{
     ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
@@ -104,6 +105,7 @@ impl Fate {
 #[derive(Debug, Default)]
 pub struct SimStore {
     objects: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
+    dictionaries: BTreeMap<DictionaryId, Chunk>,
     bodies: BTreeMap<OpId, Body>,
     /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
     pub keeps_conditions: bool,
@@ -291,6 +293,20 @@ impl SimStore {
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
             StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => no_legacy(request),
+            StoreRequest::GetDictionary { id } => {
+                let bytes = self.dictionaries.get(id).ok_or_else(missing)?.clone();
+                let object_len = bytes.len() as u64;
+                Ok(StoreReply::Bytes { bytes, object_len })
+            }
+            StoreRequest::PutDictionary { id, bytes, condition } => {
+                let refuses = self.keeps_conditions && *condition == PutCondition::IfAbsent;
+                if refuses && self.dictionaries.contains_key(id) {
+                    let text = "412 precondition failed";
+                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+                }
+                self.dictionaries.insert(*id, bytes.clone());
+                Ok(StoreReply::Done)
+            }
             StoreRequest::PutOpen { object, condition } => {
                 let began_ns = self.clock_ns();
                 let body = Body { object: *object, condition: *condition, bytes: Vec::new(), began_ns };
@@ -361,6 +377,8 @@ impl SimStore {
             StoreRequest::Get { object, .. } => format!("get {object}"),
             StoreRequest::ListLegacy { .. } => "list generations".into(),
             StoreRequest::GetLegacy { object, .. } => format!("get {object}"),
+            StoreRequest::GetDictionary { id } => format!("get dictionary {id}"),
+            StoreRequest::PutDictionary { id, .. } => format!("put dictionary {id}"),
             StoreRequest::PutOpen { object, .. } => format!("open {object}"),
             StoreRequest::PutPart { put, .. } => format!("part {}", body(put)),
             StoreRequest::PutCommit { put } => format!("commit {}", body(put)),
