@@ -15,8 +15,10 @@ use crate::scenario::parts::{ConfigText, time, timed};
 
 mod full;
 mod levels;
+mod zstd;
 
 pub use levels::{LEVELS_FROM, Levels};
+pub use zstd::ZSTD_FROM;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -310,7 +312,8 @@ impl Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
-        if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice) }
+        let plan = if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice) };
+        if seed < ZSTD_FROM { plan } else { plan.with_zstd(&dice) }
     }
 
     fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {

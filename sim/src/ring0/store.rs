@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use driftless_core::ltx::DictionaryId;
+use driftless_core::ltx::{Dictionaries, Dictionary};
 use driftless_core::machine::{
     ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
@@ -105,7 +105,7 @@ impl Fate {
 #[derive(Debug, Default)]
 pub struct SimStore {
     objects: BTreeMap<(u8, u64, u64), (Object, Chunk)>,
-    dictionaries: BTreeMap<DictionaryId, Chunk>,
+    dictionaries: Dictionaries,
     bodies: BTreeMap<OpId, Body>,
     /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
     pub keeps_conditions: bool,
@@ -294,17 +294,18 @@ impl SimStore {
             }
             StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => no_legacy(request),
             StoreRequest::GetDictionary { id } => {
-                let bytes = self.dictionaries.get(id).ok_or_else(missing)?.clone();
+                let bytes = self.dictionaries.get(*id).map_err(|_| missing())?.bytes().clone();
                 let object_len = bytes.len() as u64;
                 Ok(StoreReply::Bytes { bytes, object_len })
             }
             StoreRequest::PutDictionary { id, bytes, condition } => {
                 let refuses = self.keeps_conditions && *condition == PutCondition::IfAbsent;
-                if refuses && self.dictionaries.contains_key(id) {
+                if refuses && self.dictionaries.has(*id) {
                     let text = "412 precondition failed";
                     return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
                 }
-                self.dictionaries.insert(*id, bytes.clone());
+                let dictionary = Dictionary::read(*id, bytes);
+                self.dictionaries.add(dictionary.expect("a dictionary has the name that its bytes make"));
                 Ok(StoreReply::Done)
             }
             StoreRequest::PutOpen { object, condition } => {
@@ -362,6 +363,11 @@ impl SimStore {
             self.overwritten = Some(object);
         }
         Ok(StoreReply::Done)
+    }
+
+    /// All dictionaries.
+    pub const fn dictionaries(&self) -> &Dictionaries {
+        &self.dictionaries
     }
 
     /// The object that a body is for.

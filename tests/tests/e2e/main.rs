@@ -25,3 +25,4 @@ mod status;
 mod stores;
 mod trouble;
 mod watch;
+mod zstd;
