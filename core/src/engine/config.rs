@@ -35,6 +35,9 @@ pub struct Config {
     pub compression: Compression,
     /// Pages from which a dictionary is made at the least; only tests move it.
     pub sample_pages_min: usize,
+    /// A dictionary is used if pages take at most so many thousandths with it of what they take without;
+    /// only tests move it.
+    pub dictionary_permille_max: u64,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
@@ -69,6 +72,7 @@ impl Default for Config {
             shutdown_sync_interval: Duration::from_millis(500),
             compression: Compression::default(),
             sample_pages_min: 64,
+            dictionary_permille_max: 970,
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,

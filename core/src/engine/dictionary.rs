@@ -117,7 +117,12 @@ impl Replicator {
             return;
         }
         let pages: Vec<Chunk> = core::mem::take(&mut side.sample).into_values().collect();
-        let job = TrainJob { pages, level, current: side.ready.clone() };
+        let job = TrainJob {
+            pages,
+            level,
+            current: side.ready.clone(),
+            permille_max: self.config.dictionary_permille_max,
+        };
         let op = self.submit(Request::Compute(Job::Train(job)), out);
         self.dictionary.step = Step::Train { op };
     }

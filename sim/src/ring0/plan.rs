@@ -370,6 +370,7 @@ fn config(dice: &Dice) -> Config {
         once: false,
         compression: Compression::Lz4,
         sample_pages_min: 16,
+        dictionary_permille_max: 970,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
     }
 }

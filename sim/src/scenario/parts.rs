@@ -93,6 +93,7 @@ pub struct ConfigText {
     #[serde(with = "compression")]
     pub compression: Compression,
     pub sample_pages_min: usize,
+    pub dictionary_permille_max: u64,
     pub pending_byte: u64,
 }
 
@@ -111,6 +112,7 @@ impl Default for ConfigText {
             once,
             compression,
             sample_pages_min,
+            dictionary_permille_max,
             pending_byte,
         } = Config::default();
         ConfigText {
@@ -126,6 +128,7 @@ impl Default for ConfigText {
             once,
             compression,
             sample_pages_min,
+            dictionary_permille_max,
             pending_byte,
         }
     }

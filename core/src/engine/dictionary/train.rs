@@ -8,8 +8,6 @@ use crate::machine::Chunk;
 
 /// A dictionary is so many times shorter than the pages that teach it.
 const TAUGHT_FACTOR: usize = 16;
-/// It pays if the pages take at most so many thousandths of what they take without.
-const PAYS_PERMILLE: u64 = 970;
 /// Another takes its place if the pages take at most so many thousandths of what they take with it.
 const BETTER_PERMILLE: u64 = 950;
 
@@ -22,6 +20,8 @@ pub struct TrainJob {
     pub level: i32,
     /// The dictionary in use.
     pub current: Option<Dictionary>,
+    /// One pays if the pages take at most so many thousandths of what they take without.
+    pub permille_max: u64,
 }
 
 /// What pays most.
@@ -53,7 +53,7 @@ impl TrainJob {
         let packed = |dictionary: Option<&Dictionary>| packed_bytes(self.level, dictionary, &tested);
         let without = packed(None);
         let (mut best, mut bytes) = (Best::None, without);
-        let pays = |bytes| bytes * 1_000 <= without * PAYS_PERMILLE;
+        let pays = |bytes| bytes * 1_000 <= without * self.permille_max;
         if let Some(taken) = self.current.as_ref().map(|it| packed(Some(it))).filter(|bytes| pays(*bytes)) {
             (best, bytes) = (Best::Current, taken);
         }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_dictionary_is_chosen_where_it_pays_and_kept_while_it_does() {
-        let train = |pages, current| TrainJob { pages, level: 3, current }.run();
+        let train = |pages, current| TrainJob { pages, level: 3, current, permille_max: 970 }.run();
         let first = train(pages(true, 1), None);
         let Best::New(dictionary) = first.best.clone() else { panic!("{first:?}") };
         assert_eq!(train(pages(true, 1), None), first, "the same pages make the same");

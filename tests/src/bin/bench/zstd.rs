@@ -61,7 +61,7 @@ fn pages_by_themselves(kind: &str) {
     let pages: Vec<Chunk> = bytes.chunks(4_096).map(|page| Chunk::from(page.to_vec())).collect();
     let sampled = pages.iter().step_by(pages.len().div_ceil(512)).cloned().collect();
     let begun = Instant::now();
-    let trained = TrainJob { pages: sampled, level: 3, current: None }.run();
+    let trained = TrainJob { pages: sampled, level: 3, current: None, permille_max: 970 }.run();
     let training = begun.elapsed().as_millis();
     let zstd = |level, dictionary| Packing::Zstd { level, dictionary };
     row(kind, "lz4", &pages, Packing::Lz4);
