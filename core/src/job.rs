@@ -18,6 +18,10 @@ use crate::restore::{RestoreJob, RestoreOutput};
 pub type Image = (PageNo, Chunk);
 
 /// What to compute.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
     /// The checksums of pages that follow one another in `bytes`.

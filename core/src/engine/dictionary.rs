@@ -135,6 +135,14 @@ impl Replicator {
         }
     }
 
+    /// Whether the dictionary of the newest segment is still being looked for. The first segment waits: were it
+    /// made without, a whole level would be compressed again as it is.
+    pub(super) fn recalls_dictionary(&self) -> bool {
+        let side = &self.dictionary;
+        let reads = matches!(side.step, Step::Read { permille: None, .. });
+        self.config.compression != Compression::Lz4 && (!side.recalled || reads)
+    }
+
     /// Looks for the dictionary that the newest segment names, once.
     pub(super) fn dictionary_pump(&mut self, now: Now, out: &mut Actions) -> bool {
         if self.dictionary.recalled || !self.boot.is_done() || self.config.compression == Compression::Lz4 {

@@ -184,7 +184,9 @@ impl World {
     pub(super) fn settings(&mut self) -> Config {
         let mut config = Config { remote: self.plan.is_remote(), ..self.plan.config.clone() };
         // What a person sets may change between two runs.
-        if config.compression != Compression::Lz4 && self.dice.draw("zstd", "run", self.runs) % 4 == 0 {
+        if config.compression != Compression::Lz4
+            && self.dice.draw("zstd", "run", self.runs).is_multiple_of(4)
+        {
             config.compression = Compression::Lz4;
         }
         let (dice, run) = (self.dice, self.runs);

@@ -67,6 +67,7 @@ impl Replicator {
             && self.base.is_none()
             && self.base_wanted.is_none()
             && !self.journal_busy()
+            && !self.recalls_dictionary()
             && self.source.position.is_some()
             && (!self.source.is_capturing() || mutant::on(Mutant::CutWithinCapture))
     }

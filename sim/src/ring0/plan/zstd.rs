@@ -12,7 +12,7 @@ impl Plan {
     /// The same with zstd. A dictionary is made of as few pages as a small database has.
     pub(super) fn with_zstd(self, dice: &Dice) -> Plan {
         let mut plan = self;
-        let level = *dice.pick("zstd", "level", 0, &[1, 3, 9]) as i32;
+        let level = *dice.pick("zstd", "level", 0, &[1, 3, 9]);
         plan.config.compression = Compression::Zstd { level };
         plan.config.sample_pages_min = *dice.pick("zstd", "sample", 0, &[8, 12, 20]) as usize;
         // The rows are noise, from which nothing is learnt that pays.

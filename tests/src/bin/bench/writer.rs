@@ -92,8 +92,8 @@ impl<'c> Statements<'c> {
         for _ in 0..rows {
             *seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
             if kind == Rows::Integers {
-                let (a, c) = ((*seed >> 18) % 1_000, *seed % 100_000);
-                self.numbers.execute((a, *seed, c, 1_700_000_000 + n)).expect("a row is inserted");
+                let (a, c) = ((*seed >> 18) % 100, 1_600_000_000 + n / 100);
+                self.numbers.execute((a, *seed >> 8, c, 1_700_000_000 + n)).expect("a row is inserted");
                 continue;
             }
             if kind == Rows::Text {
@@ -109,12 +109,13 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// Twenty-five words or so.
+/// A record with twenty words in it.
 fn sentence(seed: &mut u32) -> String {
     const SYLLABLES: [&str; 12] =
         ["ra", "to", "mi", "sen", "lor", "pe", "di", "kan", "vu", "as", "el", "gor"];
-    let mut text = String::new();
-    for _ in 0..25 {
+    let mut text =
+        format!("{{\"user\": {}, \"event\": \"comment added\", \"note\": \"", (*seed >> 12) % 1_000);
+    for _ in 0..20 {
         *seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
         let (one, two) = ((*seed >> 8) % 600, (*seed >> 18) % 600);
         let mut word = one * two / 600;
@@ -124,5 +125,5 @@ fn sentence(seed: &mut u32) -> String {
         }
         text.push(' ');
     }
-    text
+    text + "\"}"
 }
