@@ -15,15 +15,15 @@ use core::time::Duration;
 use super::levels::Batch;
 use super::machine::{Compactor, Failure, Step};
 use super::merge::{Merge, MergeJob, MergeNext, MergeOutput};
+use super::standing::{Standing, standing};
 use crate::engine::decode_header;
 use crate::ids::{Level, Mono, Now};
 use crate::job::Job;
-use crate::ltx::{Chain, Dictionaries, Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxHeader, Trailer};
+use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxHeader, Trailer};
 use crate::machine::{
     Action, Actions, ByteRange, Chunk, Fact, Listed, Object, OpId, PART_BYTES_MAX, PutCondition, PutId,
     Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest, body_time,
 };
-use crate::mutant::{self, Mutant};
 use crate::restore::{Next, Purpose, RUN_BYTES_MAX, Reader, Stream, Wins};
 
 /// Reads under way at once.
@@ -113,21 +113,15 @@ pub(super) struct Work {
     sent: u64,
 }
 
-/// Whose an object is that stands where a result was to go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    /// The same result.
-    Same,
-    /// Another program's of the same transactions, which says nothing of states.
-    Unchained,
-    /// Anything else.
-    Other,
-}
-
 impl Failure {
     /// Something that is not as it was listed, or does not fit.
     pub(super) fn outdated(text: String) -> Failure {
         Failure { text, hint: String::new(), outdated: true }
+    }
+
+    /// What only a look at the whole replica explains.
+    fn damaged(text: String) -> Failure {
+        Failure { text, hint: "run driftless verify on the replica".to_string(), outdated: true }
     }
 
     pub(super) fn of_store(what: &str, error: StoreError) -> Failure {
@@ -368,8 +362,7 @@ impl Compactor {
         work.job = None;
         let level = work.level();
         if let Err(text) = work.take_output(output) {
-            let hint = "run driftless verify on the replica".to_string();
-            return self.fail(now, level, Failure { text, hint, outdated: true }, out);
+            return self.fail(now, level, Failure::damaged(text), out);
         }
         if let Some(id) = self.work().and_then(|work| work.lacks) {
             self.flight.cancel_all(out);
@@ -401,8 +394,7 @@ impl Compactor {
             Ok(reply) => unreachable!("a read is not answered by {reply:?}"),
             Err(error) => format!("read dictionary {id}: {}", error.text),
         };
-        let hint = "run driftless verify on the replica".to_string();
-        self.fail(now, level, Failure { text, hint, outdated: true }, out);
+        self.fail(now, level, Failure::damaged(text), out);
     }
 
     pub(super) fn put_completed(
@@ -470,9 +462,8 @@ impl Compactor {
                 let text = format!(
                     "the object {object} that stands where a compaction was to go is damaged: {error}"
                 );
-                let hint = "run driftless verify on the replica".to_string();
                 self.levels.refuse(object);
-                return self.fail(now, level, Failure { text, hint, outdated: true }, out);
+                return self.fail(now, level, Failure::damaged(text), out);
             }
         };
         match standing(&ours, &found) {
@@ -577,23 +568,6 @@ impl Compactor {
     pub(super) fn drop_work(&mut self, out: &mut Actions) {
         self.drop_requests(out);
     }
-}
-
-/// Decides whose it is by the two headers.
-fn standing(ours: &LtxHeader, found: &LtxHeader) -> Standing {
-    if mutant::on(Mutant::ForeignLevelTaken) {
-        return Standing::Same;
-    }
-    let same_files =
-        found.range == ours.range && found.page_size == ours.page_size && found.commit == ours.commit;
-    let states = |header: &LtxHeader| (header.lineage, header.chain.pre, header.chain.post);
-    let silent = |header: &LtxHeader| header.lineage.is_none() && header.chain == Chain::default();
-    // Where both say nothing of their state, the stamp has to do.
-    let same_stamp = found.stamp == ours.stamp;
-    if same_files && states(found) == states(ours) && (same_stamp || !silent(ours)) {
-        return Standing::Same;
-    }
-    if same_files && silent(found) && same_stamp { Standing::Unchained } else { Standing::Other }
 }
 
 /// Asks for the header of what stands under a name.

@@ -52,7 +52,7 @@ pub enum Compression {
     /// As Litestream does.
     #[default]
     Lz4,
-    /// In a third to a half less room; Litestream cannot read it.
+    /// In a quarter to a half less room; Litestream cannot read it.
     Zstd {
         /// One of [`ZSTD_LEVELS`](crate::ltx::ZSTD_LEVELS).
         level: i32,

@@ -44,7 +44,7 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Told {
 
 /// The dictionary of some segments.
 fn dictionary() -> Dictionary {
-    Dictionary::new((0..2_048_u32).map(|n| (n * n >> 5) as u8).collect())
+    Dictionary::new((0..2_048_u32).map(|n| ((n * n) >> 5) as u8).collect())
 }
 
 fn dictionaries() -> Dictionaries {

@@ -293,20 +293,8 @@ impl SimStore {
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
             StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => no_legacy(request),
-            StoreRequest::GetDictionary { id } => {
-                let bytes = self.dictionaries.get(*id).map_err(|_| missing())?.bytes().clone();
-                let object_len = bytes.len() as u64;
-                Ok(StoreReply::Bytes { bytes, object_len })
-            }
-            StoreRequest::PutDictionary { id, bytes, condition } => {
-                let refuses = self.keeps_conditions && *condition == PutCondition::IfAbsent;
-                if refuses && self.dictionaries.has(*id) {
-                    let text = "412 precondition failed";
-                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
-                }
-                let dictionary = Dictionary::read(*id, bytes);
-                self.dictionaries.add(dictionary.expect("a dictionary has the name that its bytes make"));
-                Ok(StoreReply::Done)
+            StoreRequest::GetDictionary { .. } | StoreRequest::PutDictionary { .. } => {
+                self.dictionary(request)
             }
             StoreRequest::PutOpen { object, condition } => {
                 let began_ns = self.clock_ns();
@@ -340,6 +328,28 @@ impl SimStore {
             StoreRequest::DropUnfinished { older_than } => {
                 Ok(StoreReply::Dropped(self.drop_unfinished(*older_than)))
             }
+        }
+    }
+
+    fn dictionary(&mut self, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        let missing = || StoreError::new(StoreErrorKind::NotFound, "no such object");
+        match request {
+            StoreRequest::GetDictionary { id } => {
+                let bytes = self.dictionaries.get(*id).map_err(|_| missing())?.bytes().clone();
+                let object_len = bytes.len() as u64;
+                Ok(StoreReply::Bytes { bytes, object_len })
+            }
+            StoreRequest::PutDictionary { id, bytes, condition } => {
+                let refuses = self.keeps_conditions && *condition == PutCondition::IfAbsent;
+                if refuses && self.dictionaries.has(*id) {
+                    let text = "412 precondition failed";
+                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+                }
+                let dictionary = Dictionary::read(*id, bytes);
+                self.dictionaries.add(dictionary.expect("a dictionary has the name that its bytes make"));
+                Ok(StoreReply::Done)
+            }
+            other => unreachable!("{other:?} is about no dictionary"),
         }
     }
 
