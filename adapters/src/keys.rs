@@ -21,6 +21,7 @@ use std::fmt;
 
 use driftless_core::ids::{Level, Txid, TxidRange};
 use driftless_core::legacy::{GENERATIONS_PREFIX, LegacyObject};
+use driftless_core::ltx::DictionaryId;
 
 /// The name of an object: relative, components separated by `/`, none of them empty, `.` or `..`,
 /// no NUL anywhere, at most [`Key::BYTES_MAX`] bytes of UTF-8.
@@ -151,6 +152,12 @@ pub enum ReplicaLayout {
     Directory,
     /// In an object store: `<level as four hexadecimal digits>/<min>-<max>.ltx`.
     Object,
+}
+
+/// The name of a dictionary, relative to the replica's path: `dictionaries/<id>.zstd` in both layouts, where
+/// nothing that lists segments looks, Litestream included.
+pub fn dictionary_key(id: DictionaryId) -> Key {
+    Key::new(format!("dictionaries/{id}.zstd")).expect("an identifier makes a valid key")
 }
 
 /// The name of a segment, relative to the replica's path.

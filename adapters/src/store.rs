@@ -28,6 +28,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use driftless_core::ids::Wall;
+use driftless_core::machine;
 pub use driftless_core::machine::{PART_BYTES_MAX, StoreErrorKind};
 
 use crate::keys::Key;
@@ -138,6 +139,15 @@ pub enum PutCondition {
     Matches(Version),
     /// In any case, replacing what has the key.
     Always,
+}
+
+impl From<machine::PutCondition> for PutCondition {
+    fn from(condition: machine::PutCondition) -> PutCondition {
+        match condition {
+            machine::PutCondition::IfAbsent => PutCondition::IfAbsent,
+            machine::PutCondition::Always => PutCondition::Always,
+        }
+    }
 }
 
 /// Names one content of one key, in the store's own words (an entity tag, a generation).

@@ -16,6 +16,7 @@ mod levels;
 mod machine;
 mod merge;
 mod schedule;
+mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod work;

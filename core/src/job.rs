@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use crate::checksum::{DbXor, page_checksum};
 use crate::compact::{MergeJob, MergeOutput};
+use crate::engine::{TrainJob, TrainOutput};
 use crate::ids::{DbChecksum, PageNo, PageSize};
 use crate::legacy::{UnpackJob, UnpackOutput};
-use crate::ltx::{Encoder, LtxHeader};
+use crate::ltx::{Encoder, LtxHeader, Packing};
 use crate::machine::Chunk;
 use crate::restore::{RestoreJob, RestoreOutput};
 
@@ -17,6 +18,10 @@ use crate::restore::{RestoreJob, RestoreOutput};
 pub type Image = (PageNo, Chunk);
 
 /// What to compute.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved a few hundred times a second at most; a box would be an allocation each"
+)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
     /// The checksums of pages that follow one another in `bytes`.
@@ -37,6 +42,8 @@ pub enum Job {
         xor: DbXor,
         /// The images.
         images: Vec<Image>,
+        /// How they are compressed, as the header says.
+        packing: Packing,
         /// Where SQLite keeps its lock bytes ([`crate::ids::PENDING_BYTE`]).
         pending_byte: u64,
     },
@@ -49,6 +56,8 @@ pub enum Job {
         /// Whether these are the last.
         finish: bool,
     },
+    /// A dictionary.
+    Train(TrainJob),
     /// Of a restore or a verification.
     Restore(RestoreJob),
     /// Of a compaction.
@@ -84,6 +93,8 @@ pub enum JobOutput {
         /// The checksum of each page, in order.
         sums: Vec<(PageNo, u64)>,
     },
+    /// Of [`Job::Train`].
+    Train(TrainOutput),
     /// Of [`Job::Restore`].
     Restore(RestoreOutput),
     /// Of [`Job::Merge`].
@@ -97,8 +108,11 @@ impl Job {
     pub fn run(self) -> JobOutput {
         match self {
             Job::Checksums { first, page_size, bytes } => checksums(first, page_size, &bytes),
-            Job::Segment { header, xor, images, pending_byte } => segment(header, xor, &images, pending_byte),
+            Job::Segment { header, xor, images, packing, pending_byte } => {
+                segment(header, xor, &images, packing, pending_byte)
+            }
             Job::Pages { encoder, images, finish } => pages(encoder, &images, finish),
+            Job::Train(job) => JobOutput::Train(job.run()),
             Job::Restore(job) => JobOutput::Restore(job.run()),
             Job::Merge(job) => JobOutput::Merge(job.run()),
             Job::Unpack(job) => JobOutput::Unpack(job.run()),
@@ -112,7 +126,13 @@ fn checksums(first: PageNo, page_size: PageSize, bytes: &[u8]) -> JobOutput {
     JobOutput::Checksums(sums.collect())
 }
 
-fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte: u64) -> JobOutput {
+fn segment(
+    mut header: LtxHeader,
+    mut xor: DbXor,
+    images: &[Image],
+    packing: Packing,
+    pending_byte: u64,
+) -> JobOutput {
     let sums = sums_of(images);
     for (_, sum) in &sums {
         xor.toggle(*sum);
@@ -121,7 +141,7 @@ fn segment(mut header: LtxHeader, mut xor: DbXor, images: &[Image], pending_byte
     header.chain.post = Some(post);
     let mut bytes =
         Vec::with_capacity(images.iter().map(|(_, page)| page.len() / 2 + 16).sum::<usize>() + 256);
-    let mut encoder = Encoder::new(&header, &mut bytes).with_pending_byte(pending_byte);
+    let mut encoder = Encoder::packed(&header, packing, &mut bytes).with_pending_byte(pending_byte);
     for (no, page) in images {
         encoder.page(*no, page, &mut bytes);
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header        100 bytes                              LtxHeader
-//! frames        page u32, flags u16, [size u32], LZ4   ascending page numbers
+//! frames        page u32, flags u16, [size u32], LZ4   ascending page numbers; or zstd
 //! end           six zero bytes
 //! index         varints page, offset, size; a zero     PageIndex
 //!               u64: bytes of the varints and the zero
@@ -28,6 +28,7 @@ mod header;
 mod index;
 pub mod lz4frame;
 mod name;
+pub(crate) mod zstd;
 
 pub use decode::{Decoder, Item};
 pub use encode::Encoder;
@@ -37,6 +38,11 @@ pub use frame::{END_BYTES, FRAME_FLAG_SIZE, decode_frame, frame_bytes_max};
 pub use header::{Chain, HEADER_FLAG_NO_CHECKSUM, HEADER_FLAG_ZSTD, LTX_HEADER_BYTES, LtxHeader};
 pub use index::{IndexEntry, PageIndex};
 pub use name::{file_name, parse_file_name};
+pub(crate) use zstd::packed_bytes;
+pub use zstd::{
+    Codec, DICTIONARY_BYTES_MAX, Dictionaries, Dictionary, DictionaryId, Packing, Unpacker, ZSTD_LEVEL,
+    ZSTD_LEVELS,
+};
 
 use crate::bytes::be_u64;
 

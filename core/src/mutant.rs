@@ -44,6 +44,11 @@ macro_rules! mutants {
 }
 
 mutants! {
+    // Compression.
+    BlocksOfAnotherCodec, "blocks-of-another-codec", "",
+        "a merge copies the blocks of an input that is compressed in another way than the result";
+    SegmentBeforeDictionary, "segment-before-dictionary", "",
+        "a segment leaves before the dictionary that it names is on the replica";
     // Scanning and capturing.
     IndexPageSizeZero, "index-page-size-zero", "seed 29",
         "the wal-index of an empty WAL has page size zero and is taken for torn";

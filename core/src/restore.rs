@@ -14,6 +14,7 @@
 //! held, the restore goes on with those and says so. It never ends well with another state than
 //! the one asked for.
 
+mod dictionaries;
 mod fetch;
 mod jobs;
 mod machine;

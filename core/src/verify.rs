@@ -19,10 +19,10 @@ use core::time::Duration;
 use crate::checksum::DbXor;
 use crate::ids::{Mono, Now, PENDING_BYTE};
 use crate::job::{Job, JobOutput};
-use crate::ltx::{LtxError, LtxHeader};
+use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LtxError, LtxHeader};
 use crate::machine::{
     Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, Reason,
-    Request, Severity, StoreErrorKind, StoreReply,
+    Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
 use crate::reading::{Flight, Landed, Listings, exit_of};
 use crate::restore::{Decoded, Next, Purpose, Reader, RestoreOutput, Stream, Wins, check_name};
@@ -75,6 +75,7 @@ pub(crate) struct Checked {
 enum Key {
     List,
     Piece(Object, u64),
+    Dictionary(DictionaryId),
 }
 
 /// An object being read.
@@ -102,6 +103,11 @@ pub struct Verifier {
     objects: Vec<Listed>,
     todo: VecDeque<Listed>,
     lanes: BTreeMap<Object, Lane>,
+    dictionaries: Dictionaries,
+    /// Objects that wait for a dictionary that was asked for.
+    waiting: BTreeMap<DictionaryId, Vec<Listed>>,
+    /// What is wrong with others.
+    bad_dictionaries: BTreeMap<DictionaryId, String>,
     sound: BTreeMap<Object, Checked>,
     damaged: BTreeMap<Object, Vec<String>>,
     /// Whether an object went while it was to be read.
@@ -127,6 +133,9 @@ impl Verifier {
             objects: Vec::new(),
             todo: VecDeque::new(),
             lanes: BTreeMap::new(),
+            dictionaries: Dictionaries::default(),
+            waiting: BTreeMap::new(),
+            bad_dictionaries: BTreeMap::new(),
             sound: BTreeMap::new(),
             damaged: BTreeMap::new(),
             gone: None,
@@ -147,6 +156,7 @@ impl Verifier {
             return;
         }
         let reply = match (key, result) {
+            (Key::Dictionary(id), result) => return self.take_dictionary(now, id, result, out),
             (_, Ok(reply)) => reply,
             (Key::Piece(object, _), Err(error)) if error.kind == StoreErrorKind::NotFound => {
                 self.lanes.remove(&object);
@@ -222,7 +232,8 @@ impl Verifier {
                 self.damaged.entry(listed.object).or_default().push(text);
                 continue;
             }
-            let stream = Stream::new(Purpose::Check, Wins::default(), self.config.pending_byte);
+            let stream =
+                Stream::new(Purpose::Check, Wins::default(), self.config.pending_byte, &self.dictionaries);
             self.lanes.insert(listed.object, Lane { reader: Reader::new(listed, stream), xor: DbXor::new() });
         }
         for (&object, lane) in &mut self.lanes {
@@ -233,7 +244,11 @@ impl Verifier {
                 self.work.insert(op, object);
             }
         }
-        if self.phase == Phase::Read && self.lanes.is_empty() && self.todo.is_empty() {
+        if self.phase == Phase::Read
+            && self.lanes.is_empty()
+            && self.todo.is_empty()
+            && self.waiting.is_empty()
+        {
             self.read(now, out);
         }
     }
@@ -254,6 +269,7 @@ impl Verifier {
                 lane.reader.back(stream, &next);
                 self.pump(now, out);
             }
+            Next::Failed(LtxError::Dictionary { id }) => self.need_dictionary(now, object, id, out),
             Next::Failed(error) => self.end(now, object, Err(error.to_string()), out),
             Next::End(_) => {
                 let header = *stream.header().expect("a file that ends has a header");
@@ -267,6 +283,50 @@ impl Verifier {
                 self.end(now, object, result, out);
             }
         }
+    }
+
+    /// Reads an object again once its dictionary is here.
+    fn need_dictionary(&mut self, now: Now, object: Object, id: DictionaryId, out: &mut Actions) {
+        if let Some(text) = self.bad_dictionaries.get(&id) {
+            let text = format!("{text}, and it was compressed with it");
+            return self.end(now, object, Err(text), out);
+        }
+        let lane = self.lanes.remove(&object).expect("it was being read");
+        if self.dictionaries.has(id) {
+            self.todo.push_front(lane.reader.listed);
+        } else {
+            let waiting = self.waiting.entry(id).or_default();
+            if waiting.is_empty() {
+                self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
+            }
+            waiting.push(lane.reader.listed);
+        }
+        self.pump(now, out);
+    }
+
+    fn take_dictionary(
+        &mut self,
+        now: Now,
+        id: DictionaryId,
+        result: Result<StoreReply, StoreError>,
+        out: &mut Actions,
+    ) {
+        let read = match result {
+            Ok(StoreReply::Bytes { bytes, .. }) => Dictionary::read(id, &bytes),
+            Ok(reply) => panic!("a host answers in kind: a dictionary is not {reply:?}"),
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                Err(format!("dictionary {id} is missing"))
+            }
+            Err(error) => return self.stop(exit_of(&format!("read dictionary {id}"), &error), out),
+        };
+        match read {
+            Ok(dictionary) => self.dictionaries.add(dictionary),
+            Err(text) => {
+                self.bad_dictionaries.insert(id, text);
+            }
+        }
+        self.todo.extend(self.waiting.remove(&id).unwrap_or_default());
+        self.pump(now, out);
     }
 
     /// An object has been read.

@@ -12,6 +12,7 @@ use super::work::{Key, Work};
 use super::{CompactConfig, CompactStatus};
 use crate::ids::{Level, Mono, Now, Txid, TxidRange};
 use crate::job::JobOutput;
+use crate::ltx::Dictionaries;
 use crate::machine::{
     Action, Actions, Budget, Event, Exit, Fact, GrantRequest, Listed, Machine, OpId, OpIds, Outcome, Reason,
     Request, Severity, StoreReply, StoreRequest,
@@ -254,7 +255,7 @@ impl Compactor {
             }
             Ok(Some(batch)) => {
                 let pending_byte = self.config.pending_byte;
-                self.step = Step::Work(Box::new(Work::new(batch, pending_byte)));
+                self.step = Step::Work(Box::new(Work::new(batch, pending_byte, Dictionaries::default())));
             }
         }
     }

@@ -15,6 +15,10 @@
 //! A file of another page size than the one before it holds every page (`docs/FORMAT.md`): what lies before
 //! it adds no page. It is read whole all the same, since the result is said to lead from its pre-state,
 //! and a header is vouched for by nothing but the checksum at its file's end (seed 20003052).
+//!
+//! The result is compressed as the newest input is, with the same dictionary: a function of the inputs, and
+//! what was set last spreads through the levels. Blocks of inputs that are compressed so are copied as they
+//! stand; the pages of others are compressed again, at a level that never changes.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -24,7 +28,10 @@ use core::fmt;
 
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{Lineage, PENDING_BYTE, PageNo, TxidRange};
-use crate::ltx::{Chain, Decoder, Encoder, Item, LtxError, LtxHeader, Trailer, snapshot_pages};
+use crate::ltx::{
+    Chain, Decoder, Dictionaries, DictionaryId, Encoder, Item, LtxError, LtxHeader, Packing, Trailer,
+    snapshot_pages,
+};
 use crate::machine::{Chunk, Listed, PART_BYTES_MAX};
 use crate::mutant::{self, Mutant};
 use crate::restore::{OUTPUT_BYTES_MAX, check_name};
@@ -35,6 +42,7 @@ pub struct Merge {
     sources: Vec<Source>,
     range: TxidRange,
     pending_byte: u64,
+    dictionaries: Dictionaries,
     /// The result's header.
     begun: Option<LtxHeader>,
     output: Option<Output>,
@@ -50,6 +58,8 @@ struct Source {
     taken: usize,
     /// Bytes of the file behind the piece.
     left: u64,
+    /// The dictionary without which it cannot be read.
+    lacks: Option<DictionaryId>,
     header: Option<LtxHeader>,
     at: At,
     pages: u32,
@@ -113,6 +123,8 @@ pub enum MergeNext {
         /// What its file ends with.
         trailer: Trailer,
     },
+    /// From the start, with this dictionary as well.
+    Dictionary(DictionaryId),
     /// Not at all.
     Failed {
         /// The input that is to blame; `None` if they do not fit together.
@@ -134,7 +146,10 @@ impl MergeJob {
         let mut bytes = Vec::new();
         let next = match self.merge.advance(&mut bytes) {
             Ok(next) => next,
-            Err((input, text)) => MergeNext::Failed { input, text },
+            Err((input, text)) => match self.merge.sources.iter().find_map(|source| source.lacks) {
+                Some(id) => MergeNext::Dictionary(id),
+                None => MergeNext::Failed { input, text },
+            },
         };
         MergeOutput { merge: self.merge, bytes: Chunk::from(bytes), next }
     }
@@ -145,10 +160,11 @@ impl Merge {
     ///
     /// # Panics
     /// Without files.
-    pub fn new(inputs: &[Listed], range: TxidRange, pending_byte: u64) -> Merge {
+    pub fn new(inputs: &[Listed], range: TxidRange, pending_byte: u64, dictionaries: Dictionaries) -> Merge {
         assert!(!inputs.is_empty(), "a merge has an input");
-        let sources = inputs.iter().map(|listed| Source::new(*listed, pending_byte)).collect();
-        Merge { sources, range, pending_byte, begun: None, output: None }
+        let source = |listed: &Listed| Source::new(*listed, pending_byte, &dictionaries);
+        let sources = inputs.iter().map(source).collect();
+        Merge { sources, range, pending_byte, dictionaries, begun: None, output: None }
     }
 
     /// The result's header, once those of all inputs have been read.
@@ -193,6 +209,7 @@ impl Merge {
         let first = (1..headers.len()).rev().find(|at| headers[*at].page_size != headers[*at - 1].page_size);
         let first = first.unwrap_or(0);
         let mut header = LtxHeader::new(last.page_size, last.commit, self.range, last.stamp);
+        header.codec = last.codec;
         (header.lineage, header.chain) = chain_of(&headers, self.range)?;
         let mut floors: Vec<u32> = headers[first..].iter().map(|header| header.commit).collect();
         floors.push(u32::MAX);
@@ -203,7 +220,9 @@ impl Merge {
         if mutant::on(Mutant::CutPageMerged) {
             header.commit = headers[first..].iter().map(|header| header.commit).max().unwrap_or(0);
         }
-        let encoder = Encoder::new(&header, out).with_pending_byte(self.pending_byte);
+        let packing = Packing::of(header.codec, &self.dictionaries);
+        let packing = packing.map_err(|error| (None, error.to_string()))?;
+        let encoder = Encoder::packed(&header, packing, out).with_pending_byte(self.pending_byte);
         let lock_page = header.page_size.lock_page(self.pending_byte);
         let grown = lowest.map_or(u32::MAX, |lowest| lowest.saturating_add(1));
         floors.remove(0);
@@ -282,10 +301,11 @@ impl Output {
             self.pass_lock_page();
         }
         let (data, block) = source.last_page();
+        let alike = source.header.is_some_and(|header| header.codec == self.header.codec);
         if self.header.range.is_snapshot() {
             self.xor.toggle(page_checksum(page, data));
         }
-        match block {
+        match block.filter(|_| alike || mutant::on(Mutant::BlocksOfAnotherCodec)) {
             Some(block) => self.encoder.page_from_block(page, data, block, out),
             None => self.encoder.page(page, data, out),
         }
@@ -302,13 +322,13 @@ impl Output {
 }
 
 impl Source {
-    fn new(listed: Listed, pending_byte: u64) -> Source {
-        let mut decoder = Decoder::new();
+    fn new(listed: Listed, pending_byte: u64, dictionaries: &Dictionaries) -> Source {
+        let mut decoder = Decoder::new().with_dictionaries(dictionaries);
         if pending_byte != PENDING_BYTE {
             decoder = decoder.with_pending_byte(pending_byte);
         }
         let (piece, left) = (Chunk::default(), listed.len);
-        Source { listed, decoder, piece, taken: 0, left, header: None, at: At::Await, pages: 0 }
+        Source { listed, decoder, piece, taken: 0, left, lacks: None, header: None, at: At::Await, pages: 0 }
     }
 
     fn push(&mut self, piece: Chunk) {
@@ -317,7 +337,7 @@ impl Source {
         (self.piece, self.taken) = (piece, 0);
     }
 
-    /// The content of the page that came out last, and its LZ4 block if that is at hand.
+    /// The content of the page that came out last, and its block if that is at hand.
     fn last_page(&self) -> (&[u8], Option<&[u8]>) {
         let (data, block) = self.decoder.last_page().expect("it has just come out");
         (data, block.map(|len| &self.piece[self.taken - len..self.taken]))
@@ -367,7 +387,12 @@ impl Source {
                 Err(error) if mutant::on(Mutant::InputUnverified) && is_checksum(&error) => {
                     self.at = At::Ended;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => {
+                    if let LtxError::Dictionary { id } = error {
+                        self.lacks = Some(id);
+                    }
+                    return Err(error.to_string());
+                }
             }
         }
         Ok(())

@@ -15,15 +15,15 @@ use core::time::Duration;
 use super::levels::Batch;
 use super::machine::{Compactor, Failure, Step};
 use super::merge::{Merge, MergeJob, MergeNext, MergeOutput};
+use super::standing::{Standing, standing};
 use crate::engine::decode_header;
 use crate::ids::{Level, Mono, Now};
 use crate::job::Job;
-use crate::ltx::{Chain, LTX_HEADER_BYTES, LtxHeader, Trailer};
+use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxHeader, Trailer};
 use crate::machine::{
     Action, Actions, ByteRange, Chunk, Fact, Listed, Object, OpId, PART_BYTES_MAX, PutCondition, PutId,
     Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest, body_time,
 };
-use crate::mutant::{self, Mutant};
 use crate::restore::{Next, Purpose, RUN_BYTES_MAX, Reader, Stream, Wins};
 
 /// Reads under way at once.
@@ -43,6 +43,8 @@ pub(super) enum Key {
     Piece(usize),
     /// A piece of the result, at this offset.
     Check(u64),
+    /// A dictionary that an input names.
+    Dictionary(DictionaryId),
 }
 
 /// A file that is merged.
@@ -97,6 +99,9 @@ pub(super) struct Work {
     /// `None` while a job has it.
     merge: Option<Box<Merge>>,
     job: Option<OpId>,
+    dictionaries: Dictionaries,
+    /// The dictionary that was asked for; the merge begins again once it is here.
+    lacks: Option<DictionaryId>,
     header: Option<LtxHeader>,
     /// What came out and was not sent.
     out: VecDeque<Chunk>,
@@ -108,21 +113,15 @@ pub(super) struct Work {
     sent: u64,
 }
 
-/// Whose an object is that stands where a result was to go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    /// The same result.
-    Same,
-    /// Another program's of the same transactions, which says nothing of states.
-    Unchained,
-    /// Anything else.
-    Other,
-}
-
 impl Failure {
     /// Something that is not as it was listed, or does not fit.
     pub(super) fn outdated(text: String) -> Failure {
         Failure { text, hint: String::new(), outdated: true }
+    }
+
+    /// What only a look at the whole replica explains.
+    fn damaged(text: String) -> Failure {
+        Failure { text, hint: "run driftless verify on the replica".to_string(), outdated: true }
     }
 
     pub(super) fn of_store(what: &str, error: StoreError) -> Failure {
@@ -132,7 +131,7 @@ impl Failure {
 }
 
 impl Work {
-    pub(super) fn new(batch: Batch, pending_byte: u64) -> Work {
+    pub(super) fn new(batch: Batch, pending_byte: u64, dictionaries: Dictionaries) -> Work {
         let input = |listed: &Listed| Input {
             listed: *listed,
             asked: 0,
@@ -142,8 +141,15 @@ impl Work {
         };
         Work {
             inputs: batch.inputs.iter().map(input).collect(),
-            merge: Some(Box::new(Merge::new(&batch.inputs, batch.object.range, pending_byte))),
+            merge: Some(Box::new(Merge::new(
+                &batch.inputs,
+                batch.object.range,
+                pending_byte,
+                dictionaries.clone(),
+            ))),
             job: None,
+            dictionaries,
+            lacks: None,
             header: None,
             out: VecDeque::new(),
             end: None,
@@ -220,6 +226,7 @@ impl Work {
         match next {
             MergeNext::Bytes(inputs) => inputs.into_iter().for_each(|at| self.inputs[at].wanted = true),
             MergeNext::More => {}
+            MergeNext::Dictionary(id) => self.lacks = Some(id),
             MergeNext::End { pages, trailer } => self.end = Some((pages, trailer)),
             MergeNext::Failed { input: Some(at), text } => {
                 return Err(format!("{}: {text}", self.inputs[at].listed.object));
@@ -297,6 +304,9 @@ impl Compactor {
             });
             return;
         }
+        if work.lacks.is_some() {
+            return;
+        }
         while self.flight.len() < READS_MAX
             && let Some((at, request)) = work.next_piece()
         {
@@ -319,6 +329,9 @@ impl Compactor {
     ) {
         let Step::Work(work) = &mut self.step else { return };
         let level = work.level();
+        if let Key::Dictionary(id) = key {
+            return self.take_dictionary(now, id, result, out);
+        }
         let listed = match (key, &work.put) {
             (Key::Check(_), Put::Check { reader, .. }) => reader.listed,
             (Key::Piece(at), _) => work.inputs[at].listed,
@@ -349,9 +362,39 @@ impl Compactor {
         work.job = None;
         let level = work.level();
         if let Err(text) = work.take_output(output) {
-            let hint = "run driftless verify on the replica".to_string();
-            self.fail(now, level, Failure { text, hint, outdated: true }, out);
+            return self.fail(now, level, Failure::damaged(text), out);
         }
+        if let Some(id) = self.work().and_then(|work| work.lacks) {
+            self.flight.cancel_all(out);
+            self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
+        }
+    }
+
+    /// Begins the merge again, with a dictionary that it lacked. Nothing was put before.
+    fn take_dictionary(
+        &mut self,
+        now: Now,
+        id: DictionaryId,
+        result: Result<StoreReply, StoreError>,
+        out: &mut Actions,
+    ) {
+        let pending_byte = self.config.pending_byte;
+        let Some(work) = self.work() else { return };
+        let level = work.level();
+        let text = match result {
+            Ok(StoreReply::Bytes { bytes, .. }) => match Dictionary::read(id, &bytes) {
+                Ok(dictionary) => {
+                    let mut dictionaries = work.dictionaries.clone();
+                    dictionaries.add(dictionary);
+                    *work = Work::new(work.batch.clone(), pending_byte, dictionaries);
+                    return;
+                }
+                Err(text) => text,
+            },
+            Ok(reply) => unreachable!("a read is not answered by {reply:?}"),
+            Err(error) => format!("read dictionary {id}: {}", error.text),
+        };
+        self.fail(now, level, Failure::damaged(text), out);
     }
 
     pub(super) fn put_completed(
@@ -419,9 +462,8 @@ impl Compactor {
                 let text = format!(
                     "the object {object} that stands where a compaction was to go is damaged: {error}"
                 );
-                let hint = "run driftless verify on the replica".to_string();
                 self.levels.refuse(object);
-                return self.fail(now, level, Failure { text, hint, outdated: true }, out);
+                return self.fail(now, level, Failure::damaged(text), out);
             }
         };
         match standing(&ours, &found) {
@@ -453,7 +495,7 @@ impl Compactor {
         self.flight.cancel_all(out);
         let pending_byte = self.config.pending_byte;
         let Some(work) = self.work() else { return };
-        let stream = Stream::new(Purpose::Check, Wins::default(), pending_byte);
+        let stream = Stream::new(Purpose::Check, Wins::default(), pending_byte, &work.dictionaries);
         work.put = Put::Check { reader: Box::new(Reader::new(file, stream)), trailer };
     }
 
@@ -526,23 +568,6 @@ impl Compactor {
     pub(super) fn drop_work(&mut self, out: &mut Actions) {
         self.drop_requests(out);
     }
-}
-
-/// Decides whose it is by the two headers.
-fn standing(ours: &LtxHeader, found: &LtxHeader) -> Standing {
-    if mutant::on(Mutant::ForeignLevelTaken) {
-        return Standing::Same;
-    }
-    let same_files =
-        found.range == ours.range && found.page_size == ours.page_size && found.commit == ours.commit;
-    let states = |header: &LtxHeader| (header.lineage, header.chain.pre, header.chain.post);
-    let silent = |header: &LtxHeader| header.lineage.is_none() && header.chain == Chain::default();
-    // Where both say nothing of their state, the stamp has to do.
-    let same_stamp = found.stamp == ours.stamp;
-    if same_files && states(found) == states(ours) && (same_stamp || !silent(ours)) {
-        return Standing::Same;
-    }
-    if same_files && silent(found) && same_stamp { Standing::Unchained } else { Standing::Other }
 }
 
 /// Asks for the header of what stands under a name.

@@ -251,7 +251,7 @@ impl Replicator {
 
     /// Whether a base waits for something whose end is an event.
     pub(super) fn base_is_blocked(&self) -> bool {
-        !self.upload_is_idle() || self.journal_busy()
+        !self.upload_is_idle() || self.journal_busy() || self.recalls_dictionary()
     }
 
     /// Whether a link stands that a base may use.

@@ -34,12 +34,32 @@ pub struct Config {
     pub prove_tenure: bool,
     /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
     pub shutdown_sync_interval: Duration,
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// Pages from which a dictionary is made at the least; only tests move it.
+    pub sample_pages_min: usize,
+    /// A dictionary is used if pages take at most so many thousandths with it of what they take without;
+    /// only tests move it.
+    pub dictionary_permille_max: u64,
     /// Take over a replica that belongs to another history.
     pub adopt: bool,
     /// Replicate what is there, then stop.
     pub once: bool,
     /// Where SQLite keeps its lock bytes; only tests move them.
     pub pending_byte: u64,
+}
+
+/// How a database's pages are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// As Litestream does.
+    #[default]
+    Lz4,
+    /// In a quarter to a half less room; Litestream cannot read it.
+    Zstd {
+        /// One of [`ZSTD_LEVELS`](crate::ltx::ZSTD_LEVELS).
+        level: i32,
+    },
 }
 
 impl Default for Config {
@@ -54,6 +74,9 @@ impl Default for Config {
             create_if_absent: true,
             prove_tenure: false,
             shutdown_sync_interval: Duration::from_millis(500),
+            compression: Compression::default(),
+            sample_pages_min: 64,
+            dictionary_permille_max: 970,
             adopt: false,
             once: false,
             pending_byte: PENDING_BYTE,

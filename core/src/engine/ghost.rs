@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::history::{Point, Step};
 use crate::checksum::page_checksum;
 use crate::ids::PageNo;
-use crate::ltx::{Decoder, Item, LtxHeader};
+use crate::ltx::{Decoder, Dictionaries, Dictionary, DictionaryId, Item, LtxError, LtxHeader};
 use crate::machine::{ByteRange, Object, StoreRequest};
 use crate::mutant::{self, Mutant};
 
@@ -22,6 +22,9 @@ pub(super) struct Ghost {
     object: Object,
     offset: u64,
     decoder: Decoder,
+    pending_byte: u64,
+    /// The dictionary that is read before it, as it turned out.
+    lacks: Option<DictionaryId>,
     header: Option<LtxHeader>,
     sums: Vec<(PageNo, u64)>,
 }
@@ -42,12 +45,17 @@ impl Ghost {
             object,
             offset: 0,
             decoder: Decoder::new().with_pending_byte(pending_byte),
+            pending_byte,
+            lacks: None,
             header: None,
             sums: Vec::new(),
         }
     }
 
     pub(super) fn request(&self) -> StoreRequest {
+        if let Some(id) = self.lacks {
+            return StoreRequest::GetDictionary { id };
+        }
         StoreRequest::Get {
             object: self.object,
             range: ByteRange::At { offset: self.offset, len: FETCH_BYTES },
@@ -55,10 +63,26 @@ impl Ghost {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], object_len: u64) -> GhostStep {
+        if let Some(id) = self.lacks.take() {
+            return match Dictionary::read(id, bytes) {
+                Ok(dictionary) => {
+                    let mut dictionaries = Dictionaries::default();
+                    dictionaries.add(dictionary);
+                    let decoder = Decoder::new().with_pending_byte(self.pending_byte);
+                    (self.decoder, self.offset) = (decoder.with_dictionaries(&dictionaries), 0);
+                    GhostStep::More
+                }
+                Err(text) => GhostStep::Corrupt(text),
+            };
+        }
         self.offset += bytes.len() as u64;
         let mut rest = bytes;
         loop {
             match self.decoder.next_item(&mut rest) {
+                Err(LtxError::Dictionary { id }) => {
+                    self.lacks = Some(id);
+                    return GhostStep::More;
+                }
                 Err(error) => return GhostStep::Corrupt(error.to_string()),
                 Ok(Item::Header(header)) => self.header = Some(header),
                 Ok(Item::Page { page, data }) => {

@@ -19,6 +19,7 @@ mod adoption;
 mod base;
 mod boot;
 mod config;
+mod dictionary;
 mod ghost;
 mod history;
 mod pending;
@@ -30,7 +31,8 @@ mod synced;
 mod upload;
 mod verdict;
 
-pub use config::{Config, LATE_PUT};
+pub use config::{Compression, Config, LATE_PUT};
+pub use dictionary::{Best, TrainJob, TrainOutput};
 pub use history::{History, Journal, PageTable, Point, Record, Step};
 pub(crate) use standing::decode_header;
 pub use standing::{
@@ -57,6 +59,7 @@ use crate::probe::{Finding, Findings};
 use self::adoption::Adoption;
 use self::base::Base;
 use self::boot::Boot;
+use self::dictionary::DictionarySide;
 use self::pending::Pending;
 use self::source::Source;
 use self::synced::Synced;
@@ -117,6 +120,7 @@ pub struct Replicator {
     history: History,
     head: Option<Head>,
     journal: JournalState,
+    dictionary: DictionarySide,
     synced: Synced,
     waiting: Option<Waiting>,
     last_error: Option<Failure>,
@@ -226,6 +230,7 @@ impl Replicator {
             history: History::default(),
             head: None,
             journal: JournalState::default(),
+            dictionary: DictionarySide::default(),
             synced: Synced::default(),
             waiting: None,
             last_error: None,
@@ -297,6 +302,8 @@ impl Replicator {
         } else if self.journal.op == Some(op) {
             self.journal.op = None;
             self.journal_ended(now, outcome, out);
+        } else if self.dictionary_awaits(op) {
+            self.dictionary_completed(now, outcome, out);
         } else if self.cleanup == Some(op) {
             self.cleanup = None;
             self.cleaned_up(outcome, out);
@@ -313,7 +320,8 @@ impl Replicator {
                 || self.upload_pump(now, out)
                 || self.base_pump(now, out)
                 || self.source_pump(now, out)
-                || self.journal_pump(now, out);
+                || self.journal_pump(now, out)
+                || self.dictionary_pump(now, out);
             if !more && self.once_finds_nothing() {
                 self.once_is_done();
             } else if !more {
@@ -519,6 +527,7 @@ impl Machine for Replicator {
             self.boot_deadline(),
             self.upload_deadline(),
             self.base_deadline(),
+            self.dictionary_deadline(),
             self.source_deadline(),
             journal.map(|at| (at, Reason::Retry)),
         ]
@@ -574,5 +583,6 @@ impl Replicator {
         self.boot_tick(now, out);
         self.upload_tick(now, out);
         self.base_tick(now, out);
+        self.dictionary_tick(now, out);
     }
 }

@@ -15,8 +15,10 @@ use super::machine::{Follower, Key, Phase, Then};
 use super::{Position, encode_positions, mask};
 use crate::ids::{Now, PageNo, Txid};
 use crate::job::Job;
-use crate::ltx::LtxHeader;
-use crate::machine::{Actions, Chunk, CopyReply, CopyRequest, Fact, Listed, Severity};
+use crate::ltx::{Dictionary, DictionaryId, LtxError, LtxHeader};
+use crate::machine::{
+    Actions, Chunk, CopyReply, CopyRequest, Fact, Listed, Severity, StoreError, StoreReply, StoreRequest,
+};
 use crate::restore::{Decoded, Next, Purpose, Reader, Stream, Wins, check_name};
 
 /// Files that one transaction takes, at the most; and bytes of them after which it takes no more.
@@ -118,9 +120,10 @@ impl Follower {
     fn open_file(&mut self, now: Now, out: &mut Actions) {
         let pending_byte = self.config.restore.pending_byte;
         let pages = self.table.as_ref().map_or(0, |table| table.pages());
+        let dictionaries = self.dictionaries.clone();
         let apply = self.state();
         let listed = *apply.files.front().expect("a way holds a file");
-        let stream = Stream::new(Purpose::Images, Wins::default(), pending_byte);
+        let stream = Stream::new(Purpose::Images, Wins::default(), pending_byte, &dictionaries);
         apply.reader = Some(Reader::new(listed, stream));
         (apply.header, apply.full, apply.pages_before) = (None, false, pages);
         self.pump(now, out);
@@ -153,6 +156,28 @@ impl Follower {
         }
     }
 
+    pub(super) fn took_dictionary(
+        &mut self,
+        now: Now,
+        id: DictionaryId,
+        result: Result<StoreReply, StoreError>,
+        out: &mut Actions,
+    ) {
+        let text = match result {
+            Ok(StoreReply::Bytes { bytes, .. }) => match Dictionary::read(id, &bytes) {
+                Ok(dictionary) => {
+                    self.dictionaries.add(dictionary);
+                    return self.open_file(now, out);
+                }
+                Err(text) => text,
+            },
+            Ok(reply) => panic!("a host answers in kind: a dictionary is not {reply:?}"),
+            Err(error) => format!("dictionary {id}: {}", error.text),
+        };
+        let object = self.state().files[0].object;
+        self.blame(object, text, out);
+    }
+
     pub(super) fn streamed(
         &mut self,
         now: Now,
@@ -161,11 +186,19 @@ impl Follower {
         next: Next,
         out: &mut Actions,
     ) {
-        let apply = self.state();
-        let object = apply.files[0].object;
+        let object = self.state().files[0].object;
+        if let Next::Failed(LtxError::Dictionary { id }) = next
+            && !self.dictionaries.has(id)
+        {
+            // Nothing of the file was read but its header: it is begun anew.
+            self.state().reader = None;
+            self.flight.cancel_all(out);
+            return self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
+        }
         if let Next::Failed(error) = next {
             return self.blame(object, error.to_string(), out);
         }
+        let apply = self.state();
         if let (None, Some(header)) = (apply.header, stream.header().copied()) {
             apply.header = Some(header);
             match self.check_header(&header) {

@@ -13,6 +13,7 @@ use super::table::Table;
 use super::{FollowConfig, FollowPhase, FollowStatus, Position, route};
 use crate::ids::{Level, Mono, Now, Txid, TxidRange};
 use crate::job::{Job, JobOutput};
+use crate::ltx::{Dictionaries, DictionaryId};
 use crate::machine::{
     Action, Actions, CopyReply, CopyRequest, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds,
     Outcome, Reason, Request, Severity, StoreErrorKind, StoreReply, StoreRequest,
@@ -40,6 +41,8 @@ pub(super) enum Key {
     Poll,
     /// A piece of the file that is applied.
     Piece(u64),
+    /// A dictionary that it names.
+    Dictionary(DictionaryId),
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -92,6 +95,8 @@ pub struct Follower {
     pub(super) work: Option<OpId>,
     pub(super) phase: Phase,
     listings: Listings,
+    /// What files have named so far.
+    pub(super) dictionaries: Dictionaries,
     /// States that the position file names.
     pub(super) named: Vec<Position>,
     /// Whether the copy may be written although nothing proves which state it shows.
@@ -137,6 +142,7 @@ impl Follower {
             work: None,
             phase: Phase::Idle,
             listings: Listings::default(),
+            dictionaries: Dictionaries::default(),
             named: Vec::new(),
             ours: false,
             position: None,
@@ -365,6 +371,9 @@ impl Follower {
     }
 
     fn landed(&mut self, now: Now, (key, result): Landed<Key>, out: &mut Actions) {
+        if let Key::Dictionary(id) = key {
+            return self.took_dictionary(now, id, result, out);
+        }
         let reply = match result {
             Ok(reply) => reply,
             Err(error) if error.kind == StoreErrorKind::NotFound => {

@@ -10,12 +10,16 @@
 //! stand; only a frame that two of them share is put together.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::encode::snapshot_pages;
 use super::frame::{self, SIZED_HEAD_BYTES, Step};
 use super::header::check_flagged;
 use super::index::EncodedIndex;
-use super::{END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer};
+use super::{
+    Codec, Dictionaries, END_BYTES, Expected, LTX_HEADER_BYTES, LtxError, LtxHeader, TRAILER_BYTES, Trailer,
+    Unpacker,
+};
 use crate::checksum::{DbXor, FileDigest, ltx_page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo};
 
@@ -81,6 +85,8 @@ pub struct Decoder {
     offset: u64,
     digest: FileDigest,
     pending_byte: u64,
+    dictionaries: Dictionaries,
+    scratch: Scratch,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -109,7 +115,7 @@ struct Frames {
     lock_page: PageNo,
     /// The page last read.
     data: Vec<u8>,
-    /// How long its LZ4 block is, if it stood in the file as one.
+    /// How long its block is, if it stood in the file as one.
     block_bytes: Option<usize>,
     last_page: Option<PageNo>,
     pages: u32,
@@ -135,7 +141,18 @@ impl Decoder {
             offset: 0,
             digest: FileDigest::new(),
             pending_byte: PENDING_BYTE,
+            dictionaries: Dictionaries::default(),
+            scratch: Scratch(None),
         }
+    }
+
+    /// With the dictionaries at hand. A file that needs another ends with [`LtxError::Dictionary`], before
+    /// its first page and before its header is reported.
+    #[must_use]
+    pub fn with_dictionaries(mut self, dictionaries: &Dictionaries) -> Decoder {
+        assert!(self.state == State::AwaitHeader, "dictionaries are given before the header is read");
+        self.dictionaries = dictionaries.clone();
+        self
     }
 
     /// Moves SQLite's lock bytes, as the simulator does (default: [`PENDING_BYTE`]).
@@ -170,7 +187,7 @@ impl Decoder {
         }
     }
 
-    /// The content of the page that came out last, and the length of its LZ4 block, for a copy that
+    /// The content of the page that came out last, and the length of its block, for a copy that
     /// need not compress it again: the block ends where the rest of the piece begins. `None` before
     /// the first page and after the last, or where the page stood otherwise or in two pieces.
     pub fn last_page(&self) -> Option<(&[u8], Option<usize>)> {
@@ -273,6 +290,9 @@ impl Decoder {
     fn read_header(&mut self, bytes: &[u8]) -> Result<(usize, Option<Found>), LtxError> {
         let bytes = first::<LTX_HEADER_BYTES>(bytes)?;
         let header = LtxHeader::decode(bytes)?;
+        if let Codec::Zstd(Some(id)) = header.codec {
+            self.dictionaries.get(id)?;
+        }
         self.digest.update(bytes);
         self.state = State::AwaitFrame(Frames {
             header,
@@ -291,7 +311,8 @@ impl Decoder {
         let State::AwaitFrame(frames) = &mut self.state else {
             unreachable!("called among the frames");
         };
-        match frame::read(bytes, self.offset, frames.header.page_size, &mut frames.data)? {
+        let unpacker = self.scratch.get(frames.header.codec, &self.dictionaries)?;
+        match frame::read(bytes, self.offset, frames.header.page_size, unpacker, &mut frames.data)? {
             Step::Page { page, head_bytes, frame_bytes } => {
                 frames.take(page, self.offset, frame_bytes)?;
                 frames.block_bytes = (head_bytes == SIZED_HEAD_BYTES).then(|| frame_bytes - SIZED_HEAD_BYTES);
@@ -367,6 +388,38 @@ impl Decoder {
 /// The first `N` of `bytes`.
 fn first<const N: usize>(bytes: &[u8]) -> Result<&[u8; N], LtxError> {
     bytes.first_chunk().ok_or(LtxError::NeedMore { bytes: N as u64 })
+}
+
+/// The decompressor, which carries nothing from one page to the next. Hence all are equal, and a copy
+/// starts without.
+struct Scratch(Option<Unpacker>);
+
+impl Scratch {
+    fn get(&mut self, codec: Codec, dictionaries: &Dictionaries) -> Result<&mut Unpacker, LtxError> {
+        let unpacker = match self.0.take() {
+            Some(unpacker) => unpacker,
+            None => Unpacker::new(codec, dictionaries)?,
+        };
+        Ok(self.0.insert(unpacker))
+    }
+}
+
+impl Clone for Scratch {
+    fn clone(&self) -> Scratch {
+        Scratch(None)
+    }
+}
+
+impl PartialEq for Scratch {
+    fn eq(&self, _: &Scratch) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scratch")
+    }
 }
 
 impl Default for Decoder {

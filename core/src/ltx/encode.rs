@@ -15,7 +15,8 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_outpu
 
 use super::frame::{SIZED_HEAD_BYTES, block_bytes_max};
 use super::index::EncodedIndex;
-use super::{END_BYTES, FRAME_FLAG_SIZE, LtxHeader, Trailer};
+use super::zstd::ZstdPacker;
+use super::{Dictionaries, END_BYTES, FRAME_FLAG_SIZE, LtxHeader, Packing, Trailer};
 use crate::checksum::FileDigest;
 use crate::ids::{PENDING_BYTE, PageNo};
 
@@ -47,15 +48,28 @@ pub struct Encoder {
     index: EncodedIndex,
     last_page: Option<PageNo>,
     pages: u32,
+    packing: Packing,
     scratch: Scratch,
 }
 
 impl Encoder {
-    /// Starts a segment and writes its header to `out`.
+    /// Starts a segment whose pages need no dictionary, and writes its header to `out`.
     ///
     /// # Panics
-    /// If a reader would refuse the header.
+    /// If a reader would refuse the header, or it names a dictionary.
     pub fn new(header: &LtxHeader, out: &mut Vec<u8>) -> Encoder {
+        match Packing::of(header.codec, &Dictionaries::default()) {
+            Ok(packing) => Encoder::packed(header, packing, out),
+            Err(error) => panic!("a segment is made with what its header names: {error}"),
+        }
+    }
+
+    /// The same, with pages compressed so.
+    ///
+    /// # Panics
+    /// If a reader would refuse the header, or it says something else.
+    pub fn packed(header: &LtxHeader, packing: Packing, out: &mut Vec<u8>) -> Encoder {
+        assert_eq!(header.codec, packing.codec(), "a segment is made with what its header names");
         let bytes = header.encode();
         if let Err(error) = LtxHeader::decode(&bytes) {
             panic!("a segment needs a header that readers accept: {error}");
@@ -71,7 +85,8 @@ impl Encoder {
             index: EncodedIndex::default(),
             last_page: None,
             pages: 0,
-            scratch: Scratch(None),
+            packing,
+            scratch: Scratch::default(),
         }
     }
 
@@ -93,12 +108,19 @@ impl Encoder {
         let block_at = start + SIZED_HEAD_BYTES;
         // The library insists on more room than any block takes.
         out.resize(block_at + get_maximum_output_size(data.len()), 0);
-        let size = self.scratch.compress(data, &mut out[block_at..]);
+        let size = match &self.packing {
+            Packing::Lz4 => self.scratch.lz4(data, &mut out[block_at..]),
+            Packing::Zstd { level, dictionary } => {
+                let new = || ZstdPacker::new(*level, dictionary.as_ref());
+                let packer = self.scratch.zstd.get_or_insert_with(new);
+                packer.pack(data, &mut out[block_at..block_at + data.len()])
+            }
+        };
         out.truncate(block_at + size);
         self.end_frame(page, data, start, out);
     }
 
-    /// The same with an LZ4 block that holds the page already, as [`Decoder::last_page`] gives it.
+    /// The same with a block of the segment's codec that holds the page already, as [`Decoder::last_page`] gives it.
     ///
     /// [`Decoder::last_page`]: super::Decoder::last_page
     ///
@@ -182,22 +204,26 @@ pub(crate) fn snapshot_pages(commit: u32, lock_page: PageNo) -> u32 {
     commit - u32::from(commit >= lock_page.get())
 }
 
-/// The compressor's table: 8 KiB that are cleared for each page, so that reusing it saves an
-/// allocation a page and carries nothing over. Hence all tables are equal, and a copy starts
-/// without one.
-struct Scratch(Option<CompressTable>);
+/// The compressor's memory, which carries nothing from one page to the next: of LZ4 a table of 8 KiB that
+/// is cleared for each page, so that reusing it saves an allocation a page. Hence all are equal, and a
+/// copy starts without.
+#[derive(Default)]
+struct Scratch {
+    lz4: Option<CompressTable>,
+    zstd: Option<ZstdPacker>,
+}
 
 impl Scratch {
     /// Returns the size of the block.
-    fn compress(&mut self, data: &[u8], out: &mut [u8]) -> usize {
-        let table = self.0.get_or_insert_default();
+    fn lz4(&mut self, data: &[u8], out: &mut [u8]) -> usize {
+        let table = self.lz4.get_or_insert_default();
         compress_into_with_table(data, out, table).expect("there is room for the longest block")
     }
 }
 
 impl Clone for Scratch {
     fn clone(&self) -> Scratch {
-        Scratch(None)
+        Scratch::default()
     }
 }
 

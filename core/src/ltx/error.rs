@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::DictionaryId;
+
 /// Why bytes could not be read as a segment. Offsets are in bytes from the start of the file,
 /// except from [`decode_frame`](super::decode_frame), which counts from the frame it was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +31,11 @@ pub enum LtxError {
         expected: Expected,
         /// What is there.
         found: u64,
+    },
+    /// Compressed with a dictionary that is not at hand.
+    Dictionary {
+        /// Which.
+        id: DictionaryId,
     },
     /// Sound as far as it goes, but written with something that this version cannot read.
     Unsupported {
@@ -76,6 +83,9 @@ impl fmt::Display for LtxError {
                     Expected::Bits(_) => write!(f, "{found:#x}"),
                     _ => write!(f, "{found}"),
                 }
+            }
+            LtxError::Dictionary { id } => {
+                write!(f, "dictionary {id}, with which it was compressed, is missing")
             }
             LtxError::Unsupported { offset, what, found } => {
                 write!(f, "unsupported {what} at byte {offset}: {found:#x}")

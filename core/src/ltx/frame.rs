@@ -4,7 +4,7 @@
 //! LZ4 *frame* follows, which ends by itself ([`lz4frame`](super::lz4frame)). Either way the
 //! content is exactly one page. A header of six zero bytes ends the frames.
 
-use super::{Expected, LtxError, lz4frame};
+use super::{Codec, Dictionaries, Expected, LtxError, Unpacker, lz4frame};
 use crate::bytes::{be_u16, be_u32};
 use crate::ids::{PageNo, PageSize};
 
@@ -48,7 +48,13 @@ pub(super) enum Step {
 
 /// Reads what stands at the start of `bytes`, `offset` bytes into the file, into `out`, which
 /// is one page long. [`LtxError::NeedMore`] if `bytes` ends too early.
-pub(super) fn read(bytes: &[u8], offset: u64, page_size: PageSize, out: &mut [u8]) -> Result<Step, LtxError> {
+pub(super) fn read(
+    bytes: &[u8],
+    offset: u64,
+    page_size: PageSize,
+    unpacker: &mut Unpacker,
+    out: &mut [u8],
+) -> Result<Step, LtxError> {
     assert_eq!(out.len(), page_size.bytes(), "a frame decompresses into exactly one page");
     need(bytes, HEAD_BYTES)?;
     let flags = be_u16(bytes, 4);
@@ -59,10 +65,11 @@ pub(super) fn read(bytes: &[u8], offset: u64, page_size: PageSize, out: &mut [u8
         let expected = Expected::Rule("zero behind page number zero");
         return Err(LtxError::corrupt(offset + 4, "page flags", expected, flags.into()));
     };
-    if flags & !FRAME_FLAG_SIZE != 0 {
+    let sized = flags & FRAME_FLAG_SIZE != 0;
+    if flags & !FRAME_FLAG_SIZE != 0 || (unpacker.is_zstd() && !sized) {
         return Err(LtxError::Unsupported { offset: offset + 4, what: "page flags", found: flags.into() });
     }
-    if flags & FRAME_FLAG_SIZE == 0 {
+    if !sized {
         let frame = &bytes[HEAD_BYTES..];
         let frame_at = offset + HEAD_BYTES as u64;
         let size = lz4frame::measure(frame, frame_at, frame_bytes_max(page_size) - HEAD_BYTES)
@@ -72,29 +79,26 @@ pub(super) fn read(bytes: &[u8], offset: u64, page_size: PageSize, out: &mut [u8
     }
     need(bytes, SIZED_HEAD_BYTES)?;
     let size = be_u32(bytes, 6) as usize;
-    if size == 0 || size > block_bytes_max(page_size) {
-        let expected = Expected::AtMost(block_bytes_max(page_size) as u64);
+    let size_max = if unpacker.is_zstd() { page_size.bytes() } else { block_bytes_max(page_size) };
+    if size == 0 || size > size_max {
+        let expected = Expected::AtMost(size_max as u64);
         return Err(LtxError::corrupt(offset + 6, "compressed size", expected, size as u64));
     }
     need(bytes, SIZED_HEAD_BYTES + size)?;
     let block = &bytes[SIZED_HEAD_BYTES..SIZED_HEAD_BYTES + size];
     // Decompressed bytes that differ are the file checksum's business; here only their number.
-    match lz4_flex::block::decompress_into(block, out) {
-        Ok(n) if n == out.len() => {
-            Ok(Step::Page { page, head_bytes: SIZED_HEAD_BYTES, frame_bytes: SIZED_HEAD_BYTES + size })
-        }
-        _ => Err(LtxError::corrupt(
-            offset + SIZED_HEAD_BYTES as u64,
-            "lz4 block",
-            Expected::Rule("a block that decompresses to one page"),
-            size as u64,
-        )),
+    if unpacker.unpack(block, out) {
+        return Ok(Step::Page { page, head_bytes: SIZED_HEAD_BYTES, frame_bytes: SIZED_HEAD_BYTES + size });
     }
+    let what = if unpacker.is_zstd() { "zstd block" } else { "lz4 block" };
+    let expected = Expected::Rule("a block that decompresses to one page");
+    Err(LtxError::corrupt(offset + SIZED_HEAD_BYTES as u64, what, expected, size as u64))
 }
 
 /// Decompresses the frame at the start of `bytes` into `out`, which is one page long, and
 /// returns its page number and its length in bytes. For reads of single pages by
-/// [`PageIndex`](super::PageIndex); the LZ4 checks aside, nothing vouches for the content.
+/// [`PageIndex`](super::PageIndex); the compressor's checks aside, nothing vouches for the content. Of a
+/// segment whose pages are compressed with LZ4; others go through [`Unpacker::decode_frame`].
 ///
 /// # Errors
 /// [`NeedMore`](LtxError::NeedMore) if `bytes` ends within the frame;
@@ -104,9 +108,27 @@ pub(super) fn read(bytes: &[u8], offset: u64, page_size: PageSize, out: &mut [u8
 /// # Panics
 /// If `out` is not one page long.
 pub fn decode_frame(bytes: &[u8], page_size: PageSize, out: &mut [u8]) -> Result<(PageNo, usize), LtxError> {
-    match read(bytes, 0, page_size, out)? {
-        Step::Page { page, frame_bytes, .. } => Ok((page, frame_bytes)),
-        Step::End => Err(LtxError::corrupt(0, "page number", Expected::AtLeast(1), 0)),
+    Unpacker::new(Codec::Lz4, &Dictionaries::default())?.decode_frame(bytes, page_size, out)
+}
+
+impl Unpacker {
+    /// [`decode_frame`] for a segment of this codec.
+    ///
+    /// # Errors
+    /// The same.
+    ///
+    /// # Panics
+    /// The same.
+    pub fn decode_frame(
+        &mut self,
+        bytes: &[u8],
+        page_size: PageSize,
+        out: &mut [u8],
+    ) -> Result<(PageNo, usize), LtxError> {
+        match read(bytes, 0, page_size, self, out)? {
+            Step::Page { page, frame_bytes, .. } => Ok((page, frame_bytes)),
+            Step::End => Err(LtxError::corrupt(0, "page number", Expected::AtLeast(1), 0)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! from which state to which it leads and who wrote it, and the successor's `pre` must equal
 //! the predecessor's `post`. Litestream's compaction writes zeros there, which read as unknown.
 
-use super::{Expected, LtxError};
+use super::{Codec, DictionaryId, Expected, LtxError};
 use crate::bytes::{be_u32, be_u64};
 use crate::ids::{DbChecksum, Incarnation, Lineage, PageSize, Txid, TxidRange, Wall};
 use crate::wal::{FRAME_HEADER_BYTES, Salts};
@@ -17,8 +17,8 @@ pub const LTX_HEADER_BYTES: usize = 100;
 /// Driftless set it always.
 pub const HEADER_FLAG_NO_CHECKSUM: u32 = 2;
 
-/// Header flag of our own: pages are compressed with zstd. Not written or read yet; the number
-/// is taken so that later files are refused by name.
+/// Header flag of our own: pages are compressed with zstd, and the pre-apply checksum's place holds the
+/// name of the dictionary, or zero. Litestream 0.5 refuses such files.
 pub const HEADER_FLAG_ZSTD: u32 = 1 << 16;
 
 const MAGIC: u32 = 0x4c54_5831;
@@ -45,7 +45,9 @@ pub struct LtxHeader {
     pub range: TxidRange,
     /// When the last of them was captured.
     pub stamp: Wall,
-    /// [`HEADER_FLAG_NO_CHECKSUM`] or zero.
+    /// How its pages are compressed.
+    pub codec: Codec,
+    /// [`HEADER_FLAG_NO_CHECKSUM`] or zero; what `codec` adds is not in here.
     pub flags: u32,
     /// The format's own checksum of the database before the segment; zero with
     /// [`HEADER_FLAG_NO_CHECKSUM`] and for snapshots.
@@ -72,6 +74,7 @@ impl LtxHeader {
             commit,
             range,
             stamp,
+            codec: Codec::Lz4,
             flags: HEADER_FLAG_NO_CHECKSUM,
             pre_apply: 0,
             wal_offset: 0,
@@ -114,10 +117,9 @@ impl LtxHeader {
             return Err(LtxError::corrupt(0, "magic number", Expected::Bits(MAGIC.into()), magic.into()));
         }
         let flags = be_u32(bytes, 4);
-        if flags & HEADER_FLAG_ZSTD != 0 {
-            return Err(LtxError::Unsupported { offset: 4, what: "zstd compression", found: flags.into() });
-        }
-        if flags & !HEADER_FLAG_NO_CHECKSUM != 0 {
+        let zstd = flags & HEADER_FLAG_ZSTD != 0;
+        let bare = flags & HEADER_FLAG_NO_CHECKSUM != 0;
+        if flags & !(HEADER_FLAG_NO_CHECKSUM | HEADER_FLAG_ZSTD) != 0 || (zstd && !bare) {
             return Err(LtxError::Unsupported { offset: 4, what: "header flags", found: flags.into() });
         }
         let raw_page_size = be_u32(bytes, 8);
@@ -132,8 +134,9 @@ impl LtxHeader {
             commit: be_u32(bytes, 12),
             range: decode_range(bytes)?,
             stamp: Wall(be_u64(bytes, 32).cast_signed()),
-            flags,
-            pre_apply: be_u64(bytes, 40),
+            codec: if zstd { Codec::Zstd(DictionaryId::new(be_u64(bytes, 40))) } else { Codec::Lz4 },
+            flags: flags & !HEADER_FLAG_ZSTD,
+            pre_apply: if zstd { 0 } else { be_u64(bytes, 40) },
             wal_offset: decode_wal_bytes(bytes, 48, "wal offset")?,
             wal_size: decode_wal_bytes(bytes, 56, "wal size")?,
             wal_salts: Salts::read(bytes, 64),
@@ -153,7 +156,11 @@ impl LtxHeader {
         let mut bytes = [0; LTX_HEADER_BYTES];
         let mut put_u32 = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
         put_u32(0, MAGIC);
-        put_u32(4, self.flags);
+        let (codec_flag, dictionary) = match self.codec {
+            Codec::Lz4 => (0, None),
+            Codec::Zstd(dictionary) => (HEADER_FLAG_ZSTD, dictionary),
+        };
+        put_u32(4, self.flags | codec_flag);
         put_u32(8, self.page_size.get());
         put_u32(12, self.commit);
         put_u32(64, self.wal_salts.one);
@@ -163,7 +170,7 @@ impl LtxHeader {
         put_u64(16, self.range.min().get());
         put_u64(24, self.range.max().get());
         put_u64(32, self.stamp.0.cast_unsigned());
-        put_u64(40, self.pre_apply);
+        put_u64(40, dictionary.map_or(self.pre_apply, DictionaryId::get));
         put_u64(48, self.wal_offset.cast_unsigned());
         put_u64(56, self.wal_size.cast_unsigned());
         put_u64(72, Lineage::to_stored(self.lineage));

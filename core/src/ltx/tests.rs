@@ -123,7 +123,7 @@ fn a_header_that_cannot_be_is_refused_with_the_field_named() {
     };
     check(0, b"LTX2", "corrupt magic number at byte 0: expected 0x4c545831, found 0x4c545832");
     check(4, &[0, 0, 0, 3], "unsupported header flags at byte 4: 0x3");
-    check(4, &[0, 1, 0, 2], "unsupported zstd compression at byte 4: 0x10002");
+    check(4, &[0, 1, 0, 0], "unsupported header flags at byte 4: 0x10000");
     check(
         8,
         &[0, 0, 2, 1],

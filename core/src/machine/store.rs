@@ -13,6 +13,7 @@ use core::time::Duration;
 use super::{Chunk, OpId};
 use crate::ids::{Level, TxidRange, Wall};
 use crate::legacy::{LegacyListed, LegacyObject};
+use crate::ltx::DictionaryId;
 
 /// The largest part of a body on its way to or from a store, in bytes: 1 MiB.
 pub const PART_BYTES_MAX: usize = 1 << 20;
@@ -97,6 +98,21 @@ pub enum StoreRequest {
         /// Which bytes.
         range: ByteRange,
     },
+    /// All of a dictionary, but no more than a byte past
+    /// [`DICTIONARY_BYTES_MAX`](crate::ltx::DICTIONARY_BYTES_MAX).
+    GetDictionary {
+        /// Which.
+        id: DictionaryId,
+    },
+    /// Write a dictionary whole, under its name. What stands there already is the same.
+    PutDictionary {
+        /// Its name.
+        id: DictionaryId,
+        /// All of it.
+        bytes: Chunk,
+        /// As of a segment.
+        condition: PutCondition,
+    },
     /// Begin to write an object; it comes to exist only by `PutCommit`.
     PutOpen {
         /// Which object.
@@ -171,7 +187,7 @@ pub enum StoreReply {
         /// Whether there are more after the last.
         more: bool,
     },
-    /// To `Get` and `GetLegacy`.
+    /// To `Get`, `GetLegacy` and `GetDictionary`.
     Bytes {
         /// What was asked for, or less where the object ends.
         bytes: Chunk,

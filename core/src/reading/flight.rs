@@ -261,6 +261,7 @@ pub(crate) fn name(request: &StoreRequest) -> String {
         StoreRequest::Get { object, range } => read(range, object),
         StoreRequest::GetLegacy { object, range } => read(range, object),
         StoreRequest::Delete { object } => format!("delete {object}"),
+        StoreRequest::GetDictionary { id } => format!("read dictionary {id}"),
         _ => "a write".to_string(),
     }
 }

@@ -123,8 +123,8 @@ impl Restorer {
             }
             return;
         }
-        let reader =
-            Reader::new(listed, Stream::new(Purpose::Write, file.wins.clone(), self.config.pending_byte));
+        let (wins, pending_byte) = (file.wins.clone(), self.config.pending_byte);
+        let reader = Reader::new(listed, Stream::new(Purpose::Write, wins, pending_byte, &self.dictionaries));
         lane.reader = Some(match file.body.take() {
             Some(body) => reader.with_body(body),
             None => reader,
@@ -149,8 +149,15 @@ impl Restorer {
             return;
         };
         let file = &self.files[file];
-        let page_size = file.header.expect("pages follow their header").page_size;
-        let job = RestoreJob::Pages { page_size, wins: file.wins.clone(), run: file.runs[run], bytes };
+        let header = file.header.expect("pages follow their header");
+        let job = RestoreJob::Pages {
+            page_size: header.page_size,
+            wins: file.wins.clone(),
+            run: file.runs[run],
+            bytes,
+            codec: header.codec,
+            dictionaries: self.dictionaries.clone(),
+        };
         self.compute(Work::Pages(lane), job, out);
     }
 
@@ -296,7 +303,8 @@ impl Restorer {
     }
 
     fn auditor(&self, at: usize) -> Reader {
-        let stream = Stream::new(Purpose::Sums, Wins::default(), self.config.pending_byte);
+        let stream =
+            Stream::new(Purpose::Sums, Wins::default(), self.config.pending_byte, &self.dictionaries);
         Reader::new(self.files[at].listed, stream)
     }
 

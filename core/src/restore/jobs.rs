@@ -14,7 +14,8 @@ use core::fmt;
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo, PageSize};
 use crate::ltx::{
-    Decoder, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame, frame_bytes_max,
+    Codec, Decoder, Dictionaries, Expected, Item, LtxError, LtxHeader, PageIndex, Trailer, Unpacker,
+    frame_bytes_max,
 };
 use crate::machine::Chunk;
 
@@ -165,8 +166,8 @@ pub struct Stream {
 
 impl Stream {
     /// A stream at its start.
-    pub fn new(purpose: Purpose, wins: Wins, pending_byte: u64) -> Stream {
-        let mut decoder = Decoder::new();
+    pub fn new(purpose: Purpose, wins: Wins, pending_byte: u64, dictionaries: &Dictionaries) -> Stream {
+        let mut decoder = Decoder::new().with_dictionaries(dictionaries);
         if pending_byte != PENDING_BYTE {
             decoder = decoder.with_pending_byte(pending_byte);
         }
@@ -222,6 +223,10 @@ pub enum RestoreJob {
         run: Run,
         /// The frames.
         bytes: Chunk,
+        /// How their pages are compressed.
+        codec: Codec,
+        /// The dictionaries at hand.
+        dictionaries: Dictionaries,
     },
     /// Decode more of a whole file.
     Stream {
@@ -293,12 +298,13 @@ impl RestoreJob {
                 let result = claim(&mut claims, &header, &tail, file_bytes);
                 RestoreOutput::Claim { claims, result }
             }
-            RestoreJob::Pages { page_size, wins, run, bytes } => RestoreOutput::Pages(decode_run(
-                page_size,
-                &wins.as_slice()[run.first..run.end],
-                run.offset,
-                &bytes,
-            )),
+            RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries } => {
+                let wins = &wins.as_slice()[run.first..run.end];
+                let unpacker = Unpacker::new(codec, &dictionaries);
+                let decoded = unpacker
+                    .and_then(|mut unpacker| decode_run(page_size, wins, run.offset, &bytes, &mut unpacker));
+                RestoreOutput::Pages(decoded)
+            }
             RestoreJob::Stream { mut stream, bytes, last } => {
                 let (decoded, next) = stream.advance(bytes, last);
                 RestoreOutput::Stream { stream, decoded, next }
@@ -424,7 +430,13 @@ fn neighbours(wins: &[Win]) -> usize {
 }
 
 /// `bytes` stand `offset` bytes into the file.
-fn decode_run(page_size: PageSize, wins: &[Win], offset: u64, bytes: &[u8]) -> Result<Decoded, LtxError> {
+fn decode_run(
+    page_size: PageSize,
+    wins: &[Win],
+    offset: u64,
+    bytes: &[u8],
+    unpacker: &mut Unpacker,
+) -> Result<Decoded, LtxError> {
     let mut writes = Writes::new(page_size);
     let mut xor = DbXor::new();
     let mut stretch = 0;
@@ -436,7 +448,8 @@ fn decode_run(page_size: PageSize, wins: &[Win], offset: u64, bytes: &[u8]) -> R
         let frame = &bytes[start..start + win.size as usize];
         let data = writes.slot(win.page, stretch);
         stretch -= 1;
-        let (page, size) = decode_frame(frame, page_size, data).map_err(|error| shift(error, win))?;
+        let (page, size) =
+            unpacker.decode_frame(frame, page_size, data).map_err(|error| shift(error, win))?;
         if page != win.page {
             let (expected, found) = (Expected::Value(win.page.get().into()), page.get().into());
             return Err(LtxError::Corrupt { offset: win.offset, what: "page number", expected, found });
@@ -457,6 +470,7 @@ fn shift(error: LtxError, win: &Win) -> LtxError {
             let expected = Expected::Rule("a frame as long as the index says");
             LtxError::Corrupt { offset: win.offset, what: "frame size", expected, found: win.size.into() }
         }
+        LtxError::Dictionary { id } => LtxError::Dictionary { id },
         LtxError::Truncated { offset, what } => LtxError::Truncated { offset: offset + win.offset, what },
         LtxError::Corrupt { offset, what, expected, found } => {
             LtxError::Corrupt { offset: offset + win.offset, what, expected, found }

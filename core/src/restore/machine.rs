@@ -14,7 +14,7 @@ use super::{
 use crate::checksum::DbXor;
 use crate::ids::{DbChecksum, Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
-use crate::ltx::LtxHeader;
+use crate::ltx::{Dictionaries, DictionaryId, LtxHeader};
 use crate::machine::{
     Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
     OutputRequest, Reason, Request, Severity, StoreErrorKind, StoreReply,
@@ -34,6 +34,7 @@ pub(super) enum Key {
     /// Of a lane: a run, or a piece at an offset.
     Run(u64),
     Piece(u64, u64),
+    Dictionary(DictionaryId),
 }
 
 /// What a computation or an output request is for.
@@ -90,6 +91,8 @@ pub(super) enum Phase {
     List,
     Stamps(Stamps),
     Survey(Survey),
+    /// Reading the dictionaries that the files of the plan name.
+    Dictionaries,
     Create,
     Fetch(Fetch),
     Audit(Audit),
@@ -133,6 +136,7 @@ pub struct Restorer {
     /// In the order in which they apply. Those before `used_from` do not matter.
     pub(super) files: Vec<File>,
     pub(super) used_from: usize,
+    pub(super) dictionaries: Dictionaries,
     /// Whether the output file is being created, and whether it exists.
     creating: bool,
     created: bool,
@@ -166,6 +170,7 @@ impl Restorer {
             target: None,
             files: Vec::new(),
             used_from: 0,
+            dictionaries: Dictionaries::default(),
             creating: false,
             created: false,
             pages_done: 0,
@@ -206,6 +211,9 @@ impl Restorer {
         if matches!(self.phase, Phase::Settle(_) | Phase::Discard(_) | Phase::Stopped) {
             return;
         }
+        if let Key::Dictionary(id) = key {
+            return self.take_dictionary(id, result, out);
+        }
         let what = || match key {
             Key::List => "list the replica".to_string(),
             _ => "read the replica".to_string(),
@@ -237,6 +245,7 @@ impl Restorer {
     fn take_bytes(&mut self, now: Now, key: Key, bytes: Chunk, out: &mut Actions) {
         match key {
             Key::List => panic!("a host answers in kind: a listing has no bytes"),
+            Key::Dictionary(_) => unreachable!("taken before"),
             Key::Stamp(at) => self.take_stamp(now, at, &bytes, out),
             Key::Head(_) | Key::Tail(_) | Key::Whole(_) => self.take_survey(now, key, bytes, out),
             Key::Run(lane) => self.take_run(lane, bytes, out),

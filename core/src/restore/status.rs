@@ -48,7 +48,7 @@ fn phase_of(phase: &Phase) -> RestorePhase {
         Phase::Idle => RestorePhase::Idle,
         Phase::List => RestorePhase::Listing,
         Phase::Stamps(_) => RestorePhase::Dating,
-        Phase::Survey(_) => RestorePhase::Surveying,
+        Phase::Survey(_) | Phase::Dictionaries => RestorePhase::Surveying,
         Phase::Create | Phase::Fetch(_) => RestorePhase::Fetching,
         Phase::Audit(_) => RestorePhase::Auditing,
         Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,

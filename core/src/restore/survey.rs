@@ -296,7 +296,7 @@ impl Restorer {
         file.runs = claimed.runs;
         if claimed.full || at == 0 {
             self.used_from = at;
-            return self.surveyed(&claims, out);
+            return self.surveyed(now, &claims, out);
         }
         survey.claims = Some(claims);
         survey.at = at - 1;
@@ -305,7 +305,7 @@ impl Restorer {
     }
 
     /// All that matters is known.
-    fn surveyed(&mut self, claims: &Claims, out: &mut Actions) {
+    fn surveyed(&mut self, now: Now, claims: &Claims, out: &mut Actions) {
         self.flight.cancel_all(out);
         if claims.left() > 0 {
             let page = claims.first_left().map_or(0, |page| page.get());
@@ -326,7 +326,7 @@ impl Restorer {
         if self.config.dry_run {
             return self.settle(Then::Exit(Exit::Done), out);
         }
-        self.create(out);
+        self.begin_dictionaries(now, out);
     }
 
     /// The file that last made the database grow past `page`.

@@ -12,7 +12,7 @@ use super::{RetainConfig, RetainStatus, TENURE_BACK};
 use crate::engine::decode_header;
 use crate::ids::{Level, Mono, Now, Wall};
 use crate::job::{Job, JobOutput};
-use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
+use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxError, LtxHeader};
 use crate::machine::{
     Action, Actions, Budget, ByteRange, Event, Exit, Fact, GrantRequest, Listed, Machine, Object, OpId,
     OpIds, Outcome, Reason, Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
@@ -51,6 +51,8 @@ enum Key {
     List,
     /// A piece of what covers, at this offset.
     Piece(u64),
+    /// A dictionary that it names.
+    Dictionary(DictionaryId),
     Witness,
     Delete,
     Gone,
@@ -74,6 +76,10 @@ enum Step {
     Check {
         reader: Box<Reader>,
         job: Option<OpId>,
+    },
+    /// What it names is read before it.
+    Dictionary {
+        cover: Object,
     },
     /// Whether it is of the same history.
     Link {
@@ -117,6 +123,8 @@ pub struct Retainer {
     /// What covers nothing.
     refused: BTreeSet<Object>,
     removed: Vec<Removal>,
+    /// What files of this pass have named.
+    dictionaries: Dictionaries,
 }
 
 impl Retainer {
@@ -140,6 +148,7 @@ impl Retainer {
             verified: BTreeSet::new(),
             refused: BTreeSet::new(),
             removed: Vec::new(),
+            dictionaries: Dictionaries::default(),
         }
     }
 
@@ -212,11 +221,7 @@ impl Retainer {
         };
         let cover = first.because.cover();
         if !self.verified.contains(&cover) && !mutant::on(Mutant::CoverUnread) {
-            let listed = self.files.iter().find(|file| file.object == cover);
-            let listed = *listed.expect("what covers was listed");
-            let stream = Stream::new(Purpose::Check, Wins::default(), self.config.pending_byte);
-            self.step = Step::Check { reader: Box::new(Reader::new(listed, stream)), job: None };
-            return;
+            return self.check(cover);
         }
         let block = self.block();
         if let RetainPass::Once { dry_run: true } = self.pass {
@@ -227,6 +232,15 @@ impl Retainer {
             self.flight.send(now, Key::Delete, StoreRequest::Delete { object: removal.file.object }, out);
         }
         self.step = Step::Delete { block, left: block };
+    }
+
+    /// Reads what covers, whole.
+    fn check(&mut self, cover: Object) {
+        let listed = self.files.iter().find(|file| file.object == cover);
+        let listed = *listed.expect("what covers was listed");
+        let pending_byte = self.config.pending_byte;
+        let stream = Stream::new(Purpose::Check, Wins::default(), pending_byte, &self.dictionaries);
+        self.step = Step::Check { reader: Box::new(Reader::new(listed, stream)), job: None };
     }
 
     /// How many removals go at once: of one level, under one cover, and of fewer transactions than a writer
@@ -287,6 +301,11 @@ impl Retainer {
         let cover = reader.listed.object;
         match next {
             Next::Bytes | Next::More => reader.back(stream, &next),
+            Next::Failed(LtxError::Dictionary { id }) if !self.dictionaries.has(id) => {
+                self.flight.cancel_all(out);
+                self.step = Step::Dictionary { cover };
+                self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
+            }
             Next::Failed(error) => self.refuse(now, cover, &error.to_string(), out),
             Next::End(_) => {
                 let header = *stream.header().expect("a file that ends has a header");
@@ -367,6 +386,7 @@ impl Retainer {
         self.give_back(out);
         self.files = Vec::new();
         self.plan = RetainPlan::default();
+        self.dictionaries = Dictionaries::default();
         if self.pass == RetainPass::Following {
             self.removed = Vec::new();
         }
@@ -424,6 +444,7 @@ impl Retainer {
         let what = match (key, &self.step) {
             (Key::List, Step::List) => "list the replica",
             (Key::Piece(_), Step::Check { .. }) | (Key::Witness, Step::Link { .. }) => "read what covers",
+            (Key::Dictionary(_), Step::Dictionary { .. }) => "read a dictionary",
             (Key::Delete, Step::Delete { .. }) => "delete",
             (Key::Gone, Step::Confirm { .. }) => "list level 0",
             _ => return,
@@ -445,6 +466,20 @@ impl Retainer {
                 if let Step::Check { reader, .. } = &mut self.step {
                     reader.arrived(offset, bytes);
                 }
+            }
+            (Key::Dictionary(id), Ok(StoreReply::Bytes { bytes, .. })) => {
+                let Step::Dictionary { cover } = self.step else { return };
+                match Dictionary::read(id, &bytes) {
+                    Ok(dictionary) => {
+                        self.dictionaries.add(dictionary);
+                        self.check(cover);
+                    }
+                    Err(text) => self.refuse(now, cover, &text, out),
+                }
+            }
+            (Key::Dictionary(id), Err(error)) if error.kind == StoreErrorKind::NotFound => {
+                let Step::Dictionary { cover } = self.step else { return };
+                self.refuse(now, cover, &format!("dictionary {id} is missing"), out);
             }
             (Key::Witness, Ok(StoreReply::Bytes { bytes, .. })) => self.linked(now, &bytes, out),
             (Key::Delete, Ok(StoreReply::Done)) => self.deleted(now, out),

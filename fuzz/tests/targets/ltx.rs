@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use driftless_core::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, TxidRange, Wall};
 use driftless_core::ltx::{
-    Decoder, Encoder, IndexEntry, Item, LtxError, LtxHeader, PageIndex, Trailer, decode_frame,
+    Decoder, Dictionaries, Dictionary, Encoder, IndexEntry, Item, LtxError, LtxHeader, Packing, PageIndex,
+    Trailer, Unpacker, decode_frame,
 };
 use driftless_core::wal::Salts;
 use driftless_fuzz::Feed;
@@ -23,7 +24,7 @@ struct Told {
 }
 
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Told {
-    let mut decoder = Decoder::new().with_pending_byte(PENDING_BYTE);
+    let mut decoder = Decoder::new().with_pending_byte(PENDING_BYTE).with_dictionaries(&dictionaries());
     let (mut header, mut pages) = (None, Pages::new());
     for mut piece in pieces {
         loop {
@@ -39,6 +40,17 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Told {
         }
     }
     Told { header, pages, end: decoder.finish() }
+}
+
+/// The dictionary of some segments.
+fn dictionary() -> Dictionary {
+    Dictionary::new((0..2_048_u32).map(|n| ((n * n) >> 5) as u8).collect())
+}
+
+fn dictionaries() -> Dictionaries {
+    let mut dictionaries = Dictionaries::default();
+    dictionaries.add(dictionary());
+    dictionaries
 }
 
 /// Cuts `file` where `feed` says.
@@ -74,6 +86,13 @@ fn build(feed: &mut Feed<'_>) -> (LtxHeader, Pages, Vec<u8>) {
     header.chain.post = DbChecksum::from_stored(feed.u64());
     header.chain.incarnation = Incarnation(feed.u32());
 
+    let zstd = |dictionary| Packing::Zstd { level: 3, dictionary };
+    let packing = match feed.below(4) {
+        0 | 1 => Packing::Lz4,
+        2 => zstd(None),
+        _ => zstd(Some(dictionary())),
+    };
+    header.pack(&packing);
     let lock_page = page_size.lock_page(PENDING_BYTE);
     let mut pages = Pages::new();
     for number in 1..=commit {
@@ -84,7 +103,7 @@ fn build(feed: &mut Feed<'_>) -> (LtxHeader, Pages, Vec<u8>) {
         }
     }
     let mut file = Vec::new();
-    let mut encoder = Encoder::new(&header, &mut file).with_pending_byte(PENDING_BYTE);
+    let mut encoder = Encoder::packed(&header, packing, &mut file).with_pending_byte(PENDING_BYTE);
     for (page, data) in &pages {
         encoder.page(*page, data, &mut file);
     }
@@ -106,9 +125,10 @@ fn ltx_round_trip() {
         let index = PageIndex::decode_tail(&file, file.len() as u64).expect("a sound index");
         assert_eq!(index.entries.len(), pages.len());
         let mut out = vec![0; header.page_size.bytes()];
+        let mut unpacker = Unpacker::new(header.codec, &dictionaries()).expect("it is at hand");
         for (entry, (page, data)) in index.entries.iter().zip(&pages) {
             let frame = &file[entry.offset as usize..(entry.offset + entry.size) as usize];
-            assert_eq!(decode_frame(frame, header.page_size, &mut out), Ok((*page, frame.len())));
+            assert_eq!(unpacker.decode_frame(frame, header.page_size, &mut out), Ok((*page, frame.len())));
             assert!(&out == data, "a page read alone is the page read in order");
         }
     });
@@ -121,7 +141,11 @@ fn ltx_bytes() {
         // Half of them get a header that is in order, so that the frames are reached.
         let mut file = Vec::new();
         if feed.bool() {
-            let header = LtxHeader::new(PageSize::new(512).unwrap(), 8, TxidRange::single(txid(9)), Wall(0));
+            let range = TxidRange::single(txid(9));
+            let mut header = LtxHeader::new(PageSize::new(512).unwrap(), 8, range, Wall(0));
+            if feed.bool() {
+                header.pack(&Packing::Zstd { level: 1, dictionary: Some(dictionary()) });
+            }
             file.extend_from_slice(&header.encode());
         }
         let mut cuts = feed;
@@ -152,7 +176,7 @@ fn ltx_bytes_damaged() {
         let cut = decode(pieces(&file, &mut feed).into_iter());
         assert_eq!(whole.end.is_ok(), cut.end.is_ok(), "the verdict does not depend on the pieces");
         if whole.end.is_ok() {
-            // One bit of an LZ4 block may change and the page may not: that is no damage.
+            // One bit of a block may change and the page may not: that is no damage.
             assert_eq!(whole.header, Some(header), "a damaged header was accepted");
             assert!(whole.pages == pages, "damaged pages were accepted");
         }

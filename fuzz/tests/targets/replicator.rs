@@ -298,6 +298,9 @@ impl Host<'_> {
             }
             StoreRequest::DropUnfinished { .. } => Ok(StoreReply::Dropped(u64::from(self.feed.below(2)))),
             StoreRequest::Delete { .. } => panic!("the replicator deletes nothing"),
+            StoreRequest::GetDictionary { .. } | StoreRequest::PutDictionary { .. } => {
+                panic!("nothing is compressed with zstd here")
+            }
             StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => {
                 panic!("the replicator reads no other layout")
             }

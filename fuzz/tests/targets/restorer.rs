@@ -120,6 +120,7 @@ impl Host<'_> {
                     if self.lies && self.feed.below(12) == 0 { self.feed.u32().into() } else { len };
                 Ok(StoreReply::Bytes { bytes: Chunk::from(bytes), object_len })
             }
+            StoreRequest::GetDictionary { .. } => Err(StoreError::new(NotFound, "no such object")),
             other => panic!("a restore only reads, and asks for {other:?}"),
         }
     }

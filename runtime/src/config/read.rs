@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
-use driftless_core::engine;
+use driftless_core::engine::{self, Compression};
+use driftless_core::ltx::{ZSTD_LEVEL, ZSTD_LEVELS};
 
 use super::expand::Lookup;
 use super::keys;
@@ -214,6 +215,35 @@ fn engine_settings(scope: &Scope<'_>, engine: &mut engine::Config) -> Result<()>
         engine.min_checkpoint_pages = count.ok_or_else(|| {
             LineError::new(entry.line, "min-checkpoint-page-count is a number from 1 to 16777216")
         })?;
+    }
+    compression(scope, engine)
+}
+
+/// A level alone changes the level of what is compressed with zstd already.
+fn compression(scope: &Scope<'_>, engine: &mut engine::Config) -> Result<()> {
+    if let Some(entry) = scope.entry("compression") {
+        engine.compression = match text(&entry.value, &entry.key)? {
+            "lz4" => Compression::Lz4,
+            "zstd" => Compression::Zstd { level: ZSTD_LEVEL },
+            other => {
+                let error = LineError::new(entry.line, format!("there is no compression {other:?}"));
+                return Err(error.hint("lz4, which litestream reads as well, or zstd"));
+            }
+        };
+    }
+    if let Some(entry) = scope.entry("compression-level") {
+        let number = text(&entry.value, &entry.key)?.parse().ok().filter(|level| ZSTD_LEVELS.contains(level));
+        let (least, most) = (ZSTD_LEVELS.start(), ZSTD_LEVELS.end());
+        let number = number.ok_or_else(|| {
+            LineError::new(entry.line, format!("compression-level is a number from {least} to {most}"))
+        })?;
+        match &mut engine.compression {
+            Compression::Zstd { level } => *level = number,
+            Compression::Lz4 => {
+                return Err(LineError::new(entry.line, "compression-level is for zstd, and this is lz4")
+                    .hint("add compression: zstd"));
+            }
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
+use driftless_core::engine::Compression;
 
 use crate::config::{Config, Socket};
 
@@ -52,6 +53,28 @@ fn settings_are_inherited_and_overridden() {
     assert_eq!(config.logging.level.as_deref(), Some("debug"));
     assert_eq!(config.logging.format.as_deref(), Some("json"));
     assert_eq!(config.logging.stderr, Some(false));
+}
+
+#[test]
+fn compression_is_set_for_all_and_for_one() {
+    let config = parse(
+        "compression: zstd\ncompression-level: 9\n\
+         dbs:\n\
+         - {path: /a, replica: /ra}\n\
+         - {path: /b, replica: /rb, compression: lz4}\n\
+         - {path: /c, replica: /rc, compression-level: 1}\n",
+    );
+    let found: Vec<_> = config.databases.iter().map(|it| it.settings.engine.compression).collect();
+    assert_eq!(found, [Compression::Zstd { level: 9 }, Compression::Lz4, Compression::Zstd { level: 1 }]);
+    assert_eq!(parse("dbs: []").settings.engine.compression, Compression::Lz4);
+    for (text, says) in [
+        ("compression: gzip", "there is no compression \"gzip\""),
+        ("compression: zstd\ncompression-level: 20", "compression-level is a number from 1 to 19"),
+        ("compression-level: 3", "compression-level is for zstd, and this is lz4"),
+    ] {
+        let error = Config::parse(text, false, &|_| None).expect_err(text);
+        assert!(error.error.contains(says), "{error:?}");
+    }
 }
 
 #[test]

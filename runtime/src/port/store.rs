@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use driftless_adapters::keys::{self, Key, ReplicaLayout};
 use driftless_adapters::store::{self as adapter, PutBody, Store};
 use driftless_core::legacy::{LegacyListed, LegacyObject};
+use driftless_core::ltx::DICTIONARY_BYTES_MAX;
 use driftless_core::machine::{
-    ByteRange, CellCondition, CellReply, CellRequest, Chunk, Listed, Object, OpId, PutCondition, PutId,
-    StoreError, StoreErrorKind, StoreReply, StoreRequest,
+    ByteRange, CellCondition, CellReply, CellRequest, Chunk, Listed, Object, OpId, PutId, StoreError,
+    StoreErrorKind, StoreReply, StoreRequest,
 };
 
 use crate::metrics::requests::{Operation, Requests, UnderWay};
@@ -65,13 +66,17 @@ impl StorePort {
             StoreRequest::GetLegacy { object, range } => {
                 return self.get(&keys::legacy_key(object), range).await;
             }
+            StoreRequest::GetDictionary { id } => {
+                let range = ByteRange::At { offset: 0, len: DICTIONARY_BYTES_MAX as u64 + 1 };
+                return self.get(&keys::dictionary_key(id), range).await;
+            }
+            StoreRequest::PutDictionary { id, bytes, condition } => {
+                let counted = self.begin(Operation::Put);
+                ended(counted, self.put_whole(&keys::dictionary_key(id), bytes, condition.into()).await)
+            }
             StoreRequest::PutOpen { object, condition } => {
-                let condition = match condition {
-                    PutCondition::IfAbsent => adapter::PutCondition::IfAbsent,
-                    PutCondition::Always => adapter::PutCondition::Always,
-                };
                 let (key, counted) = (self.key(object), self.begin(Operation::Put));
-                match self.store.put(&key, condition).await {
+                match self.store.put(&key, condition.into()).await {
                     Ok(body) => {
                         self.keep(op, Put { body, counted });
                         Ok(())
@@ -138,10 +143,7 @@ impl StorePort {
                         adapter::PutCondition::Matches(adapter::Version(version.into()))
                     }
                 };
-                let key = key(cell)?;
-                let mut body = self.store.put(&key, condition).await?;
-                body.write(bytes.to_vec()).await?;
-                body.commit().await?;
+                self.put_whole(&key(cell)?, bytes, condition).await?;
                 Ok(CellReply::Done)
             }
             CellRequest::Read { cell } => {
@@ -158,6 +160,17 @@ impl StorePort {
                 Ok(CellReply::Done)
             }
         }
+    }
+
+    async fn put_whole(
+        &self,
+        key: &Key,
+        bytes: Chunk,
+        condition: adapter::PutCondition,
+    ) -> Result<(), adapter::StoreError> {
+        let mut body = self.store.put(key, condition).await?;
+        body.write(bytes.to_vec()).await?;
+        body.commit().await
     }
 
     fn keep(&self, id: PutId, put: Put) {

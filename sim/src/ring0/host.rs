@@ -435,7 +435,13 @@ impl World {
             ByteRange::Tail(_) => (body.len() - bytes.len().min(body.len())) as u64,
         };
         let altered = *object_len != body.len() as u64
-            || is_altered(body, offset as usize, bytes, self.plan.config.pending_byte);
+            || is_altered(
+                body,
+                offset as usize,
+                bytes,
+                self.plan.config.pending_byte,
+                self.store.dictionaries(),
+            );
         self.reads.read(object.range.max(), altered);
     }
 

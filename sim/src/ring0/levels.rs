@@ -56,12 +56,13 @@ impl World {
         let pending_byte = self.plan.config.pending_byte;
         let fail = |text: String| Violation::new("levels", format!("{object}: {text}"));
         let body = self.store.get(object).ok_or_else(|| fail("it is reported, and not there".into()))?;
-        let file = decode(body, pending_byte).map_err(fail)?;
+        let dictionaries = self.store.dictionaries();
+        let file = decode(body, pending_byte, dictionaries).map_err(fail)?;
         let mut captures = Vec::new();
         for txid in object.range.min().get()..=object.range.max().get() {
             let capture = capture(Txid::new(txid).expect("it lies in a range"));
             let body = self.store.ever(&capture).ok_or_else(|| fail(format!("{capture} is missing")))?;
-            captures.push(decode(body, pending_byte).map_err(fail)?);
+            captures.push(decode(body, pending_byte, dictionaries).map_err(fail)?);
         }
         levels::check(object, file, &captures)?;
         self.note(node::ORACLE, Kind::Restore, format_args!("{object} is what its transactions make"));

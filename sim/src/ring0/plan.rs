@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driftless_core::engine::Config;
+use driftless_core::engine::{Compression, Config};
 use driftless_core::ids::PENDING_BYTE;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,10 @@ use crate::scenario::parts::{ConfigText, time, timed};
 
 mod full;
 mod levels;
+mod zstd;
 
 pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, Retain};
+pub use zstd::ZSTD_FROM;
 
 /// What becomes of the local state between two runs of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -310,7 +312,8 @@ impl Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
-        if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice, seed >= RETAIN_FROM) }
+        let plan = if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice, seed >= RETAIN_FROM) };
+        if seed < ZSTD_FROM { plan } else { plan.with_zstd(&dice) }
     }
 
     fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
@@ -366,6 +369,9 @@ fn config(dice: &Dice) -> Config {
         shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,
         once: false,
+        compression: Compression::Lz4,
+        sample_pages_min: 16,
+        dictionary_permille_max: 970,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
     }
 }

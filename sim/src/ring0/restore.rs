@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use driftless_core::ids::{DbChecksum, Lineage, Txid, Wall};
-use driftless_core::ltx::{Decoder, Item, LtxHeader};
+use driftless_core::ltx::{Decoder, Dictionaries, Item, LtxHeader};
 
 use super::image::Image;
 use super::oracles::exactness;
@@ -38,6 +38,8 @@ pub struct Restored {
     pub others_at: Vec<usize>,
     /// Whose states each transaction leads to: a bit for each truth.
     pub owners: BTreeMap<Txid, u32>,
+    /// Those on the replica.
+    pub dictionaries: Dictionaries,
 }
 
 impl Restored {
@@ -55,7 +57,7 @@ impl Restored {
     pub fn apply(&mut self, segment: &[u8], truths: &[&Truth], pending_byte: u64) -> Result<(), Violation> {
         let name = self.next();
         let fail = |text: String| Violation::new(exactness::ORACLE, format!("segment {name}: {text}"));
-        let (header, pages) = decode(segment, pending_byte).map_err(&fail)?;
+        let (header, pages) = decode(segment, pending_byte, &self.dictionaries).map_err(&fail)?;
         if header.range.min() != name || header.range.max() != name {
             return Err(fail(format!("its header says {}", header.range)));
         }
@@ -144,8 +146,12 @@ pub(super) type Decoded = (LtxHeader, Vec<(usize, Vec<u8>)>);
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn decode(segment: &[u8], pending_byte: u64) -> Result<Decoded, String> {
-    let mut decoder = Decoder::new().with_pending_byte(pending_byte);
+pub(super) fn decode(
+    segment: &[u8],
+    pending_byte: u64,
+    dictionaries: &Dictionaries,
+) -> Result<Decoded, String> {
+    let mut decoder = Decoder::new().with_pending_byte(pending_byte).with_dictionaries(dictionaries);
     let (mut rest, mut header) = (segment, None);
     let mut pages = Vec::new();
     loop {

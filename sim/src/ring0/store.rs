@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use driftless_core::ids::Wall;
+use driftless_core::ltx::{Dictionaries, Dictionary};
 use driftless_core::machine::{
     ByteRange, Chunk, Listed, Object, OpId, PutCondition, StoreError, StoreErrorKind, StoreReply,
     StoreRequest,
@@ -111,6 +112,7 @@ pub struct SimStore {
     just_deleted: Option<Object>,
     /// Whether it says when objects were written.
     pub tells_time: bool,
+    dictionaries: Dictionaries,
     bodies: BTreeMap<OpId, Body>,
     /// Whether it refuses what it is asked to refuse; otherwise every put replaces.
     pub keeps_conditions: bool,
@@ -327,6 +329,9 @@ impl SimStore {
                 Ok(StoreReply::Bytes { bytes: body.slice(start as usize, end as usize), object_len: len })
             }
             StoreRequest::ListLegacy { .. } | StoreRequest::GetLegacy { .. } => no_legacy(request),
+            StoreRequest::GetDictionary { .. } | StoreRequest::PutDictionary { .. } => {
+                self.dictionary(request)
+            }
             StoreRequest::PutOpen { object, condition } => {
                 let began_ns = self.clock_ns();
                 let body = Body { object: *object, condition: *condition, bytes: Vec::new(), began_ns };
@@ -365,6 +370,28 @@ impl SimStore {
         }
     }
 
+    fn dictionary(&mut self, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        let missing = || StoreError::new(StoreErrorKind::NotFound, "no such object");
+        match request {
+            StoreRequest::GetDictionary { id } => {
+                let bytes = self.dictionaries.get(*id).map_err(|_| missing())?.bytes().clone();
+                let object_len = bytes.len() as u64;
+                Ok(StoreReply::Bytes { bytes, object_len })
+            }
+            StoreRequest::PutDictionary { id, bytes, condition } => {
+                let refuses = self.keeps_conditions && *condition == PutCondition::IfAbsent;
+                if refuses && self.dictionaries.has(*id) {
+                    let text = "412 precondition failed";
+                    return Err(StoreError::new(StoreErrorKind::AlreadyExists, text));
+                }
+                let dictionary = Dictionary::read(*id, bytes);
+                self.dictionaries.add(dictionary.expect("a dictionary has the name that its bytes make"));
+                Ok(StoreReply::Done)
+            }
+            other => unreachable!("{other:?} is about no dictionary"),
+        }
+    }
+
     /// A body takes its name.
     fn commit(&mut self, body: Body) -> Result<StoreReply, StoreError> {
         let Body { object, condition, bytes, .. } = body;
@@ -388,6 +415,11 @@ impl SimStore {
         Ok(StoreReply::Done)
     }
 
+    /// All dictionaries.
+    pub const fn dictionaries(&self) -> &Dictionaries {
+        &self.dictionaries
+    }
+
     /// The object that a body is for.
     pub fn object_of(&self, put: &OpId) -> Option<Object> {
         self.bodies.get(put).map(|body| body.object)
@@ -401,6 +433,8 @@ impl SimStore {
             StoreRequest::Get { object, .. } => format!("get {object}"),
             StoreRequest::ListLegacy { .. } => "list generations".into(),
             StoreRequest::GetLegacy { object, .. } => format!("get {object}"),
+            StoreRequest::GetDictionary { id } => format!("get dictionary {id}"),
+            StoreRequest::PutDictionary { id, .. } => format!("put dictionary {id}"),
             StoreRequest::PutOpen { object, .. } => format!("open {object}"),
             StoreRequest::PutPart { put, .. } => format!("part {}", body(put)),
             StoreRequest::PutCommit { put } => format!("commit {}", body(put)),

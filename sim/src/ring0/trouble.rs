@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_core::engine::Config;
+use driftless_core::engine::{Compression, Config};
 use driftless_core::ids::Mono;
 use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, StoreRequest};
 
@@ -182,7 +182,13 @@ impl World {
 
     /// The settings, which may have been changed between two runs.
     pub(super) fn settings(&mut self) -> Config {
-        let config = Config { remote: self.plan.is_remote(), ..self.plan.config.clone() };
+        let mut config = Config { remote: self.plan.is_remote(), ..self.plan.config.clone() };
+        // What a person sets may change between two runs.
+        if config.compression != Compression::Lz4
+            && self.dice.draw("zstd", "run", self.runs).is_multiple_of(4)
+        {
+            config.compression = Compression::Lz4;
+        }
         let (dice, run) = (self.dice, self.runs);
         let drawn = self.may("process: settings changed") && dice.chance("settings", "", run, 1, 2);
         if !self.sites.strikes("settings", "process: settings changed", drawn) {

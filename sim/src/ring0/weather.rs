@@ -26,8 +26,8 @@ impl Kind {
     fn of(request: &StoreRequest) -> Kind {
         match request {
             StoreRequest::List { .. } => Kind::List,
-            StoreRequest::Get { .. } => Kind::Get,
-            StoreRequest::PutOpen { .. } => Kind::Open,
+            StoreRequest::Get { .. } | StoreRequest::GetDictionary { .. } => Kind::Get,
+            StoreRequest::PutOpen { .. } | StoreRequest::PutDictionary { .. } => Kind::Open,
             StoreRequest::PutPart { .. } => Kind::Part,
             StoreRequest::PutCommit { .. } => Kind::Commit,
             _ => Kind::Other,

@@ -303,6 +303,7 @@ impl World {
             let object = capture(self.restored.next());
             let Some(body) = self.store.ever(&object).cloned() else { return Ok(()) };
             let truths = self.full.truths(&self.truth);
+            self.restored.dictionaries.clone_from(self.store.dictionaries());
             self.restored.apply(&body, &truths, self.plan.config.pending_byte)?;
             self.histories.follow(object.range.min(), self.restored.lineage)?;
             let at = self.restored.truth_at;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driftless_core::engine::Config;
+use driftless_core::engine::{Compression, Config};
 use serde::{Deserialize, Serialize};
 
 /// Times as `250ms`: a whole number, and the largest unit that needs no fraction.
@@ -91,6 +91,10 @@ pub struct ConfigText {
     pub shutdown_sync_interval: Duration,
     pub adopt: bool,
     pub once: bool,
+    #[serde(with = "compression")]
+    pub compression: Compression,
+    pub sample_pages_min: usize,
+    pub dictionary_permille_max: u64,
     pub pending_byte: u64,
 }
 
@@ -108,6 +112,9 @@ impl Default for ConfigText {
             shutdown_sync_interval,
             adopt,
             once,
+            compression,
+            sample_pages_min,
+            dictionary_permille_max,
             pending_byte,
         } = Config::default();
         ConfigText {
@@ -122,8 +129,33 @@ impl Default for ConfigText {
             shutdown_sync_interval,
             adopt,
             once,
+            compression,
+            sample_pages_min,
+            dictionary_permille_max,
             pending_byte,
         }
+    }
+}
+
+/// The level of zstd; 0 is LZ4.
+pub mod compression {
+    use driftless_core::engine::Compression;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(compression: &Compression, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i32(match compression {
+            Compression::Lz4 => 0,
+            Compression::Zstd { level } => *level,
+        })
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Compression, D::Error> {
+        Ok(match i32::deserialize(from)? {
+            0 => Compression::Lz4,
+            level => Compression::Zstd { level },
+        })
     }
 }
 

@@ -27,3 +27,4 @@ mod status;
 mod stores;
 mod trouble;
 mod watch;
+mod zstd;

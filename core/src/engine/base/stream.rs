@@ -20,7 +20,7 @@ impl Replicator {
         let record =
             Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
         let mut first = Vec::new();
-        let encoder = Encoder::new(&header, &mut first).with_pending_byte(pending_byte);
+        let encoder = Encoder::packed(&header, draft.packing, &mut first).with_pending_byte(pending_byte);
         let object = Object { level: Level::CAPTURES, range: header.range };
         base.stream = Some(Box::new(Stream {
             header,

@@ -14,7 +14,7 @@ use crate::engine::history::{Point, Step};
 use crate::engine::{Replicator, Retry};
 use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, PageSize, TxidRange, Wall};
 use crate::job::{Image, Job};
-use crate::ltx::{Chain, HEADER_FLAG_NO_CHECKSUM, LtxHeader};
+use crate::ltx::{Chain, Codec, HEADER_FLAG_NO_CHECKSUM, LtxHeader, Packing};
 use crate::machine::{Actions, Chunk, Object, Request};
 use crate::mutant::{self, Mutant};
 use crate::wal::{FRAME_HEADER_BYTES, Salts, WAL_HEADER_BYTES, WalPosition};
@@ -23,6 +23,7 @@ use crate::wal::{FRAME_HEADER_BYTES, Salts, WAL_HEADER_BYTES, WalPosition};
 #[derive(Clone, PartialEq, Debug)]
 pub(in crate::engine) struct Draft {
     pub(in crate::engine) header: LtxHeader,
+    pub(in crate::engine) packing: Packing,
     pub(in crate::engine) pre: Option<DbChecksum>,
     pub(in crate::engine) full: bool,
     pub(in crate::engine) file: (u64, u64),
@@ -66,6 +67,7 @@ impl Replicator {
             && self.base.is_none()
             && self.base_wanted.is_none()
             && !self.journal_busy()
+            && !self.recalls_dictionary()
             && self.source.position.is_some()
             && (!self.source.is_capturing() || mutant::on(Mutant::CutWithinCapture))
     }
@@ -106,10 +108,18 @@ impl Replicator {
         true
     }
 
-    pub(in crate::engine) fn draft(&self, header: LtxHeader, full: bool, wal: Option<WalPosition>) -> Draft {
+    pub(in crate::engine) fn draft(
+        &self,
+        mut header: LtxHeader,
+        full: bool,
+        wal: Option<WalPosition>,
+    ) -> Draft {
+        let packing = self.packing();
+        header.pack(&packing);
         Draft {
             pre: header.chain.pre,
             header,
+            packing,
             full,
             file: self.source.file(),
             wal,
@@ -118,7 +128,7 @@ impl Replicator {
         }
     }
 
-    /// The header of the next segment, its post-state unset.
+    /// The header of the next segment, its post-state and how it is compressed unset.
     pub(in crate::engine) fn header(
         &self,
         page_size: PageSize,
@@ -132,6 +142,7 @@ impl Replicator {
             commit: pages,
             range: TxidRange::single(self.next_txid()),
             stamp: if mutant::on(Mutant::StampGoesBack) { wall } else { wall.max(self.history.head_stamp) },
+            codec: Codec::Lz4,
             flags: HEADER_FLAG_NO_CHECKSUM,
             pre_apply: 0,
             wal_offset: span.offset,
@@ -149,7 +160,9 @@ impl Replicator {
         images: Vec<Image>,
         out: &mut Actions,
     ) {
-        let job = Job::Segment { header: draft.header, xor, images, pending_byte: self.config.pending_byte };
+        self.sample(&images, out);
+        let (header, packing, pending_byte) = (draft.header, draft.packing.clone(), self.config.pending_byte);
+        let job = Job::Segment { header, xor, images, packing, pending_byte };
         let op = self.submit(Request::Compute(job), out);
         self.upload = Upload::Encode { op, draft: Box::new(draft) };
     }
@@ -168,6 +181,8 @@ impl Replicator {
         header.chain.post = Some(post);
         let step =
             Step { pre: draft.pre, to: point_of(&header, draft.file, draft.wal), full: draft.full, sums };
+        let (pages, page_bytes) = (step.sums.len() as u32, header.page_size.bytes());
+        self.weigh_segment(header.codec, pages, page_bytes, bytes.len() as u64);
         let object = Object { level: Level::CAPTURES, range: header.range };
         let segment = Box::new(Segment {
             step,

@@ -27,6 +27,7 @@ pub struct Host {
     /// When all of that was written, as the store says.
     pub written: Option<Wall>,
     /// What there is of Litestream 0.3's layout: each object and when it was written.
+    pub dictionaries: BTreeMap<crate::ltx::DictionaryId, Vec<u8>>,
     pub legacy: BTreeMap<LegacyObject, (Vec<u8>, Option<Wall>)>,
     /// What stands in the target's place.
     pub target: Option<Vec<u8>>,
@@ -67,6 +68,7 @@ impl Host {
         Host {
             store,
             written: None,
+            dictionaries: BTreeMap::new(),
             legacy: BTreeMap::new(),
             target: None,
             output: None,
@@ -264,6 +266,11 @@ impl Host {
             },
             StoreRequest::GetLegacy { object, range } => match self.legacy.get(&object) {
                 Some((bytes, _)) => Ok(self.cut(&bytes.clone(), range, trouble)),
+                None => fail(StoreErrorKind::NotFound),
+            },
+            // A header that was spoilt may name one.
+            StoreRequest::GetDictionary { id } => match self.dictionaries.get(&id) {
+                Some(bytes) => Ok(self.cut(&bytes.clone(), ByteRange::Tail(u64::MAX), trouble)),
                 None => fail(StoreErrorKind::NotFound),
             },
             _ => panic!("a restore only reads"),

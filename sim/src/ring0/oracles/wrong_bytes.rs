@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use driftless_core::ids::Txid;
+use driftless_core::ltx::Dictionaries;
 
 use super::super::restore::decode;
 use super::super::violation::Violation;
@@ -20,12 +21,19 @@ const NAMES: [std::ops::Range<usize>; 2] = [72..80, 88..96];
 const HEADER: usize = 100;
 
 /// Whether an answer that begins at `offset` has other bytes than the body, where that matters.
-pub fn is_altered(body: &[u8], offset: usize, answer: &[u8], pending_byte: u64) -> bool {
+pub fn is_altered(
+    body: &[u8],
+    offset: usize,
+    answer: &[u8],
+    pending_byte: u64,
+    dictionaries: &Dictionaries,
+) -> bool {
     let Some(faithful) = body.get(offset..offset + answer.len()) else { return true };
     if answer.len() == body.len() && answer != body {
         // The last sequence of an LZ4 block has bits that say nothing, and LTX's checksums cover what
         // is decoded.
-        return decode(answer, pending_byte).map_or(true, |it| Ok(it) != decode(body, pending_byte));
+        let decode = |bytes| decode(bytes, pending_byte, dictionaries);
+        return decode(answer).map_or(true, |it| Ok(it) != decode(body));
     }
     let is_header = offset == 0 && answer.len() <= HEADER;
     let mut differing = (0..answer.len()).filter(|at| answer[*at] != faithful[*at]);
@@ -82,13 +90,13 @@ mod tests {
         let with = |at: usize, len: usize| {
             let mut answer = body[..len].to_vec();
             answer[at] = 8;
-            is_altered(&body, 0, &answer, 1 << 30)
+            is_altered(&body, 0, &answer, 1 << 30, &Dictionaries::default())
         };
         assert_eq!([72, 79, 90].map(|at| with(at, 100)), [true; 3]);
         assert_eq!([0, 24, 99].map(|at| with(at, 100)), [false; 3]);
         assert!(with(40, 101) && with(200, 300));
-        assert!(is_altered(&body, 0, &[7; 301], 1 << 30));
-        assert!(!is_altered(&body, 200, &body[200..], 1 << 30));
+        assert!(is_altered(&body, 0, &[7; 301], 1 << 30, &Dictionaries::default()));
+        assert!(!is_altered(&body, 200, &body[200..], 1 << 30, &Dictionaries::default()));
     }
 
     /// Found by seed 13004686: the last sequence of a block has no match, whose length says nothing.
@@ -103,7 +111,7 @@ mod tests {
         let altered = |bit: usize| {
             let mut answer = body.clone();
             answer[bit / 8] ^= 1 << (bit % 8);
-            is_altered(&body, 0, &answer, 1 << 30)
+            is_altered(&body, 0, &answer, 1 << 30, &Dictionaries::default())
         };
         let silent = (HEADER * 8..body.len() * 8).filter(|bit| !altered(*bit)).count();
         assert_eq!(silent, 4, "the low half of the last token");

@@ -1,7 +1,7 @@
 //! Measures Driftless beside Litestream 0.5.17 in one run.
 //!
 //! `cargo run --release -p driftless-tests --bin bench` runs everything and prints the tables of
-//! `docs/BENCHMARKS.md`; `bench load|idle|restore|micro|requests` runs a part. Seconds on a shared machine
+//! `docs/BENCHMARKS.md`; `bench load|idle|restore|micro|requests|zstd` runs a part. Seconds on a shared machine
 //! are noise: read the ratios, and the counts, which are exact.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -11,6 +11,7 @@ mod process;
 mod requests;
 mod restore;
 mod writer;
+mod zstd;
 
 use std::alloc::System;
 use std::path::PathBuf;
@@ -72,6 +73,7 @@ fn main() {
         ["idle"] => load::idle(),
         ["restore"] => restore::main(),
         ["micro"] => micro::main(),
+        ["zstd", rest @ ..] => zstd::main(rest),
         ["requests", rest @ ..] => requests::main(rest),
         [] => {
             micro::main();
@@ -79,10 +81,11 @@ fn main() {
             load::idle();
             restore::main();
             requests::main(&[]);
+            zstd::main(&[]);
         }
         other => {
             println!(
-                "unknown words {other:?}; use load [SECONDS], idle, restore, micro, requests, or nothing for all"
+                "unknown words {other:?}; use load [SECONDS], idle, restore, micro, requests, zstd [SECONDS], or nothing for all"
             );
             std::process::exit(2);
         }

@@ -27,6 +27,15 @@ impl Measured {
         Measured { program, child }
     }
 
+    /// Starts ours with a configuration.
+    pub fn configured(db: &Path, config: &Path) -> Measured {
+        let log = fs::File::create(db.with_extension("log")).expect("a log file is made");
+        let mut command = Command::new(Program::Driftless.binary());
+        command.arg("replicate").arg("-config").arg(config);
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the replicator starts");
+        Measured { program: Program::Driftless, child }
+    }
+
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap_or_default()
     }
