@@ -15,6 +15,7 @@ use driftless_core::machine::{
 };
 
 use super::mirror::Mirror;
+use super::oracles::retention::Aged;
 use super::oracles::{contiguous, fork};
 use super::violation::Violation;
 
@@ -193,11 +194,10 @@ impl SimStore {
 
     /// What was deleted since somebody looked, what is left with its age in milliseconds, and the highest
     /// transaction that ever was there.
-    pub fn take_deleted(&mut self) -> Option<(Object, Vec<(Object, u64)>, u64)> {
+    pub fn take_deleted(&mut self) -> Option<(Object, Vec<Aged>, u64)> {
         let gone = self.just_deleted.take()?;
-        let age = |key| {
-            (self.clock_ns() - self.stamped.get(key).copied().unwrap_or(0).min(self.clock_ns())) / 1_000_000
-        };
+        // By the true time: a clock that was wrong deletes nothing early.
+        let age = |key| (self.now_ns - self.born.get(key).copied().unwrap_or(0)) / 1_000_000;
         let left = self.objects.iter().map(|(key, (object, _))| (*object, age(key))).collect();
         let end = self.objects.keys().chain(self.deleted.keys()).map(|key| key.2).max();
         Some((gone, left, end.unwrap_or(0)))
@@ -354,16 +354,7 @@ impl SimStore {
                 self.bodies.remove(put);
                 Ok(StoreReply::Done)
             }
-            StoreRequest::Delete { object } => {
-                if let Some(mirror) = &mut self.mirror {
-                    mirror.delete(object);
-                }
-                if let Some(gone) = self.objects.remove(&key(object)) {
-                    self.deleted.insert(key(object), gone);
-                    self.just_deleted = Some(*object);
-                }
-                Ok(StoreReply::Done)
-            }
+            StoreRequest::Delete { object } => Ok(self.delete(object)),
             StoreRequest::DropUnfinished { older_than } => {
                 Ok(StoreReply::Dropped(self.drop_unfinished(*older_than)))
             }
@@ -390,6 +381,17 @@ impl SimStore {
             }
             other => unreachable!("{other:?} is about no dictionary"),
         }
+    }
+
+    fn delete(&mut self, object: &Object) -> StoreReply {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.delete(object);
+        }
+        if let Some(gone) = self.objects.remove(&key(object)) {
+            self.deleted.insert(key(object), gone);
+            self.just_deleted = Some(*object);
+        }
+        StoreReply::Done
     }
 
     /// A body takes its name.

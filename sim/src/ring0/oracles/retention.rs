@@ -11,7 +11,7 @@ use driftless_core::retain::TENURE_BACK;
 
 use super::super::violation::Violation;
 
-/// A file that is there, and for how many milliseconds it has been by the store's own clock.
+/// A file that is there, and for how many milliseconds it has been.
 pub type Aged = (Object, u64);
 
 /// The times of a plan, in milliseconds.
