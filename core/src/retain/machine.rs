@@ -115,6 +115,8 @@ pub struct Retainer {
     trouble: Option<String>,
     /// When the newest object was written by the store's clock, and since when that is known.
     newest: Option<(Wall, Mono)>,
+    /// What time it was when that was asked last.
+    last: Option<(Wall, Mono)>,
     /// What this pass found.
     files: Vec<Listed>,
     plan: RetainPlan,
@@ -143,6 +145,7 @@ impl Retainer {
             failures: 0,
             trouble: None,
             newest: None,
+            last: None,
             files: Vec::new(),
             plan: RetainPlan::default(),
             verified: BTreeSet::new(),
@@ -185,17 +188,23 @@ impl Retainer {
         self.listings.begin(now, Key::List, &mut self.flight, out);
     }
 
-    /// The time by which files are old: never later than the store's own, as far as that is known.
+    /// The time by which files are old: never later than our own clock has it, or the store's with what has
+    /// passed since it wrote; nor further on from the last pass than the clock says that nobody sets.
     fn today(&mut self, now: Now) -> Option<Wall> {
         let newest = self.files.iter().filter_map(|file| file.modified).max()?;
-        if let RetainPass::Once { .. } = self.pass {
+        if self.pass != RetainPass::Following || mutant::on(Mutant::WallClockTrusted) {
             return Some(now.wall);
         }
+        let later = |at: Wall, since: Mono| {
+            let passed = i64::try_from(now.mono.since(since).as_millis()).unwrap_or(i64::MAX);
+            Wall(at.0.saturating_add(passed))
+        };
         let known = self.newest.filter(|(at, _)| *at == newest);
         let (_, seen) = *self.newest.insert(known.unwrap_or((newest, now.mono)));
-        let since = now.mono.since(seen);
-        let by_store = newest.0.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-        if mutant::on(Mutant::WallClockTrusted) { Some(now.wall) } else { Some(now.wall.min(Wall(by_store))) }
+        let by_store = later(newest, seen).min(now.wall);
+        let today = self.last.map_or(by_store, |(last, at)| by_store.min(later(last, at)));
+        self.last = Some((today, now.mono));
+        Some(today)
     }
 
     fn plan(&mut self, now: Now, out: &mut Actions) {

@@ -154,8 +154,8 @@ struct Body {
     began_ns: u64,
 }
 
-/// When the store's clock began, in milliseconds since 1970: some day in 2026.
-const STORE_EPOCH_MS: i64 = 1_780_000_000_000;
+/// When the store's clock began, in milliseconds since 1970: as that of the machines did.
+const STORE_EPOCH_MS: i64 = 1_800_000_000_000;
 
 /// What a proxy has to say where an object was asked for.
 const FOREIGN: &[u8] = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>\

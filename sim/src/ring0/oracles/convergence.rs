@@ -139,8 +139,8 @@ impl World {
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        // With a clock that is years behind nothing is old enough to go for as long.
-        let far = self.now().mono.after(RETAINS * 100);
+        // With a clock that is years behind, or files from a day ahead, nothing is old enough for as long.
+        let far = self.now().mono.after(RETAINS * 20);
         let kept_up = running.engine.upkeep_deadline().is_none_or(|(at, _)| at > far);
         self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && kept_up
     }
