@@ -4,13 +4,12 @@
 //! than the one before and everybody can say which: the first seven digits of its hash, read as a
 //! hexadecimal number, modulo [`COMMIT_SEEDS`], after [`COMMIT_FROM`]. The short and the long form
 //! of a hash are the same seed. The seeds of the model of SQLite that a commit tries come
-//! [`MODEL_FROM`] minus [`COMMIT_FROM`] later, those with levels [`LEVELS_FROM`] minus that,
-//! those with retention [`RETAIN_FROM`] minus that.
+//! [`MODEL_FROM`] minus [`COMMIT_FROM`] later, those with levels [`LEVELS_FROM`] minus that.
 
 use std::ops::Range;
 
 use crate::bad_input::BadInput;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM};
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
 
 /// The seeds of commits begin here: those before have stories to keep.
 pub const COMMIT_FROM: u64 = 2_000_000;
@@ -55,11 +54,6 @@ pub const fn on_the_model(seed: u64) -> u64 {
 /// The seed with levels that goes with a commit's seed.
 pub const fn with_levels(seed: u64) -> u64 {
     LEVELS_FROM + (seed - COMMIT_FROM)
-}
-
-/// The seed with levels and retention that goes with a commit's seed.
-pub const fn with_retention(seed: u64) -> u64 {
-    RETAIN_FROM + (seed - COMMIT_FROM)
 }
 
 /// The seeds that once failed, each with its story. They run first, always.

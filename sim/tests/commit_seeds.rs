@@ -4,13 +4,13 @@
 use std::process::Command;
 
 use driftless_sim::commit;
-use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model, with_levels, with_retention};
+use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model, with_levels};
 
 /// Seeds with SQLite itself, in two processes: its generator is one for each.
 const SQLITE_SEEDS: u64 = 150;
 /// Seeds on the model of SQLite, of the standard size.
 const MODEL_SEEDS: u64 = 400;
-/// Those with levels, on the model too, and as many with retention.
+/// Those with levels, on the model too.
 const LEVEL_SEEDS: u64 = 100;
 
 /// The first seed of the commit; without git, one that follows from the version.
@@ -41,12 +41,7 @@ fn the_seeds_of_this_commit_stay_quiet() {
     let told = run(&["--seeds", &format!("{first}+{SQLITE_SEEDS}")]);
     let all = SQLITE_SEEDS + kept().count() as u64;
     assert!(told.contains(&format!("seeds        {all}, 0 failed")), "the kept ones run as well:\n{told}");
-    let others = [
-        (on_the_model(first), MODEL_SEEDS),
-        (with_levels(first), LEVEL_SEEDS),
-        (with_retention(first), LEVEL_SEEDS),
-    ];
-    for (first, seeds) in others {
+    for (first, seeds) in [(on_the_model(first), MODEL_SEEDS), (with_levels(first), LEVEL_SEEDS)] {
         let told = run(&["--only", "--seeds", &format!("{first}+{seeds}")]);
         assert!(told.contains(&format!("seeds        {seeds}, 0 failed")), "{told}");
     }

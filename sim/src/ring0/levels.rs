@@ -75,7 +75,13 @@ impl World {
         let retain = self.plan.levels.as_ref().and_then(|levels| levels.retain);
         let times = retain.ok_or_else(|| Violation::new("retention", format!("{gone} was deleted")))?;
         let times = retention::Times { snapshot_ms: times.snapshot_ms, grace_ms: times.l0_ms };
-        retention::check(&gone, &left, end, times)
+        let result = retention::check(&gone, &left, end, times);
+        // One clock that is right is enough (decision 0015).
+        if result.is_err() && self.steps_ns > 0 && !self.store.ahead.is_zero() {
+            self.excuse("both clocks are ahead");
+            return Ok(());
+        }
+        result
     }
 
     /// The compactor asked for no more than it made or failed to make.

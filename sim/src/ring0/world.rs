@@ -95,7 +95,7 @@ pub struct World {
     pub(super) dice: Dice,
     pub(super) queue: Queue<Entry>,
     pub(super) clock: SimClock,
-    steps_ns: i64,
+    pub(super) steps_ns: i64,
     /// When the wall clock was last set forward while it stood before the time of a file.
     pub(super) set_right_at: Option<u64>,
     pub(super) store: SimStore,

@@ -88,6 +88,8 @@ impl World {
         }
         if let Some(retain) = self.plan.levels.as_ref().and_then(|levels| levels.retain) {
             bound.time += RETAINS + Duration::from_millis(retain.snapshot_ms + 3 * retain.l0_ms);
+            // What is old by the true time is so by a clock that is behind only later.
+            bound.time += Duration::from_nanos((-self.steps_ns).max(0) as u64).min(RETAINS * 2);
             bound.why.push("retention");
         }
         // A page that waits for nothing else is a part of its own.
@@ -139,8 +141,9 @@ impl World {
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
         let Some(running) = &self.running else { return false };
-        // With a clock that is years behind, or files from a day ahead, nothing is old enough for as long.
-        let far = self.now().mono.after(RETAINS * 20);
+        // With a clock that is years behind, or files from a day ahead, nothing is old enough for as long; what
+        // it waits for otherwise takes minutes.
+        let far = self.now().mono.after(RETAINS * 2);
         let kept_up = running.engine.upkeep_deadline().is_none_or(|(at, _)| at > far);
         self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && kept_up
     }
