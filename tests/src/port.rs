@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 
@@ -20,6 +21,7 @@ const BACKLOG: i32 = 1024;
 pub struct Port {
     socket: OwnedFd,
     address: SocketAddr,
+    listens: Mutex<bool>,
 }
 
 impl Port {
@@ -30,7 +32,7 @@ impl Port {
         // A port that was chosen by the kernel is lost when its socket ceases to listen; one that was
         // asked for by number is not.
         let socket = bind(address).expect("a second socket that does not listen either");
-        Port { socket, address }
+        Port { socket, address, listens: Mutex::new(false) }
     }
 
     /// Its address.
@@ -41,15 +43,24 @@ impl Port {
     /// Begins to listen, or begins again, and returns where connections are accepted. The listener
     /// shares the socket of this port.
     pub fn listen(&self) -> io::Result<TcpListener> {
+        let mut listens = self.listens();
         net::listen(&self.socket, BACKLOG)?;
+        *listens = true;
         Ok(TcpListener::from(self.socket.try_clone()?))
     }
 
     /// Ceases to listen: who is waiting in `accept` is woken by an error, connections that nobody has
     /// accepted are reset, and further ones are refused.
     pub fn refuse(&self) {
-        // It fails if nobody listens; then there is nothing to do.
-        let _ = net::shutdown(&self.socket, Shutdown::Read);
+        // The kernel remembers a shutdown of a socket that does not listen, and each connection that is
+        // accepted after it listens again begins with it: its first read that finds nothing is the end.
+        if std::mem::take(&mut *self.listens()) {
+            net::shutdown(&self.socket, Shutdown::Read).expect("a socket that listens");
+        }
+    }
+
+    fn listens(&self) -> MutexGuard<'_, bool> {
+        self.listens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,7 +79,10 @@ fn address(socket: &OwnedFd) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::thread;
+    use std::time::Duration;
 
     #[test]
     fn a_port_stays_ours_whether_it_listens_or_not() {
@@ -86,5 +100,23 @@ mod tests {
             let others: Vec<Port> = (0..64).map(|_| Port::reserve()).collect();
             assert!(others.iter().all(|other| other.address() != port.address()));
         }
+    }
+    #[test]
+    fn who_refuses_twice_listens_as_before() {
+        let port = Port::reserve();
+        port.refuse();
+        drop(port.listen().unwrap());
+        port.refuse();
+        port.refuse();
+        let listener = port.listen().unwrap();
+        let mut client = TcpStream::connect(port.address()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let reader = thread::spawn(move || {
+            let mut byte = [0];
+            server.read(&mut byte).map(|count| (count, byte))
+        });
+        thread::sleep(Duration::from_millis(50));
+        client.write_all(b"a").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), (1, *b"a"), "it waits for what comes");
     }
 }

@@ -276,10 +276,12 @@ fn a_follower_goes_round_what_retention_has_removed() {
     let place = Place::new("follow-retention");
     let app = prepare(&place.db);
     let replicator = place.replicate("levels: [{interval: 1s}]\nsnapshot: {interval: 1h}");
+    let level = |level| ltx_files(&place.replica, level);
+    // The first file of a level holds the whole database: it is a new beginning, and no step.
+    wait_for("the first file of a level", PATIENCE, || !level(1).is_empty());
     let mut follower = place.follow(&[]);
     place.await_equal(&mut follower, "at first");
     follower.term().expect_code(0);
-    let level = |level| ltx_files(&place.replica, level);
     let mut n = 0;
     wait_for("a level that holds more than the copy", PATIENCE, || {
         for _ in 0..20 {
