@@ -99,6 +99,8 @@ pub(super) enum Upload {
         op: OpId,
         since: Mono,
         segment: Box<Segment>,
+        /// Whether the wait after the failed put is over.
+        waited: bool,
     },
     /// A streamed put whose fate is unknown: what stands there?
     Settle {
@@ -232,7 +234,7 @@ impl Replicator {
                     unreachable!("matched above");
                 };
                 if read_back {
-                    self.read_back(now, segment, out)
+                    self.read_back(now, segment, true, out)
                 } else {
                     self.put_begin(now, segment, out)
                 }
@@ -413,6 +415,11 @@ impl Replicator {
                 }
                 (segment, matches!(kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Ambiguous))
             }
+            // That was the wait: the put had no effect. Where the store has just said that something
+            // stands there, both would go on asking each other without one.
+            Upload::ReadBack { segment, waited: true, .. } if kind == StoreErrorKind::NotFound => {
+                return self.put_begin(now, segment, out);
+            }
             Upload::ReadBack { segment, .. } => (segment, kind != StoreErrorKind::NotFound),
             // Nothing stands there, and nothing will: the base begins anew.
             Upload::Settle { put, .. }
@@ -448,7 +455,7 @@ impl Replicator {
     ) {
         let at_once = read_back && error.kind == StoreErrorKind::AlreadyExists;
         if at_once {
-            return self.read_back(now, segment, out);
+            return self.read_back(now, segment, false, out);
         }
         self.try_later(now, &mut segment.retry, "writing to the replica", error, out);
         if mutant::on(Mutant::SegmentDropped) {

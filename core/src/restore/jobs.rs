@@ -395,9 +395,9 @@ impl Writes {
         Writes { page_size, done: Vec::new(), first: None, next: 0, buffer: Vec::new() }
     }
 
-    /// Room for the content of `page`. `more` is how many neighbours follow at least, itself
-    /// included.
-    fn slot(&mut self, page: PageNo, more: usize) -> &mut [u8] {
+    /// Begins another stretch if `page` does not follow what is there. `more` is how many neighbours
+    /// follow at least, itself included.
+    fn turn_to(&mut self, page: PageNo, more: usize) {
         if self.next != u64::from(page.get()) || self.buffer.len() >= OUTPUT_BYTES_MAX {
             self.flush();
             self.first = Some(page);
@@ -405,9 +405,20 @@ impl Writes {
             self.buffer.reserve_exact(more.min(pages_max) * self.page_size.bytes());
         }
         self.next = u64::from(page.get()) + 1;
+    }
+
+    /// Room for the content of `page`.
+    fn slot(&mut self, page: PageNo, more: usize) -> &mut [u8] {
+        self.turn_to(page, more);
         let start = self.buffer.len();
         self.buffer.resize(start + self.page_size.bytes(), 0);
         &mut self.buffer[start..]
+    }
+
+    /// Takes the content of `page`.
+    fn push(&mut self, page: PageNo, more: usize, data: &[u8]) {
+        self.turn_to(page, more);
+        self.buffer.extend_from_slice(data);
     }
 
     fn flush(&mut self) {
@@ -512,7 +523,7 @@ impl Stream {
                         if stretch == 0 {
                             stretch = neighbours(wins);
                         }
-                        writes.slot(page, stretch).copy_from_slice(data);
+                        writes.push(page, stretch, data);
                         stretch -= 1;
                         self.written += 1;
                         decoded.pages += 1;

@@ -25,9 +25,10 @@ use crate::mutant::{self, Mutant};
 use crate::probe::Finding;
 
 impl Replicator {
-    pub(super) fn read_back(&mut self, now: Now, segment: Box<Segment>, out: &mut Actions) {
+    /// `waited`: whether the wait after the failed put is over.
+    pub(super) fn read_back(&mut self, now: Now, segment: Box<Segment>, waited: bool, out: &mut Actions) {
         let op = self.submit(header_request(segment.object), out);
-        self.upload = Upload::ReadBack { op, since: now.mono, segment };
+        self.upload = Upload::ReadBack { op, since: now.mono, segment, waited };
     }
 
     /// Whose segment stands where ours was to go?

@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use driftless_core::checksum::page_checksum;
-use driftless_core::ids::{PageNo, PageSize, Txid, TxidRange, Wall};
-use driftless_core::ltx::{Decoder, Encoder, Item, LtxHeader, PageIndex};
+use driftless_core::compact::{Merge, MergeJob, MergeNext};
+use driftless_core::ids::{Level, PENDING_BYTE, PageNo, PageSize, Txid, TxidRange, Wall};
+use driftless_core::ltx::{Decoder, Dictionaries, Encoder, Item, LtxHeader, PageIndex};
+use driftless_core::machine::{Chunk, Listed, Object};
+use driftless_core::restore::{Claims, RestoreJob, RestoreOutput, Run};
 use driftless_core::wal::{FrameHeader, Salts, Scanner, WalHeader};
 use stats_alloc::Region;
 
@@ -31,6 +34,9 @@ pub fn main() {
         let index = PageIndex::decode_tail(&file, file.len() as u64).expect("the index decodes");
         index.entries.iter().map(|entry| entry.offset).sum()
     });
+    report("ranged restore (claim, then runs of up to 4 MiB)", || ranged(&file));
+    let files = halves(&pages, size);
+    report("compaction: a whole file and 8 that change half of it", || merge(&files));
 }
 
 fn number(no: u32) -> PageNo {
@@ -117,4 +123,72 @@ fn report(name: &str, mut work: impl FnMut() -> u64) {
         f64::from(PAGES) * 4_096.0 / best / 1e6,
         allocations as f64 / f64::from(PAGES)
     );
+}
+
+/// Takes every page of a file by its index, in runs, as a restore does that need not read it whole.
+fn ranged(file: &[u8]) -> u64 {
+    let bytes = Chunk::from(file.to_vec());
+    let header = LtxHeader::decode(file.first_chunk().expect("a header")).expect("the header decodes");
+    let claims = Claims::new(header.page_size, header.commit, PENDING_BYTE);
+    let claim = RestoreJob::Claim { claims, header, tail: bytes.clone(), file_bytes: bytes.len() as u64 };
+    let RestoreOutput::Claim { result, .. } = claim.run() else { unreachable!("that is its output") };
+    let claimed = result.expect("the index decodes");
+    let pages = |run: Run| {
+        let (page_size, codec, dictionaries) = (header.page_size, header.codec, Dictionaries::default());
+        let wins = claimed.wins.clone();
+        let bytes = bytes.slice(run.offset as usize, (run.offset + run.len) as usize);
+        match (RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries }).run() {
+            RestoreOutput::Pages(decoded) => u64::from(decoded.expect("the frames decode").pages),
+            _ => unreachable!("that is its output"),
+        }
+    };
+    claimed.runs.iter().copied().map(pages).sum()
+}
+
+/// A file of all pages, and eight that hold each second page of an eighth anew.
+fn halves(pages: &[Vec<u8>], size: PageSize) -> Vec<(Listed, Chunk)> {
+    let first = {
+        let mut file = Vec::new();
+        encode(pages, size, &mut file);
+        file
+    };
+    let part = pages.len() / 8;
+    let changed = (0..8).map(|at| {
+        let txid = Txid::new(at as u64 + 2).expect("transactions count from 1");
+        let mut file = Vec::new();
+        let header = LtxHeader::new(size, PAGES, TxidRange::single(txid), Wall(0));
+        let mut encoder = Encoder::new(&header, &mut file);
+        for no in (at * part..(at + 1) * part).step_by(2) {
+            encoder.page(number(no as u32 + 1), &pages[pages.len() - 1 - no], &mut file);
+        }
+        encoder.finish(0, &mut file);
+        file
+    });
+    let listed = |(file, txid): (Vec<u8>, u64)| {
+        let range = TxidRange::single(Txid::new(txid).expect("transactions count from 1"));
+        let object = Object { level: Level::new(0).expect("a level"), range };
+        (Listed { object, len: file.len() as u64, modified: None }, Chunk::from(file))
+    };
+    std::iter::once(first).chain(changed).zip(1..).map(listed).collect()
+}
+
+/// Merges files that lie in memory; the pages of the result.
+fn merge(files: &[(Listed, Chunk)]) -> u64 {
+    let inputs: Vec<Listed> = files.iter().map(|(listed, _)| *listed).collect();
+    let last = inputs.last().expect("a file").object.range.max();
+    let range = TxidRange::new(Txid::FIRST, last).expect("ascending");
+    let mut merge = Box::new(Merge::new(&inputs, range, PENDING_BYTE, Dictionaries::default()));
+    let mut pieces = Vec::new();
+    loop {
+        let done = MergeJob { merge, pieces }.run();
+        merge = done.merge;
+        pieces = match done.next {
+            MergeNext::Bytes(lacking) => {
+                lacking.into_iter().map(|input| (input, files[input].1.clone())).collect()
+            }
+            MergeNext::More => Vec::new(),
+            MergeNext::End { pages, .. } => return u64::from(pages),
+            other => unreachable!("the files fit together: {other:?}"),
+        };
+    }
 }
