@@ -130,7 +130,8 @@ impl Call {
         key: &Key,
     ) -> Result<((u64, u64), u64), StoreError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let span = if status == StatusCode::PARTIAL_CONTENT {
+        // `rclone serve s3` says 200 to a part, and says truly which.
+        let span = if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE) {
             text(header::CONTENT_RANGE).and_then(parse_content_range)
         } else {
             text(header::CONTENT_LENGTH).and_then(|len| len.parse().ok()).map(|len| ((0, len), len))

@@ -71,6 +71,20 @@ fn a_body_that_breaks_off_is_read_again() {
     });
 }
 
+/// As `rclone serve s3` has it: the status of a whole object, and the head of a part.
+#[test]
+fn a_part_is_one_whatever_the_status_says() {
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Range: bytes 3-4/10\r\n\r\nde";
+    with(s3(server(move |_| part.to_owned())), async |store| {
+        let key = Key::new("0000/a").unwrap();
+        let mut body = store.get(&key, ByteRange::at(3, 2)).await.unwrap();
+        assert_eq!(body.object_len(), 10);
+        assert_eq!(body.next().await.unwrap().as_deref(), Some(&b"de"[..]));
+        let error = store.get(&key, ByteRange::at(0, 2)).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt, "another part than was asked for");
+    });
+}
+
 #[test]
 fn a_move_that_is_not_said_to_be_done_is_not() {
     let put = |moved: &'static str| {

@@ -5,6 +5,7 @@
 //! are noise: read the ratios, and the counts, which are exact.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod large;
 mod load;
 mod micro;
 mod process;
@@ -72,6 +73,7 @@ fn main() {
         ["load", rest @ ..] => load::main(rest),
         ["idle"] => load::idle(),
         ["restore"] => restore::main(),
+        ["restore-large", rest @ ..] => large::main(rest),
         ["micro"] => micro::main(),
         ["zstd", rest @ ..] => zstd::main(rest),
         ["requests", rest @ ..] => requests::main(rest),
@@ -80,12 +82,13 @@ fn main() {
             load::main(&[]);
             load::idle();
             restore::main();
+            large::main(&[]);
             requests::main(&[]);
             zstd::main(&[]);
         }
         other => {
             println!(
-                "unknown words {other:?}; use load [SECONDS], idle, restore, micro, requests, zstd [SECONDS], or nothing for all"
+                "unknown words {other:?}; use load [SECONDS], idle, restore, restore-large [MB INCREMENTS], micro, requests, zstd [SECONDS], or nothing for all"
             );
             std::process::exit(2);
         }

@@ -8,10 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use driftless_tests::dir::tree_bytes;
+use driftless_tests::place::Place;
 
 use crate::Program;
 use crate::load::scratch;
 use crate::process::Measured;
+
+const RUNS: usize = 5;
 
 /// One replica by each program, restored by each, five times; medians.
 pub fn main() {
@@ -26,8 +29,8 @@ pub fn main() {
         fill(writer, &db, &replica);
         let size = fs::metadata(&db).map_or(0, |meta| meta.len()) as f64 / 1e6;
         let files = count_files(&replica);
-        let theirs = measure(Program::Litestream, &replica, &directory);
-        let ours = measure(Program::Driftless, &replica, &directory);
+        let theirs = measure(Program::Litestream, &replica, &directory, RUNS);
+        let ours = measure(Program::Driftless, &replica, &directory, RUNS);
         for (program, it) in [(Program::Litestream, theirs), (Program::Driftless, ours)] {
             println!(
                 "| {} | {size:.0} | {:.0} | {files} | {} | {:.3} | {:.2} | {:.0} | {:.1} |",
@@ -63,15 +66,16 @@ fn fill(writer: Program, db: &Path, replica: &Path) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-fn measure(program: Program, replica: &Path, directory: &Path) -> (f64, f64, f64) {
+/// The median of so many restores: wall time, processor time, both in seconds, and the peak in MiB.
+pub fn measure(program: Program, replica: &dyn Place, directory: &Path, runs: usize) -> (f64, f64, f64) {
     // Found, and ours built, before the clock runs.
     let binary = program.binary();
-    let mut runs: Vec<(f64, f64, f64)> = (0..5).map(|_| once(&binary, replica, directory)).collect();
+    let mut runs: Vec<(f64, f64, f64)> = (0..runs).map(|_| once(&binary, replica, directory)).collect();
     runs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    runs[2]
+    runs[runs.len() / 2]
 }
 
-fn once(binary: &Path, replica: &Path, directory: &Path) -> (f64, f64, f64) {
+fn once(binary: &Path, replica: &dyn Place, directory: &Path) -> (f64, f64, f64) {
     let out = directory.join("restored.db");
     let _ = fs::remove_file(&out);
     let _ = fs::remove_file(directory.join("restored.db-txid"));
@@ -79,11 +83,13 @@ fn once(binary: &Path, replica: &Path, directory: &Path) -> (f64, f64, f64) {
     rustix::fs::sync();
     let begun = Instant::now();
     let before = children_cpu();
-    let mut child = Command::new(binary)
-        .args(["restore", "-o", out.to_str().expect("a path in UTF-8")])
-        .arg(format!("file://{}", replica.display()))
+    let mut command = Command::new(binary);
+    command.args(["restore", "-o", out.to_str().expect("a path in UTF-8")]);
+    let mut child = replica
+        .equip(&mut command)
+        .arg(replica.url())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(directory.join("restore.log")).expect("a log file is made"))
         .spawn()
         .expect("the restore starts");
     // Asked by another thread and seldom: the restore wants all processors, and ends when it ends.
@@ -102,7 +108,8 @@ fn once(binary: &Path, replica: &Path, directory: &Path) -> (f64, f64, f64) {
         ended.store(true, Ordering::Relaxed);
         (status, wall, watcher.join().expect("it only reads"))
     });
-    assert!(status.success(), "{} restores", binary.display());
+    let said = || fs::read_to_string(directory.join("restore.log")).unwrap_or_default();
+    assert!(status.success(), "{} does not restore: {}", binary.display(), said());
     (wall.as_secs_f64(), children_cpu() - before, peak)
 }
 
@@ -119,7 +126,7 @@ fn children_cpu() -> f64 {
     [13, 14].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-fn copy(db: &Path, directory: &Path) {
+pub fn copy(db: &Path, directory: &Path) {
     let mut times: Vec<f64> = (0..5)
         .map(|_| {
             let out = directory.join("copy.db");

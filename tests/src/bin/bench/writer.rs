@@ -110,7 +110,7 @@ impl<'c> Statements<'c> {
 }
 
 /// A record with twenty words in it.
-fn sentence(seed: &mut u32) -> String {
+pub fn sentence(seed: &mut u32) -> String {
     const SYLLABLES: [&str; 12] =
         ["ra", "to", "mi", "sen", "lor", "pe", "di", "kan", "vu", "as", "el", "gor"];
     let mut text =
