@@ -63,12 +63,23 @@ pub struct RestoreConfig {
     pub replace: bool,
     /// Stop once it is known what would be fetched.
     pub dry_run: bool,
-    /// Reads under way at once, from 1.
+    /// Reads under way at once, from 1; of files whose beginning and end are read apart, for each of
+    /// the two.
     pub parallelism: usize,
     /// When to give up one try of a request.
     pub request_deadline: Duration,
     /// Where SQLite keeps its lock bytes ([`PENDING_BYTE`]).
     pub pending_byte: u64,
+}
+
+/// The most reads of content at once: each holds a run or a piece, and as much again of pages.
+const LANES_MAX: usize = 8;
+
+impl RestoreConfig {
+    /// Reads of content under way at once. Those of headers and page indexes are small.
+    pub(crate) fn lanes(&self) -> usize {
+        self.parallelism.min(LANES_MAX)
+    }
 }
 
 impl Default for RestoreConfig {
@@ -77,7 +88,7 @@ impl Default for RestoreConfig {
             target: RestoreTarget::Latest,
             replace: false,
             dry_run: false,
-            parallelism: 8,
+            parallelism: 16,
             request_deadline: Duration::from_secs(30),
             pending_byte: PENDING_BYTE,
         }

@@ -130,7 +130,7 @@ impl Follower {
     }
 
     fn pump(&mut self, now: Now, out: &mut Actions) {
-        let parallelism = self.config.restore.parallelism;
+        let parallelism = self.config.restore.lanes();
         let Phase::Apply(apply) = &mut self.phase else { return };
         let Some(reader) = &mut apply.reader else { return };
         reader.read_ahead(now, &mut self.flight, parallelism, Key::Piece, out);

@@ -94,7 +94,7 @@ impl LegacyRestorer {
         let Phase::Apply(apply) = &mut self.phase else { return };
         let job = apply.next_job();
         let objects = self.plan.as_ref().map_or(&[][..], |plan| &plan.objects);
-        apply.pieces.ask(now, objects, self.config.parallelism, Key::Piece, &mut self.flight, out);
+        apply.pieces.ask(now, objects, self.config.lanes(), Key::Piece, &mut self.flight, out);
         if let Some(job) = job {
             self.submit(Work::Unpack, Request::Compute(Job::Unpack(job)), out);
         }

@@ -83,9 +83,10 @@ impl Restorer {
 
     /// Opens lanes, reads ahead, and ends the phase when nothing is left.
     fn pump_fetch(&mut self, now: Now, out: &mut Actions) {
+        let lanes = self.config.lanes();
         loop {
             let Phase::Fetch(fetch) = &mut self.phase else { return };
-            if fetch.lanes.len() >= self.config.parallelism {
+            if fetch.lanes.len() >= lanes {
                 break;
             }
             let Some(task) = fetch.tasks.pop_front() else { break };
@@ -135,11 +136,12 @@ impl Restorer {
 
     /// Keeps as many pieces under way as may be, and at least one for each file that waits.
     fn read_ahead(&mut self, now: Now, out: &mut Actions) {
+        let lanes = self.config.lanes();
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         for (&id, lane) in &mut fetch.lanes {
             let Some(reader) = &mut lane.reader else { continue };
             let key = |offset| Key::Piece(id, offset);
-            reader.read_ahead(now, &mut self.flight, self.config.parallelism, key, out);
+            reader.read_ahead(now, &mut self.flight, lanes, key, out);
         }
     }
 

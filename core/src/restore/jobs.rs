@@ -20,7 +20,7 @@ use crate::ltx::{
 use crate::machine::Chunk;
 
 /// The most bytes of pages that one job hands out, about.
-pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+pub const OUTPUT_BYTES_MAX: usize = 2 << 20;
 /// The longest ranged read.
 pub const RUN_BYTES_MAX: u64 = 4 << 20;
 /// Bytes that are read and thrown away sooner than making a further request.

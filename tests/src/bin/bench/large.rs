@@ -40,21 +40,24 @@ pub fn main(words: &[&str]) {
         _ => SIZES.to_vec(),
     };
     println!("\n## Restore of a large database with many increments, medians of {RUNS}\n");
-    println!("| from | database MB | replica MB | increments | restored by | wall s | user+sys s | peak MB | ratio |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| from | database MB | replica MB | increments | restored by | wall s | user+sys s | peak MB | requests | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (mb, increments) in sizes {
         let directory = scratch("large");
         let (db, replica) = (directory.join("app.db"), directory.join("replica"));
         fill(&db, &replica, mb, increments);
         let row = Row { db: &db, replica: &replica, increments, directory: &directory };
-        row.print("a directory", &replica);
+        row.print("a directory", &replica, None);
         copy(&db, &directory);
         let rclone = Rclone::start();
         let bucket = rclone.bucket("large");
         upload(&replica, &Remote::s3(&bucket, bucket.server()));
         let proxy = Proxy::start(bucket.server());
         proxy.add(Rule::new(Fault::DelayRequest(LATENCY)));
-        row.print(&format!("S3, {} ms away", LATENCY.as_millis()), &Remote::s3(&bucket, proxy.address()));
+        let from = format!("S3, {} ms away", LATENCY.as_millis());
+        row.print(&from, &Remote::s3(&bucket, proxy.address()), Some(&proxy));
         let _ = fs::remove_dir_all(&directory);
     }
 }
@@ -68,14 +71,20 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn print(&self, from: &str, place: &dyn Place) {
+    fn print(&self, from: &str, place: &dyn Place, proxy: Option<&Proxy>) {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         let size = mb(fs::metadata(self.db).map_or(0, |meta| meta.len()));
-        let theirs = measure(Program::Litestream, place, self.directory, RUNS);
-        let ours = measure(Program::Driftless, place, self.directory, RUNS);
-        for (program, it) in [(Program::Litestream, theirs), (Program::Driftless, ours)] {
+        let measured = |program| {
+            let mark = proxy.map(Proxy::mark);
+            let it = measure(program, place, self.directory, RUNS);
+            let asked = proxy.zip(mark).map(|(proxy, mark)| proxy.since(mark).len() / RUNS);
+            (program, it, asked.map_or_else(String::new, |asked| asked.to_string()))
+        };
+        let all = [measured(Program::Litestream), measured(Program::Driftless)];
+        let theirs = all[0].1;
+        for (program, it, asked) in all {
             println!(
-                "| {from} | {size:.0} | {:.0} | {} | {} | {:.3} | {:.2} | {:.0} | {:.1} |",
+                "| {from} | {size:.0} | {:.0} | {} | {} | {:.3} | {:.2} | {:.0} | {asked} | {:.1} |",
                 mb(driftless_tests::dir::tree_bytes(self.replica)),
                 self.increments,
                 program.name(),
@@ -108,7 +117,8 @@ fn fill(db: &Path, replica: &Path, mb: u64, increments: u32) {
     app.query_row(checkpoint, [], |_| Ok(())).expect("the checkpoint runs");
     let config = db.with_extension("yml");
     let (path, to) = (db.display(), replica.display());
-    let lines = format!("dbs:\n  - path: {path}\n    replica:\n      path: {to}\n      sync-interval: 10ms\n");
+    let lines =
+        format!("dbs:\n  - path: {path}\n    replica:\n      path: {to}\n      sync-interval: 10ms\n");
     fs::write(&config, lines).expect("a configuration is written");
     let measured = Measured::configured(db, &config);
     wait_for("the base", PATIENCE * 4, || !replica.ltx_files(0).is_empty());
