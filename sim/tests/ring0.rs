@@ -26,6 +26,7 @@ fn a_crash_after_any_action_with_levels_loses_nothing() {
         snapshot_bytes_min: 1,
         verify: true,
         retain: Some(Retain { snapshot_ms: 2_000, l0_ms: 300 }),
+        every_end: false,
     };
     crash_everywhere(&Plan { levels: Some(levels), ..scripts::daily() });
 }
@@ -111,6 +112,35 @@ fn a_seed_repeats() {
     let plan = Plan { crash_at: Some(90), ..scripts::daily() };
     let crashed = run_plan(3, plan.clone(), false).expect("it passes");
     assert_eq!(run_plan(3, plan, false).expect("it passes"), crashed);
+}
+
+/// A busy database for 24 hours: what is on the replica stays within the formula of decision 0015, and
+/// each end of a level's file of the last eight hours is restored. That nothing is asked of the store
+/// once it is quiet is looked at in each run.
+#[test]
+fn a_busy_day_keeps_to_its_formula_and_each_end_is_restored() {
+    let (sync, snapshot, retention, grace) = (1, 4 * 3_600, 8 * 3_600, 300);
+    let intervals = [30, 300, 3_600];
+    let plan = scripts::day(Levels {
+        intervals_ms: intervals.map(|seconds| 1_000 * seconds).to_vec(),
+        snapshot_ms: 1_000 * snapshot,
+        snapshot_bytes_min: 1 << 20,
+        verify: true,
+        retain: Some(Retain { snapshot_ms: 1_000 * retention, l0_ms: 1_000 * grace }),
+        every_end: true,
+    });
+    let summary = run_plan(1, plan, false).unwrap_or_else(|failure| panic!("{failure}"));
+    let held = summary.held_max;
+    assert!(held[0].files <= (2 * grace + intervals[0]) / sync + 17, "level 0: {held:?}");
+    for (level, interval) in (1..).zip(intervals) {
+        let files = (retention + 2 * grace + snapshot) / interval + 2;
+        assert!(held[level].files <= files, "level {level}: at most {files} of {held:?}");
+        // A file holds no more than the files of level 0 did that it was made of, one each five seconds.
+        let bytes = files * interval / 5 * held[0].bytes / held[0].files;
+        assert!(held[level].bytes <= bytes, "level {level}: at most {bytes} bytes of {held:?}");
+    }
+    assert!(held[9].files <= (retention + 2 * grace) / snapshot + 2, "snapshots: {held:?}");
+    assert!(summary.ends > 900 && summary.deleted > 15_000, "{summary:?}");
 }
 
 /// Without long readers the WAL stays within sixteen times the threshold and the largest

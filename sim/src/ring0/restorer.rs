@@ -97,19 +97,7 @@ pub fn check(
                 }
             }
         };
-        let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
-        let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
-        let (mut output, ids) = (Output::default(), OpIds::new(ReplicaId(0), 1));
-        let mut restorer = Restorer::new(config, ids);
-        match drive(&mut restorer, store, &mut output, dice) {
-            Some(Exit::Done) if output.published => {}
-            exit => return fail(format!("it ended with {exit:?}")),
-        }
-        let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
-        let image = Image::of_bytes(page_bytes, &output.bytes, &Image::default());
-        if image.digest() != states[txid as usize - 1].0 {
-            return fail(format!("{image:?} is not the state of transaction {txid}"));
-        }
+        check_one(store, target, (txid, states[txid as usize - 1].0), pending_byte, dice)?;
     }
     let ids = OpIds::new(ReplicaId(0), 2);
     let mut verifier = Verifier::new(VerifyConfig { pending_byte, ..VerifyConfig::default() }, ids);
@@ -117,6 +105,30 @@ pub fn check(
         Some(Exit::Done) => Ok(()),
         exit => Err(Violation::new(ORACLE, format!("verifying ended with {exit:?}"))),
     }
+}
+
+/// Restores one state, which must have this digest.
+fn check_one(
+    store: &mut SimStore,
+    target: RestoreTarget,
+    (txid, digest): (u64, u64),
+    pending_byte: u64,
+    dice: Dice,
+) -> Result<(), Violation> {
+    let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
+    let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
+    let (mut output, ids) = (Output::default(), OpIds::new(ReplicaId(0), 1));
+    let mut restorer = Restorer::new(config, ids);
+    match drive(&mut restorer, store, &mut output, dice) {
+        Some(Exit::Done) if output.published => {}
+        exit => return fail(format!("it ended with {exit:?}")),
+    }
+    let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
+    let image = Image::of_bytes(page_bytes, &output.bytes, &Image::default());
+    if image.digest() != digest {
+        return fail(format!("{image:?} is not the state of transaction {txid}"));
+    }
+    Ok(())
 }
 
 /// The transactions that the files lead to: all of them, unless some were deleted.
@@ -136,7 +148,21 @@ impl World {
     pub(super) fn check_restores(&mut self) -> Result<(), Violation> {
         self.store.check_kept()?;
         let states = self.states_that_stand()?;
-        check(&mut self.store, &states, self.plan.config.pending_byte, self.dice)
+        check(&mut self.store, &states, self.plan.config.pending_byte, self.dice)?;
+        self.check_ends(&states)
+    }
+
+    /// Each file of a level that was made within the time of the retention, whether it is there still or
+    /// not: where it ends can be restored.
+    fn check_ends(&mut self, states: &[(u64, Wall)]) -> Result<(), Violation> {
+        let Some(levels) = self.plan.levels.as_ref().filter(|levels| levels.every_end) else { return Ok(()) };
+        for end in self.store.ends_within(levels.retain.map_or(u64::MAX >> 20, |retain| retain.snapshot_ms)) {
+            let target = RestoreTarget::At(Txid::new(end).expect("from 1"));
+            let expected = (end, states[end as usize - 1].0);
+            check_one(&mut self.store, target, expected, self.plan.config.pending_byte, self.dice)?;
+            self.summary.ends += 1;
+        }
+        Ok(())
     }
 
     /// The states that were restored as they appeared, with the stamps that stand on the replica now:

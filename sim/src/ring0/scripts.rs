@@ -5,7 +5,7 @@ use std::time::Duration;
 use driftless_core::engine::Config;
 
 use super::app::{AppOp, Work};
-use super::plan::Plan;
+use super::plan::{Levels, Plan};
 
 const fn insert(rows: u32, bytes: u32) -> AppOp {
     AppOp::Write(Work::Insert { rows, bytes })
@@ -136,4 +136,16 @@ pub fn long_base(transactions: u32) -> Plan {
     let mut plan = plan(&ops, config);
     plan.store.latency = Duration::from_millis(400);
     plan
+}
+
+/// A busy day: a transaction each five seconds for 24 hours, with levels and retention.
+pub fn day(levels: Levels) -> Plan {
+    let second = Duration::from_secs(1);
+    let mut script = vec![(Duration::ZERO, AppOp::Open { page_bytes: 512 }), (second, insert(40, 100))];
+    let updates = (0..24 * 720).map(|n| {
+        let work = if n % 10 == 0 { Work::Delete { of: 7 } } else { Work::Insert { rows: 2, bytes: 80 } };
+        (5 * second, AppOp::Write(if n % 2 == 0 { work } else { Work::Update { of: 9 } }))
+    });
+    script.extend(updates);
+    Plan { levels: Some(levels), ..Plan::calm(script) }
 }

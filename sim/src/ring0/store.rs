@@ -4,7 +4,7 @@
 //! an answer, which a [`Fate`] takes apart: no effect, an effect whose answer is lost, no answer
 //! at all. A body that was sent whole may land after the process that sent it has died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use driftless_core::ids::Wall;
@@ -17,6 +17,7 @@ use driftless_core::machine::{
 use super::mirror::Mirror;
 use super::oracles::retention::Aged;
 use super::oracles::{contiguous, fork};
+use super::summary::Held;
 use super::violation::Violation;
 
 /// What becomes of one request.
@@ -129,6 +130,9 @@ pub struct SimStore {
     pub requests: u64,
     /// Those of them that brought a part of a body.
     pub parts: u64,
+    /// How much each level holds, and the most that it held.
+    held: [Held; 10],
+    pub held_max: [Held; 10],
     /// When each object came to be.
     born: BTreeMap<(u8, u64, u64), u64>,
     /// The same by its own clock.
@@ -270,7 +274,10 @@ impl SimStore {
         if let Some(mirror) = &mut self.mirror {
             newest.iter().for_each(|key| mirror.delete(&self.objects[key].0));
         }
-        newest.iter().filter(|key| self.objects.remove(key).is_some()).count()
+        for (object, body) in newest.iter().filter_map(|key| self.objects.remove(key)).collect::<Vec<_>>() {
+            self.count(&object, Some(body.len()), None);
+        }
+        newest.len()
     }
 
     /// How many bodies there are that a run other than `run` has begun and not finished.
@@ -388,10 +395,28 @@ impl SimStore {
             mirror.delete(object);
         }
         if let Some(gone) = self.objects.remove(&key(object)) {
+            self.count(object, Some(gone.1.len()), None);
             self.deleted.insert(key(object), gone);
             self.just_deleted = Some(*object);
         }
         StoreReply::Done
+    }
+
+    /// An object of this length has gone, or been replaced, or come.
+    fn count(&mut self, object: &Object, gone: Option<usize>, come: Option<usize>) {
+        let level = usize::from(object.level.get());
+        let held = &mut self.held[level];
+        held.files = held.files + u64::from(come.is_some()) - u64::from(gone.is_some());
+        held.bytes = held.bytes + come.unwrap_or(0) as u64 - gone.unwrap_or(0) as u64;
+        let most = &mut self.held_max[level];
+        *most = Held { files: most.files.max(held.files), bytes: most.bytes.max(held.bytes) };
+    }
+
+    /// Where the files of higher levels end that have come to be within so many milliseconds.
+    pub fn ends_within(&self, ms: u64) -> BTreeSet<u64> {
+        let since = self.now_ns.saturating_sub(ms * 1_000_000);
+        let made = self.born.iter().filter(|((level, ..), born)| *level > 0 && **born >= since);
+        made.map(|((_, _, max), _)| *max).collect()
     }
 
     /// A body takes its name.
@@ -410,6 +435,7 @@ impl SimStore {
         self.born.insert(key(&object), self.now_ns);
         self.stamped.insert(key(&object), self.clock_ns());
         let before = self.objects.insert(key(&object), (object, body.clone()));
+        self.count(&object, before.as_ref().map(|(_, before)| before.len()), Some(body.len()));
         let replaced = before.is_some_and(|(_, before)| *before != *body);
         if replaced && condition == PutCondition::Always {
             self.overwritten = Some(object);

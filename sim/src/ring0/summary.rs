@@ -13,6 +13,15 @@ pub struct Contents {
     pub size: u64,
 }
 
+/// How much of a replica a level is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What a run came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Summary {
@@ -24,6 +33,10 @@ pub struct Summary {
     pub compacted: u64,
     /// Files that were deleted, each of which could go.
     pub deleted: u64,
+    /// Of each level, the most that it held at a time.
+    pub held_max: [Held; 10],
+    /// Ends of files that had to be restorable, and were restored in the end.
+    pub ends: u64,
     /// Commits of the application.
     pub commits: u64,
     /// Starts of the process.

@@ -288,6 +288,7 @@ impl World {
     fn sum_up(mut self) -> Summary {
         self.summary.commits = self.app.commits;
         self.summary.restored = self.restored.segments;
+        self.summary.held_max = self.store.held_max;
         self.summary.phantoms = self.truth.phantoms() as u64;
         self.summary.simulated_ms = self.now_ns() / 1_000_000;
         self.hit_lock_page();

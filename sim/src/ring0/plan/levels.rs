@@ -36,6 +36,9 @@ pub struct Levels {
     /// What is deleted, if anything is.
     #[serde(default)]
     pub retain: Option<Retain>,
+    /// Whether each end of a file that must be restorable is restored in the end, and not a few.
+    #[serde(default)]
+    pub every_end: bool,
 }
 
 /// The settings of a retainer, in milliseconds.
@@ -59,6 +62,7 @@ impl Levels {
             snapshot_bytes_min: pick("bytes", &[1, 1, 1 << 20]),
             verify: pick("verify", &[0, 1]) == 1,
             retain: None,
+            every_end: false,
         }
     }
 
