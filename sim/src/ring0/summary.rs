@@ -24,6 +24,8 @@ pub struct Summary {
     pub compacted: u64,
     /// Files that were deleted, each of which could go.
     pub deleted: u64,
+    /// Validations of the replica, each verdict held against the truth.
+    pub validated: u64,
     /// Commits of the application.
     pub commits: u64,
     /// Starts of the process.
