@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use driftless_tests::daemon::{level0, ltx_files};
 use driftless_tests::db::open_wal;
+use driftless_tests::store_faults::Away;
 use driftless_tests::{Daemon, PATIENCE, TempDir, poll, run};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -173,7 +174,7 @@ fn retention_and_compaction_beside_it_are_no_fault() {
 }
 
 #[test]
-fn a_replica_out_of_reach_is_not_a_damaged_one_and_one_that_lost_its_end_is() {
+fn a_replica_that_lost_its_end_or_everything_is_told_of() {
     let mut scene = Scene::new("validation-lost", "validation-interval: 1s\n");
     scene.write(3);
     scene.wait_for_more("sound", 1);
@@ -186,6 +187,13 @@ fn a_replica_out_of_reach_is_not_a_damaged_one_and_one_that_lost_its_end_is() {
     let line = scene.daemon.wait_for_line("the replica ends with transaction");
     assert!(line.contains(&format!("everything up to {last:016x} was stored there")), "{line}");
     fs::rename(&away, &victim).expect("our own directory");
+    scene.wait_for_more("sound", 1);
+
+    // And then everything, as when a disk is unmounted or a bucket emptied.
+    let replica = Away::take(&scene.replica);
+    scene.wait_for_more("faulty", 1);
+    scene.daemon.wait_for_line("the replica is empty, and everything up to");
+    replica.bring_back();
     scene.wait_for_more("sound", 1);
     scene.daemon.term().expect_code(0);
 }
