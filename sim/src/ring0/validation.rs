@@ -1,5 +1,6 @@
 //! The validator beside the replicator: what it says is looked at, and what it asks for is its own account.
 
+use driftless_core::ids::Level;
 use driftless_core::machine::{Action, OpId, Verdict};
 
 use super::oracles::validation::{Told, check};
@@ -18,6 +19,11 @@ pub(super) struct Validations {
     /// Wrong answers to the validation under way.
     lies: u64,
 }
+
+/// Listings of one validation, and readings of one object, at the most.
+const LOOKS: (u64, u64) = (8, 3);
+/// Requests of which each may be sent again, before that is given up.
+const TRIES: u64 = 10;
 
 impl World {
     fn is_validators(&self, op: OpId) -> bool {
@@ -51,6 +57,20 @@ impl World {
         self.full.validations.requests += u64::from(theirs);
         self.full.validations.lies += u64::from(theirs && lies);
         theirs
+    }
+
+    /// The validator asked for no more than so many validations read, failures aside.
+    pub(super) fn check_validator_requests(&self) -> Result<(), Violation> {
+        let objects = self.store.len_ever() as u64;
+        let pages = Level::all().count() as u64 + objects / self.store.page_max.max(1) as u64;
+        let each = LOOKS.0 * pages + LOOKS.1 * objects;
+        let occasions = self.summary.validated + self.summary.starts + 1;
+        let (made, budget) = (self.full.validations.requests, occasions * each + self.summary.faults * TRIES);
+        if made > budget {
+            let text = format!("{made} requests of the validator, {budget} for {occasions} validations");
+            return Err(Violation::new("limits", text));
+        }
+        Ok(())
     }
 
     /// A validation has come to a verdict.

@@ -260,6 +260,7 @@ impl World {
             let of_others = self.full.compacted.requests + self.full.validations.requests;
             limits::requests(own.saturating_sub(of_others), self.occasions(segments))?;
             self.check_compactor_requests()?;
+            self.check_validator_requests()?;
         }
         self.check_restores()?;
         self.check_last()?;
