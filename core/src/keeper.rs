@@ -1,5 +1,6 @@
 //! The machines of one database and its replica under one contract: a replicator, the compactor that
-//! follows what it stores, and the retainer that deletes what the compactor has covered.
+//! follows what it stores, the retainer that deletes what the compactor has covered, and the validator
+//! that reads now and then what there is.
 //!
 //! They share the store and nothing else. What the replicator reports as stored is the compactor's event;
 //! whatever ends the replicator, a fence above all, ends the others before anything else is asked of the
@@ -8,15 +9,19 @@
 use crate::compact::{CompactConfig, CompactStatus, Compactor};
 use crate::engine::{Config, Replicator, Status};
 use crate::ids::{Mono, Now, Txid};
-use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpIds, Reason, ReplicaId};
+use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpId, OpIds, Reason, ReplicaId};
 use crate::retain::{RetainConfig, RetainPass, RetainStatus, Retainer};
+use crate::validate::{ValidateConfig, ValidateStatus, Validator};
 
 /// What tells the compactor's run from the replicator's.
 const OTHER_RUN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// And what tells the retainer's.
 const THIRD_RUN: u64 = 0xc2b2_ae3d_27d4_eb4f;
+/// And what tells the validator's.
+const FOURTH_RUN: u64 = 0x1656_67b1_9e37_79f9;
 
-/// A replicator with or without a compactor, and that with or without a retainer. See the module's documentation and [`Machine`].
+/// A replicator with or without a compactor, and that with or without a retainer; with or without a
+/// validator. See the module's documentation and [`Machine`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Keeper {
     replicator: Replicator,
@@ -26,16 +31,26 @@ pub struct Keeper {
     retainer: Option<Retainer>,
     /// The run of the retainer's requests.
     retainer_run: u64,
+    validator: Option<Validator>,
+    /// The run of the validator's requests.
+    validator_run: u64,
 }
 
 impl Keeper {
     /// Machines that have not begun; `run` is a number that differs from those of all runs before, such as
-    /// a random one. A run that ends as soon as all is replicated compacts nothing.
+    /// a random one. A run that ends as soon as all is replicated compacts nothing and validates nothing.
     ///
     /// # Panics
-    /// As [`Compactor::new`] does.
-    pub fn new(replica: ReplicaId, run: u64, config: Config, levels: Option<CompactConfig>) -> Keeper {
-        let (compactor_run, retainer_run) = (run ^ OTHER_RUN, run ^ THIRD_RUN);
+    /// As [`Compactor::new`] and [`Validator::new`] do.
+    pub fn new(
+        replica: ReplicaId,
+        run: u64,
+        config: Config,
+        levels: Option<CompactConfig>,
+        validation: Option<ValidateConfig>,
+    ) -> Keeper {
+        let (compactor_run, retainer_run, validator_run) =
+            (run ^ OTHER_RUN, run ^ THIRD_RUN, run ^ FOURTH_RUN);
         // Also where nothing is deleted here: a rule of the store's own may do it.
         let config = Config { prove_tenure: config.prove_tenure || levels.is_some(), ..config };
         let levels = levels.filter(|_| !config.once);
@@ -45,9 +60,12 @@ impl Keeper {
             let config = RetainConfig { top, store_deadline, pending_byte, ..levels.retention.clone()? };
             Some(Retainer::new(config, RetainPass::Following, OpIds::new(replica, retainer_run)))
         });
+        let validation = validation.filter(|_| !config.once);
+        let validator =
+            validation.map(|validation| Validator::new(validation, OpIds::new(replica, validator_run)));
         let compactor = levels.map(|levels| Compactor::new(levels, OpIds::new(replica, compactor_run)));
         let replicator = Replicator::new(replica, run, config);
-        Keeper { replicator, compactor, compactor_run, retainer, retainer_run }
+        Keeper { replicator, compactor, compactor_run, retainer, retainer_run, validator, validator_run }
     }
 
     /// Whether an event of the source would change anything.
@@ -63,6 +81,21 @@ impl Keeper {
     /// How the retainer stands, if there is one.
     pub fn retention(&self) -> Option<RetainStatus> {
         self.retainer.as_ref().map(Machine::status)
+    }
+
+    /// How the validator stands, if there is one.
+    pub fn validation(&self) -> Option<ValidateStatus> {
+        self.validator.as_ref().map(Machine::status)
+    }
+
+    /// Whether a request is the validator's.
+    pub fn is_validators(&self, op: OpId) -> bool {
+        op.run == self.validator_run
+    }
+
+    /// As [`Machine::next_deadline`], but for the validator's.
+    pub fn deadline_but_of_validation(&self) -> Option<(Mono, Reason)> {
+        [self.replicator.next_deadline(), self.upkeep_deadline()].into_iter().flatten().min()
     }
 
     /// When a compaction or a pass of the retention is due, or a request of one has its deadline.
@@ -93,12 +126,21 @@ impl Keeper {
         }
     }
 
+    fn validate(&mut self, now: Now, event: Event, out: &mut Actions) {
+        if let Some(validator) = &mut self.validator {
+            validator.handle(now, event, out);
+        }
+    }
+
     fn stop_upkeep(&mut self, out: &mut Actions) {
         if let Some(mut compactor) = self.compactor.take() {
             compactor.let_go(out);
         }
         if let Some(mut retainer) = self.retainer.take() {
             retainer.let_go(out);
+        }
+        if let Some(mut validator) = self.validator.take() {
+            validator.let_go(out);
         }
     }
 
@@ -120,6 +162,7 @@ impl Keeper {
         }
         if let Some((txid, bytes)) = stored {
             self.compact(now, Event::Stored { txid, bytes }, out);
+            self.validate(now, Event::Stored { txid, bytes }, out);
         }
     }
 }
@@ -131,10 +174,12 @@ impl Machine for Keeper {
         match event {
             Event::Completed { op, .. } if op.run == self.compactor_run => self.compact(now, event, out),
             Event::Completed { op, .. } if op.run == self.retainer_run => self.retain(now, event, out),
+            Event::Completed { op, .. } if op.run == self.validator_run => self.validate(now, event, out),
             Event::Start { .. } | Event::Tick | Event::StoreProbed(_) => {
                 self.replicate(now, event.clone(), out);
                 self.compact(now, event.clone(), out);
-                self.retain(now, event, out);
+                self.retain(now, event.clone(), out);
+                self.validate(now, event, out);
             }
             Event::Shutdown { .. } => {
                 self.stop_upkeep(out);
@@ -145,7 +190,8 @@ impl Machine for Keeper {
     }
 
     fn next_deadline(&self) -> Option<(Mono, Reason)> {
-        [self.replicator.next_deadline(), self.upkeep_deadline()].into_iter().flatten().min()
+        let validator = self.validator.as_ref().and_then(Machine::next_deadline);
+        [self.deadline_but_of_validation(), validator].into_iter().flatten().min()
     }
 
     fn status(&self) -> Status {

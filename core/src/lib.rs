@@ -35,5 +35,6 @@ pub mod probe;
 mod reading;
 pub mod restore;
 pub mod retain;
+pub mod validate;
 pub mod verify;
 pub mod wal;

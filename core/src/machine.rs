@@ -19,7 +19,7 @@ mod store;
 pub use cell::{CellCondition, CellReply, CellRequest};
 pub use chunk::Chunk;
 pub use copy::{CopyError, CopyReply, CopyRequest};
-pub use fact::{Fact, Notice, Severity};
+pub use fact::{Fact, Notice, Severity, Verdict};
 pub use grant::{Budget, GrantRequest};
 pub use source::{
     Filesystem, INDEX_BYTES, LinkReply, LitestreamHead, SealRecord, Slot, SourceError, SourceErrorKind,
@@ -370,6 +370,8 @@ pub enum Reason {
     Retain,
     /// When the replica is to be looked at again.
     Poll,
+    /// When the replica is to be validated.
+    Validate,
 }
 
 /// The actions of one step, in the order in which they were decided.

@@ -204,6 +204,9 @@ mutants! {
         "the next block of level 0 goes without a look whether the one before has gone";
     TenureUnproven, "tenure-unproven", "",
         "a put under a name that was deleted is taken for the head";
+    // Validation.
+    VanishedIsDamage, "vanished-is-damage", "",
+        "an object that goes while a validation reads counts as damaged";
     // The directory store.
     DirectoryUnsynced, "directory-unsynced", "",
         "a directory is not synced after the rename into it";

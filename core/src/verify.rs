@@ -4,6 +4,9 @@
 //! the objects against each other: what one says about the state it leads to must be
 //! what the next says about the state it begins with. It changes nothing. Every fault is one
 //! line of text that names object, offset, what was expected and what was found.
+//!
+//! What seems damaged is read twice more before that is said, and what does not fit is listed twice more:
+//! bytes may change on their way as well, and a store may answer with what it was a moment ago.
 
 mod links;
 #[cfg(test)]
@@ -17,15 +20,19 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::checksum::DbXor;
-use crate::ids::{Mono, Now, PENDING_BYTE};
+use crate::ids::{Mono, Now, PENDING_BYTE, Txid};
 use crate::job::{Job, JobOutput};
 use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LtxError, LtxHeader};
 use crate::machine::{
     Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, Reason,
     Request, Severity, StoreError, StoreErrorKind, StoreReply, StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 use crate::reading::{Flight, Landed, Listings, exit_of};
 use crate::restore::{Decoded, Next, Purpose, Reader, RestoreOutput, Stream, Wins, check_name};
+
+/// Readings of an object, and listings of what does not fit, before either counts as a fault.
+const LOOKS: u32 = 3;
 
 /// How to verify.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,9 +117,17 @@ pub struct Verifier {
     bad_dictionaries: BTreeMap<DictionaryId, String>,
     sound: BTreeMap<Object, Checked>,
     damaged: BTreeMap<Object, Vec<String>>,
+    /// What seemed damaged when it was read, and how often.
+    suspects: BTreeMap<Object, u32>,
+    /// The same of dictionaries.
+    suspect_dictionaries: BTreeMap<DictionaryId, u32>,
     /// Whether an object went while it was to be read.
     gone: Option<Object>,
     listings: Listings,
+    /// Listings that did not fit.
+    misfits: u32,
+    /// What must be there, if anybody knows.
+    owed: Option<Txid>,
     told: u64,
     faults: Vec<String>,
 }
@@ -138,11 +153,42 @@ impl Verifier {
             bad_dictionaries: BTreeMap::new(),
             sound: BTreeMap::new(),
             damaged: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            suspect_dictionaries: BTreeMap::new(),
             gone: None,
             listings: Listings::default(),
+            misfits: 0,
+            owed: None,
             told: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// The same, of a replica that must hold everything up to `owed`.
+    pub(crate) fn owing(self, owed: Option<Txid>) -> Verifier {
+        Verifier { owed, ..self }
+    }
+
+    /// What must be there and is not.
+    fn shortfall(&self) -> Option<String> {
+        let end = self.objects.iter().map(|it| it.object.range.max()).max();
+        let owed = self.owed.filter(|owed| end < Some(*owed))?;
+        let ends = end.map_or("is empty".to_string(), |end| format!("ends with transaction {end}"));
+        Some(format!("the replica {ends}, and everything up to {owed} was stored there"))
+    }
+
+    /// Gives up whatever is under way.
+    pub(crate) fn let_go(&mut self, out: &mut Actions) {
+        self.flight.cancel_all(out);
+        for (op, _) in core::mem::take(&mut self.work) {
+            out.push(Action::Cancel { op });
+        }
+        self.phase = Phase::Stopped;
+    }
+
+    /// The source of identifiers, for a machine that goes on after this one.
+    pub(crate) fn into_ids(self) -> OpIds {
+        self.flight.into_ids()
     }
 
     fn list(&mut self, now: Now, out: &mut Actions) {
@@ -159,6 +205,9 @@ impl Verifier {
             (Key::Dictionary(id), result) => return self.take_dictionary(now, id, result, out),
             (_, Ok(reply)) => reply,
             (Key::Piece(object, _), Err(error)) if error.kind == StoreErrorKind::NotFound => {
+                if mutant::on(Mutant::VanishedIsDamage) {
+                    return self.read_to_end(now, object, Err(error.text), out);
+                }
                 self.lanes.remove(&object);
                 self.gone = Some(object);
                 return self.pump(now, out);
@@ -188,7 +237,7 @@ impl Verifier {
             Ok(None) => return,
             Err(exit) => return self.stop(exit, out),
         };
-        if self.objects.is_empty() {
+        if self.objects.is_empty() && self.owed.is_none() {
             let error = "the replica holds no segments".into();
             return self
                 .stop(Exit::NothingToRestore { error, hint: "check the replica's address".into() }, out);
@@ -249,7 +298,7 @@ impl Verifier {
             && self.todo.is_empty()
             && self.waiting.is_empty()
         {
-            self.read(now, out);
+            self.judge(now, out);
         }
     }
 
@@ -270,7 +319,7 @@ impl Verifier {
                 self.pump(now, out);
             }
             Next::Failed(LtxError::Dictionary { id }) => self.need_dictionary(now, object, id, out),
-            Next::Failed(error) => self.end(now, object, Err(error.to_string()), out),
+            Next::Failed(error) => self.read_to_end(now, object, Err(error.to_string()), out),
             Next::End(_) => {
                 let header = *stream.header().expect("a file that ends has a header");
                 let full = stream.is_full();
@@ -280,7 +329,7 @@ impl Verifier {
                     format!("post-state at byte 88: expected {state} by its pages, found {post}")
                 });
                 let result = wrong_name.or(wrong_state).map_or(Ok(Checked { header, full }), Err);
-                self.end(now, object, result, out);
+                self.read_to_end(now, object, result, out);
             }
         }
     }
@@ -289,7 +338,7 @@ impl Verifier {
     fn need_dictionary(&mut self, now: Now, object: Object, id: DictionaryId, out: &mut Actions) {
         if let Some(text) = self.bad_dictionaries.get(&id) {
             let text = format!("{text}, and it was compressed with it");
-            return self.end(now, object, Err(text), out);
+            return self.read_to_end(now, object, Err(text), out);
         }
         let lane = self.lanes.remove(&object).expect("it was being read");
         if self.dictionaries.has(id) {
@@ -321,6 +370,9 @@ impl Verifier {
         };
         match read {
             Ok(dictionary) => self.dictionaries.add(dictionary),
+            Err(_) if again(self.suspect_dictionaries.entry(id).or_default()) => {
+                return self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
+            }
             Err(text) => {
                 self.bad_dictionaries.insert(id, text);
             }
@@ -330,9 +382,13 @@ impl Verifier {
     }
 
     /// An object has been read.
-    fn end(&mut self, now: Now, object: Object, result: Result<Checked, String>, out: &mut Actions) {
-        self.lanes.remove(&object);
+    fn read_to_end(&mut self, now: Now, object: Object, result: Result<Checked, String>, out: &mut Actions) {
+        let lane = self.lanes.remove(&object);
         match result {
+            Err(_) if lane.is_some() && again(self.suspects.entry(object).or_default()) => {
+                self.todo.extend(lane.map(|lane| lane.reader.listed));
+                return self.pump(now, out);
+            }
             Ok(checked) => {
                 self.sound.insert(object, checked);
             }
@@ -351,7 +407,7 @@ impl Verifier {
     }
 
     /// Everything has been read: do the objects agree with each other?
-    fn read(&mut self, now: Now, out: &mut Actions) {
+    fn judge(&mut self, now: Now, out: &mut Actions) {
         if let Some(object) = self.gone {
             let why = format!("{object} has gone since it was listed");
             return match self.listings.again(&why, out) {
@@ -362,10 +418,18 @@ impl Verifier {
         let there = |object: &Object| self.objects.iter().any(|it| it.object == *object);
         self.sound.retain(|object, _| there(object));
         self.damaged.retain(|object, _| there(object));
+        let misfits = self.shortfall().into_iter().chain(links::faults(&self.objects, &self.sound));
+        let misfits: Vec<String> = misfits.collect();
+        if let Some(first) = misfits.first()
+            && again(&mut self.misfits)
+            && self.listings.again(first, out).is_ok()
+        {
+            return self.list(now, out);
+        }
         for (object, texts) in &self.damaged {
             self.faults.extend(texts.iter().map(|text| format!("{object}: {text}")));
         }
-        self.faults.extend(links::faults(&self.objects, &self.sound));
+        self.faults.extend(misfits);
         let Some(first) = self.faults.first() else {
             return self.stop(Exit::Done, out);
         };
@@ -382,6 +446,12 @@ impl Verifier {
         self.phase = Phase::Stopped;
         out.push(Action::Stopped(exit));
     }
+}
+
+/// Counts a look that has shown something wrong; whether another follows before that counts.
+fn again(looks: &mut u32) -> bool {
+    *looks += 1;
+    *looks < LOOKS
 }
 
 impl Machine for Verifier {

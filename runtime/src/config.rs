@@ -81,6 +81,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// Which levels are made of what it stores; `None` for none.
     pub levels: Option<CompactConfig>,
+    /// How often the replica is read and checked; `None` for never.
+    pub validation: Option<Duration>,
 }
 
 /// The control socket; `None` where the file does not say.

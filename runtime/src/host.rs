@@ -175,6 +175,8 @@ pub(crate) struct Host {
 
 /// Compactions under way at once, of some 20 MiB each.
 const COMPACTIONS_MAX: usize = 2;
+/// Validations under way at once, beside those, of some 10 MiB each.
+const VALIDATIONS_MAX: usize = 1;
 
 /// The state directory that a database has unless told otherwise.
 pub fn default_state_dir(database: &Path) -> PathBuf {
@@ -320,7 +322,7 @@ impl Host {
             reloads: RefCell::default(),
             notifier: options.notifier,
             requests: Requests::default(),
-            shares: Shares::new(COMPACTIONS_MAX),
+            shares: Shares::new(COMPACTIONS_MAX, VALIDATIONS_MAX),
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }))

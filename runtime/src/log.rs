@@ -1,6 +1,6 @@
 //! Facts become log lines. Field names are those of the facts.
 
-use driftless_core::machine::{Exit, Fact, Notice, Severity};
+use driftless_core::machine::{Exit, Fact, Notice, Severity, Verdict};
 
 /// One line for a notice.
 pub fn notice(database: &str, notice: &Notice) {
@@ -48,6 +48,7 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Retained { objects, bytes } => {
             format!("deleted what need not be kept objects={objects} bytes={bytes}")
         }
+        Fact::Validated { verdict, objects, bytes } => validated(verdict, *objects, *bytes),
         Fact::Followed { txid, files, bytes, pages, lag_ms } => {
             format!("followed txid={txid} files={files} pages={pages} bytes={bytes} lag_ms={lag_ms}")
         }
@@ -68,5 +69,22 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Remark { text } => text.clone(),
         Fact::Progress { what, done, total } => format!("{what}: {done} of {total}"),
         other => format!("{other:?}"),
+    }
+}
+
+fn validated(verdict: &Verdict, objects: u64, bytes: u64) -> String {
+    match verdict {
+        Verdict::Sound => format!("validated the replica, it is sound objects={objects} bytes={bytes}"),
+        Verdict::Faulty { fault, more } => {
+            let more = if *more == 0 { String::new() } else { format!("; and {more} more") };
+            format!(
+                "validated the replica, it is damaged objects={objects} bytes={bytes}: {fault}{more}; \
+                 run driftless verify on the replica for all that is wrong"
+            )
+        }
+        Verdict::Undone { error, hint, wait_ms } => {
+            let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+            format!("validating the replica could not be done, again in {wait_ms} ms: {error}{hint}")
+        }
     }
 }

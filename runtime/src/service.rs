@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use driftless_core::application::{Action, Attendant, Databases, Event, Standing, Verdict};
-use driftless_core::health::ailment;
 use driftless_core::machine::Exit;
 use futures_lite::FutureExt as _;
 use futures_lite::future::pending;
@@ -203,7 +202,7 @@ pub(crate) fn is_well(host: &Host) -> bool {
     let now = clock::mono();
     host.for_each(|entry| {
         any = true;
-        well &= entry.life == Life::Running && ailment(entry.status.as_ref(), now).is_none();
+        well &= entry.life == Life::Running && entry.ailment(now).is_none();
     });
     any && well
 }

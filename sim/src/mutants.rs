@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::ring0::faults::FULL_FROM;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM, ZSTD_FROM};
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM, VALIDATION_FROM, ZSTD_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
@@ -65,12 +65,16 @@ const OF_RETENTION: [Mutant; 9] = [
 /// Planted bugs of rules that only zstd has.
 const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBeforeDictionary];
 
+/// Planted bugs of rules that only a validator has.
+const OF_VALIDATION: [Mutant; 1] = [Mutant::VanishedIsDamage];
+
 /// The seed of a number for one bug: what only a compactor does is looked for where there is one.
 fn seed_for(mutant: Mutant, number: u64) -> u64 {
     match mutant {
         _ if OF_LEVELS.contains(&mutant) => LEVELS_FROM + number,
         _ if OF_RETENTION.contains(&mutant) => RETAIN_FROM + number,
         _ if OF_ZSTD.contains(&mutant) => ZSTD_FROM + number,
+        _ if OF_VALIDATION.contains(&mutant) => VALIDATION_FROM + number,
         _ => seed_of(number),
     }
 }

@@ -55,6 +55,7 @@ pub mod store;
 pub mod summary;
 mod trouble;
 pub mod truth;
+mod validation;
 pub mod violation;
 mod weather;
 pub mod world;

@@ -1,7 +1,7 @@
 //! The replicator under ring 0: every crash of three scripts, kept seeds, fresh seeds.
 
 use driftless_sim::ring0::plan::{
-    CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, RETAIN_FROM, Retain, StateFate,
+    CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, RETAIN_FROM, Retain, StateFate, VALIDATION_FROM,
 };
 use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
 use driftless_sim::seed::kept;
@@ -95,6 +95,16 @@ fn fresh_seeds_with_retention_stay_quiet_and_delete() {
 }
 
 /// These stores refuse nothing, and say so or are found out.
+#[test]
+fn fresh_seeds_with_validation_stay_quiet_and_validate() {
+    let mut validated = 0;
+    for seed in VALIDATION_FROM..VALIDATION_FROM + 40 {
+        let summary = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        validated += summary.validated;
+    }
+    assert!(validated > 400, "{validated} validations");
+}
+
 #[test]
 fn fresh_seeds_of_stores_without_conditions_stay_quiet() {
     let weak = |seed: &u64| Plan::of_seed(*seed).store.conditions != Conditions::Kept;

@@ -28,6 +28,40 @@ pub enum Severity {
     Error,
 }
 
+/// What came of a validation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Each object is whole, and they agree.
+    Sound,
+    /// Something is wrong.
+    Faulty {
+        /// The first fault: object, offset, expected and found.
+        fault: String,
+        /// How many there are besides.
+        more: u64,
+    },
+    /// It could not be done.
+    Undone {
+        /// What went wrong.
+        error: String,
+        /// What a person can do; empty where nothing is known to help.
+        hint: String,
+        /// Milliseconds until the next try.
+        wait_ms: u64,
+    },
+}
+
+impl Verdict {
+    /// The word for people.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Verdict::Sound => "sound",
+            Verdict::Faulty { .. } => "faulty",
+            Verdict::Undone { .. } => "undone",
+        }
+    }
+}
+
 /// What happened. Field names are those of logs and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -88,6 +122,15 @@ pub enum Fact {
         /// How many.
         objects: u32,
         /// Their bytes.
+        bytes: u64,
+    },
+    /// The replica was to be read and checked.
+    Validated {
+        /// What came of it.
+        verdict: Verdict,
+        /// Objects that were read.
+        objects: u64,
+        /// Bytes that were read.
         bytes: u64,
     },
     /// A copy that follows its replica shows a later state.

@@ -10,6 +10,9 @@ use super::OpId;
 pub enum Budget {
     /// Compactions, and passes of the retention, under way at once, each with some megabytes of memory.
     Compaction,
+    /// Validations of a replica under way at once: whatever they read, the application's host reads beside
+    /// what it replicates.
+    Validation,
 }
 
 /// A request for a share.

@@ -1,9 +1,11 @@
 //! `driftless check`: what a configuration would do, without doing it.
 //!
 //! The configuration is read and each database looked at as the replicator would look at it before
-//! it opens one, by the same rules; nothing is opened, written or connected. With `-connect` one
-//! key of each replica is listed as well. Secrets are never shown, only where they come from.
+//! it opens one, by the same rules; nothing is opened or written, and no store is asked. With `-connect` one
+//! key of each replica is listed as well. A process that runs already is asked what its validations have
+//! found. Secrets are never shown, only where they come from.
 
+pub(super) mod running;
 mod show;
 
 use std::collections::BTreeMap;
@@ -54,6 +56,10 @@ struct DatabaseReport {
     restore_if_db_not_exists: bool,
     /// Null if none are made.
     levels: Option<LevelsReport>,
+    /// Null if the replica is not validated.
+    validation_interval: Option<String>,
+    /// What the last validation of a process that runs has found wrong; null if nothing.
+    damage: Option<String>,
 }
 
 /// Of the levels that are made.
@@ -114,9 +120,17 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         problems.push("the configuration names no database".to_owned());
     }
     let connect = args.is_on("connect");
-    let databases = config.databases.iter().map(|database| of_database(database, connect, &mut problems));
+    let mut databases: Vec<DatabaseReport> =
+        config.databases.iter().map(|database| of_database(database, connect, &mut problems)).collect();
+    let works = problems.is_empty();
+    let mut damage = running::damage(args, &config);
+    for (report, database) in databases.iter_mut().zip(&config.databases) {
+        report.damage = damage.remove(&database.path);
+        let name = database.path.display();
+        problems.extend(report.damage.iter().map(|fault| format!("{name}: its replica is damaged: {fault}")));
+    }
     let report = Report {
-        databases: databases.collect(),
+        databases,
         config: Some(config.path.display().to_string()).filter(|path| !path.is_empty()),
         process: of_process(&config),
         warnings: config.warnings.clone(),
@@ -130,6 +144,9 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     }
     match report.problems.as_slice() {
         [] => Ok(()),
+        [first, ..] if works => Err(CliError::corrupt("the last validation of a replica has found a fault")
+            .cause(first)
+            .hint("run driftless verify on the replica: it lists all that is wrong")),
         [one] => Err(CliError::usage("this would not work as it is").cause(one)),
         [first, rest @ ..] => {
             let what = format!("this would not work as it is, for {} reasons", rest.len() + 1);
@@ -211,6 +228,8 @@ fn of_database(database: &Database, connect: bool, problems: &mut Vec<String>) -
             snapshot_interval: duration::show(levels.snapshot_interval),
             verify: levels.verify,
         }),
+        validation_interval: database.settings.validation.map(duration::show),
+        damage: None,
     }
 }
 

@@ -466,7 +466,8 @@ const CHECK: Command = Command {
     usage: &["check [flags] [DB]", "check [flags] DB REPLICA"],
     about: "Reads the configuration and looks at each database: whether it would be replicated,\n\
             where to, with whose credentials and which options; what is ignored, and what\n\
-            would not work. Opens, writes and connects nothing.",
+            would not work. Opens and writes nothing, and asks no store. A process that\n\
+            runs already is asked whether a validation has found a replica damaged.",
     flags: &[
         switch("connect", "Also list one object of each replica, which takes its credentials."),
         switch("json", "Print JSON."),
@@ -477,7 +478,7 @@ const CHECK: Command = Command {
         ("Whether the bucket is to be reached.", "driftless check -connect"),
         ("A pair, without a configuration.", "driftless check /srv/app.db s3://bucket/app"),
     ],
-    exits: &[0, 2],
+    exits: &[0, 2, 4],
 };
 
 const DEMO: Command = Command {

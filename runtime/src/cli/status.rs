@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::args::Args;
+use super::check::running::faults;
 use super::error::CliError;
 use super::output::{Out, Table, human_bytes, human_count};
 use super::replicate::SOCKET_PATH;
@@ -44,6 +45,8 @@ struct Row {
     hint: Option<String>,
     last_error: Option<String>,
     warning: Option<String>,
+    /// What the last validation of the replica has found wrong.
+    damage: Option<String>,
     store: Option<Store>,
     registered: bool,
     last_sync_at: Option<String>,
@@ -201,13 +204,14 @@ fn ask(
 fn from_process(database: &Path, entry: &Value) -> Row {
     let text = |name: &str| entry[name].as_str().map(str::to_owned);
     let (waiting, last_error, replicated) = (text("waiting"), text("last_error"), text("replicated_txid"));
+    let damage = faults(&entry["validation"]);
     let ended = entry["ended"].as_bool() == Some(true);
     let stopped = entry["phase"] == "stopped";
     let mut row = row_of(database);
     row.running = !ended;
     row.phase = text("phase").unwrap_or_else(|| "starting".to_owned());
     if row.status == "ok" {
-        let trouble = ended || waiting.is_some() || last_error.is_some();
+        let trouble = ended || waiting.is_some() || last_error.is_some() || damage.is_some();
         row.status = match (trouble, &replicated) {
             _ if stopped => "stopped",
             (true, _) => "error",
@@ -225,6 +229,7 @@ fn from_process(database: &Path, entry: &Value) -> Row {
     row.lineage = text("lineage");
     (row.waiting, row.hint, row.last_error) = (waiting, text("hint"), last_error);
     row.warning = text("warning");
+    row.damage = damage;
     row.store = Store::deserialize(&entry["store"]).ok().filter(|store| store.create_if_absent != "unknown");
     row.registered = entry["registered"] == true;
     row.last_sync_at = text("last_sync_at");
@@ -322,6 +327,7 @@ fn print(rows: &[Row], out: &mut Out) {
             ("last error", &row.last_error),
             ("hint", &row.hint),
             ("warning", &row.warning),
+            ("damage", &row.damage),
             ("store", &row.store.as_ref().map(Store::in_words)),
         ];
         let said: Vec<String> =
@@ -348,6 +354,10 @@ mod tests {
         assert_eq!((row.status.as_str(), row.local_txid.as_str()), ("ok", "000000000000000a"));
         assert_eq!((row.lag_frames, row.lag_seconds, row.running), (Some(3), Some(0.25), true));
         let mut entry = entry;
+        entry["validation"] = json!({ "faults": ["0/1: gone"], "faults_count": 1 });
+        let row = from_process(&here, &entry);
+        assert_eq!((row.status.as_str(), row.damage.as_deref()), ("error", Some("0/1: gone")));
+        entry["validation"] = json!(null);
         entry["waiting"] = json!("not in wal mode");
         assert_eq!(from_process(&here, &entry).status, "error");
         (entry["waiting"], entry["replicated_txid"]) = (json!(null), json!(null));

@@ -3,7 +3,7 @@
 //! Litestream's keys are all known, and `docs/PARITY.md` lists them. One that has no effect here is
 //! told in a warning that says what happens instead, unless leaving it out would make the user less
 //! safe than the file promises (a database that nobody would replicate, data that would be stored
-//! in the clear, a check that nobody would make): that is refused. The options of replicas are in
+//! in the clear): that is refused. The options of replicas are in
 //! [`options`](super::replica::options).
 
 /// What becomes of a key.
@@ -55,8 +55,6 @@ const fn refused(name: &'static str, instead: &'static str) -> Key {
 }
 
 const AFTER_LEVELS: &str = "passes follow the compactions, at most one each l0-retention";
-const BY_VERIFY: &str =
-    "remove it, and run driftless verify from a timer: it reads and checks the whole replica";
 const BY_EVENT: &str = "changes are seen as they happen";
 const BY_PAGES: &str = "checkpoints go by min-checkpoint-page-count, and bound the wal by themselves";
 const BY_MEMORY: &str = "how much is sent at a time is bounded by memory";
@@ -69,6 +67,8 @@ const NATS: &str = "it belongs to nats replicas: use s3:// or a directory";
 pub const LEVEL: &[Key] = &[used("interval")];
 /// Keys of snapshots.
 pub const SNAPSHOT: &[Key] = &[used("interval"), used("retention")];
+/// Keys of `validation`.
+pub const VALIDATION: &[Key] = &[used("interval")];
 /// Keys of `retention`.
 pub const RETENTION: &[Key] = &[used("enabled")];
 
@@ -94,9 +94,9 @@ pub const TOP: &[Key] = &[
     used("retention"),
     used("l0-retention"),
     idle("l0-retention-check-interval", Form::Duration, AFTER_LEVELS),
-    refused("validation", BY_VERIFY),
+    used("validation"),
     used("verify-compaction"),
-    refused("validation-interval", BY_VERIFY),
+    used("validation-interval"),
     idle("auto-recover", Form::Truth, RECOVERS),
     idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];
@@ -137,7 +137,7 @@ pub const REPLICA: &[Key] = &[
     used("url"),
     used("sync-interval"),
     idle("name", Form::Text, "a database has one replica, which needs no name"),
-    refused("validation-interval", BY_VERIFY),
+    used("validation-interval"),
     idle("auto-recover", Form::Truth, RECOVERS),
     idle("max-sync-ltx-files", Form::Number, BY_MEMORY),
 ];

@@ -20,6 +20,7 @@ const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 const SHUTDOWN_SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const LEVEL_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const VALIDATION_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const RETENTION_MIN: Duration = Duration::from_secs(1);
 /// Level 0 holds segments as they are captured, and level 9 snapshots.
 const LEVELS_MAX: usize = 8;
@@ -61,6 +62,11 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     }
     if let Some(levels) = defaults.settings.levels.as_mut().filter(|_| defaults.keeps_all) {
         levels.retention = None;
+    }
+    validation_interval(&top, "validation-interval", &mut defaults.settings.validation)?;
+    if let Some(entry) = top.entry("validation") {
+        let scope = Scope::new(&entry.value, "validation", &[keys::VALIDATION], false, &mut config.warnings)?;
+        validation_interval(&scope, "interval", &mut defaults.settings.validation)?;
     }
     config.settings = defaults.settings.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
@@ -174,11 +180,11 @@ fn database(
     let described = match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
         (Some(entry), None, None) => match &entry.value.value {
             Value::Text(text) => of_text(text, entry.line)?,
-            _ => replica(&entry.value, &mut settings.engine, defaults, warnings)?,
+            _ => replica(&entry.value, &mut settings, defaults, warnings)?,
         },
         (None, Some(entry), None) => match list(&entry.value, "replicas")? {
             [Node { value: Value::Text(text), line }] => of_text(text, *line)?,
-            [node] => replica(node, &mut settings.engine, defaults, warnings)?,
+            [node] => replica(node, &mut settings, defaults, warnings)?,
             [] => return Err(LineError::new(entry.line, format!("{} has no replica", named()))),
             [_, second, ..] => {
                 return Err(LineError::new(second.line, format!("{} has a second replica", named()))
@@ -296,6 +302,16 @@ fn levels(
     Ok(levels)
 }
 
+/// How often the replica is validated, if `name` is there: zero is never.
+fn validation_interval(scope: &Scope<'_>, name: &str, interval: &mut Option<Duration>) -> Result<()> {
+    match scope.duration(name)? {
+        Some(Duration::ZERO) => *interval = None,
+        Some(_) => *interval = scope.duration_from(name, VALIDATION_INTERVAL_MIN)?,
+        None => {}
+    }
+    Ok(())
+}
+
 /// The options of a replica and of all replicas; with the scope they came from.
 fn options_of<'a>(defaults: &Defaults<'_>, scope: Option<Scope<'a>>) -> Result<(Option<Scope<'a>>, Options)> {
     let mut options = Options::default();
@@ -314,12 +330,13 @@ fn options_of<'a>(defaults: &Defaults<'_>, scope: Option<Scope<'a>>) -> Result<(
 
 fn replica(
     node: &Node,
-    engine: &mut engine::Config,
+    settings: &mut Settings,
     defaults: &Defaults<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Described> {
     let scope = Scope::new(node, "a replica", &[keys::REPLICA, keys::REPLICA_SHARED], true, warnings)?;
-    engine_settings(&scope, engine)?;
+    engine_settings(&scope, &mut settings.engine)?;
+    validation_interval(&scope, "validation-interval", &mut settings.validation)?;
     let (url, path, kind) = (scope.filled("url")?, scope.filled("path")?, scope.filled("type")?);
     let path_line = scope.entry("path").map_or(node.line, |entry| entry.line);
     let (_, options) = options_of(defaults, Some(scope))?;

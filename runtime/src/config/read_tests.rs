@@ -244,15 +244,28 @@ fn databases_are_found_however_they_are_written() {
 }
 
 #[test]
-fn a_check_that_nobody_would_make_is_refused() {
-    let hint = "driftless verify from a timer";
-    check_error("validation:\n  interval: 5m", 1, "validation is not in this release", hint);
-    check_error("validation-interval: 1h", 1, "validation-interval is not in this release", hint);
-    check_error(
-        "dbs:\n- path: /a\n  replica: {path: /r, validation-interval: 1h}",
-        3,
-        "validation-interval is not in this release",
-        hint,
-    );
+fn replicas_are_validated_as_often_as_the_nearest_key_says() {
+    let of = |text: &str| {
+        let config = parse(text);
+        let first = config.databases.first().map(|database| database.settings.validation);
+        (config.settings.validation, first.unwrap_or_default())
+    };
+    let (minute, hour) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(3_600)));
+    assert_eq!(of("dbs: [{path: /a, replica: /r}]"), (None, None), "nobody asked for it");
+    assert_eq!(of("validation: {interval: 1h}\ndbs: [{path: /a, replica: /r}]"), (hour, hour));
+    assert_eq!(of("validation-interval: 1h\ndbs: [{path: /a, replica: /r}]"), (hour, hour));
+    assert_eq!(of("validation-interval: 1h\nvalidation: {interval: 1m}").0, minute, "the newer spelling");
+    let own = |interval: &str| {
+        of(&format!(
+            "validation: {{interval: 1h}}\ndbs: [{{path: /a, replica: {{path: /r, validation-interval: {interval}}}}}]"
+        ))
+    };
+    assert_eq!(own("1m"), (hour, minute));
+    assert_eq!(own("0"), (hour, None));
+    assert_eq!(of("dbs: [{path: /a, replicas: [{path: /r, validation-interval: 1m}]}]"), (None, minute));
     assert_eq!(parse("validation: {interval: 0s}\nvalidation-interval: 0"), Config::default());
+    assert_eq!(parse("validation:\n"), Config::default());
+    check_error("validation: {interval: 1ms}", 1, "interval is at least 1s", "");
+    check_error("validation-interval: often", 1, "validation-interval: ", "");
+    check_error("validation: {intervall: 1h}", 1, "has no key", "interval");
 }

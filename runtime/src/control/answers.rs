@@ -20,6 +20,7 @@ use driftless_core::compact::CompactStatus;
 use driftless_core::engine::{Phase, Status};
 use driftless_core::ids::{Level, Mono, Txid, Wall};
 use driftless_core::machine::Event;
+use driftless_core::validate::ValidateStatus;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -284,6 +285,7 @@ fn entry_status(entry: &Entry) -> Value {
     value["levels"] = json!(entry.levels.as_ref().map(describe_levels));
     let retention = entry.retention.as_ref();
     value["retention"] = json!(retention.map(|it| json!({ "passing": it.passing, "error": it.trouble })));
+    value["validation"] = json!(entry.validation.as_ref().map(describe_validation));
     value
 }
 
@@ -297,6 +299,21 @@ fn describe_levels(status: &CompactStatus) -> Value {
         .into_iter()
         .map(|level| json!({ "level": level.get(), "txid": reaches(level), "error": error(level) }));
     json!({ "making": status.making.map(Level::get), "levels": levels.collect::<Vec<_>>() })
+}
+
+/// What the last validation found, and why there was none since.
+fn describe_validation(status: &ValidateStatus) -> Value {
+    let last = status.last.as_ref();
+    json!({
+        "validating": status.validating,
+        "result": last.map(|_| if status.is_faulty() { "faulty" } else { "sound" }),
+        "at": last.map(|last| rfc3339(last.at)),
+        "objects": last.map(|last| last.objects),
+        "bytes": last.map(|last| last.bytes),
+        "faults": last.map_or(&[][..], |last| &last.faults),
+        "faults_count": last.map_or(0, |last| last.faults_count),
+        "error": status.trouble,
+    })
 }
 
 /// A status as JSON; the field names are those of `driftless status -json`.

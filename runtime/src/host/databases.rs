@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 
 use driftless_core::compact::CompactStatus;
 use driftless_core::engine::Status;
-use driftless_core::ids::Wall;
+use driftless_core::health::{Ailment, ailment};
+use driftless_core::ids::{Mono, Wall};
 use driftless_core::machine::{Event, Exit};
 use driftless_core::retain::RetainStatus;
+use driftless_core::validate::ValidateStatus;
 use smol::channel::Sender;
 
 use super::ReplicateJob;
@@ -81,6 +83,8 @@ pub(crate) struct Entry {
     pub(crate) levels: Option<CompactStatus>,
     /// How its retention stands, if anything is deleted.
     pub(crate) retention: Option<RetainStatus>,
+    /// How its validation stands, if its replica is validated.
+    pub(crate) validation: Option<ValidateStatus>,
     pub(crate) wants_events: bool,
     /// What was counted of it.
     pub(crate) tally: Tally,
@@ -103,6 +107,7 @@ impl Entry {
             status: None,
             levels: None,
             retention: None,
+            validation: None,
             wants_events: false,
             tally: Tally::default(),
             last_sync: None,
@@ -112,6 +117,11 @@ impl Entry {
     /// Whether anything of its last run may still act, or its records are being written.
     pub(crate) fn is_live(&self) -> bool {
         !matches!(self.life, Life::Stopped(_) | Life::Ended(_))
+    }
+
+    /// What is the matter with it while its engine runs.
+    pub(crate) fn ailment(&self, now: Mono) -> Option<Ailment> {
+        ailment(self.status.as_ref(), self.validation.as_ref(), now)
     }
 
     /// How its last run ended, if it has.

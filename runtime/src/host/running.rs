@@ -10,6 +10,7 @@ use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
 use driftless_core::keeper::Keeper;
 use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
+use driftless_core::validate::ValidateConfig;
 
 use super::databases::{Entry, Life};
 use super::{Host, restoring};
@@ -50,7 +51,9 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         config.adopt &= entry.last_sync.is_none();
         let levels = entry.settings.levels.clone();
         let levels = levels.map(|levels| CompactConfig { create_if_absent, remote, ..levels });
-        let machine = Keeper::new(ReplicaId(number), driver::entropy(), config, levels);
+        let validation = entry.settings.validation;
+        let validation = validation.map(|interval| ValidateConfig { interval, ..ValidateConfig::default() });
+        let machine = Keeper::new(ReplicaId(number), driver::entropy(), config, levels, validation);
         let driver = Driver::new(machine, ports, host.executor.clone());
         // What is not claimed need not be tried; and a run that ends at once would leave the probe's
         // objects behind.
@@ -64,7 +67,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         entry.life = Life::Running;
         entry.sender = Some(driver.sender());
         entry.status = None;
-        (entry.levels, entry.retention) = (None, None);
+        (entry.levels, entry.retention, entry.validation) = (None, None, None);
         entry.wants_events = true;
     });
     host.watches_changed();
@@ -128,6 +131,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             entry.status = Some(status);
             entry.levels = machine.compaction();
             entry.retention = machine.retention();
+            entry.validation = machine.validation();
             entry.wants_events && !wanted
         });
         if woken {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use driftless_adapters::pool::unblock;
 use driftless_core::engine::Status;
-use driftless_core::health::{Ailment, ailment};
+use driftless_core::health::Ailment;
 use driftless_core::ids::{Mono, Wall};
+use driftless_core::validate::ValidateStatus;
 
 use super::PER_DATABASE_MAX;
 use super::requests::{BUCKETS, Outcome};
@@ -37,6 +38,8 @@ struct Row {
     status: Option<Status>,
     tally: Tally,
     well: bool,
+    /// Whether its last validation found a fault, if it is validated.
+    damaged: Option<bool>,
     last_sync: Option<Wall>,
     sizes: (Option<u64>, Option<u64>),
 }
@@ -95,7 +98,7 @@ pub(crate) fn health(host: &Host) -> (u16, String) {
 /// What is the matter with a database, in a word.
 fn matter(entry: &Entry, now: Mono) -> Option<&'static str> {
     match entry.life {
-        Life::Running => ailment(entry.status.as_ref(), now).map(Ailment::word),
+        Life::Running => entry.ailment(now).map(Ailment::word),
         _ => Some(phase(entry)),
     }
 }
@@ -149,6 +152,7 @@ fn rows(host: &Host, now: Mono) -> Vec<Row> {
         status: entry.status.clone(),
         tally: entry.tally.clone(),
         well: matter(entry, now).is_none(),
+        damaged: entry.validation.as_ref().map(ValidateStatus::is_faulty),
         last_sync: entry.last_sync,
         sizes: (None, None),
     };
@@ -327,10 +331,29 @@ fn of_each(rows: &[Row], now: Mono, wall: Wall, text: &mut Text) {
     each(rows, text, family, |row| Some(row.tally.deletion_bytes));
     let family = ("driftless_bases_total", COUNTER, "Times that the database was read to be written anew.");
     each(rows, text, family, |row| Some(row.tally.bases));
+    of_validations(rows, text);
     let mut family = text.family("driftless_phase", GAUGE, "1 for the phase that the database is in.");
     for row in rows {
         family.sample(&[("db", &row.db), ("replica", &row.replica), ("phase", row.phase)], 1);
     }
+}
+
+/// Of databases whose replicas are validated.
+fn of_validations(rows: &[Row], text: &mut Text) {
+    const RESULTS: [&str; 3] = ["sound", "faulty", "undone"];
+    let validated = || rows.iter().filter(|row| row.damaged.is_some());
+    let help = "Validations of the replica, by what came of them.";
+    let mut family = text.family("driftless_validations_total", "counter", help);
+    for row in validated() {
+        for (result, count) in RESULTS.iter().zip(row.tally.validations) {
+            family.sample(&[("db", &row.db), ("replica", &row.replica), ("result", result)], count);
+        }
+    }
+    let help = "When a validation last came to its end, since 1970.";
+    let family = ("driftless_last_validation_timestamp_seconds", "gauge", help);
+    each(rows, text, family, |row| row.tally.validated_at.map(|at| at.0 as f64 / 1000.0));
+    let help = "1 while the last validation that came to its end has found a fault.";
+    each(rows, text, ("driftless_validation_failed", "gauge", help), |row| row.damaged.map(u8::from));
 }
 
 /// The names that dashboards for Litestream have. Its labels name the database only.

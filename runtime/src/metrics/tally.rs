@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use driftless_core::engine::Status;
 use driftless_core::ids::{Level, Wall};
-use driftless_core::machine::{Fact, Notice};
+use driftless_core::machine::{Fact, Notice, Verdict};
 
 /// Bytes of a frame's header.
 const FRAME_HEADER_BYTES: u64 = 24;
@@ -38,6 +38,10 @@ pub struct Tally {
     pub deletions: u64,
     /// Their bytes.
     pub deletion_bytes: u64,
+    /// Validations that found the replica sound, faulty, and that could not be done.
+    pub validations: [u64; 3],
+    /// When one last came to its end.
+    pub validated_at: Option<Wall>,
     full_base: bool,
     frames_captured: u64,
 }
@@ -74,6 +78,15 @@ impl Tally {
                 self.deletions += u64::from(*objects);
                 self.deletion_bytes += bytes;
             }
+            Fact::Validated { verdict, .. } => {
+                let (at, ended) = match verdict {
+                    Verdict::Sound => (0, true),
+                    Verdict::Faulty { .. } => (1, true),
+                    Verdict::Undone { .. } => (2, false),
+                };
+                self.validations[at] += 1;
+                self.validated_at = if ended { Some(now) } else { self.validated_at };
+            }
             Fact::Retrying { .. } => self.failures += 1,
             _ => {}
         }
@@ -109,6 +122,12 @@ mod tests {
         count(checkpoint(Some(Duration::ZERO)));
         count(checkpoint(None));
         count(Fact::Retrying { what: String::new(), error: String::new(), hint: String::new(), wait_ms: 1 });
+        let validated = |verdict| Fact::Validated { verdict, objects: 1, bytes: 2 };
+        count(validated(Verdict::Sound));
+        count(validated(Verdict::Faulty { fault: String::new(), more: 0 }));
+        count(validated(Verdict::Sound));
+        count(validated(Verdict::Undone { error: String::new(), hint: String::new(), wait_ms: 1 }));
+        assert_eq!((tally.validations, tally.validated_at), ([2, 1, 1], Some(Wall(7))));
         assert_eq!((tally.segments, tally.segment_bytes, tally.segment_pages), (2, 200, 6));
         assert_eq!((tally.bases, tally.failures, tally.snapshot_at), (1, 1, Some(Wall(7))));
         assert_eq!(tally.checkpoints, [2, 1]);

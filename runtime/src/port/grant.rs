@@ -13,12 +13,16 @@ use smol::lock::{Semaphore, SemaphoreGuardArc};
 #[derive(Clone, Debug)]
 pub struct Shares {
     compactions: Arc<Semaphore>,
+    validations: Arc<Semaphore>,
 }
 
 impl Shares {
-    /// So many compactions may run at once.
-    pub fn new(compactions: usize) -> Shares {
-        Shares { compactions: Arc::new(Semaphore::new(compactions)) }
+    /// So many compactions may run at once, and so many validations.
+    pub fn new(compactions: usize, validations: usize) -> Shares {
+        Shares {
+            compactions: Arc::new(Semaphore::new(compactions)),
+            validations: Arc::new(Semaphore::new(validations)),
+        }
     }
 }
 
@@ -39,8 +43,12 @@ impl Grants {
     /// Completes when the share is there, or given back.
     pub async fn perform(&self, op: OpId, request: GrantRequest) {
         match (request, &self.shares) {
-            (GrantRequest::Take(Budget::Compaction), Some(shares)) => {
-                let guard = shares.compactions.acquire_arc().await;
+            (GrantRequest::Take(budget), Some(shares)) => {
+                let of = match budget {
+                    Budget::Compaction => &shares.compactions,
+                    Budget::Validation => &shares.validations,
+                };
+                let guard = of.acquire_arc().await;
                 self.held().insert(op, guard);
             }
             (GrantRequest::Take(_), None) => {}
@@ -71,13 +79,17 @@ mod tests {
 
     #[test]
     fn a_share_comes_back_by_request_by_cancelling_and_by_the_end() {
-        let shares = Shares::new(1);
-        let take = |grants: &Grants, run| {
-            block_on(poll_once(Box::pin(grants.perform(op(run), GrantRequest::Take(Budget::Compaction)))))
+        let shares = Shares::new(1, 1);
+        let take_of = |budget, grants: &Grants, run| {
+            block_on(poll_once(Box::pin(grants.perform(op(run), GrantRequest::Take(budget)))))
         };
+        let take = |grants: &Grants, run| take_of(Budget::Compaction, grants, run);
         let (one, other) = (Grants::new(shares.clone()), Grants::new(shares));
         assert_eq!(take(&one, 1), Some(()));
         assert_eq!(take(&other, 2), None, "there is but one");
+        assert_eq!(take_of(Budget::Validation, &other, 6), Some(()), "of its own kind");
+        assert_eq!(take_of(Budget::Validation, &one, 7), None);
+        other.forget(op(6));
         block_on(one.perform(op(9), GrantRequest::Return { grant: op(1) }));
         assert_eq!(take(&other, 2), Some(()));
         other.forget(op(2));

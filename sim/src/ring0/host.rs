@@ -76,7 +76,8 @@ impl World {
         let engine = {
             let config = self.config();
             let levels = self.plan.levels.as_ref().map(|levels| levels.config(&config));
-            Keeper::new(ReplicaId(0), run, config, levels)
+            let validation = self.plan.validation(&config);
+            Keeper::new(ReplicaId(0), run, config, levels, validation)
         };
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
         self.full_start();
@@ -147,6 +148,7 @@ impl World {
         running.underway.step(completed, &actions)?;
         for action in actions {
             self.summary.actions += 1;
+            self.note_validators(completed, &action);
             self.carry_out(run, action)?;
             if self.crash_at == Some(self.summary.actions) {
                 self.crash_at = None;
@@ -459,6 +461,7 @@ impl World {
                     self.reads.adopted(*txid)?;
                 }
             }
+            Fact::Validated { verdict, .. } => self.check_validated(verdict)?,
             Fact::Base { full: true, .. } => self.summary.bases.0 += 1,
             Fact::Base { full: false, .. } => self.summary.bases.1 += 1,
             Fact::Detached { sealed: true } => self.summary.detached.0 += 1,

@@ -11,6 +11,7 @@
 //! | [`fork`] | nothing replaces a segment, and no history goes on behind another one | as segments come |
 //! | [`contiguous`] | each level is without gaps, and level 0 without overlaps | at the end |
 //! | [`levels`] | a file of a higher level holds what its transactions make | as it is reported |
+//! | [`validation`] | a validation tells of a fault only where there is one | at each verdict |
 //! | [`unharmed`] | the application waits no longer than stated, loses nothing, finds nothing of ours | at each operation, at the end |
 //! | [`crash_equals`] | a death changes nothing of what is there in the end | in exhaustive runs |
 //! | [`wrong_bytes`] | what was altered on its way is not believed | at each adoption |
@@ -38,4 +39,5 @@ pub mod purity;
 pub mod retention;
 pub mod transitions;
 pub mod unharmed;
+pub mod validation;
 pub mod wrong_bytes;

@@ -15,9 +15,11 @@ use crate::scenario::parts::{ConfigText, time, timed};
 
 mod full;
 mod levels;
+mod validation;
 mod zstd;
 
 pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, Retain};
+pub use validation::VALIDATION_FROM;
 pub use zstd::ZSTD_FROM;
 
 /// What becomes of the local state between two runs of the process.
@@ -253,6 +255,9 @@ pub struct Plan {
     /// The compactor, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levels: Option<Levels>,
+    /// How often the replica is validated, if it is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_ms: Option<u64>,
     /// A defect that is put in to try the tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planted: Option<Planted>,
@@ -297,6 +302,7 @@ impl Plan {
             strike: Strike::All,
             faults: Faults::none(),
             levels: None,
+            validation_ms: None,
             planted: None,
         }
     }
@@ -313,7 +319,8 @@ impl Plan {
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
         let plan = if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice, seed >= RETAIN_FROM) };
-        if seed < ZSTD_FROM { plan } else { plan.with_zstd(&dice) }
+        let plan = if seed < ZSTD_FROM { plan } else { plan.with_zstd(&dice) };
+        if seed < VALIDATION_FROM { plan } else { plan.with_validation(&dice) }
     }
 
     fn of_early_seed(seed: u64, ops: u64, page_sizes: &[u64]) -> Plan {
@@ -350,6 +357,7 @@ impl Plan {
             strike: Strike::All,
             faults: Faults::none(),
             levels: None,
+            validation_ms: None,
             planted: None,
         }
     }

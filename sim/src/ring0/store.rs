@@ -190,6 +190,11 @@ impl SimStore {
         self.objects.get(&key(object)).map(|(_, body)| body)
     }
 
+    /// How many objects there are or were.
+    pub fn len_ever(&self) -> usize {
+        self.objects.len() + self.deleted.len()
+    }
+
     /// The body of an object that is there, or was until it was deleted.
     pub fn ever(&self, object: &Object) -> Option<&Chunk> {
         let deleted = || self.deleted.get(&key(object)).map(|(_, body)| body);

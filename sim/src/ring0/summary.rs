@@ -37,6 +37,8 @@ pub struct Summary {
     pub held_max: [Held; 10],
     /// Ends of files that had to be restorable, and were restored in the end.
     pub ends: u64,
+    /// Validations of the replica, each verdict held against the truth.
+    pub validated: u64,
     /// Commits of the application.
     pub commits: u64,
     /// Starts of the process.

@@ -20,6 +20,7 @@ use super::sites::Sites;
 use super::state::SimState;
 use super::store::Fate;
 use super::truth::Truth;
+use super::validation::Validations;
 use super::violation::Violation;
 use super::weather::{FATES, SLOW, Weather};
 use super::world::{Entry, World};
@@ -57,6 +58,8 @@ pub(super) struct Full {
     drift_ppm: i64,
     /// What the compactor has done.
     pub(super) compacted: Compacted,
+    /// What the validator has done.
+    pub(super) validations: Validations,
     /// The machine as it was once.
     snapshot: Option<Snapshot>,
 }
@@ -391,7 +394,8 @@ impl World {
     pub(super) fn note_store_request(&mut self, run: u64, op: OpId, request: &StoreRequest, fate: Fate) {
         self.store.now_ns = self.now_ns();
         let part = matches!(request, StoreRequest::PutPart { .. });
-        self.full.compacted.requests += u64::from(op.run != run && !part);
+        let validators = self.note_validators_request(op, fate);
+        self.full.compacted.requests += u64::from(op.run != run && !part && !validators);
         let Some(weather) = &self.full.weather else { return };
         self.store.ahead = weather.clock_ahead(self.store.now_ns);
         self.store.limbo = self.plan.faults.has("store: unfinished bodies");

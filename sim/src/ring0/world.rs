@@ -257,9 +257,10 @@ impl World {
         // Others ask on their own account.
         if self.full.rivals.is_empty() {
             let own = self.store.requests - self.store.parts;
-            let of_compactor = self.full.compacted.requests;
-            limits::requests(own.saturating_sub(of_compactor), self.occasions(segments))?;
+            let of_others = self.full.compacted.requests + self.full.validations.requests;
+            limits::requests(own.saturating_sub(of_others), self.occasions(segments))?;
             self.check_compactor_requests()?;
+            self.check_validator_requests()?;
         }
         self.check_restores()?;
         self.check_last()?;

@@ -26,5 +26,6 @@ mod side_by_side;
 mod status;
 mod stores;
 mod trouble;
+mod validation;
 mod watch;
 mod zstd;

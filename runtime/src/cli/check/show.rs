@@ -54,6 +54,9 @@ fn of_database(text: &mut String, database: &DatabaseReport) {
         let (each, snapshots) = (levels.intervals.join(", "), &levels.snapshot_interval);
         push(text, "  levels", &format!("every {each}; snapshots every {snapshots}{verified}"));
     }
+    if let Some(interval) = &database.validation_interval {
+        push(text, "  validation", &format!("of the whole replica, every {interval}"));
+    }
     if database.restore_if_db_not_exists {
         push(text, "  at the start", "restored from the replica if it is not there");
     }

@@ -29,6 +29,7 @@ pub struct Table {
 struct Sums {
     commits: u64,
     restored: u64,
+    validated: u64,
     starts: u64,
     crashes: u64,
     phantoms: u64,
@@ -54,6 +55,7 @@ impl Table {
         let sums = &mut self.sums;
         sums.commits += summary.commits;
         sums.restored += summary.restored;
+        sums.validated += summary.validated;
         sums.starts += summary.starts;
         sums.crashes += summary.crashes;
         sums.phantoms += summary.phantoms;
@@ -92,6 +94,7 @@ impl Table {
         line("simulated", format!("{:.1} h", sums.simulated_ms as f64 / 3_600_000.0));
         line("commits", format!("{}, and {} phantoms", sums.commits, sums.phantoms));
         line("restores", format!("{}, each compared", sums.restored));
+        line("validations", format!("{}, each verdict judged", sums.validated));
         line("actions", sums.actions.to_string());
         line("starts", format!("{}, {} after a death", sums.starts, sums.crashes));
         line("bases", format!("{} whole, {} by difference", sums.bases.0, sums.bases.1));

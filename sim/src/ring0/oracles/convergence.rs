@@ -126,7 +126,11 @@ impl World {
 
     /// Whether nothing but the sweep is to come.
     fn is_quiet(&self) -> bool {
-        self.main_sleeps() && self.queue.iter().all(|entry| matches!(entry, Entry::Tick { .. }))
+        self.main_sleeps()
+            && self.queue.iter().all(|entry| {
+                // A validation goes on at its interval, whatever else rests.
+                matches!(entry, Entry::Tick { .. }) || self.is_of_validation(entry)
+            })
     }
 
     /// At the very end the replica is what the source is: nothing became of either in the silence.
@@ -145,7 +149,7 @@ impl World {
         // it waits for otherwise takes minutes.
         let far = self.now().mono.after(RETAINS * 2);
         let kept_up = running.engine.upkeep_deadline().is_none_or(|(at, _)| at > far);
-        self.is_rest(running.engine.next_deadline(), self.sqlite.disk()) && kept_up
+        self.is_rest(running.engine.deadline_but_of_validation(), self.sqlite.disk()) && kept_up
     }
 
     /// Whether a replicator with this deadline rests: it waits for the sweep, or for the wall clock

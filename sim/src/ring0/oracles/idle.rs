@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use driftless_core::ids::Mono;
-use driftless_core::machine::{Machine as _, Reason};
+use driftless_core::machine::Reason;
 
 use super::super::app::PATH;
 use super::super::reading;
@@ -47,30 +47,39 @@ impl World {
         salts(at + 8).is_some_and(|behind| Some(behind) == salts(16))
     }
 
+    /// Actions and requests to the store so far, but for those of validations: whoever asks for these asks
+    /// for them at their interval.
+    fn spent(&self) -> (u64, u64) {
+        let validations = &self.full.validations;
+        (self.summary.actions - validations.actions, self.store.requests - validations.requests)
+    }
+
     /// A quiet world stays quiet: no request, until the sweep looks once.
     pub(in super::super) fn check_idle(&mut self) -> Result<(), Violation> {
         let fail = |text: String| Violation::new("idle", text);
         self.is_watched = true;
         let look = LOOK + if self.something_stands_behind() { LOOK_BEHIND } else { 0 };
         let until = self.now_ns() + WATCHED.as_nanos() as u64;
-        let (actions, requests) = (self.summary.actions, self.store.requests);
-        if let Some((at, reason)) = self.running.as_ref().and_then(|running| running.engine.next_deadline())
+        let (actions, requests) = self.spent();
+        if let Some((at, reason)) =
+            self.running.as_ref().and_then(|running| running.engine.deadline_but_of_validation())
             && !self.is_rest(Some((at, reason)), self.sqlite.disk())
         {
             return Err(fail(format!("a deadline at {at:?} for {reason:?}")));
         }
         while self.queue.next_at().is_some_and(|at| at < until) {
-            let before = self.summary.actions;
+            let (before, _) = self.spent();
             self.step()?;
-            if self.summary.actions > before + look {
+            if self.spent().0 > before + look {
                 return Err(fail("a quiet source keeps the replicator busy".into()));
             }
         }
-        if self.store.requests != requests {
-            return Err(fail(format!("{} store requests", self.store.requests - requests)));
+        let (actions_now, requests_now) = self.spent();
+        if requests_now != requests {
+            return Err(fail(format!("{} store requests", requests_now - requests)));
         }
-        if self.summary.actions > actions + look {
-            return Err(fail(format!("{} actions", self.summary.actions - actions)));
+        if actions_now > actions + look {
+            return Err(fail(format!("{} actions", actions_now - actions)));
         }
         Ok(())
     }
