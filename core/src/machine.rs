@@ -120,8 +120,8 @@ pub enum Outcome {
     State(Result<StateReply, String>),
     /// Of a [`Request::Scratch`]: what was read, or nothing; a failure is text for people.
     Scratch(Result<Chunk, String>),
-    /// Of a [`Request::Output`].
-    Output(Result<(), OutputError>),
+    /// Of a [`Request::Output`]: what was read, or nothing.
+    Output(Result<Chunk, OutputError>),
     /// Of a [`Request::Copy`].
     Copy(Result<CopyReply, CopyError>),
     /// Of a [`Request::Compute`].
@@ -255,6 +255,15 @@ pub enum OutputRequest {
     },
     /// Remove the file.
     Discard,
+    /// Read what stands in the target's place, without touching it: all of these bytes, or those up
+    /// to its end. Nothing comes where no file stands, or one whose `-wal` or `-journal` has content:
+    /// it alone is not the database.
+    ReadTarget {
+        /// From its start.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
 }
 
 /// Why an output request failed.

@@ -126,7 +126,7 @@ impl LegacyRestorer {
         let Some(work) = self.work.remove(&op) else { return };
         match outcome {
             Outcome::Compute(JobOutput::Unpack(output)) => self.unpacked(now, output, out),
-            Outcome::Output(result) => self.output_done(now, work, result, out),
+            Outcome::Output(result) => self.output_done(now, work, result.map(drop), out),
             outcome => panic!("a host answers in kind: {work:?} got {outcome:?}"),
         }
     }

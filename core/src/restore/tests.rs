@@ -1,5 +1,6 @@
 //! Restores against the files of three Litestream releases and against histories made here.
 
+mod difference;
 pub(crate) mod history;
 mod host;
 pub(crate) mod naive;

@@ -16,8 +16,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
-use driftless_core::machine::{OutputError, OutputRequest};
-use rustix::fs::{Advice, FlockOperation, Mode, OFlags, fadvise, flock, fstat, lstat};
+use driftless_core::machine::{Chunk, OutputError, OutputRequest};
+use rustix::fs::{Advice, FileType, FlockOperation, Mode, OFlags, fadvise, flock, fstat, lstat, stat};
 use rustix::io::Errno;
 
 use super::Blocking;
@@ -55,8 +55,16 @@ where
     ///
     /// # Errors
     /// As the filesystem or the check says.
-    pub fn perform(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
+    pub fn perform(&mut self, request: &OutputRequest) -> Result<Chunk, OutputError> {
+        if let OutputRequest::ReadTarget { offset, len } = *request {
+            return self.read_target(offset, len).map_err(failed);
+        }
+        self.write(request).map(|()| Chunk::default())
+    }
+
+    fn write(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
         match request {
+            OutputRequest::ReadTarget { .. } => unreachable!("it writes nothing"),
             OutputRequest::Create => self.create(),
             OutputRequest::Write(extents) => self.with_file(|fs, file| {
                 extents.iter().try_for_each(|(offset, bytes)| {
@@ -101,6 +109,27 @@ where
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// Bytes of what stands in the target's place. It is opened for each of them, so that none is held
+    /// open: that would keep its space when it is replaced.
+    fn read_target(&self, offset: u64, len: u32) -> Result<Chunk, FsError> {
+        if !is_file(&self.target)? || self.companions().any(|(companion, _)| is_replayed(&companion)) {
+            return Ok(Chunk::default());
+        }
+        let file = match self.fs.open_read(&self.target) {
+            Err(error) if error.kind == FsErrorKind::NotFound => return Ok(Chunk::default()),
+            opened => opened?,
+        };
+        let (mut bytes, mut filled) = (vec![0; len as usize], 0);
+        while filled < bytes.len() {
+            match self.fs.read_at(&file, &mut bytes[filled..], offset + filled as u64)? {
+                0 => break,
+                more => filled += more,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(Chunk::from(bytes))
     }
 
     /// Removes the file of a restore that was killed, and of no other.
@@ -202,7 +231,7 @@ impl<F: Fs + Send> Blocking<OutputRequest> for OutputPort<F>
 where
     F::File: AsFd + Send,
 {
-    type Answer = Result<(), OutputError>;
+    type Answer = Result<Chunk, OutputError>;
 
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         OutputPort::perform(self, request)
@@ -232,6 +261,22 @@ fn claim(file: &impl AsFd, path: &Path) -> Result<bool, OutputError> {
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(error(errno)),
     }
+}
+
+/// Whether a plain file stands there; opening another kind may wait for ever.
+fn is_file(path: &Path) -> Result<bool, FsError> {
+    match stat(path) {
+        Ok(facts) => Ok(FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(FsError::from_io(path, &errno.into())),
+    }
+}
+
+/// Whether this is a `-wal` or `-journal` with content: SQLite would replay it, so that the file beside
+/// it is not the database.
+fn is_replayed(companion: &Path) -> bool {
+    let shared = companion.as_os_str().as_encoded_bytes().ends_with(b"-shm");
+    !shared && stat(companion).is_ok_and(|facts| facts.st_size > 0)
 }
 
 fn in_use(building: &Path) -> OutputError {
@@ -329,6 +374,26 @@ mod tests {
         port.perform(&OutputRequest::Create).unwrap();
         assert!(port.perform(&OutputRequest::Publish { replace: true }).is_err());
         assert_eq!(names(&directory), ["a.db", "a.db-wal", "a.db.driftless-restore"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_stands_there_is_read_unless_it_is_not_all() {
+        let directory = place("read", &["a.db", "a.db-shm"]);
+        let mut port = port(&directory);
+        let mut read = |offset, len| port.perform(&OutputRequest::ReadTarget { offset, len }).unwrap();
+        assert_eq!((&*read(0, 100), &*read(1, 2), &*read(9, 2)), (&b"a.db"[..], &b".d"[..], &b""[..]));
+        fs::write(directory.join("a.db-wal"), b"").unwrap();
+        assert_eq!(&*read(0, 100), b"a.db");
+        for name in ["a.db-wal", "a.db-journal"] {
+            fs::write(directory.join(name), b"frames").unwrap();
+            assert_eq!(&*read(0, 100), b"", "{name} belongs to it");
+            fs::remove_file(directory.join(name)).unwrap();
+        }
+        fs::remove_file(directory.join("a.db")).unwrap();
+        assert_eq!(&*read(0, 100), b"");
+        fs::create_dir(directory.join("a.db")).unwrap();
+        assert_eq!(&*read(0, 100), b"");
         fs::remove_dir_all(directory).unwrap();
     }
 

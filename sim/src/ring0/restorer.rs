@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 use driftless_core::ids::{Level, Now, Txid, Wall};
 use driftless_core::ltx::LtxHeader;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Listed, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
+    Action, Actions, Chunk, Event, Exit, Listed, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId,
+    Request,
 };
 use driftless_core::restore::{Inventory, RestoreConfig, RestoreTarget, Restorer, Target, plan};
 use driftless_core::verify::{Verifier, VerifyConfig};
@@ -27,17 +28,18 @@ const SAMPLES: u64 = 2;
 /// Events after which a machine counts as one that does not end.
 const EVENTS_MAX: usize = 1_000_000;
 
-/// What a restore builds.
+/// What a restore builds, and what stands in the target's place.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
     published: bool,
+    target: Vec<u8>,
 }
 
 impl Output {
-    fn perform(&mut self, request: OutputRequest) {
+    fn perform(&mut self, request: OutputRequest) -> Chunk {
         match request {
-            OutputRequest::Create | OutputRequest::Discard => *self = Output::default(),
+            OutputRequest::Create | OutputRequest::Discard => self.bytes.clear(),
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -48,7 +50,13 @@ impl Output {
             OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
             OutputRequest::Sync => {}
             OutputRequest::Publish { .. } => self.published = true,
+            OutputRequest::ReadTarget { offset, len } => {
+                let start = self.target.len().min(offset as usize);
+                let end = self.target.len().min(start + len as usize);
+                return Chunk::from(self.target[start..end].to_vec());
+            }
         }
+        Chunk::default()
     }
 }
 
@@ -75,6 +83,7 @@ pub fn check(
         .collect();
     let reached = reached(store, newest);
     let ends: Vec<u64> = ends.into_iter().filter(|end| reached.contains(end)).collect();
+    let mut present = Vec::new();
     let boundaries = if ends.is_empty() { 0 } else { SAMPLES };
     for sample in 0..=SAMPLES + boundaries {
         let (target, txid) = match sample {
@@ -97,9 +106,17 @@ pub fn check(
                 }
             }
         };
-        let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
+        // Each but the first over what the one before it has left, now and then with a bit turned over.
+        let replace = !present.is_empty();
+        if replace && dice.draw("restore", "spoilt", sample).is_multiple_of(4) {
+            let at = dice.draw("restore", "byte", sample) as usize % present.len();
+            present[at] ^= 1;
+        }
+        let config =
+            RestoreConfig { target, pending_byte, parallelism: 4, replace, ..RestoreConfig::default() };
         let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
-        let (mut output, ids) = (Output::default(), OpIds::new(ReplicaId(0), 1));
+        let output = Output { target: std::mem::take(&mut present), ..Output::default() };
+        let (mut output, ids) = (output, OpIds::new(ReplicaId(0), 1));
         let mut restorer = Restorer::new(config, ids);
         match drive(&mut restorer, store, &mut output, dice) {
             Some(Exit::Done) if output.published => {}
@@ -110,6 +127,7 @@ pub fn check(
         if image.digest() != states[txid as usize - 1].0 {
             return fail(format!("{image:?} is not the state of transaction {txid}"));
         }
+        present = output.bytes;
     }
     let ids = OpIds::new(ReplicaId(0), 2);
     let mut verifier = Verifier::new(VerifyConfig { pending_byte, ..VerifyConfig::default() }, ids);
@@ -180,8 +198,8 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
             Request::Store(request) => Outcome::Store(store.perform(op, &request, Fate::Works)),
             Request::Compute(job) => Outcome::Compute(job.run()),
             Request::Output(request) => {
-                output.perform(request);
-                Outcome::Output(Ok(()))
+                let read = output.perform(request);
+                Outcome::Output(Ok(read))
             }
             _ => return None,
         };
@@ -194,7 +212,7 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
 mod tests {
     use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
-    use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
+    use driftless_core::machine::{Object, PutCondition, StoreRequest};
 
     use super::*;
 

@@ -192,7 +192,7 @@ struct Output {
 }
 
 impl Blocking<OutputRequest> for Output {
-    type Answer = Result<(), OutputError>;
+    type Answer = Result<Chunk, OutputError>;
 
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         match request {
@@ -209,7 +209,9 @@ impl Blocking<OutputRequest> for Output {
             OutputRequest::Publish { .. } => {
                 *self.built.lock().expect("no holder panics") = Some(std::mem::take(&mut self.building));
             }
+            // Nothing stands in the target's place.
+            OutputRequest::ReadTarget { .. } => {}
         }
-        Ok(())
+        Ok(Chunk::default())
     }
 }
