@@ -26,6 +26,7 @@ mod output;
 mod plan;
 mod present;
 mod reader;
+mod resume;
 mod status;
 mod survey;
 #[cfg(test)]
@@ -146,8 +147,11 @@ pub struct RestoreStatus {
     pub pages: u32,
     /// Pages fetched and written so far.
     pub pages_done: u64,
-    /// Pages that need not be fetched, since they stand in the target's place; so far.
+    /// Pages that need not be fetched, since they stand in the target's place, or a killed restore has
+    /// written them; so far.
     pub pages_kept: u64,
+    /// Whether they are what a killed restore has left.
+    pub resumed: bool,
     /// Whether a database stands there whose state is not known: some of its pages may be kept, and
     /// what there is to fetch is known only when it has been.
     pub guesses: bool,

@@ -210,7 +210,7 @@ impl LegacyRestorer {
     fn create(&mut self, out: &mut Actions) {
         self.creating = true;
         self.phase = Phase::Create;
-        self.submit(Work::Output, Request::Output(OutputRequest::Create), out);
+        self.submit(Work::Output, Request::Output(OutputRequest::Create { keep: false }), out);
     }
 
     /// Forgets what is under way, waits for writes that nobody can take back, and goes on.

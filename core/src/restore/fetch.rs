@@ -17,12 +17,12 @@ use crate::machine::{Actions, ByteRange, Chunk, Fact, OutputRequest, Request, Se
 
 /// Something to fetch: of a file of the plan a run, or all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Task {
-    file: usize,
-    run: Option<usize>,
+pub(super) struct Task {
+    pub(super) file: usize,
+    pub(super) run: Option<usize>,
     /// Tasks of a step are begun when those of the steps before have ended, and only if the result is
     /// not the target yet.
-    step: u32,
+    pub(super) step: u32,
 }
 
 /// A task under way.
@@ -40,11 +40,11 @@ struct Lane {
 /// Fetching and writing.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Fetch {
-    tasks: VecDeque<Task>,
+    pub(super) tasks: VecDeque<Task>,
     lanes: BTreeMap<u64, Lane>,
     /// Lanes opened so far.
     opened: u64,
-    total: u64,
+    pub(super) total: u64,
     step: u32,
     /// Pages fetched so far, where the others may be kept as they stand in the target's place.
     fetched: Option<Pages>,
@@ -75,7 +75,7 @@ impl Restorer {
         self.xor = DbXor::new();
         self.pages_done = 0;
         let mut fetch = Fetch::default();
-        if let Presence::Seen(present) = &self.presence {
+        if let Some(present) = self.present() {
             self.xor = present.xor_of(header.commit);
             fetch.fetched = Some(Pages::new(header.commit));
         }
@@ -91,6 +91,9 @@ impl Restorer {
         let (guesses, newest) = (self.guesses(), self.files.len() - 1);
         let mut order: Vec<usize> = (self.used_from..self.files.len()).collect();
         let mut first = None;
+        if let Presence::Left(left) = &self.presence {
+            return self.plan_missing(left, fetch);
+        }
         if guesses {
             order.reverse();
             first = order.iter().copied().find(|&at| self.files[at].splits_first());
@@ -309,7 +312,9 @@ impl Restorer {
     fn count(&mut self, decoded: &Decoded) {
         self.pages_done += u64::from(decoded.pages);
         let Phase::Fetch(fetch) = &mut self.phase else { return };
-        let (Some(fetched), Presence::Seen(present)) = (&mut fetch.fetched, &self.presence) else {
+        let (Some(fetched), Presence::Seen(present) | Presence::Left(present)) =
+            (&mut fetch.fetched, &self.presence)
+        else {
             return self.xor.toggle(decoded.xor.finish().get());
         };
         for &(page, sum) in &decoded.sums {
@@ -349,14 +354,19 @@ impl Restorer {
         };
         match (header.chain.post, kept) {
             (Some(expected), _) if expected != self.xor.finish() => {
-                if matches!(self.presence, Presence::Seen(_)) {
-                    let why = "what was fetched and what stands in the target's place do not give the state";
+                if self.present().is_some() {
+                    let why = "what was fetched and what was there do not give the state";
                     return self.restore_whole(why, out);
                 }
                 self.begin_audit(now, out);
             }
-            (Some(_), Some(fetched)) => self.begin_keep(fetched, out),
-            (promised, _) => {
+            (Some(_), Some(fetched)) if matches!(self.presence, Presence::Seen(_)) => {
+                self.begin_keep(fetched, out);
+            }
+            (promised, fetched) => {
+                if let (Some(fetched), Presence::Left(left)) = (fetched, &self.presence) {
+                    self.pages_kept = left.count(header.commit, &fetched);
+                }
                 self.proven = promised.is_some();
                 self.finish(out);
             }

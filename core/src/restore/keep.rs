@@ -38,7 +38,7 @@ impl Pages {
         self.0[at / 64] |= 1 << (at % 64);
     }
 
-    fn has(&self, page: PageNo) -> bool {
+    pub(super) fn has(&self, page: PageNo) -> bool {
         let at = page.get() as usize - 1;
         self.0[at / 64] >> (at % 64) & 1 == 1
     }

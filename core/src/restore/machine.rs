@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::fetch::{Audit, Fetch};
 use super::keep::Keep;
 use super::present::{Look, Place, Presence};
+use super::resume::Recall;
 use super::survey::{Stamps, Survey};
 use super::{
     Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
@@ -48,6 +49,9 @@ pub(super) enum Work {
     /// Reading what stands in the target's place, and its checksums.
     Look,
     LookSums,
+    /// The same of what a killed restore has left, by which of the pages are there.
+    Recall,
+    RecallSums,
     /// The same of a window whose pages are kept, by its first page, and writing them.
     Keep(u32),
     KeepSums(u32),
@@ -121,6 +125,8 @@ pub(super) enum Phase {
     /// Reading the dictionaries that the files of the plan name.
     Dictionaries,
     Create,
+    /// Reading what a killed restore has left.
+    Recall(Recall),
     Fetch(Fetch),
     /// Taking the other pages from what stands in the target's place.
     Keep(Keep),
@@ -165,8 +171,10 @@ pub struct Restorer {
     /// In the order in which they apply. Those before `used_from` do not matter.
     pub(super) files: Vec<File>,
     pub(super) used_from: usize,
-    /// What stands in the target's place.
+    /// What stands in the target's place, or was left by a killed restore.
     pub(super) presence: Presence,
+    /// Whether what a killed restore has left may be used.
+    pub(super) resume: bool,
     /// Files before this one are spared: the state that they lead to stands there.
     pub(super) spared: Option<usize>,
     pub(super) dictionaries: Dictionaries,
@@ -207,6 +215,7 @@ impl Restorer {
             files: Vec::new(),
             used_from: 0,
             presence,
+            resume: true,
             spared: None,
             dictionaries: Dictionaries::default(),
             creating: false,
@@ -243,6 +252,9 @@ impl Restorer {
             (Outcome::Compute(JobOutput::Restore(output)), work) => self.computed(now, work, output, out),
             (Outcome::Compute(JobOutput::Checksums(sums)), Work::LookSums) => {
                 self.look_summed(now, &sums, out)
+            }
+            (Outcome::Compute(JobOutput::Checksums(sums)), Work::RecallSums) => {
+                self.recall_summed(now, &sums, out)
             }
             (Outcome::Compute(JobOutput::Checksums(sums)), Work::KeepSums(first)) => {
                 self.keep_summed(first, &sums, out);
@@ -440,7 +452,8 @@ impl Restorer {
     pub(super) fn settle(&mut self, then: Then, out: &mut Actions) {
         self.flight.cancel_all(out);
         let written = |work: &Work| {
-            matches!(work, Work::Write(_) | Work::Output | Work::Look | Work::Keep(_) | Work::KeepWrite(_))
+            use Work::{Keep, KeepWrite, Look, Output, Recall, Write};
+            matches!(work, Write(_) | Output | Look | Recall | Keep(_) | KeepWrite(_))
         };
         let forgotten: Vec<OpId> =
             self.work.iter().filter(|(_, work)| !written(work)).map(|(&op, _)| op).collect();

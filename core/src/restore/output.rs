@@ -50,7 +50,8 @@ impl Restorer {
     pub(super) fn create(&mut self, out: &mut Actions) {
         self.creating = true;
         self.phase = Phase::Create;
-        self.output(OutputRequest::Create, out);
+        let keep = self.resumes();
+        self.output(OutputRequest::Create { keep }, out);
     }
 
     pub(super) fn output_done(
@@ -62,6 +63,7 @@ impl Restorer {
     ) {
         match work {
             Work::Look => return self.looked(now, result, out),
+            Work::Recall => return self.recalled(now, result, out),
             Work::Keep(first) => return self.keep_read(first, result, out),
             _ => {}
         }
@@ -92,7 +94,7 @@ impl Restorer {
         match (&self.phase, work) {
             (_, Work::Write(lane)) => self.written(now, lane, out),
             (_, Work::KeepWrite(first)) => self.kept(first, out),
-            (Phase::Create, _) => self.begin_fetch(now, out),
+            (Phase::Create, _) => self.begin_recall(now, out),
             (Phase::SetLen, _) => {
                 self.phase = Phase::Sync;
                 self.output(OutputRequest::Sync, out);

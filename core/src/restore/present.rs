@@ -44,6 +44,8 @@ pub(super) enum Presence {
     Useless,
     /// A database with pages of the target's size.
     Seen(Box<Present>),
+    /// None that is of use, but a killed restore has left this.
+    Left(Box<Present>),
 }
 
 /// The checksum of each of its pages: eight bytes a page.
@@ -51,7 +53,7 @@ pub(super) enum Presence {
 pub(super) struct Present {
     page_size: PageSize,
     lock_page: PageNo,
-    /// Zero for the lock page.
+    /// Zero for the lock page, and for what a killed restore has not written.
     sums: Vec<u64>,
     xor: DbXor,
 }
@@ -63,7 +65,7 @@ impl core::fmt::Debug for Present {
 }
 
 impl Present {
-    fn new(page_size: PageSize, pending_byte: u64) -> Present {
+    pub(super) fn new(page_size: PageSize, pending_byte: u64) -> Present {
         let lock_page = page_size.lock_page(pending_byte);
         Present { page_size, lock_page, sums: Vec::new(), xor: DbXor::new() }
     }
@@ -80,7 +82,7 @@ impl Present {
         self.xor.finish()
     }
 
-    /// The checksum of a page; `None` for the lock page and beyond the end.
+    /// The checksum of a page; `None` for one that is not there.
     pub(super) fn sum(&self, page: PageNo) -> Option<u64> {
         self.sums.get(page.get() as usize - 1).copied().filter(|&sum| sum != 0)
     }
@@ -94,13 +96,14 @@ impl Present {
         xor
     }
 
-    fn push(&mut self, sums: &[u64]) {
+    /// Takes the checksums of the pages that follow. Zero stands for one that is not there.
+    pub(super) fn push(&mut self, sums: &[u64]) {
         for &sum in sums {
-            let lock = self.sums.len() + 1 == self.lock_page.get() as usize;
-            if !lock {
+            let absent = sum == 0 || self.sums.len() + 1 == self.lock_page.get() as usize;
+            if !absent {
                 self.xor.toggle(sum);
             }
-            self.sums.push(if lock { 0 } else { sum });
+            self.sums.push(if absent { 0 } else { sum });
         }
     }
 }
@@ -127,8 +130,12 @@ impl Restorer {
     /// Looks at what stands in the target's place, if that may be of use.
     pub(super) fn begin_presence(&mut self, now: Now, out: &mut Actions) {
         (self.spared, self.pages_kept) = (None, 0);
+        if matches!(self.presence, Presence::Left(_)) {
+            // It was discarded with the file.
+            self.presence = Presence::Useless;
+        }
         match self.presence {
-            Presence::Useless => self.begin_survey(now, out),
+            Presence::Useless | Presence::Left(_) => self.begin_survey(now, out),
             Presence::Seen(_) => self.begin_place(now, out),
             Presence::Unseen => {
                 self.phase = Phase::Look(Look::Header);
@@ -264,14 +271,22 @@ impl Restorer {
 
     /// Whether pages of what stands there are used although its state is not known.
     pub(super) fn guesses(&self) -> bool {
-        matches!(self.presence, Presence::Seen(_)) && self.spared.is_none()
+        matches!(self.presence, Presence::Seen(_) | Presence::Left(_)) && self.spared.is_none()
+    }
+
+    /// What is there already of the result, wherever it is.
+    pub(super) fn present(&self) -> Option<&Present> {
+        match &self.presence {
+            Presence::Seen(present) | Presence::Left(present) => Some(present),
+            Presence::Unseen | Presence::Useless => None,
+        }
     }
 
     /// Begins again as if nothing stood there.
     pub(super) fn restore_whole(&mut self, why: &str, out: &mut Actions) {
         let text: String = format!("{why}: restoring whole");
         out.notify(Severity::Warn, Fact::Remark { text });
-        self.presence = Presence::Useless;
+        (self.presence, self.resume) = (Presence::Useless, false);
         self.settle(Then::Plan, out);
     }
 }

@@ -1,6 +1,7 @@
 //! What a restore shows of itself.
 
 use super::machine::{File, Phase, Restorer};
+use super::present::Presence;
 use super::{PlannedFile, RestorePhase, RestoreStatus};
 use crate::machine::PART_BYTES_MAX;
 
@@ -15,6 +16,7 @@ impl Restorer {
             pages: header.map_or(0, |it| it.commit),
             pages_done: self.pages_done,
             pages_kept: self.pages_kept,
+            resumed: matches!(self.presence, Presence::Left(_)),
             guesses: self.guesses(),
             plan: self.files[self.used_from.min(self.files.len())..].iter().map(planned).collect(),
             bytes_fetched: self.flight.bytes,
@@ -51,7 +53,7 @@ fn phase_of(phase: &Phase) -> RestorePhase {
         Phase::List => RestorePhase::Listing,
         Phase::Stamps(_) => RestorePhase::Dating,
         Phase::Look(_) | Phase::Place(_) | Phase::Survey(_) | Phase::Dictionaries => RestorePhase::Surveying,
-        Phase::Create | Phase::Fetch(_) | Phase::Keep(_) => RestorePhase::Fetching,
+        Phase::Create | Phase::Recall(_) | Phase::Fetch(_) | Phase::Keep(_) => RestorePhase::Fetching,
         Phase::Audit(_) => RestorePhase::Auditing,
         Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,
         Phase::Settle(_) | Phase::Discard(_) => RestorePhase::Settling,

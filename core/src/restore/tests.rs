@@ -4,6 +4,7 @@ mod difference;
 pub(crate) mod history;
 mod host;
 pub(crate) mod naive;
+mod resume;
 
 use std::boxed::Box;
 use std::collections::BTreeMap;

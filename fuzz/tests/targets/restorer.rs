@@ -136,7 +136,13 @@ impl Host<'_> {
             return Err(OutputError { exists: false, text: "no space left".into() });
         }
         match request {
-            OutputRequest::Create | OutputRequest::Discard => self.output = Vec::new(),
+            OutputRequest::Create { keep: true } => {}
+            OutputRequest::Create { keep: false } | OutputRequest::Discard => self.output = Vec::new(),
+            OutputRequest::ReadBuilt { offset, len } => {
+                let start = self.output.len().min(offset as usize);
+                let end = self.output.len().min(start + len as usize);
+                return Ok(Chunk::from(self.output[start..end].to_vec()));
+            }
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -241,6 +247,12 @@ fn restores_of_any_store() {
             _ => RestoreTarget::Latest,
         };
         let replace = host.feed.bool();
+        if host.feed.bool() {
+            // What a killed restore has left.
+            host.output = states[host.feed.below(states.len() as u32) as usize].clone();
+            let from = host.feed.below(host.output.len() as u32) as usize;
+            host.output[from..].fill(0);
+        }
         if replace {
             host.present = states[host.feed.below(states.len() as u32) as usize].clone();
         }

@@ -62,6 +62,7 @@ struct Summary {
     pages: u32,
     pages_fetched: u64,
     pages_kept: u64,
+    resumed: bool,
     bytes_fetched: u64,
     requests: u64,
     proven: bool,
@@ -349,6 +350,7 @@ fn summary(order: &Order, status: &RestoreStatus, started: Instant) -> Summary {
         pages: status.pages,
         pages_fetched: status.pages_done,
         pages_kept: status.pages_kept,
+        resumed: status.resumed,
         bytes_fetched: status.bytes_fetched,
         requests: status.requests,
         proven: status.proven,
@@ -369,18 +371,20 @@ fn print_summary(summary: &Summary, out: &mut Out) {
         summary.duration_ms as f64 / 1000.0,
         proof(summary.proven)
     ));
-    out.line(fetched_and_kept(summary.pages_fetched, summary.pages_kept, summary.bytes_fetched));
+    out.line(fetched_and_kept(summary));
     for object in &summary.damaged {
         out.line(format_args!("went around a damaged object: {object}"));
     }
 }
 
 /// Where its pages come from.
-fn fetched_and_kept(fetched: u64, kept: u64, bytes: u64) -> String {
-    let fetched = format!("{} pages fetched in {}", human_count(fetched), human_bytes(bytes));
-    match kept {
-        0 => fetched,
-        kept => format!("{fetched}, {} kept of the database that was there", human_count(kept)),
+fn fetched_and_kept(summary: &Summary) -> String {
+    let (fetched, bytes) = (human_count(summary.pages_fetched), human_bytes(summary.bytes_fetched));
+    let whence =
+        if summary.resumed { "what a killed restore had left" } else { "the database that was there" };
+    match summary.pages_kept {
+        0 => format!("{fetched} pages fetched in {bytes}"),
+        kept => format!("{fetched} pages fetched in {bytes}, {} kept of {whence}", human_count(kept)),
     }
 }
 

@@ -37,9 +37,29 @@ struct Output {
 }
 
 impl Output {
+    /// A place where the file of the restore before stands, now and then with a bit turned over; or where
+    /// one that was killed has left a part of it.
+    fn over(mut before: Vec<u8>, sample: u64, dice: Dice) -> Output {
+        let draw = |what: &str| dice.draw("restore", what, sample) as usize;
+        if before.is_empty() {
+            return Output::default();
+        }
+        if draw("spoilt").is_multiple_of(4) {
+            let at = draw("byte") % before.len();
+            before[at] ^= 1;
+        }
+        if draw("killed").is_multiple_of(3) {
+            let from = draw("cut") % before.len();
+            before[from..].fill(0);
+            return Output { bytes: before, ..Output::default() };
+        }
+        Output { target: before, ..Output::default() }
+    }
+
     fn perform(&mut self, request: OutputRequest) -> Chunk {
         match request {
-            OutputRequest::Create | OutputRequest::Discard => self.bytes.clear(),
+            OutputRequest::Create { keep: true } => {}
+            OutputRequest::Create { keep: false } | OutputRequest::Discard => self.bytes.clear(),
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -50,14 +70,16 @@ impl Output {
             OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
             OutputRequest::Sync => {}
             OutputRequest::Publish { .. } => self.published = true,
-            OutputRequest::ReadTarget { offset, len } => {
-                let start = self.target.len().min(offset as usize);
-                let end = self.target.len().min(start + len as usize);
-                return Chunk::from(self.target[start..end].to_vec());
-            }
+            OutputRequest::ReadTarget { offset, len } => return part(&self.target, offset, len),
+            OutputRequest::ReadBuilt { offset, len } => return part(&self.bytes, offset, len),
         }
         Chunk::default()
     }
+}
+
+fn part(bytes: &[u8], offset: u64, len: u32) -> Chunk {
+    let start = bytes.len().min(offset as usize);
+    Chunk::from(bytes[start..bytes.len().min(start + len as usize)].to_vec())
 }
 
 /// Restores the newest state and samples of those before it, and verifies the whole replica.
@@ -106,17 +128,11 @@ pub fn check(
                 }
             }
         };
-        // Each but the first over what the one before it has left, now and then with a bit turned over.
-        let replace = !present.is_empty();
-        if replace && dice.draw("restore", "spoilt", sample).is_multiple_of(4) {
-            let at = dice.draw("restore", "byte", sample) as usize % present.len();
-            present[at] ^= 1;
-        }
+        let (mut output, ids) = (Output::over(present, sample, dice), OpIds::new(ReplicaId(0), 1));
+        let replace = !output.target.is_empty();
         let config =
             RestoreConfig { target, pending_byte, parallelism: 4, replace, ..RestoreConfig::default() };
         let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
-        let output = Output { target: std::mem::take(&mut present), ..Output::default() };
-        let (mut output, ids) = (output, OpIds::new(ReplicaId(0), 1));
         let mut restorer = Restorer::new(config, ids);
         match drive(&mut restorer, store, &mut output, dice) {
             Some(Exit::Done) if output.published => {}

@@ -196,7 +196,7 @@ impl Blocking<OutputRequest> for Output {
 
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         match request {
-            OutputRequest::Create | OutputRequest::Discard => self.building.clear(),
+            OutputRequest::Create { .. } | OutputRequest::Discard => self.building.clear(),
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let (start, end) = (*offset as usize, *offset as usize + bytes.len());
@@ -209,8 +209,8 @@ impl Blocking<OutputRequest> for Output {
             OutputRequest::Publish { .. } => {
                 *self.built.lock().expect("no holder panics") = Some(std::mem::take(&mut self.building));
             }
-            // Nothing stands in the target's place.
-            OutputRequest::ReadTarget { .. } => {}
+            // Nothing stands in the target's place, and nothing was left.
+            OutputRequest::ReadTarget { .. } | OutputRequest::ReadBuilt { .. } => {}
         }
         Ok(Chunk::default())
     }

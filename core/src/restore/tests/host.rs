@@ -34,8 +34,9 @@ pub struct Host {
     pub legacy: BTreeMap<LegacyObject, (Vec<u8>, Option<Wall>)>,
     /// What stands in the target's place.
     pub target: Option<Vec<u8>>,
-    /// What is being built.
+    /// What is being built, or was left by one that was killed.
     pub output: Option<Vec<u8>>,
+    created: bool,
     /// The position file of a copy that stands in the target's place.
     pub position: Option<Vec<u8>>,
     /// What its open transaction has made of the copy.
@@ -80,6 +81,7 @@ impl Host {
             legacy: BTreeMap::new(),
             target: None,
             output: None,
+            created: false,
             position: None,
             transaction: None,
             version: 0,
@@ -147,7 +149,7 @@ impl Host {
                 return exit;
             }
             if self.killed_after == Some(n) {
-                (self.output, self.transaction) = (None, None);
+                (self.created, self.transaction) = (false, None);
                 return Exit::Failed { error: "killed".into(), hint: String::new() };
             }
             if self.shutdown_after == Some(n) {
@@ -321,18 +323,28 @@ impl Host {
             }
             return Ok(Chunk::from(read));
         }
+        if let OutputRequest::ReadBuilt { offset, len } = request {
+            let output = self.output.as_ref().expect("the output is created first");
+            let start = output.len().min(offset as usize);
+            return Ok(Chunk::from(output[start..output.len().min(start + len as usize)].to_vec()));
+        }
         self.outputs += 1;
         if self.output_fails_at == Some(self.outputs) {
             return fail(false, "no space left");
         }
-        if request == OutputRequest::Create {
-            assert!(self.output.is_none(), "an output is created once");
-            self.output = Some(Vec::new());
+        if let OutputRequest::Create { keep } = request {
+            assert!(!self.created, "an output is created once");
+            self.created = true;
+            self.output = Some(self.output.take().filter(|_| keep).unwrap_or_default());
             return Ok(Chunk::default());
         }
         let output = self.output.as_mut().expect("the output is created first");
         match request {
-            OutputRequest::Create | OutputRequest::ReadTarget { .. } => unreachable!("handled above"),
+            OutputRequest::Create { .. }
+            | OutputRequest::ReadTarget { .. }
+            | OutputRequest::ReadBuilt { .. } => {
+                unreachable!("handled above")
+            }
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -349,8 +361,12 @@ impl Host {
                     return fail(true, "the target exists");
                 }
                 self.target = self.output.take();
+                self.created = false;
             }
-            OutputRequest::Discard => self.output = None,
+            OutputRequest::Discard => {
+                self.output = None;
+                self.created = false;
+            }
         }
         Ok(Chunk::default())
     }
