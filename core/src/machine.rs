@@ -120,8 +120,8 @@ pub enum Outcome {
     State(Result<StateReply, String>),
     /// Of a [`Request::Scratch`]: what was read, or nothing; a failure is text for people.
     Scratch(Result<Chunk, String>),
-    /// Of a [`Request::Output`].
-    Output(Result<(), OutputError>),
+    /// Of a [`Request::Output`]: what was read, or nothing.
+    Output(Result<Chunk, OutputError>),
     /// Of a [`Request::Copy`].
     Copy(Result<CopyReply, CopyError>),
     /// Of a [`Request::Compute`].
@@ -238,8 +238,11 @@ pub enum ScratchRequest {
 /// The file that a restore builds beside its target. One output a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OutputRequest {
-    /// Create the file beside the target, empty, readable by its owner only.
-    Create,
+    /// Create the file beside the target, readable by its owner only.
+    Create {
+        /// Whether the content that a killed restore has left there may stay. Otherwise it is empty.
+        keep: bool,
+    },
     /// Write each of these at its offset from the start of the file. Many at once, since a restore
     /// writes single pages by the ten thousand, and a turn through a host costs more than its write.
     Write(Vec<(u64, Chunk)>),
@@ -255,6 +258,22 @@ pub enum OutputRequest {
     },
     /// Remove the file.
     Discard,
+    /// Read the file that was created: all of these bytes, or those up to its end.
+    ReadBuilt {
+        /// From its start.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Read what stands in the target's place, without touching it: all of these bytes, or those up
+    /// to its end. Nothing comes where no file stands, or one whose `-wal` or `-journal` has content:
+    /// it alone is not the database.
+    ReadTarget {
+        /// From its start.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
 }
 
 /// Why an output request failed.

@@ -10,6 +10,9 @@
 //! out of the middle of files, and the result is proven by the XOR of all its pages' checksums.
 //! Files that say nothing about the state are read whole under their own checksum.
 //!
+//! Where an older state of the same history stands in the target's place and may be replaced, only
+//! what has changed since is fetched, and the rest taken from there; `present.rs` tells how.
+//!
 //! A damaged object is named with offset, expected and found value. If other files cover what it
 //! held, the restore goes on with those and says so. It never ends well with another state than
 //! the one asked for.
@@ -17,10 +20,13 @@
 mod dictionaries;
 mod fetch;
 mod jobs;
+mod keep;
 mod machine;
 mod output;
 mod plan;
+mod present;
 mod reader;
+mod resume;
 mod status;
 mod survey;
 #[cfg(test)]
@@ -150,8 +156,16 @@ pub struct RestoreStatus {
     pub page_size: Option<PageSize>,
     /// Its size in pages.
     pub pages: u32,
-    /// Pages written so far.
+    /// Pages fetched and written so far.
     pub pages_done: u64,
+    /// Pages that need not be fetched, since they stand in the target's place, or a killed restore has
+    /// written them; so far.
+    pub pages_kept: u64,
+    /// Whether they are what a killed restore has left.
+    pub resumed: bool,
+    /// Whether a database stands there whose state is not known: some of its pages may be kept, and
+    /// what there is to fetch is known only when it has been.
+    pub guesses: bool,
     /// The files that are used, in the order in which they apply.
     pub plan: Vec<PlannedFile>,
     /// Bytes received so far, of headers and indexes too.

@@ -46,7 +46,7 @@ pub type State = Shared<StateRequest, Result<StateReply, String>>;
 /// What a machine puts aside.
 pub type PutAside = Shared<ScratchRequest, Result<Chunk, String>>;
 /// The file that a restore builds.
-pub type Output = Shared<OutputRequest, Result<(), OutputError>>;
+pub type Output = Shared<OutputRequest, Result<Chunk, OutputError>>;
 /// The copy that follows a replica.
 pub type Copy = Shared<CopyRequest, Result<CopyReply, CopyError>>;
 

@@ -126,7 +126,7 @@ impl LegacyRestorer {
         let Some(work) = self.work.remove(&op) else { return };
         match outcome {
             Outcome::Compute(JobOutput::Unpack(output)) => self.unpacked(now, output, out),
-            Outcome::Output(result) => self.output_done(now, work, result, out),
+            Outcome::Output(result) => self.output_done(now, work, result.map(drop), out),
             outcome => panic!("a host answers in kind: {work:?} got {outcome:?}"),
         }
     }
@@ -210,7 +210,7 @@ impl LegacyRestorer {
     fn create(&mut self, out: &mut Actions) {
         self.creating = true;
         self.phase = Phase::Create;
-        self.submit(Work::Output, Request::Output(OutputRequest::Create), out);
+        self.submit(Work::Output, Request::Output(OutputRequest::Create { keep: false }), out);
     }
 
     /// Forgets what is under way, waits for writes that nobody can take back, and goes on.

@@ -6,18 +6,23 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::keep::Pages;
 use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::present::Presence;
 use super::{Decoded, Next, Purpose, Reader, RestoreJob, Stream, Wins};
 use crate::checksum::DbXor;
-use crate::ids::Now;
+use crate::ids::{Now, PageNo};
 use crate::ltx::LtxError;
 use crate::machine::{Actions, ByteRange, Chunk, Fact, OutputRequest, Request, Severity, StoreRequest};
 
 /// Something to fetch: of a file of the plan a run, or all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Task {
-    file: usize,
-    run: Option<usize>,
+pub(super) struct Task {
+    pub(super) file: usize,
+    pub(super) run: Option<usize>,
+    /// Tasks of a step are begun when those of the steps before have ended, and only if the result is
+    /// not the target yet.
+    pub(super) step: u32,
 }
 
 /// A task under way.
@@ -35,11 +40,14 @@ struct Lane {
 /// Fetching and writing.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Fetch {
-    tasks: VecDeque<Task>,
+    pub(super) tasks: VecDeque<Task>,
     lanes: BTreeMap<u64, Lane>,
     /// Lanes opened so far.
     opened: u64,
-    total: u64,
+    pub(super) total: u64,
+    step: u32,
+    /// Pages fetched so far, where the others may be kept as they stand in the target's place.
+    fetched: Option<Pages>,
 }
 
 impl Fetch {
@@ -63,33 +71,68 @@ pub(super) struct Audit {
 
 impl Restorer {
     pub(super) fn begin_fetch(&mut self, now: Now, out: &mut Actions) {
-        let mut fetch = Fetch::default();
-        let newest = self.files.len() - 1;
-        for (at, file) in self.files.iter().enumerate().skip(self.used_from) {
-            let pages = file.wins.as_slice().len() as u64;
-            fetch.total += pages;
-            if file.ranged {
-                fetch.tasks.extend((0..file.runs.len()).map(|run| Task { file: at, run: Some(run) }));
-            } else if pages > 0 || at == newest {
-                // The newest says how many pages there are, and only its own checksum proves that.
-                fetch.tasks.push_back(Task { file: at, run: None });
-            }
-        }
+        let header = self.target_header().expect("the target's header was read before its pages");
         self.xor = DbXor::new();
         self.pages_done = 0;
+        let mut fetch = Fetch::default();
+        if let Some(present) = self.present() {
+            self.xor = present.xor_of(header.commit);
+            fetch.fetched = Some(Pages::new(header.commit));
+        }
+        self.plan_tasks(&mut fetch);
         self.phase = Phase::Fetch(fetch);
         self.pump_fetch(now, out);
+    }
+
+    /// Which runs and files to fetch. In any order, unless fewer than all may do: then from the newest
+    /// file to the oldest, and page 1 first. SQLite writes into that by itself, so that it may differ
+    /// where nothing else does.
+    fn plan_tasks(&mut self, fetch: &mut Fetch) {
+        let (guesses, newest) = (self.guesses(), self.files.len() - 1);
+        let mut order: Vec<usize> = (self.used_from..self.files.len()).collect();
+        let mut first = None;
+        if let Presence::Left(left) = &self.presence {
+            return self.plan_missing(left, fetch);
+        }
+        if guesses {
+            order.reverse();
+            first = order.iter().copied().find(|&at| self.files[at].splits_first());
+            fetch.tasks.extend(first.map(|file| Task { file, run: Some(0), step: 0 }));
+        }
+        let mut step = 0;
+        for at in order {
+            let file = &self.files[at];
+            let pages = file.wins.as_slice().len() as u64;
+            fetch.total += pages;
+            // What is at hand costs nothing.
+            step += u32::from(guesses && pages > 0 && file.body.is_none());
+            if file.ranged {
+                let from = usize::from(first == Some(at));
+                let tasks = (from..file.runs.len()).map(|run| Task { file: at, run: Some(run), step });
+                fetch.tasks.extend(tasks);
+            } else if pages > 0 || at == newest {
+                // The newest says how many pages there are, and only its own checksum proves that.
+                fetch.tasks.push_back(Task { file: at, run: None, step });
+            }
+        }
     }
 
     /// Opens lanes, reads ahead, and ends the phase when nothing is left.
     fn pump_fetch(&mut self, now: Now, out: &mut Actions) {
         let lanes = self.config.lanes();
         loop {
+            let enough = self.guesses() && self.is_target();
             let Phase::Fetch(fetch) = &mut self.phase else { return };
-            if fetch.lanes.len() >= lanes {
+            if enough {
+                fetch.tasks.clear();
+            }
+            let Some(task) = fetch.tasks.front().copied() else { break };
+            let waits = task.step > fetch.step && !fetch.lanes.is_empty();
+            if waits || fetch.lanes.len() >= lanes {
                 break;
             }
-            let Some(task) = fetch.tasks.pop_front() else { break };
+            fetch.tasks.pop_front();
+            fetch.step = task.step;
             fetch.opened += 1;
             let id = fetch.opened;
             self.open_lane(now, id, task, out);
@@ -99,6 +142,11 @@ impl Restorer {
         if fetch.lanes.is_empty() && fetch.tasks.is_empty() {
             self.fetched(now, out);
         }
+    }
+
+    /// Whether the pages so far, and all others as they stand in the target's place, are the target.
+    fn is_target(&self) -> bool {
+        self.target_header().is_some_and(|header| header.chain.post == Some(self.xor.finish()))
     }
 
     fn open_lane(&mut self, now: Now, id: u64, task: Task, out: &mut Actions) {
@@ -147,7 +195,7 @@ impl Restorer {
 
     pub(super) fn take_run(&mut self, lane: u64, bytes: Chunk, out: &mut Actions) {
         let Phase::Fetch(fetch) = &self.phase else { return };
-        let Some(Task { file, run: Some(run) }) = fetch.lanes.get(&lane).map(|lane| lane.task) else {
+        let Some(Task { file, run: Some(run), .. }) = fetch.lanes.get(&lane).map(|lane| lane.task) else {
             return;
         };
         let file = &self.files[file];
@@ -239,8 +287,7 @@ impl Restorer {
     }
 
     fn write(&mut self, now: Now, lane: u64, decoded: Decoded, out: &mut Actions) {
-        self.xor.toggle(decoded.xor.finish().get());
-        self.pages_done += u64::from(decoded.pages);
+        self.count(&decoded);
         let Phase::Fetch(fetch) = &mut self.phase else { return };
         let total = fetch.total;
         let nothing = decoded.writes.is_empty();
@@ -260,6 +307,24 @@ impl Restorer {
         }
         if nothing {
             self.lane_rests(now, lane, out);
+        }
+    }
+
+    /// Counts fetched pages in, and those out that they replace.
+    fn count(&mut self, decoded: &Decoded) {
+        self.pages_done += u64::from(decoded.pages);
+        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let (Some(fetched), Presence::Seen(present) | Presence::Left(present)) =
+            (&mut fetch.fetched, &self.presence)
+        else {
+            return self.xor.toggle(decoded.xor.finish().get());
+        };
+        for &(page, sum) in &decoded.sums {
+            if let Some(old) = present.sum(page) {
+                self.xor.toggle(old);
+            }
+            self.xor.toggle(sum);
+            fetched.insert(page);
         }
     }
 
@@ -285,9 +350,25 @@ impl Restorer {
     /// Everything is written: is it right?
     fn fetched(&mut self, now: Now, out: &mut Actions) {
         let header = self.target_header().expect("the target's header was read before its pages");
-        match header.chain.post {
-            Some(expected) if expected != self.xor.finish() => self.begin_audit(now, out),
-            promised => {
+        let kept = match &mut self.phase {
+            Phase::Fetch(fetch) => fetch.fetched.take(),
+            _ => None,
+        };
+        match (header.chain.post, kept) {
+            (Some(expected), _) if expected != self.xor.finish() => {
+                if self.present().is_some() {
+                    let why = "what was fetched and what was there do not give the state";
+                    return self.restore_whole(why, out);
+                }
+                self.begin_audit(now, out);
+            }
+            (Some(_), Some(fetched)) if matches!(self.presence, Presence::Seen(_)) => {
+                self.begin_keep(fetched, out);
+            }
+            (promised, fetched) => {
+                if let (Some(fetched), Presence::Left(left)) = (fetched, &self.presence) {
+                    self.pages_kept = left.count(header.commit, &fetched);
+                }
                 self.proven = promised.is_some();
                 self.finish(out);
             }
@@ -375,7 +456,7 @@ impl Restorer {
 
 impl Audit {
     /// Applies pages of the file being read; `commit` is the size of the database after it.
-    fn note(&mut self, commit: u32, sums: &[(crate::ids::PageNo, u64)]) {
+    fn note(&mut self, commit: u32, sums: &[(PageNo, u64)]) {
         let size = commit as usize;
         for sum in self.sums.drain(size.min(self.sums.len())..) {
             if sum != 0 {

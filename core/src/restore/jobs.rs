@@ -97,6 +97,12 @@ impl Claims {
         self.left
     }
 
+    /// Whether one of them lies beyond `pages`, or was cut off once and must have been written since.
+    pub fn left_beyond(&self, pages: u32) -> bool {
+        let from = self.limit.min(pages).saturating_add(1);
+        (from..=self.commit).filter_map(PageNo::new).any(|page| page != self.lock_page && !self.has(page))
+    }
+
     /// The lowest of them.
     pub fn first_left(&self) -> Option<PageNo> {
         (1..=self.commit).filter_map(PageNo::new).find(|&page| page != self.lock_page && !self.has(page))
@@ -271,7 +277,7 @@ pub struct Decoded {
     pub xor: DbXor,
     /// How many pages are to be written.
     pub pages: u32,
-    /// The checksum of each page, if asked for.
+    /// The checksum of each page that counts in `xor`.
     pub sums: Vec<(PageNo, u64)>,
     /// The content of each page, in the order of `sums`, if asked for.
     pub images: Vec<Chunk>,
@@ -450,6 +456,7 @@ fn decode_run(
 ) -> Result<Decoded, LtxError> {
     let mut writes = Writes::new(page_size);
     let mut xor = DbXor::new();
+    let mut sums = Vec::with_capacity(wins.len());
     let mut stretch = 0;
     for (at, win) in wins.iter().enumerate() {
         if stretch == 0 {
@@ -469,9 +476,11 @@ fn decode_run(
             let (expected, found) = (Expected::Value(win.size.into()), size as u64);
             return Err(LtxError::Corrupt { offset: win.offset, what: "frame size", expected, found });
         }
-        xor.toggle(page_checksum(page, data));
+        let sum = page_checksum(page, data);
+        xor.toggle(sum);
+        sums.push((page, sum));
     }
-    Ok(Decoded { writes: writes.finish(), xor, pages: wins.len() as u32, ..Decoded::default() })
+    Ok(Decoded { writes: writes.finish(), xor, pages: wins.len() as u32, sums, images: Vec::new() })
 }
 
 /// Counts an offset from the start of the file instead of the frame's.
@@ -531,7 +540,7 @@ impl Stream {
                     if wanted || self.purpose != Purpose::Write {
                         let sum = page_checksum(page, data);
                         decoded.xor.toggle(sum);
-                        if matches!(self.purpose, Purpose::Sums | Purpose::Images) {
+                        if self.purpose != Purpose::Check {
                             decoded.sums.push((page, sum));
                         }
                         if self.purpose == Purpose::Images {

@@ -6,18 +6,20 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::fetch::{Audit, Fetch};
-use super::output::{OutputStep, output_exit};
+use super::keep::Keep;
+use super::present::{Look, Place, Presence};
+use super::resume::Recall;
 use super::survey::{Stamps, Survey};
 use super::{
     Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
 };
 use crate::checksum::DbXor;
-use crate::ids::{DbChecksum, Mono, Now, Txid};
+use crate::ids::{DbChecksum, Mono, Now, PageNo, Txid};
 use crate::job::{Job, JobOutput};
 use crate::ltx::{Dictionaries, DictionaryId, LtxHeader};
 use crate::machine::{
-    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputError,
-    OutputRequest, Reason, Request, Severity, StoreErrorKind, StoreReply,
+    Action, Actions, Chunk, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds, Outcome, OutputRequest,
+    Reason, Request, Severity, StoreErrorKind, StoreReply,
 };
 use crate::reading::{Flight, Landed, Listings, exit_of};
 
@@ -44,6 +46,16 @@ pub(super) enum Work {
     Pages(u64),
     Stream(u64),
     Write(u64),
+    /// Reading what stands in the target's place, and its checksums.
+    Look,
+    LookSums,
+    /// The same of what a killed restore has left, by which of the pages are there.
+    Recall,
+    RecallSums,
+    /// The same of a window whose pages are kept, by its first page, and writing them.
+    Keep(u32),
+    KeepSums(u32),
+    KeepWrite(u32),
     /// An output request that stands alone, as the phase says.
     Output,
 }
@@ -79,6 +91,21 @@ impl File {
         }
     }
 
+    /// Makes page 1 a run of its own, if it is this file's to provide out of its middle.
+    pub(super) fn splits_first(&mut self) -> bool {
+        let wins = self.wins.as_slice();
+        let Some(win) = wins.first().filter(|win| win.page == PageNo::FIRST && self.ranged) else {
+            return false;
+        };
+        let run = self.runs[0];
+        self.runs[0] = Run { end: 1, len: win.size.into(), ..run };
+        if run.end > 1 {
+            let offset = wins[1].offset;
+            self.runs.insert(1, Run { first: 1, offset, len: run.offset + run.len - offset, ..run });
+        }
+        true
+    }
+
     /// Whether it says to which state it leads.
     pub(super) fn is_chained(&self) -> bool {
         self.header.is_some_and(|header| header.lineage.is_some() && header.chain.post.is_some())
@@ -90,11 +117,19 @@ pub(super) enum Phase {
     Idle,
     List,
     Stamps(Stamps),
+    /// Reading what stands in the target's place.
+    Look(Look),
+    /// Finding which state of the history it is.
+    Place(Place),
     Survey(Survey),
     /// Reading the dictionaries that the files of the plan name.
     Dictionaries,
     Create,
+    /// Reading what a killed restore has left.
+    Recall(Recall),
     Fetch(Fetch),
+    /// Taking the other pages from what stands in the target's place.
+    Keep(Keep),
     Audit(Audit),
     SetLen,
     Sync,
@@ -136,11 +171,19 @@ pub struct Restorer {
     /// In the order in which they apply. Those before `used_from` do not matter.
     pub(super) files: Vec<File>,
     pub(super) used_from: usize,
+    /// What stands in the target's place, or was left by a killed restore.
+    pub(super) presence: Presence,
+    /// Whether what a killed restore has left may be used.
+    pub(super) resume: bool,
+    /// Files before this one are spared: the state that they lead to stands there.
+    pub(super) spared: Option<usize>,
     pub(super) dictionaries: Dictionaries,
     /// Whether the output file is being created, and whether it exists.
-    creating: bool,
-    created: bool,
+    pub(super) creating: bool,
+    pub(super) created: bool,
     pub(super) pages_done: u64,
+    /// Pages that need not be fetched: they stand there.
+    pub(super) pages_kept: u64,
     pub(super) told: u64,
     pub(super) xor: DbXor,
     pub(super) proven: bool,
@@ -157,6 +200,7 @@ impl Restorer {
     pub fn new(config: RestoreConfig, ids: OpIds) -> Restorer {
         assert!(config.parallelism > 0, "a restore needs at least one read under way");
         let flight = Flight::new(ids, config.request_deadline);
+        let presence = if config.replace { Presence::Unseen } else { Presence::Useless };
         Restorer {
             config,
             flight,
@@ -170,10 +214,14 @@ impl Restorer {
             target: None,
             files: Vec::new(),
             used_from: 0,
+            presence,
+            resume: true,
+            spared: None,
             dictionaries: Dictionaries::default(),
             creating: false,
             created: false,
             pages_done: 0,
+            pages_kept: 0,
             told: 0,
             xor: DbXor::new(),
             proven: false,
@@ -202,6 +250,15 @@ impl Restorer {
         let Some(work) = self.work.remove(&op) else { return };
         match (outcome, work) {
             (Outcome::Compute(JobOutput::Restore(output)), work) => self.computed(now, work, output, out),
+            (Outcome::Compute(JobOutput::Checksums(sums)), Work::LookSums) => {
+                self.look_summed(now, &sums, out)
+            }
+            (Outcome::Compute(JobOutput::Checksums(sums)), Work::RecallSums) => {
+                self.recall_summed(now, &sums, out)
+            }
+            (Outcome::Compute(JobOutput::Checksums(sums)), Work::KeepSums(first)) => {
+                self.keep_summed(first, &sums, out);
+            }
             (Outcome::Output(result), work) => self.output_done(now, work, result, out),
             (outcome, work) => panic!("a host answers in kind: {work:?} got {outcome:?}"),
         }
@@ -247,6 +304,9 @@ impl Restorer {
             Key::List => panic!("a host answers in kind: a listing has no bytes"),
             Key::Dictionary(_) => unreachable!("taken before"),
             Key::Stamp(at) => self.take_stamp(now, at, &bytes, out),
+            Key::Head(at) if matches!(self.phase, Phase::Look(_) | Phase::Place(_)) => {
+                self.take_header(now, at, &bytes, out);
+            }
             Key::Head(_) | Key::Tail(_) | Key::Whole(_) => self.take_survey(now, key, bytes, out),
             Key::Run(lane) => self.take_run(lane, bytes, out),
             Key::Piece(lane, offset) => self.take_piece(now, lane, offset, bytes, out),
@@ -325,15 +385,20 @@ impl Restorer {
         self.settle(then, out);
     }
 
+    /// What is on the replica, without what is damaged.
+    pub(super) fn usable(&self) -> Inventory {
+        self.inventory.without(|it| self.excluded.contains_key(&it.object))
+    }
+
     /// Plans for the target and surveys the files.
     pub(super) fn begin_plan(&mut self, now: Now, out: &mut Actions) {
-        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let usable = self.usable();
         let target = self.target.map_or(Target::Latest, Target::At);
         match plan(&usable, target) {
             Ok(found) => {
                 self.target = Some(found.target);
                 self.files = found.files.into_iter().map(File::new).collect();
-                self.begin_survey(now, out);
+                self.begin_presence(now, out);
             }
             Err(error) => self.no_plan(error, target, out),
         }
@@ -373,7 +438,7 @@ impl Restorer {
     /// Goes around a damaged object if other files lead to the target; otherwise ends.
     pub(super) fn blame(&mut self, object: Object, text: String, out: &mut Actions) {
         self.excluded.insert(object, text.clone());
-        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let usable = self.usable();
         let target = self.target.expect("objects are blamed on the way to a target");
         if plan(&usable, Target::At(target)).is_err() {
             return self.settle(Then::Exit(self.corrupt()), out);
@@ -386,7 +451,10 @@ impl Restorer {
     /// Forgets what is under way, waits for writes that nobody can take back, and goes on.
     pub(super) fn settle(&mut self, then: Then, out: &mut Actions) {
         self.flight.cancel_all(out);
-        let written = |work: &Work| matches!(work, Work::Write(_) | Work::Output);
+        let written = |work: &Work| {
+            use Work::{Keep, KeepWrite, Look, Output, Recall, Write};
+            matches!(work, Write(_) | Output | Look | Recall | Keep(_) | KeepWrite(_))
+        };
         let forgotten: Vec<OpId> =
             self.work.iter().filter(|(_, work)| !written(work)).map(|(&op, _)| op).collect();
         for op in forgotten {
@@ -411,7 +479,7 @@ impl Restorer {
         }
     }
 
-    fn go(&mut self, now: Now, then: Then, out: &mut Actions) {
+    pub(super) fn go(&mut self, now: Now, then: Then, out: &mut Actions) {
         match then {
             Then::List => self.list(now, out),
             Then::Plan => self.begin_plan(now, out),
@@ -424,10 +492,6 @@ impl Restorer {
         out.push(Action::Stopped(exit));
     }
 
-    pub(super) fn output(&mut self, request: OutputRequest, out: &mut Actions) {
-        self.submit(Work::Output, Request::Output(request), out);
-    }
-
     pub(super) fn compute(&mut self, work: Work, job: super::RestoreJob, out: &mut Actions) {
         self.submit(work, Request::Compute(Job::Restore(job)), out);
     }
@@ -435,62 +499,6 @@ impl Restorer {
     pub(super) fn submit(&mut self, work: Work, request: Request, out: &mut Actions) {
         let op = self.flight.submit(request, out);
         self.work.insert(op, work);
-    }
-
-    /// Creates the output.
-    pub(super) fn create(&mut self, out: &mut Actions) {
-        self.creating = true;
-        self.phase = Phase::Create;
-        self.output(OutputRequest::Create, out);
-    }
-
-    fn output_done(&mut self, now: Now, work: Work, result: Result<(), OutputError>, out: &mut Actions) {
-        if core::mem::take(&mut self.creating) {
-            self.created = result.is_ok();
-        }
-        if let Phase::Discard(then) = &self.phase {
-            let then = then.clone();
-            self.created = false;
-            if let Err(error) = result {
-                let text = format!("the unfinished file could not be removed: {}", error.text);
-                out.notify(Severity::Warn, Fact::Remark { text });
-            }
-            return self.go(now, then, out);
-        }
-        if let Err(error) = result {
-            if matches!(self.phase, Phase::Settle(_)) {
-                return;
-            }
-            let step = match self.phase {
-                Phase::Create => OutputStep::Create,
-                Phase::Publish => OutputStep::Publish,
-                Phase::Sync => OutputStep::Sync,
-                _ => OutputStep::Write,
-            };
-            return self.settle(Then::Exit(output_exit(step, &error)), out);
-        }
-        match (&self.phase, work) {
-            (_, Work::Write(lane)) => self.written(now, lane, out),
-            (Phase::Create, _) => self.begin_fetch(now, out),
-            (Phase::SetLen, _) => {
-                self.phase = Phase::Sync;
-                self.output(OutputRequest::Sync, out);
-            }
-            (Phase::Sync, _) => {
-                self.phase = Phase::Publish;
-                self.output(OutputRequest::Publish { replace: self.config.replace }, out);
-            }
-            (Phase::Publish, _) => self.stop(Exit::Done, out),
-            _ => {}
-        }
-    }
-
-    /// All pages are written and right.
-    pub(super) fn finish(&mut self, out: &mut Actions) {
-        let header = self.target_header().expect("the target's header was read before its pages");
-        let len = u64::from(header.commit) * u64::from(header.page_size.get());
-        self.phase = Phase::SetLen;
-        self.output(OutputRequest::SetLen(len), out);
     }
 
     /// The header of the last file of the plan.

@@ -75,6 +75,34 @@ impl Inventory {
         }
     }
 
+    /// The files that hold what has changed up to `target`, as far back as they go and make up no more
+    /// bytes than `base`: those of its plan first, then from any level, each the one that starts
+    /// earliest. In the order in which they apply, with `base` before them for all other pages; it may
+    /// stand for a later state than the first of them, since what none of them holds has not changed.
+    pub(super) fn backwards(&self, target: Txid, base: &Listed) -> Vec<Listed> {
+        let (mut files, mut end, mut bytes) = (Vec::new(), target.get(), 0);
+        let usable = |it: &&Listed| !it.object.range.is_snapshot() && it.object.range.max() <= target;
+        while let Some(file) = self
+            .objects
+            .iter()
+            .filter(usable)
+            .filter(|it| (it.object.range.min().get()..=it.object.range.max().get()).contains(&end))
+            .min_by_key(|it| (it.object.range.min(), it.len))
+        {
+            if end <= base.object.range.max().get() {
+                bytes += file.len;
+                if bytes > base.len {
+                    break;
+                }
+            }
+            files.push(*file);
+            end = file.object.range.min().get() - 1;
+        }
+        files.push(*base);
+        files.reverse();
+        files
+    }
+
     /// Whether the state at `target` can be reached.
     fn reaches(&self, target: Txid) -> bool {
         self.walk(target).is_some_and(|(_, have)| have == target)

@@ -1,6 +1,7 @@
 //! What a restore shows of itself.
 
 use super::machine::{File, Phase, Restorer};
+use super::present::Presence;
 use super::{PlannedFile, RestorePhase, RestoreStatus};
 use crate::machine::PART_BYTES_MAX;
 
@@ -14,6 +15,9 @@ impl Restorer {
             page_size: header.map(|it| it.page_size),
             pages: header.map_or(0, |it| it.commit),
             pages_done: self.pages_done,
+            pages_kept: self.pages_kept,
+            resumed: matches!(self.presence, Presence::Left(_)),
+            guesses: self.guesses(),
             plan: self.files[self.used_from.min(self.files.len())..].iter().map(planned).collect(),
             bytes_fetched: self.flight.bytes,
             requests: self.flight.requests,
@@ -48,8 +52,8 @@ fn phase_of(phase: &Phase) -> RestorePhase {
         Phase::Idle => RestorePhase::Idle,
         Phase::List => RestorePhase::Listing,
         Phase::Stamps(_) => RestorePhase::Dating,
-        Phase::Survey(_) | Phase::Dictionaries => RestorePhase::Surveying,
-        Phase::Create | Phase::Fetch(_) => RestorePhase::Fetching,
+        Phase::Look(_) | Phase::Place(_) | Phase::Survey(_) | Phase::Dictionaries => RestorePhase::Surveying,
+        Phase::Create | Phase::Recall(_) | Phase::Fetch(_) | Phase::Keep(_) => RestorePhase::Fetching,
         Phase::Audit(_) => RestorePhase::Auditing,
         Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,
         Phase::Settle(_) | Phase::Discard(_) => RestorePhase::Settling,

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::present::Presence;
 use super::{Claimed, Claims, RestoreJob};
 use crate::ids::{Now, Txid, Wall};
 use crate::ltx::{LTX_HEADER_BYTES, LtxError, LtxHeader};
@@ -105,7 +106,7 @@ pub(super) struct Survey {
 
 impl Restorer {
     pub(super) fn begin_stamps(&mut self, now: Now, time: Wall, out: &mut Actions) {
-        let usable = self.inventory.without(|it| self.excluded.contains_key(&it.object));
+        let usable = self.usable();
         let mut candidates: Vec<Listed> = usable.objects().to_vec();
         candidates.sort_by_key(|it| (core::cmp::Reverse(it.object.range.max()), it.object.level));
         if candidates.is_empty() {
@@ -183,6 +184,13 @@ impl Restorer {
         self.told = 0;
         let survey = Survey { asked_down_to: count, at: count - 1, claims: None, started: false, held: 0 };
         self.phase = Phase::Survey(survey);
+        if self.spared == Some(count) {
+            // The target itself stands in its place.
+            let header = self.target_header().expect("it was placed by this header");
+            let claims = Claims::new(header.page_size, header.commit, self.config.pending_byte);
+            self.used_from = count;
+            return self.surveyed(now, &claims, out);
+        }
         self.pump_survey(now, out);
     }
 
@@ -190,7 +198,7 @@ impl Restorer {
     fn pump_survey(&mut self, now: Now, out: &mut Actions) {
         let room = self.config.parallelism as u64 * WHOLE_BYTES_MAX;
         let Phase::Survey(survey) = &mut self.phase else { return };
-        let lowest = (survey.at + 1).saturating_sub(self.config.parallelism);
+        let lowest = (survey.at + 1).saturating_sub(self.config.parallelism).max(self.spared.unwrap_or(0));
         while survey.asked_down_to > lowest {
             survey.asked_down_to -= 1;
             let at = survey.asked_down_to;
@@ -201,7 +209,9 @@ impl Restorer {
                 let request = StoreRequest::Get { object, range: ByteRange::At { offset: 0, len } };
                 self.flight.send(now, Key::Whole(at), request, out);
             } else {
-                self.flight.send(now, Key::Head(at), head_request(&listed), out);
+                if self.files[at].header.is_none() {
+                    self.flight.send(now, Key::Head(at), head_request(&listed), out);
+                }
                 let request = StoreRequest::Get { object, range: ByteRange::Tail(TAIL_BYTES) };
                 self.flight.send(now, Key::Tail(at), request, out);
             }
@@ -294,7 +304,7 @@ impl Restorer {
         file.tail = None;
         file.wins = claimed.wins;
         file.runs = claimed.runs;
-        if claimed.full || at == 0 {
+        if claimed.full || at == self.spared.unwrap_or(0) {
             self.used_from = at;
             return self.surveyed(now, &claims, out);
         }
@@ -307,7 +317,13 @@ impl Restorer {
     /// All that matters is known.
     fn surveyed(&mut self, now: Now, claims: &Claims, out: &mut Actions) {
         self.flight.cancel_all(out);
-        if claims.left() > 0 {
+        if let (Some(_), Presence::Seen(present)) = (self.spared, &self.presence) {
+            if claims.left_beyond(present.pages()) {
+                let why = "the files since the state in the target's place do not hold all by which it grew";
+                return self.restore_whole(why, out);
+            }
+            self.pages_kept = claims.left().into();
+        } else if claims.left() > 0 {
             let page = claims.first_left().map_or(0, |page| page.get());
             let at = self.grown_at(page);
             let text = format!(
@@ -357,7 +373,7 @@ impl Restorer {
     }
 }
 
-fn head_request(listed: &Listed) -> StoreRequest {
+pub(super) fn head_request(listed: &Listed) -> StoreRequest {
     let len = listed.len.min(LTX_HEADER_BYTES as u64);
     StoreRequest::Get { object: listed.object, range: ByteRange::At { offset: 0, len } }
 }

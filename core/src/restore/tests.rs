@@ -1,8 +1,10 @@
 //! Restores against the files of three Litestream releases and against histories made here.
 
+mod difference;
 pub(crate) mod history;
 mod host;
 pub(crate) mod naive;
+mod resume;
 
 use std::boxed::Box;
 use std::collections::BTreeMap;

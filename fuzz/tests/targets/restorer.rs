@@ -42,6 +42,10 @@ fn history(feed: &mut Feed<'_>) -> (Objects, Vec<Vec<u8>>) {
         for (at, page) in pages.iter_mut().enumerate() {
             if full || at >= before || feed.bool() {
                 *page = feed.fill(PAGE_BYTES);
+                if at == 0 {
+                    page[..16].copy_from_slice(b"SQLite format 3\0");
+                    page[16..18].copy_from_slice(&512_u16.to_be_bytes());
+                }
                 sent.push(at);
             }
         }
@@ -71,6 +75,8 @@ struct Host<'a> {
     /// How often it says something else than the truth.
     lies: bool,
     output: Vec<u8>,
+    /// What stands in the target's place.
+    present: Vec<u8>,
     published: bool,
     open: Vec<(OpId, Request)>,
 }
@@ -125,12 +131,18 @@ impl Host<'_> {
         }
     }
 
-    fn write(&mut self, request: OutputRequest) -> Result<(), OutputError> {
+    fn write(&mut self, request: OutputRequest) -> Result<Chunk, OutputError> {
         if self.feed.below(60) == 0 {
             return Err(OutputError { exists: false, text: "no space left".into() });
         }
         match request {
-            OutputRequest::Create | OutputRequest::Discard => self.output = Vec::new(),
+            OutputRequest::Create { keep: true } => {}
+            OutputRequest::Create { keep: false } | OutputRequest::Discard => self.output = Vec::new(),
+            OutputRequest::ReadBuilt { offset, len } => {
+                let start = self.output.len().min(offset as usize);
+                let end = self.output.len().min(start + len as usize);
+                return Ok(Chunk::from(self.output[start..end].to_vec()));
+            }
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -141,8 +153,19 @@ impl Host<'_> {
             OutputRequest::SetLen(len) => self.output.resize(len as usize, 0),
             OutputRequest::Sync => {}
             OutputRequest::Publish { .. } => self.published = true,
+            OutputRequest::ReadTarget { offset, len } => {
+                let start = self.present.len().min(offset as usize);
+                let end = self.present.len().min(start + len as usize);
+                let mut read = self.present[start..end].to_vec();
+                if !read.is_empty() && self.feed.below(20) == 0 {
+                    // Somebody writes to it.
+                    let at = self.feed.below(read.len() as u32) as usize;
+                    read[at] ^= 1 << (self.feed.u8() % 8);
+                }
+                return Ok(Chunk::from(read));
+            }
         }
-        Ok(())
+        Ok(Chunk::default())
     }
 
     /// Runs a machine to its end, or for a while.
@@ -198,7 +221,18 @@ fn host<'a>(bytes: &'a [u8], spoil: bool) -> (Host<'a>, Vec<Vec<u8>>) {
             }
         }
     }
-    (Host { feed, objects, lies, output: Vec::new(), published: false, open: Vec::new() }, states)
+    (
+        Host {
+            feed,
+            objects,
+            lies,
+            output: Vec::new(),
+            present: Vec::new(),
+            published: false,
+            open: Vec::new(),
+        },
+        states,
+    )
 }
 
 #[test]
@@ -212,7 +246,17 @@ fn restores_of_any_store() {
             1 => RestoreTarget::Time(Wall(host.feed.below(4).into())),
             _ => RestoreTarget::Latest,
         };
-        let config = RestoreConfig { target, parallelism: 3, ..RestoreConfig::default() };
+        let replace = host.feed.bool();
+        if host.feed.bool() {
+            // What a killed restore has left.
+            host.output = states[host.feed.below(states.len() as u32) as usize].clone();
+            let from = host.feed.below(host.output.len() as u32) as usize;
+            host.output[from..].fill(0);
+        }
+        if replace {
+            host.present = states[host.feed.below(states.len() as u32) as usize].clone();
+        }
+        let config = RestoreConfig { target, replace, parallelism: 3, ..RestoreConfig::default() };
         let mut restorer = Restorer::new(config, OpIds::new(ReplicaId(0), 1));
         let exit = host.run(&mut restorer);
         assert_eq!(restorer.status().phase == driftless_core::restore::RestorePhase::Stopped, exit.is_some());

@@ -170,9 +170,12 @@ const RESTORE: Command = Command {
         switch("if-replica-exists", "Exit with 0 if there is nothing to restore from."),
         switch(
             "force",
-            "Replace an existing target with its -wal, -shm and -journal; not before\nthe replacement is complete and checked.",
+            "Replace an existing target with its -wal, -shm and -journal; not before\nthe replacement is complete and checked. Of an older copy only what has\nchanged since is fetched.",
         ),
-        switch("dry-run", "Say what would be read, and write nothing."),
+        switch(
+            "dry-run",
+            "Say what would be read, and write nothing; with -force, what over the\ndatabase that is there.",
+        ),
         value(
             "integrity-check",
             "MODE",

@@ -60,6 +60,9 @@ struct Summary {
     timestamp: String,
     page_size: u32,
     pages: u32,
+    pages_fetched: u64,
+    pages_kept: u64,
+    resumed: bool,
     bytes_fetched: u64,
     requests: u64,
     proven: bool,
@@ -79,6 +82,10 @@ struct PlanSummary {
     page_size: u32,
     pages: u32,
     fetch_bytes: u64,
+    /// Pages that need not be fetched, since they stand in the target's place.
+    pages_kept: u64,
+    /// Whether it is no more than that: what stands there may spare some of it.
+    at_most: bool,
 }
 
 #[derive(Serialize)]
@@ -144,7 +151,10 @@ enum Outcome {
 
 /// Restores unless the flags say that there is nothing to do.
 fn carry_out(order: &mut Order, args: &Args) -> Result<Outcome, CliError> {
-    if !order.config.dry_run {
+    if order.config.dry_run {
+        // What stands there spares something only where it may be replaced.
+        order.config.replace = args.is_on("force");
+    } else {
         match may_write(&order.output, args)? {
             Verdict::Skip => {
                 tracing::info!(database = %order.output.display(), "the database exists, nothing is restored");
@@ -189,7 +199,7 @@ pub fn execute(
     });
     let ids = OpIds::new(ReplicaId(0), driver::entropy());
     let machine = EitherRestorer::new(order.config.clone(), order.legacy, ids);
-    let output = (!order.config.dry_run).then(|| order.output.clone());
+    let output = Some(order.output.clone());
     let (exit, status) = host::run_machine(machine, &order.replica, output, check, on_notice)?;
     // The machine only knows that the file could not be put in place.
     if exit != Exit::Done
@@ -338,6 +348,9 @@ fn summary(order: &Order, status: &RestoreStatus, started: Instant) -> Summary {
         timestamp: rfc3339(status.stamp),
         page_size: status.page_size.map_or(0, |size| size.get()),
         pages: status.pages,
+        pages_fetched: status.pages_done,
+        pages_kept: status.pages_kept,
+        resumed: status.resumed,
         bytes_fetched: status.bytes_fetched,
         requests: status.requests,
         proven: status.proven,
@@ -358,8 +371,20 @@ fn print_summary(summary: &Summary, out: &mut Out) {
         summary.duration_ms as f64 / 1000.0,
         proof(summary.proven)
     ));
+    out.line(fetched_and_kept(summary));
     for object in &summary.damaged {
         out.line(format_args!("went around a damaged object: {object}"));
+    }
+}
+
+/// Where its pages come from.
+fn fetched_and_kept(summary: &Summary) -> String {
+    let (fetched, bytes) = (human_count(summary.pages_fetched), human_bytes(summary.bytes_fetched));
+    let whence =
+        if summary.resumed { "what a killed restore had left" } else { "the database that was there" };
+    match summary.pages_kept {
+        0 => format!("{fetched} pages fetched in {bytes}"),
+        kept => format!("{fetched} pages fetched in {bytes}, {} kept of {whence}", human_count(kept)),
     }
 }
 
@@ -398,6 +423,8 @@ fn plan(order: &Order, status: &RestoreStatus) -> PlanSummary {
         page_size: status.page_size.map_or(0, |size| size.get()),
         pages: status.pages,
         fetch_bytes: status.plan.iter().map(fetched).sum(),
+        pages_kept: status.pages_kept,
+        at_most: status.guesses,
     }
 }
 
@@ -412,11 +439,16 @@ fn print_plan(plan: &PlanSummary, out: &mut Out) {
     out.line(format_args!("  target: {}", plan.target_path));
     out.line(format_args!("  state:  txid {}, captured {}", plan.max_txid, plan.timestamp));
     out.line(format_args!(
-        "  reads:  {} for {} pages of {}",
+        "  reads:  {}{} for {} pages of {}",
+        if plan.at_most { "at most " } else { "" },
         human_bytes(plan.fetch_bytes),
-        human_count(plan.pages.into()),
+        human_count(u64::from(plan.pages).saturating_sub(plan.pages_kept)),
         human_bytes(plan.page_size.into())
     ));
+    if plan.pages_kept > 0 {
+        let kept = human_count(plan.pages_kept);
+        out.line(format_args!("  keeps:  {kept} pages of the database that is there"));
+    }
     out.line("\nfiles, in the order in which they apply:");
     let mut table = Table::new(["level", "file", "min_txid", "max_txid", "size", "pages", "timestamp"]);
     for file in &plan.files {

@@ -16,9 +16,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
-use driftless_core::machine::{OutputError, OutputRequest};
-use rustix::fs::{Advice, FlockOperation, Mode, OFlags, fadvise, flock, fstat, lstat};
+use driftless_core::machine::{Chunk, OutputError, OutputRequest};
+use rustix::fs::{Advice, FileType, FlockOperation, Mode, OFlags, Stat, fadvise, flock, fstat, lstat, stat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::Blocking;
 
@@ -55,9 +56,25 @@ where
     ///
     /// # Errors
     /// As the filesystem or the check says.
-    pub fn perform(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
+    pub fn perform(&mut self, request: &OutputRequest) -> Result<Chunk, OutputError> {
+        match *request {
+            OutputRequest::ReadTarget { offset, len } => {
+                return self.read_target(offset, len).map_err(failed);
+            }
+            OutputRequest::ReadBuilt { offset, len } => {
+                return self.with_file(|fs, file| read_part(fs, file, offset, len));
+            }
+            _ => {}
+        }
+        self.write(request).map(|()| Chunk::default())
+    }
+
+    fn write(&mut self, request: &OutputRequest) -> Result<(), OutputError> {
         match request {
-            OutputRequest::Create => self.create(),
+            OutputRequest::ReadTarget { .. } | OutputRequest::ReadBuilt { .. } => {
+                unreachable!("it writes nothing")
+            }
+            OutputRequest::Create { keep } => self.create(*keep),
             OutputRequest::Write(extents) => self.with_file(|fs, file| {
                 extents.iter().try_for_each(|(offset, bytes)| {
                     fs.write_at(file, bytes, *offset)?;
@@ -76,14 +93,14 @@ where
         }
     }
 
-    fn with_file(&self, act: impl FnOnce(&F, &F::File) -> Result<(), FsError>) -> Result<(), OutputError> {
+    fn with_file<T>(&self, act: impl FnOnce(&F, &F::File) -> Result<T, FsError>) -> Result<T, OutputError> {
         match &self.file {
             Some(file) => act(&self.fs, file).map_err(failed),
             None => Err(OutputError { exists: false, text: "the output is not open".into() }),
         }
     }
 
-    fn create(&mut self) -> Result<(), OutputError> {
+    fn create(&mut self, keep: bool) -> Result<(), OutputError> {
         if let Some(directory) = self.target.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             self.fs.create_dir_all(directory).map_err(failed)?;
         }
@@ -97,10 +114,55 @@ where
                 }
                 // Between our creating and our locking it was taken for a leftover.
                 Ok(_) => return Err(in_use(&self.building)),
-                Err(error) if error.kind == FsErrorKind::Exists => self.remove_leftover()?,
+                Err(error) if error.kind == FsErrorKind::Exists => {
+                    if keep && self.take_leftover()? {
+                        return Ok(());
+                    }
+                    self.remove_leftover()?;
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// Bytes of what stands in the target's place. It is opened for each of them, so that none is held
+    /// open: that would keep its space when it is replaced.
+    fn read_target(&self, offset: u64, len: u32) -> Result<Chunk, FsError> {
+        if !is_file(&self.target)? || self.companions().any(|(companion, _)| is_replayed(&companion)) {
+            return Ok(Chunk::default());
+        }
+        let file = match self.fs.open_read(&self.target) {
+            Err(error) if error.kind == FsErrorKind::NotFound => return Ok(Chunk::default()),
+            opened => opened?,
+        };
+        read_part(&self.fs, &file, offset, len)
+    }
+
+    /// Goes on with the file of a restore that was killed, if there is content in it.
+    fn take_leftover(&mut self) -> Result<bool, OutputError> {
+        let facts = match lstat(&self.building) {
+            Ok(facts) => facts,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(failed(FsError::from_io(&self.building, &errno.into()))),
+        };
+        if !is_ours(&facts) {
+            return Ok(false);
+        }
+        let file = self.fs.open_write_or_create(&self.building).map_err(failed)?;
+        if !claim(&file, &self.building)? {
+            return Err(in_use(&self.building));
+        }
+        // Once more, now that no other restore has it.
+        let facts = fstat(&file).map_err(|errno| failed(FsError::from_io(&self.building, &errno.into())))?;
+        if !is_ours(&facts) {
+            return Ok(false);
+        }
+        // As in `remove_leftover`: with content, what is aside is the target's. What cannot go back, since
+        // something has come to stand there, goes.
+        self.put_back()?;
+        self.remove_aside()?;
+        self.file = Some(file);
+        Ok(true)
     }
 
     /// Removes the file of a restore that was killed, and of no other.
@@ -202,7 +264,7 @@ impl<F: Fs + Send> Blocking<OutputRequest> for OutputPort<F>
 where
     F::File: AsFd + Send,
 {
-    type Answer = Result<(), OutputError>;
+    type Answer = Result<Chunk, OutputError>;
 
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         OutputPort::perform(self, request)
@@ -234,6 +296,45 @@ fn claim(file: &impl AsFd, path: &Path) -> Result<bool, OutputError> {
     }
 }
 
+fn read_part<F: Fs>(fs: &F, file: &F::File, offset: u64, len: u32) -> Result<Chunk, FsError> {
+    let (mut bytes, mut filled) = (vec![0; len as usize], 0);
+    while filled < bytes.len() {
+        match fs.read_at(file, &mut bytes[filled..], offset + filled as u64)? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(Chunk::from(bytes))
+}
+
+/// Whether a restore of this user's has left this, and nobody else can write to it: whoever can make files
+/// in the directory may have put one there for a database to be written into. Of two names one may be the
+/// target's: where a file takes its place by a link, a kill leaves both.
+fn is_ours(facts: &Stat) -> bool {
+    FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile
+        && facts.st_uid == geteuid().as_raw()
+        && facts.st_mode & 0o022 == 0
+        && facts.st_nlink == 1
+        && facts.st_size > 0
+}
+
+/// Whether a plain file stands there; opening another kind may wait for ever.
+fn is_file(path: &Path) -> Result<bool, FsError> {
+    match stat(path) {
+        Ok(facts) => Ok(FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(FsError::from_io(path, &errno.into())),
+    }
+}
+
+/// Whether this is a `-wal` or `-journal` with content: SQLite would replay it, so that the file beside
+/// it is not the database.
+fn is_replayed(companion: &Path) -> bool {
+    let shared = companion.as_os_str().as_encoded_bytes().ends_with(b"-shm");
+    !shared && stat(companion).is_ok_and(|facts| facts.st_size > 0)
+}
+
 fn in_use(building: &Path) -> OutputError {
     OutputError { exists: false, text: format!("another restore is writing {}", building.display()) }
 }
@@ -258,6 +359,7 @@ fn failed(error: FsError) -> OutputError {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use driftless_adapters::fs::RealFs;
 
@@ -289,12 +391,12 @@ mod tests {
         let files = ["a.db", "a.db-wal.driftless-old", "a.db-shm.driftless-old", "a.db.driftless-restore"];
         let directory = place("cut", &files);
         let mut port = port(&directory);
-        port.perform(&OutputRequest::Create).unwrap();
+        port.perform(&OutputRequest::Create { keep: false }).unwrap();
         assert_eq!(names(&directory), ["a.db", "a.db-shm", "a.db-wal", "a.db.driftless-restore"]);
         assert_eq!(fs::read(directory.join("a.db-wal")).unwrap(), b"a.db-wal.driftless-old");
         port.perform(&OutputRequest::Discard).unwrap();
         assert_eq!(names(&directory), ["a.db", "a.db-shm", "a.db-wal"]);
-        port.perform(&OutputRequest::Create).unwrap();
+        port.perform(&OutputRequest::Create { keep: false }).unwrap();
         port.perform(&OutputRequest::Publish { replace: true }).unwrap();
         assert_eq!(names(&directory), ["a.db"]);
         fs::remove_dir_all(directory).unwrap();
@@ -304,7 +406,7 @@ mod tests {
     fn what_a_swap_that_was_done_has_left_is_removed() {
         let directory = place("done", &["a.db", "a.db-wal.driftless-old"]);
         let mut port = port(&directory);
-        port.perform(&OutputRequest::Create).unwrap();
+        port.perform(&OutputRequest::Create { keep: false }).unwrap();
         assert_eq!(names(&directory), ["a.db", "a.db.driftless-restore"]);
         port.perform(&OutputRequest::Discard).unwrap();
         fs::remove_dir_all(directory).unwrap();
@@ -315,7 +417,7 @@ mod tests {
     fn an_empty_leftover_says_nothing_of_what_lies_aside() {
         let directory = place("empty", &["a.db", "a.db-wal.driftless-old"]);
         fs::write(directory.join("a.db.driftless-restore"), "").unwrap();
-        port(&directory).perform(&OutputRequest::Create).unwrap();
+        port(&directory).perform(&OutputRequest::Create { keep: false }).unwrap();
         assert_eq!(names(&directory), ["a.db", "a.db.driftless-restore"]);
         fs::remove_dir_all(directory).unwrap();
     }
@@ -326,9 +428,63 @@ mod tests {
         // A directory that is not empty cannot be replaced by a file.
         fs::create_dir_all(directory.join("a.db/full")).unwrap();
         let mut port = port(&directory);
-        port.perform(&OutputRequest::Create).unwrap();
+        port.perform(&OutputRequest::Create { keep: false }).unwrap();
         assert!(port.perform(&OutputRequest::Publish { replace: true }).is_err());
         assert_eq!(names(&directory), ["a.db", "a.db-wal", "a.db.driftless-restore"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_restore_has_left_is_gone_on_with() {
+        let directory = place("left", &["a.db.driftless-restore", "a.db-wal.driftless-old"]);
+        let mut first = port(&directory);
+        first.perform(&OutputRequest::Create { keep: true }).unwrap();
+        let read = |port: &mut OutputPort<RealFs>| {
+            port.perform(&OutputRequest::ReadBuilt { offset: 2, len: 4 }).unwrap().to_vec()
+        };
+        assert_eq!(read(&mut first), b"db.d");
+        assert_eq!(
+            names(&directory),
+            ["a.db-wal", "a.db.driftless-restore"],
+            "what was aside is the target's"
+        );
+        let again = port(&directory).perform(&OutputRequest::Create { keep: true }).unwrap_err();
+        assert!(again.text.contains("another restore is writing"), "{}", again.text);
+        drop(first);
+        // The kill came between the two halves of a rename by link.
+        fs::hard_link(directory.join("a.db.driftless-restore"), directory.join("a.db")).unwrap();
+        let mut second = port(&directory);
+        second.perform(&OutputRequest::Create { keep: true }).unwrap();
+        assert_eq!(read(&mut second), b"");
+        assert_eq!(fs::read(directory.join("a.db")).unwrap(), b"a.db.driftless-restore");
+        drop(second);
+        // Somebody else may write to it.
+        let leftover = directory.join("a.db.driftless-restore");
+        fs::write(&leftover, "theirs").unwrap();
+        fs::set_permissions(&leftover, fs::Permissions::from_mode(0o666)).unwrap();
+        let mut third = port(&directory);
+        third.perform(&OutputRequest::Create { keep: true }).unwrap();
+        assert_eq!(read(&mut third), b"");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_stands_there_is_read_unless_it_is_not_all() {
+        let directory = place("read", &["a.db", "a.db-shm"]);
+        let mut port = port(&directory);
+        let mut read = |offset, len| port.perform(&OutputRequest::ReadTarget { offset, len }).unwrap();
+        assert_eq!((&*read(0, 100), &*read(1, 2), &*read(9, 2)), (&b"a.db"[..], &b".d"[..], &b""[..]));
+        fs::write(directory.join("a.db-wal"), b"").unwrap();
+        assert_eq!(&*read(0, 100), b"a.db");
+        for name in ["a.db-wal", "a.db-journal"] {
+            fs::write(directory.join(name), b"frames").unwrap();
+            assert_eq!(&*read(0, 100), b"", "{name} belongs to it");
+            fs::remove_file(directory.join(name)).unwrap();
+        }
+        fs::remove_file(directory.join("a.db")).unwrap();
+        assert_eq!(&*read(0, 100), b"");
+        fs::create_dir(directory.join("a.db")).unwrap();
+        assert_eq!(&*read(0, 100), b"");
         fs::remove_dir_all(directory).unwrap();
     }
 
@@ -336,7 +492,7 @@ mod tests {
     fn companions_that_came_since_stay() {
         let files = ["a.db", "a.db-wal", "a.db-wal.driftless-old", "a.db.driftless-restore"];
         let directory = place("since", &files);
-        port(&directory).perform(&OutputRequest::Create).unwrap();
+        port(&directory).perform(&OutputRequest::Create { keep: false }).unwrap();
         assert_eq!(fs::read(directory.join("a.db-wal")).unwrap(), b"a.db-wal");
         fs::remove_dir_all(directory).unwrap();
     }

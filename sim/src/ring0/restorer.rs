@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 use driftless_core::ids::{Level, Now, Txid, Wall};
 use driftless_core::ltx::LtxHeader;
 use driftless_core::machine::{
-    Action, Actions, Event, Exit, Listed, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId, Request,
+    Action, Actions, Chunk, Event, Exit, Listed, Machine, OpId, OpIds, Outcome, OutputRequest, ReplicaId,
+    Request,
 };
 use driftless_core::restore::{Inventory, RestoreConfig, RestoreTarget, Restorer, Target, plan};
 use driftless_core::verify::{Verifier, VerifyConfig};
@@ -27,17 +28,38 @@ const SAMPLES: u64 = 2;
 /// Events after which a machine counts as one that does not end.
 const EVENTS_MAX: usize = 1_000_000;
 
-/// What a restore builds.
+/// What a restore builds, and what stands in the target's place.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
     published: bool,
+    target: Vec<u8>,
 }
 
 impl Output {
-    fn perform(&mut self, request: OutputRequest) {
+    /// A place where the file of the restore before stands, now and then with a bit turned over; or where
+    /// one that was killed has left a part of it.
+    fn over(mut before: Vec<u8>, sample: u64, dice: Dice) -> Output {
+        let draw = |what: &str| dice.draw("restore", what, sample) as usize;
+        if before.is_empty() {
+            return Output::default();
+        }
+        if draw("spoilt").is_multiple_of(4) {
+            let at = draw("byte") % before.len();
+            before[at] ^= 1;
+        }
+        if draw("killed").is_multiple_of(3) {
+            let from = draw("cut") % before.len();
+            before[from..].fill(0);
+            return Output { bytes: before, ..Output::default() };
+        }
+        Output { target: before, ..Output::default() }
+    }
+
+    fn perform(&mut self, request: OutputRequest) -> Chunk {
         match request {
-            OutputRequest::Create | OutputRequest::Discard => *self = Output::default(),
+            OutputRequest::Create { keep: true } => {}
+            OutputRequest::Create { keep: false } | OutputRequest::Discard => self.bytes.clear(),
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -48,8 +70,16 @@ impl Output {
             OutputRequest::SetLen(len) => self.bytes.resize(len as usize, 0),
             OutputRequest::Sync => {}
             OutputRequest::Publish { .. } => self.published = true,
+            OutputRequest::ReadTarget { offset, len } => return part(&self.target, offset, len),
+            OutputRequest::ReadBuilt { offset, len } => return part(&self.bytes, offset, len),
         }
+        Chunk::default()
     }
+}
+
+fn part(bytes: &[u8], offset: u64, len: u32) -> Chunk {
+    let start = bytes.len().min(offset as usize);
+    Chunk::from(bytes[start..bytes.len().min(start + len as usize)].to_vec())
 }
 
 /// Restores the newest state and samples of those before it, and verifies the whole replica.
@@ -75,6 +105,7 @@ pub fn check(
         .collect();
     let reached = reached(store, newest);
     let ends: Vec<u64> = ends.into_iter().filter(|end| reached.contains(end)).collect();
+    let mut present = Vec::new();
     let boundaries = if ends.is_empty() { 0 } else { SAMPLES };
     for sample in 0..=SAMPLES + boundaries {
         let (target, txid) = match sample {
@@ -97,7 +128,8 @@ pub fn check(
                 }
             }
         };
-        check_one(store, target, (txid, states[txid as usize - 1].0), pending_byte, dice)?;
+        let output = Output::over(present, sample, dice);
+        present = check_one(store, target, (txid, states[txid as usize - 1].0), output, pending_byte, dice)?;
     }
     let ids = OpIds::new(ReplicaId(0), 2);
     let mut verifier = Verifier::new(VerifyConfig { pending_byte, ..VerifyConfig::default() }, ids);
@@ -107,18 +139,19 @@ pub fn check(
     }
 }
 
-/// Restores one state, which must have this digest.
+/// Restores one state, which must have this digest, to where this stands. What was restored.
 fn check_one(
     store: &mut SimStore,
     target: RestoreTarget,
     (txid, digest): (u64, u64),
+    mut output: Output,
     pending_byte: u64,
     dice: Dice,
-) -> Result<(), Violation> {
-    let config = RestoreConfig { target, pending_byte, parallelism: 4, ..RestoreConfig::default() };
+) -> Result<Vec<u8>, Violation> {
+    let replace = !output.target.is_empty();
+    let config = RestoreConfig { target, pending_byte, parallelism: 4, replace, ..RestoreConfig::default() };
     let fail = |text: String| Err(Violation::new(ORACLE, format!("{target:?}: {text}")));
-    let (mut output, ids) = (Output::default(), OpIds::new(ReplicaId(0), 1));
-    let mut restorer = Restorer::new(config, ids);
+    let mut restorer = Restorer::new(config, OpIds::new(ReplicaId(0), 1));
     match drive(&mut restorer, store, &mut output, dice) {
         Some(Exit::Done) if output.published => {}
         exit => return fail(format!("it ended with {exit:?}")),
@@ -128,7 +161,7 @@ fn check_one(
     if image.digest() != digest {
         return fail(format!("{image:?} is not the state of transaction {txid}"));
     }
-    Ok(())
+    Ok(output.bytes)
 }
 
 /// The transactions that the files lead to: all of them, unless some were deleted.
@@ -159,7 +192,14 @@ impl World {
         for end in self.store.ends_within(levels.retain.map_or(u64::MAX >> 20, |retain| retain.snapshot_ms)) {
             let target = RestoreTarget::At(Txid::new(end).expect("from 1"));
             let expected = (end, states[end as usize - 1].0);
-            check_one(&mut self.store, target, expected, self.plan.config.pending_byte, self.dice)?;
+            check_one(
+                &mut self.store,
+                target,
+                expected,
+                Output::default(),
+                self.plan.config.pending_byte,
+                self.dice,
+            )?;
             self.summary.ends += 1;
         }
         Ok(())
@@ -206,8 +246,8 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
             Request::Store(request) => Outcome::Store(store.perform(op, &request, Fate::Works)),
             Request::Compute(job) => Outcome::Compute(job.run()),
             Request::Output(request) => {
-                output.perform(request);
-                Outcome::Output(Ok(()))
+                let read = output.perform(request);
+                Outcome::Output(Ok(read))
             }
             _ => return None,
         };
@@ -220,7 +260,7 @@ fn drive<M: Machine>(machine: &mut M, store: &mut SimStore, output: &mut Output,
 mod tests {
     use driftless_core::ids::{PageNo, PageSize, TxidRange};
     use driftless_core::ltx::Encoder;
-    use driftless_core::machine::{Chunk, Object, PutCondition, StoreRequest};
+    use driftless_core::machine::{Object, PutCondition, StoreRequest};
 
     use super::*;
 

@@ -192,11 +192,11 @@ struct Output {
 }
 
 impl Blocking<OutputRequest> for Output {
-    type Answer = Result<(), OutputError>;
+    type Answer = Result<Chunk, OutputError>;
 
     fn perform(&mut self, request: &OutputRequest) -> Self::Answer {
         match request {
-            OutputRequest::Create | OutputRequest::Discard => self.building.clear(),
+            OutputRequest::Create { .. } | OutputRequest::Discard => self.building.clear(),
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let (start, end) = (*offset as usize, *offset as usize + bytes.len());
@@ -209,7 +209,9 @@ impl Blocking<OutputRequest> for Output {
             OutputRequest::Publish { .. } => {
                 *self.built.lock().expect("no holder panics") = Some(std::mem::take(&mut self.building));
             }
+            // Nothing stands in the target's place, and nothing was left.
+            OutputRequest::ReadTarget { .. } | OutputRequest::ReadBuilt { .. } => {}
         }
-        Ok(())
+        Ok(Chunk::default())
     }
 }

@@ -16,6 +16,7 @@ mod litestream_reads_us;
 mod metrics;
 mod parity;
 mod proxy;
+mod restore_difference;
 mod restore_killed;
 mod retention;
 mod ring2;

@@ -1,4 +1,5 @@
-//! Restores that are killed: the target is what it was or what it shall be, and the next call ends well.
+//! Restores that are killed: the target is what it was or what it shall be, and the next call ends well and
+//! fetches nothing twice.
 
 use std::fs;
 use std::path::Path;
@@ -90,8 +91,9 @@ fn fifty_kills_leave_the_target_whole_and_the_next_call_ends_well() {
     in_a_free_place(&replica, &target, whole, &new);
 }
 
-/// Where nothing stands, nobody has to force it.
+/// Where nothing stands, nobody has to force it, and what was written before the kill is kept.
 fn in_a_free_place(replica: &Path, target: &Path, whole: Duration, new: &[u8]) {
+    let mut kept = 0;
     for n in 0..10_u32 {
         fs::remove_file(target).unwrap();
         let mut child = start(&["restore", "-o"], target, replica);
@@ -99,8 +101,14 @@ fn in_a_free_place(replica: &Path, target: &Path, whole: Duration, new: &[u8]) {
         child.kill().unwrap();
         child.wait().unwrap();
         if !target.exists() {
-            restore(replica, target, None);
+            let words = ["restore".as_ref(), "-json".as_ref(), "-o".as_ref(), target.as_os_str()];
+            let report = run(words.into_iter().chain([replica.as_os_str()])).expect_ok().json();
+            let pages = |name: &str| report[name].as_u64().unwrap();
+            assert_eq!(pages("pages_fetched") + pages("pages_kept"), pages("pages"), "{report}");
+            assert_eq!(report["proven"], true);
+            kept += pages("pages_kept");
         }
         assert!(fs::read(target).unwrap() == new, "{n}");
     }
+    assert!(kept > 0, "some were killed after they had written");
 }

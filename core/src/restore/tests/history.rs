@@ -75,6 +75,7 @@ impl History {
         }
         // As in a database, so that a copy can tell.
         let page_size = (self.page_size.get() as u16).max(1);
+        self.pages[0][..16].copy_from_slice(b"SQLite format 3\0");
         self.pages[0][16..18].copy_from_slice(&page_size.to_be_bytes());
         self.last += 1;
         let pre = self.post;

@@ -22,6 +22,9 @@ use crate::restore::{RestoreConfig, RestoreStatus, Restorer};
 /// What a store may do to a read before it is served.
 pub type Hook = Box<dyn FnMut(&StoreRequest, &mut BTreeMap<Object, Vec<u8>>) -> Option<StoreError>>;
 
+/// What somebody may do to a file.
+pub type Change = Box<dyn FnMut(&mut Vec<u8>)>;
+
 pub struct Host {
     pub store: BTreeMap<Object, Vec<u8>>,
     /// When all of that was written, as the store says.
@@ -31,8 +34,9 @@ pub struct Host {
     pub legacy: BTreeMap<LegacyObject, (Vec<u8>, Option<Wall>)>,
     /// What stands in the target's place.
     pub target: Option<Vec<u8>>,
-    /// What is being built.
+    /// What is being built, or was left by one that was killed.
     pub output: Option<Vec<u8>>,
+    created: bool,
     /// The position file of a copy that stands in the target's place.
     pub position: Option<Vec<u8>>,
     /// What its open transaction has made of the copy.
@@ -52,6 +56,11 @@ pub struct Host {
     /// Which output request fails: the n-th, counted from 1.
     pub output_fails_at: Option<u64>,
     pub outputs: u64,
+    /// Which read of what stands in the target's place fails: the n-th, counted from 1.
+    pub target_read_fails_at: Option<u64>,
+    pub target_reads: u64,
+    /// What somebody does to the target each time that its beginning has been read.
+    pub on_target_read: Option<Change>,
     /// After how many events the host is told to stop.
     pub shutdown_after: Option<usize>,
     pub reads_open_max: usize,
@@ -72,6 +81,7 @@ impl Host {
             legacy: BTreeMap::new(),
             target: None,
             output: None,
+            created: false,
             position: None,
             transaction: None,
             version: 0,
@@ -84,6 +94,9 @@ impl Host {
             hook: None,
             output_fails_at: None,
             outputs: 0,
+            target_read_fails_at: None,
+            target_reads: 0,
+            on_target_read: None,
             shutdown_after: None,
             reads_open_max: 0,
             read_bytes: 0,
@@ -136,7 +149,7 @@ impl Host {
                 return exit;
             }
             if self.killed_after == Some(n) {
-                (self.output, self.transaction) = (None, None);
+                (self.created, self.transaction) = (false, None);
                 return Exit::Failed { error: "killed".into(), hint: String::new() };
             }
             if self.shutdown_after == Some(n) {
@@ -294,20 +307,44 @@ impl Host {
         StoreReply::Bytes { bytes: Chunk::from(bytes), object_len }
     }
 
-    fn write(&mut self, request: OutputRequest) -> Result<(), OutputError> {
-        self.outputs += 1;
+    fn write(&mut self, request: OutputRequest) -> Result<Chunk, OutputError> {
         let fail = |exists, text: &str| Err(OutputError { exists, text: text.into() });
+        if let OutputRequest::ReadTarget { offset, len } = request {
+            self.target_reads += 1;
+            if self.target_read_fails_at == Some(self.target_reads) {
+                return fail(false, "no such device");
+            }
+            let target = self.target.as_deref().unwrap_or_default();
+            let start = target.len().min(offset as usize);
+            let end = target.len().min(start + len as usize);
+            let read = target[start..end].to_vec();
+            if let (Some(change), true) = (&mut self.on_target_read, offset == 0) {
+                change(self.target.as_mut().expect("something stands there"));
+            }
+            return Ok(Chunk::from(read));
+        }
+        if let OutputRequest::ReadBuilt { offset, len } = request {
+            let output = self.output.as_ref().expect("the output is created first");
+            let start = output.len().min(offset as usize);
+            return Ok(Chunk::from(output[start..output.len().min(start + len as usize)].to_vec()));
+        }
+        self.outputs += 1;
         if self.output_fails_at == Some(self.outputs) {
             return fail(false, "no space left");
         }
-        if request == OutputRequest::Create {
-            assert!(self.output.is_none(), "an output is created once");
-            self.output = Some(Vec::new());
-            return Ok(());
+        if let OutputRequest::Create { keep } = request {
+            assert!(!self.created, "an output is created once");
+            self.created = true;
+            self.output = Some(self.output.take().filter(|_| keep).unwrap_or_default());
+            return Ok(Chunk::default());
         }
         let output = self.output.as_mut().expect("the output is created first");
         match request {
-            OutputRequest::Create => unreachable!("handled above"),
+            OutputRequest::Create { .. }
+            | OutputRequest::ReadTarget { .. }
+            | OutputRequest::ReadBuilt { .. } => {
+                unreachable!("handled above")
+            }
             OutputRequest::Write(extents) => {
                 for (offset, bytes) in extents {
                     let end = offset as usize + bytes.len();
@@ -324,10 +361,14 @@ impl Host {
                     return fail(true, "the target exists");
                 }
                 self.target = self.output.take();
+                self.created = false;
             }
-            OutputRequest::Discard => self.output = None,
+            OutputRequest::Discard => {
+                self.output = None;
+                self.created = false;
+            }
         }
-        Ok(())
+        Ok(Chunk::default())
     }
 
     /// A database as SQLite keeps one: what is not committed is nowhere, and a commit that writes page
