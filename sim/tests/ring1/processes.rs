@@ -16,7 +16,7 @@ use driftless_adapters::object::settings::{AccessKeys, S3, Secret, Service, Sett
 use driftless_adapters::object::{self, Net};
 use driftless_core::engine::{Config, Replicator, Status};
 use driftless_core::machine::{
-    Event, Exit, Fact, Machine, Notice, OpIds, OutputError, OutputRequest, Reason, ReplicaId,
+    Chunk, Event, Exit, Fact, Machine, Notice, OpIds, OutputError, OutputRequest, Reason, ReplicaId,
 };
 use driftless_core::probe::Probe;
 use driftless_sim::disk::{Disk, SimFs};
