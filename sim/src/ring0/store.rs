@@ -130,8 +130,9 @@ pub struct SimStore {
     pub requests: u64,
     /// Those of them that brought a part of a body.
     pub parts: u64,
-    /// How much each level holds, and the most that it held.
+    /// How much each level holds.
     held: [Held; 10],
+    /// The most that each level held at a time.
     pub held_max: [Held; 10],
     /// When each object came to be.
     born: BTreeMap<(u8, u64, u64), u64>,
