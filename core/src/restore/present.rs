@@ -74,6 +74,10 @@ impl Present {
         self.page_size
     }
 
+    pub(super) fn lock_page(&self) -> PageNo {
+        self.lock_page
+    }
+
     pub(super) fn pages(&self) -> u32 {
         self.sums.len() as u32
     }

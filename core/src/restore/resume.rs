@@ -77,6 +77,11 @@ impl Restorer {
         let pages = bytes.chunks_exact(page_size.bytes());
         recall.written = pages.map(|page| page.iter().any(|&byte| byte != 0)).collect();
         let first = PageNo::new(recall.left.pages() + 1).expect("pages count from 1");
+        let lock_page = recall.left.lock_page().get().checked_sub(first.get()).map(|at| at as usize);
+        if lock_page.and_then(|at| recall.written.get(at)) == Some(&true) {
+            // Its state does not tell of that page, and SQLite's file has zeros there.
+            return self.restore_whole("what was left has a lock page, which no restore writes", out);
+        }
         self.submit(Work::RecallSums, Request::Compute(Job::Checksums { first, page_size, bytes }), out);
     }
 

@@ -13,7 +13,7 @@ impl Replicator {
         self.source.script.clear();
         self.source.retry = Retry::default();
         self.source.sweep_at = Some(now.mono.after(SWEEP));
-        self.source.drained = true;
+        self.source.drained = self.source.is_unchanged_since_asked();
         if self.waiting.as_ref() != Some(&waiting) {
             let fact = Fact::Waiting { why: waiting.why.clone(), hint: waiting.hint.clone() };
             out.notify(Severity::Warn, fact);
@@ -57,7 +57,7 @@ impl Replicator {
         if facts.is_some() && self.nothing_happened(facts.as_deref()) {
             self.next_step();
             self.waiting = None;
-            self.source.drained = true;
+            self.source.drained = self.source.is_unchanged_since_asked();
             self.synced.verify(self.source.op_since);
             self.synced.captured = Some(self.source.op_since);
             return;

@@ -19,6 +19,12 @@ impl Source {
         self.looked_at
     }
 
+    /// Whether no change was told of since it was last asked for: what an answer says that there is none
+    /// of may have come while it was on its way.
+    pub(super) fn is_unchanged_since_asked(&self) -> bool {
+        !self.changed_while_cold
+    }
+
     /// Whether it was let go of and nothing has asked for it since.
     pub(in crate::engine) fn is_quiet(&self) -> bool {
         self.is_detached() && !self.changed_while_cold
