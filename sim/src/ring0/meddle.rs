@@ -68,6 +68,10 @@ impl World {
             AppEnd::Failed(_) => self.truth.failed(&disk, PATH, pending_byte),
         }
         self.commits.note(self.now().mono, self.truth.owed());
+        // Whoever removes a database after a stop was asked for takes away what was owed.
+        if self.nothing_is_owed() {
+            self.owed = 0;
+        }
         self.look_for_cold();
         self.note_changes(true);
         Ok(end)
