@@ -70,7 +70,7 @@ pub struct RestoreConfig {
     /// Stop once it is known what would be fetched.
     pub dry_run: bool,
     /// Reads under way at once, from 1; of files whose beginning and end are read apart, for each of
-    /// the two.
+    /// the two. Of content there are eight at most.
     pub parallelism: usize,
     /// When to give up one try of a request.
     pub request_deadline: Duration,
