@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use driftless_adapters::pool::unblock;
 use driftless_adapters::timer::Timer;
+use driftless_core::ids::Mono;
 use driftless_core::machine::{
     Action, Actions, Chunk, Event, Exit, Machine, Notice, OpId, Outcome, OutputError, Request, SourceError,
     SourceErrorKind, SourceReply, StoreError, StoreErrorKind,
@@ -67,13 +68,16 @@ pub struct Driver<'a, M> {
     sender: Sender<Event>,
     receiver: Receiver<Event>,
     under_way: BTreeMap<OpId, smol::Task<()>>,
+    /// Since when no other on this thread has had a turn.
+    turn_since: Mono,
 }
 
 impl<'a, M: Machine> Driver<'a, M> {
     /// A driver that has not begun.
     pub fn new(machine: M, ports: Ports, executor: Rc<LocalExecutor<'a>>) -> Driver<'a, M> {
         let (sender, receiver) = smol::channel::unbounded();
-        Driver { machine, executor, ports, sender, receiver, under_way: BTreeMap::new() }
+        let (under_way, turn_since) = (BTreeMap::new(), clock::mono());
+        Driver { machine, executor, ports, sender, receiver, under_way, turn_since }
     }
 
     /// Where to send events that come from outside.
@@ -112,16 +116,31 @@ impl<'a, M: Machine> Driver<'a, M> {
             if let Some(exit) = ended {
                 return exit;
             }
-            event = self.next_event().await;
+            event = match self.receiver.try_recv() {
+                Ok(event) => {
+                    self.let_others().await;
+                    event
+                }
+                Err(_) => {
+                    let event = self.wait().await;
+                    self.turn_since = clock::mono();
+                    event
+                }
+            };
         }
     }
 
-    async fn next_event(&self) -> Event {
-        if let Ok(event) = self.receiver.try_recv() {
-            // What is done in place has its answer at once: others on this thread come between.
+    /// What is done in place has its answer at once: others on this thread come between, where it
+    /// has taken long enough for them to notice.
+    async fn let_others(&mut self) {
+        // Simulated time stands still while nothing waits.
+        if cfg!(madsim) || clock::mono().since(self.turn_since) >= TURN {
             futures_lite::future::yield_now().await;
-            return event;
+            self.turn_since = clock::mono();
         }
+    }
+
+    async fn wait(&self) -> Event {
         let received = async { self.receiver.recv().await.expect("the driver holds a sender") };
         match self.machine.next_deadline() {
             None => received.await,
@@ -238,6 +257,9 @@ fn system_entropy() -> u64 {
         ^ (clock::wall().0 as u64).rotate_left(32)
         ^ u64::from(std::process::id())
 }
+
+/// How long a machine that always has something to do keeps its thread to itself.
+const TURN: Duration = Duration::from_micros(500);
 
 /// How long a poll of a source without events waits.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -94,8 +94,9 @@ impl Pending {
             self.commit = frame.commit;
             self.floor = self.floor.min(frame.commit);
             let past = frame.commit.saturating_add(u32::from(!mutant::on(Mutant::CommitCutsLastPage)));
-            let cut = self.pages.split_off(&past);
-            self.bytes -= cut.values().map(Vec::len).sum::<usize>();
+            while let Some(last) = self.pages.last_entry().filter(|last| *last.key() >= past) {
+                self.bytes -= last.remove().len();
+            }
         }
     }
 
