@@ -35,6 +35,7 @@ pub mod probe;
 mod reading;
 pub mod restore;
 pub mod retain;
+pub mod tiers;
 pub mod validate;
 pub mod verify;
 pub mod wal;

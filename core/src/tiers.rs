@@ -1,0 +1,410 @@
+//! Which databases of a process have an engine, and which rest without one.
+//!
+//! ```text
+//! add -> Waiting -> Hot -> Cold -> Waiting -> ...
+//!          ^         |       ^
+//!          |         v       |
+//!          +----- Leaving ---+
+//! ```
+//!
+//! A *cold* database costs its name and a few words: no engine, no descriptor, no request. An event,
+//! a look that finds its files changed, or what it owes at some moment makes it wait for a place. At
+//! most [`Limits::hot`] have an engine at once, and of these at most [`Limits::starting`] are finding
+//! out where they stand, which is when one costs most. An engine that owes nothing rests at once. While others wait, those
+//! that have everything on the replica make room first, and in the end whoever has had the longest
+//! turn: it is told to finish, as at the end of the process, so that nothing is left behind.
+//!
+//! Nothing is lost on the way: a change that is told of while an engine leaves is remembered, and a
+//! database whose last look is not known to be its last change is looked at again. Whoever waits
+//! gets a place: changes come before databases that are new here, but every fourth place is for the
+//! latter, and within either they come in order.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::ids::Mono;
+
+/// What a process allows its databases together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Databases with an engine at once (default: 1,000).
+    pub hot: usize,
+    /// Of these, at most so many that are finding out where they stand, or writing their first base
+    /// (default: 64).
+    pub starting: usize,
+    /// While others wait, an engine with everything on the replica keeps its place for so long after
+    /// its last change (default: 1 s).
+    pub idle_turn: Duration,
+    /// While others wait, an engine that always has something to do keeps its place for so long
+    /// (default: 10 s).
+    pub longest_turn: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            hot: 1_000,
+            starting: 64,
+            idle_turn: Duration::from_secs(1),
+            longest_turn: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How an engine stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It is finding out where it is, or writes its first base.
+    Starting,
+    /// Something is not on the replica yet.
+    Busy,
+    /// Everything that it knows of is on the replica.
+    Replicated,
+    /// The same, nothing is open, and nothing is under way or owed: see [`Rest`].
+    Resting,
+}
+
+/// How a database stands whose engine may go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rest {
+    /// What its files were when everything in them was on the replica.
+    pub fingerprint: u64,
+    /// When something is owed that no change brings about, such as a snapshot.
+    pub due: Option<Mono>,
+}
+
+/// How an engine's run has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// At rest.
+    Rested(Rest),
+    /// Finished as it was told to. Whether something has changed since is not known.
+    Finished,
+    /// Something is left that is not on the replica.
+    Behind,
+}
+
+/// What the host is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Begin a run.
+    Start(u32),
+    /// End the run without a word, if the engine still rests; say that it stands otherwise if not.
+    Rest(u32),
+    /// Tell the engine to finish.
+    Finish(u32),
+}
+
+/// Where a database is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// Without an engine, and without need of one.
+    Cold,
+    /// Without an engine until there is a place.
+    Waiting,
+    /// With an engine.
+    Hot,
+    /// With an engine that was told to go.
+    Leaving,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Cold { fingerprint: Option<u64>, due: Option<Mono> },
+    Waiting,
+    Hot { since: Mono, active: Mono, standing: Standing },
+    Leaving { starting: bool, changed: bool },
+}
+
+/// The databases of a process. See the module's documentation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tiers {
+    limits: Limits,
+    databases: BTreeMap<u32, State>,
+    /// Those that have changed, in order; one that has been removed since is skipped.
+    changed: VecDeque<u32>,
+    /// Those that were not looked at yet, in order.
+    new: VecDeque<u32>,
+    /// Places given since a new one had its turn.
+    since_new: u8,
+    /// With an engine, also one that leaves.
+    hot: BTreeSet<u32>,
+    /// Of these, those that start.
+    starting: usize,
+    waiting: usize,
+    /// Told to go so that others find a place.
+    leaving: usize,
+    /// Those that rest, since the last orders.
+    resting: Vec<u32>,
+    /// When cold ones owe something.
+    due: BTreeSet<(Mono, u32)>,
+}
+
+/// Of so many places one is for a database that is new here.
+const NEW_EACH: u8 = 4;
+
+impl Tiers {
+    /// No databases.
+    pub fn new(limits: Limits) -> Tiers {
+        Tiers {
+            limits,
+            databases: BTreeMap::new(),
+            changed: VecDeque::new(),
+            new: VecDeque::new(),
+            since_new: 0,
+            hot: BTreeSet::new(),
+            starting: 0,
+            waiting: 0,
+            leaving: 0,
+            resting: Vec::new(),
+            due: BTreeSet::new(),
+        }
+    }
+
+    /// A database that is to run from now on.
+    pub fn add(&mut self, database: u32) {
+        if self.databases.contains_key(&database) {
+            return self.change(database);
+        }
+        self.databases.insert(database, State::Waiting);
+        self.waiting += 1;
+        self.new.push_back(database);
+    }
+
+    /// A database of which nothing is left, or that has ended by itself.
+    pub fn remove(&mut self, database: u32) {
+        match self.databases.remove(&database) {
+            Some(State::Waiting) => self.waiting -= 1,
+            Some(State::Hot { standing, .. }) => self.free(database, standing == Standing::Starting),
+            Some(State::Leaving { starting, .. }) => {
+                self.leaving -= 1;
+                self.free(database, starting);
+            }
+            Some(State::Cold { due, .. }) => self.owes_no_more(database, due),
+            None => {}
+        }
+    }
+
+    fn free(&mut self, database: u32, starting: bool) {
+        self.hot.remove(&database);
+        self.starting -= usize::from(starting);
+    }
+
+    fn owes_no_more(&mut self, database: u32, due: Option<Mono>) {
+        if let Some(due) = due {
+            self.due.remove(&(due, database));
+        }
+    }
+
+    /// Its files may have changed: `look` says what they are now, and is asked only where that can
+    /// tell. As the engine left a cold one, nothing has happened.
+    pub fn told(&mut self, database: u32, look: impl FnOnce() -> Option<u64>) {
+        let same = match self.databases.get(&database) {
+            Some(State::Cold { fingerprint: Some(left), .. }) => look() == Some(*left),
+            _ => false,
+        };
+        if !same {
+            self.change(database);
+        }
+    }
+
+    /// It needs an engine: its files have changed, or somebody asks for it.
+    pub fn change(&mut self, database: u32) {
+        match self.databases.get_mut(&database) {
+            Some(state @ State::Cold { .. }) => {
+                let State::Cold { due, .. } = core::mem::replace(state, State::Waiting) else { return };
+                self.waiting += 1;
+                self.changed.push_back(database);
+                self.owes_no_more(database, due);
+            }
+            Some(State::Leaving { changed, .. }) => *changed = true,
+            // An engine hears of it by itself.
+            Some(State::Waiting | State::Hot { .. }) | None => {}
+        }
+    }
+
+    /// How an engine stands.
+    pub fn stands(&mut self, now: Mono, database: u32, standing: Standing) {
+        let Some(State::Hot { active, standing: before, .. }) = self.databases.get_mut(&database) else {
+            return;
+        };
+        if standing == Standing::Busy {
+            *active = now;
+        }
+        let before = core::mem::replace(before, standing);
+        match (before == Standing::Starting, standing == Standing::Starting) {
+            (true, false) => self.starting -= 1,
+            (false, true) => self.starting += 1,
+            _ => {}
+        }
+        if standing == Standing::Resting && before != Standing::Resting {
+            self.resting.push(database);
+        }
+    }
+
+    /// Told to rest, the engine had something to do after all: it stays.
+    pub fn stays(&mut self, now: Mono, database: u32) {
+        let Some(state @ State::Leaving { .. }) = self.databases.get_mut(&database) else { return };
+        *state = State::Hot { since: now, active: now, standing: Standing::Busy };
+        self.leaving -= 1;
+    }
+
+    /// A run that was told to end is over, and nothing is left of it.
+    pub fn left(&mut self, database: u32, left: Left) {
+        let Some(state) = self.databases.get_mut(&database) else { return };
+        let (starting, changed) = match *state {
+            State::Leaving { starting, changed } => (starting, changed),
+            State::Hot { standing, .. } => (standing == Standing::Starting, false),
+            State::Cold { .. } | State::Waiting => return,
+        };
+        self.leaving -= usize::from(matches!(state, State::Leaving { .. }));
+        let cold = match left {
+            Left::Rested(Rest { fingerprint, due }) if !changed => {
+                Some(State::Cold { fingerprint: Some(fingerprint), due })
+            }
+            // What was committed behind its last look has an event of its own.
+            Left::Finished if !changed => Some(State::Cold { fingerprint: None, due: None }),
+            _ => None,
+        };
+        *state = cold.unwrap_or(State::Waiting);
+        self.free(database, starting);
+        match cold {
+            Some(State::Cold { due: Some(due), .. }) => {
+                self.due.insert((due, database));
+            }
+            Some(_) => {}
+            None => {
+                self.waiting += 1;
+                self.changed.push_back(database);
+            }
+        }
+    }
+
+    /// What to do now. What is answered counts as done.
+    pub fn orders(&mut self, now: Mono, orders: &mut Vec<Order>) {
+        self.wake_due(now);
+        for database in core::mem::take(&mut self.resting) {
+            let stands = self.databases.get(&database);
+            if matches!(stands, Some(State::Hot { standing: Standing::Resting, .. })) {
+                self.leave(database);
+                orders.push(Order::Rest(database));
+            }
+        }
+        while self.hot.len() < self.limits.hot && self.starting < self.limits.starting.max(1) {
+            let Some(database) = self.next() else { break };
+            self.databases
+                .insert(database, State::Hot { since: now, active: now, standing: Standing::Starting });
+            self.hot.insert(database);
+            (self.starting, self.waiting) = (self.starting + 1, self.waiting - 1);
+            orders.push(Order::Start(database));
+        }
+        self.make_room(now, orders);
+    }
+
+    fn leave(&mut self, database: u32) {
+        let Some(state) = self.databases.get_mut(&database) else { return };
+        let starting = matches!(state, State::Hot { standing: Standing::Starting, .. });
+        *state = State::Leaving { starting, changed: false };
+        self.leaving += 1;
+    }
+
+    /// The next that waits: of those that have changed, or every fourth time of the new ones.
+    fn next(&mut self) -> Option<u32> {
+        loop {
+            let new_first = self.changed.is_empty() || self.since_new + 1 >= NEW_EACH;
+            let new = new_first && !self.new.is_empty();
+            let queue = if new { &mut self.new } else { &mut self.changed };
+            let database = queue.pop_front()?;
+            if self.databases.get(&database) == Some(&State::Waiting) {
+                self.since_new = if new { 0 } else { (self.since_new + 1).min(NEW_EACH) };
+                return Some(database);
+            }
+        }
+    }
+
+    /// Has engines finish for those that wait: never more than wait.
+    fn make_room(&mut self, now: Mono, orders: &mut Vec<Order>) {
+        let mut wanted = self.waiting.saturating_sub(self.leaving);
+        if wanted == 0 || !self.is_full() {
+            return;
+        }
+        let mut over: Vec<(bool, Mono, u32)> = Vec::new();
+        for database in &self.hot {
+            if let Some((end, by_turn)) = self.turn_ends(*database)
+                && end <= now
+            {
+                over.push((by_turn, end, *database));
+            }
+        }
+        over.sort_unstable();
+        for (_, _, database) in over {
+            if wanted == 0 {
+                break;
+            }
+            wanted -= 1;
+            self.leave(database);
+            orders.push(Order::Finish(database));
+        }
+    }
+
+    /// When the turn of an engine is over if others wait, and whether it ends although there is
+    /// something to do.
+    fn turn_ends(&self, database: u32) -> Option<(Mono, bool)> {
+        let State::Hot { since, active, standing } = self.databases.get(&database)? else { return None };
+        match standing {
+            Standing::Replicated => Some((active.after(self.limits.idle_turn), false)),
+            Standing::Starting | Standing::Busy => Some((since.after(self.limits.longest_turn), true)),
+            // It goes by itself.
+            Standing::Resting => None,
+        }
+    }
+
+    /// Whether no further one finds a place: those that start count as well.
+    fn is_full(&self) -> bool {
+        self.hot.len() >= self.limits.hot || self.starting >= self.limits.starting.max(1)
+    }
+
+    fn wake_due(&mut self, now: Mono) {
+        while let Some((_, database)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.change(database);
+        }
+    }
+
+    /// When there may be orders although nothing was told.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let crowded = self.waiting > self.leaving && self.is_full();
+        let turns = self.hot.iter().filter(|_| crowded);
+        let turn = turns.filter_map(|database| self.turn_ends(*database)).map(|(end, _)| end).min();
+        let due = self.due.first().map(|(due, _)| *due);
+        [turn, due].into_iter().flatten().min()
+    }
+
+    /// Where a database is; `None` if it is none of these.
+    pub fn tier(&self, database: u32) -> Option<Tier> {
+        Some(match self.databases.get(&database)? {
+            State::Cold { .. } => Tier::Cold,
+            State::Waiting => Tier::Waiting,
+            State::Hot { .. } => Tier::Hot,
+            State::Leaving { .. } => Tier::Leaving,
+        })
+    }
+
+    /// The cold databases, each with what its files were when it was left; none where that is not
+    /// known. What differs by now has changed.
+    pub fn cold(&self) -> impl Iterator<Item = (u32, Option<u64>)> + '_ {
+        self.databases.iter().filter_map(|(database, state)| match state {
+            State::Cold { fingerprint, .. } => Some((*database, *fingerprint)),
+            _ => None,
+        })
+    }
+
+    /// How many are cold, wait, and have an engine.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.databases.len() - self.hot.len() - self.waiting, self.waiting, self.hot.len())
+    }
+}
+
+#[cfg(test)]
+#[path = "tiers/tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+use alloc::vec;
+
+use super::*;
+
+fn at(ms: u64) -> Mono {
+    Mono::default().after(Duration::from_millis(ms))
+}
+
+fn limits(hot: usize, starting: usize) -> Limits {
+    Limits { hot, starting, ..Limits::default() }
+}
+
+fn orders(tiers: &mut Tiers, ms: u64) -> Vec<Order> {
+    let mut orders = Vec::new();
+    tiers.orders(at(ms), &mut orders);
+    orders
+}
+
+fn rested(fingerprint: u64) -> Left {
+    Left::Rested(Rest { fingerprint, due: None })
+}
+
+#[test]
+fn few_start_at_once_and_the_rest_in_order() {
+    let mut tiers = Tiers::new(limits(3, 2));
+    (1..=5).for_each(|database| tiers.add(database));
+    assert_eq!(orders(&mut tiers, 0), [Order::Start(1), Order::Start(2)]);
+    assert_eq!(orders(&mut tiers, 1), []);
+    tiers.stands(at(2), 2, Standing::Replicated);
+    assert_eq!(orders(&mut tiers, 2), [Order::Start(3)]);
+    tiers.stands(at(3), 1, Standing::Replicated);
+    // No place is left until somebody's turn is over: that of the one that is quiet for longest.
+    assert_eq!((orders(&mut tiers, 4), tiers.next_deadline()), (vec![], Some(at(1_000))));
+    assert_eq!(orders(&mut tiers, 1_000), [Order::Finish(1), Order::Finish(2)]);
+    tiers.left(1, Left::Finished);
+    assert_eq!(orders(&mut tiers, 1_001), [Order::Start(4)]);
+    assert_eq!(
+        (tiers.tier(1), tiers.tier(4), tiers.tier(5)),
+        (Some(Tier::Cold), Some(Tier::Hot), Some(Tier::Waiting))
+    );
+}
+
+#[test]
+fn one_that_rests_is_cold_until_its_files_differ() {
+    let mut tiers = Tiers::new(Limits::default());
+    tiers.add(7);
+    assert_eq!(orders(&mut tiers, 0), [Order::Start(7)]);
+    tiers.stands(at(1), 7, Standing::Resting);
+    assert_eq!(orders(&mut tiers, 1), [Order::Rest(7)]);
+    tiers.left(7, rested(99));
+    assert_eq!((orders(&mut tiers, 2), tiers.next_deadline(), tiers.counts()), (vec![], None, (1, 0, 0)));
+    assert_eq!(tiers.cold().collect::<Vec<_>>(), [(7, Some(99))]);
+    tiers.told(7, || Some(99));
+    assert_eq!(orders(&mut tiers, 3), []);
+    tiers.told(7, || Some(100));
+    assert_eq!(orders(&mut tiers, 4), [Order::Start(7)]);
+}
+
+#[test]
+fn one_whose_files_cannot_be_looked_at_has_changed() {
+    let mut tiers = Tiers::new(Limits::default());
+    tiers.add(7);
+    orders(&mut tiers, 0);
+    tiers.stands(at(1), 7, Standing::Resting);
+    orders(&mut tiers, 1);
+    tiers.left(7, rested(99));
+    tiers.told(7, || None);
+    assert_eq!(orders(&mut tiers, 2), [Order::Start(7)]);
+    // What has finished is not known to have seen the last change.
+    tiers.left(7, Left::Finished);
+    tiers.told(7, || panic!("there is nothing to compare with"));
+    assert_eq!(orders(&mut tiers, 3), [Order::Start(7)]);
+}
+
+#[test]
+fn a_change_while_it_leaves_is_not_forgotten() {
+    for left in [rested(1), Left::Finished, Left::Behind] {
+        let mut tiers = Tiers::new(Limits::default());
+        tiers.add(1);
+        orders(&mut tiers, 0);
+        tiers.stands(at(0), 1, Standing::Resting);
+        assert_eq!(orders(&mut tiers, 0), [Order::Rest(1)]);
+        tiers.told(1, || panic!("what its files are is not known yet"));
+        tiers.left(1, left);
+        assert_eq!(orders(&mut tiers, 1), [Order::Start(1)], "{left:?}");
+    }
+}
+
+#[test]
+fn what_is_behind_goes_on() {
+    let mut tiers = Tiers::new(limits(1, 1));
+    tiers.add(1);
+    tiers.add(2);
+    orders(&mut tiers, 0);
+    tiers.stands(at(0), 1, Standing::Busy);
+    assert_eq!((orders(&mut tiers, 9_999), tiers.next_deadline()), (vec![], Some(at(10_000))));
+    assert_eq!(orders(&mut tiers, 10_000), [Order::Finish(1)]);
+    tiers.left(1, Left::Behind);
+    assert_eq!(orders(&mut tiers, 10_001), [Order::Start(1)]);
+    assert_eq!(tiers.tier(2), Some(Tier::Waiting));
+}
+
+#[test]
+fn new_ones_get_every_fourth_place_beside_changes() {
+    let mut tiers = Tiers::new(limits(1, 1));
+    (0..10).for_each(|database| tiers.add(database));
+    for database in 0..8 {
+        orders(&mut tiers, 0);
+        tiers.left(database, Left::Finished);
+    }
+    (0..8).for_each(|database| tiers.change(database));
+    let mut served = Vec::new();
+    for _ in 0..10 {
+        let next = orders(&mut tiers, 1);
+        let [Order::Start(database)] = next[..] else { panic!("{next:?}") };
+        served.push(database);
+        tiers.left(database, rested(0));
+    }
+    assert_eq!(served, [0, 1, 2, 8, 3, 4, 5, 9, 6, 7]);
+}
+
+#[test]
+fn what_is_owed_wakes_it() {
+    let mut tiers = Tiers::new(Limits::default());
+    tiers.add(1);
+    orders(&mut tiers, 0);
+    tiers.stands(at(0), 1, Standing::Resting);
+    orders(&mut tiers, 0);
+    tiers.left(1, Left::Rested(Rest { fingerprint: 5, due: Some(at(60_000)) }));
+    assert_eq!((orders(&mut tiers, 59_999), tiers.next_deadline()), (vec![], Some(at(60_000))));
+    assert_eq!(orders(&mut tiers, 60_000), [Order::Start(1)]);
+    assert_eq!(tiers.next_deadline(), None);
+}
+
+#[test]
+fn an_engine_that_has_something_to_do_after_all_stays() {
+    let mut tiers = Tiers::new(limits(1, 1));
+    tiers.add(1);
+    orders(&mut tiers, 0);
+    tiers.stands(at(0), 1, Standing::Resting);
+    assert_eq!(orders(&mut tiers, 0), [Order::Rest(1)]);
+    tiers.stays(at(1), 1);
+    assert_eq!((tiers.tier(1), tiers.counts()), (Some(Tier::Hot), (0, 0, 1)));
+    tiers.stands(at(2), 1, Standing::Resting);
+    assert_eq!(orders(&mut tiers, 2), [Order::Rest(1)]);
+    tiers.remove(1);
+    assert_eq!(tiers.counts(), (0, 0, 0));
+}
+
+/// A database beside the tiers: how often it was written, and how much of that is on the replica.
+#[derive(Clone, Copy, Default)]
+struct Db {
+    written: u64,
+    engine: bool,
+    /// What the engine has brought to the replica.
+    replicated: u64,
+}
+
+/// The same number twice in a row never (splitmix64).
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % below
+}
+
+/// A crowd of databases with engines that are slow, fail, change their mind and leave late, in any
+/// order. Nobody has two engines, no more than allowed have one, and whatever was written is on the
+/// replica once nobody writes any more.
+#[test]
+fn a_crowd_finds_its_places_and_loses_nothing() {
+    for seed in 0..400 {
+        let mut dice = seed;
+        let count = 1 + draw(&mut dice, 40) as u32;
+        let limits = limits(1 + draw(&mut dice, 6) as usize, 1 + draw(&mut dice, 4) as usize);
+        let mut crowd = Crowd {
+            tiers: Tiers::new(limits),
+            databases: vec![Db::default(); count as usize],
+            told: Vec::new(),
+            limits,
+        };
+        (0..count).for_each(|database| crowd.tiers.add(database));
+        for step in 0..2_000 {
+            crowd.step(seed, step * 50, &mut dice, step < 1_000);
+        }
+        for step in 2_000..2_000 + 200 * u64::from(count) {
+            crowd.step(seed, step * 50, &mut dice, false);
+        }
+        for (database, db) in crowd.databases.iter().enumerate() {
+            assert_eq!(db.replicated, db.written, "seed {seed}: database {database} was forgotten");
+        }
+        let (cold, waiting, hot) = crowd.tiers.counts();
+        assert_eq!((cold, waiting, hot), (count as usize, 0, 0), "seed {seed}");
+    }
+}
+
+struct Crowd {
+    tiers: Tiers,
+    databases: Vec<Db>,
+    /// Told to go, and how.
+    told: Vec<(u32, bool)>,
+    limits: Limits,
+}
+
+impl Crowd {
+    fn step(&mut self, seed: u64, ms: u64, dice: &mut u64, writes: bool) {
+        let database = draw(dice, self.databases.len() as u64) as u32;
+        if writes && draw(dice, 3) == 0 {
+            self.databases[database as usize].written += 1;
+            let now = self.databases[database as usize].written;
+            self.tiers.told(database, || Some(now));
+        }
+        let engines = self.databases.iter_mut().enumerate().filter(|(_, db)| db.engine);
+        for (database, db) in engines {
+            let standing = match draw(dice, 4) {
+                0 => Standing::Busy,
+                1 if db.replicated == db.written => Standing::Resting,
+                2 if db.replicated == db.written => Standing::Replicated,
+                _ => {
+                    db.replicated = db.written;
+                    continue;
+                }
+            };
+            self.tiers.stands(at(ms), database as u32, standing);
+        }
+        if !self.told.is_empty() && draw(dice, 2) == 0 {
+            let (database, rest) = self.told.swap_remove(draw(dice, self.told.len() as u64) as usize);
+            self.leave(ms, database, rest, dice);
+        }
+        let mut orders = Vec::new();
+        self.tiers.orders(at(ms), &mut orders);
+        for order in orders {
+            match order {
+                Order::Start(database) => {
+                    let db = &mut self.databases[database as usize];
+                    assert!(!db.engine, "seed {seed}: two engines for {database}");
+                    db.engine = true;
+                }
+                Order::Rest(database) => self.told.push((database, true)),
+                Order::Finish(database) => self.told.push((database, false)),
+            }
+        }
+        let engines = self.databases.iter().filter(|db| db.engine).count();
+        assert!(engines <= self.limits.hot, "seed {seed}: {engines} engines");
+    }
+
+    fn leave(&mut self, ms: u64, database: u32, rest: bool, dice: &mut u64) {
+        let db = &mut self.databases[database as usize];
+        let caught_up = db.replicated == db.written;
+        let left = match rest {
+            true if !caught_up => return self.tiers.stays(at(ms), database),
+            true => rested(db.replicated),
+            false if draw(dice, 4) == 0 => Left::Behind,
+            false => {
+                db.replicated = db.written;
+                Left::Finished
+            }
+        };
+        db.engine = false;
+        self.tiers.left(database, left);
+    }
+}
