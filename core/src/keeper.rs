@@ -6,13 +6,18 @@
 //! whatever ends the replicator, a fence above all, ends the others before anything else is asked of the
 //! store, and nobody waits for it: what it had not committed is made again by a later run.
 
+use core::time::Duration;
+
 use crate::compact::{CompactConfig, CompactStatus, Compactor};
 use crate::engine::{Config, Replicator, Status};
 use crate::ids::{Mono, Now, Txid};
 use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpId, OpIds, Reason, ReplicaId};
 use crate::retain::{RetainConfig, RetainPass, RetainStatus, Retainer};
+use crate::tiers::Rest;
 use crate::validate::{ValidateConfig, ValidateStatus, Validator};
 
+/// An engine stays for what is due within this time.
+const DUE_SOON: Duration = Duration::from_secs(60);
 /// What tells the compactor's run from the replicator's.
 const OTHER_RUN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// And what tells the retainer's.
@@ -103,6 +108,16 @@ impl Keeper {
         let compactor = self.compactor.as_ref().and_then(Machine::next_deadline);
         let retainer = self.retainer.as_ref().and_then(Machine::next_deadline);
         [compactor, retainer].into_iter().flatten().min()
+    }
+
+    /// How the database stands if its engine may go: see [`Replicator::rest`]. What the others owe is
+    /// made by whoever comes then; what is due soon is waited for.
+    pub fn rest(&self, now: Now) -> Option<Rest> {
+        let fingerprint = self.replicator.rest()?;
+        let validator = self.validator.as_ref().and_then(Machine::next_deadline);
+        let due = [self.upkeep_deadline(), validator].into_iter().flatten().min();
+        let soon = |(at, reason): (Mono, Reason)| reason == Reason::Deadline || at < now.mono.after(DUE_SOON);
+        (!due.is_some_and(soon)).then(|| Rest { fingerprint, due: due.map(|(at, _)| at) })
     }
 
     /// Gives the compactor an event, and the retainer what it makes.

@@ -10,9 +10,10 @@
 //! A *cold* database costs its name and a few words: no engine, no descriptor, no request. An event,
 //! a look that finds its files changed, or what it owes at some moment makes it wait for a place. At
 //! most [`Limits::hot`] have an engine at once, and of these at most [`Limits::starting`] are finding
-//! out where they stand, which is when one costs most. An engine that owes nothing rests at once. While others wait, those
-//! that have everything on the replica make room first, and in the end whoever has had the longest
-//! turn: it is told to finish, as at the end of the process, so that nothing is left behind.
+//! out where they stand, which is when one costs most. Of those that owe nothing the last few
+//! rest in their places, and the others become cold. While others wait, all that rest do, then those
+//! that have everything on the replica make room, and in the end whoever has had the longest turn: it
+//! is told to finish, as at the end of the process, so that nothing is left behind.
 //!
 //! Nothing is lost on the way: a change that is told of while an engine leaves is remembered, and a
 //! database whose last look is not known to be its last change is looked at again. Whoever waits
@@ -23,7 +24,25 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::checksum::FileDigest;
 use crate::ids::Mono;
+use crate::machine::WalFacts;
+
+/// What files are, in a word: two looks that agree have seen the same. `ctime_ns` is the
+/// status-change time of the database file in nanoseconds since 1970.
+pub fn fingerprint(device: u64, inode: u64, size: u64, ctime_ns: i128, wal: Option<WalFacts>) -> u64 {
+    let mut digest = FileDigest::new();
+    for word in [device, inode, size, u64::from(wal.is_some())] {
+        digest.update(&word.to_be_bytes());
+    }
+    digest.update(&ctime_ns.to_be_bytes());
+    if let Some(WalFacts { inode, size, mtime_ns }) = wal {
+        digest.update(&inode.to_be_bytes());
+        digest.update(&size.to_be_bytes());
+        digest.update(&mtime_ns.to_be_bytes());
+    }
+    digest.finish()
+}
 
 /// What a process allows its databases together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +52,9 @@ pub struct Limits {
     /// Of these, at most so many that are finding out where they stand, or writing their first base
     /// (default: 64).
     pub starting: usize,
+    /// Engines that rest and keep their place while nobody needs it: what is written again soon then
+    /// asks nothing of its store (default: 64).
+    pub resting: usize,
     /// While others wait, an engine with everything on the replica keeps its place for so long after
     /// its last change (default: 1 s).
     pub idle_turn: Duration,
@@ -46,6 +68,7 @@ impl Default for Limits {
         Limits {
             hot: 1_000,
             starting: 64,
+            resting: 64,
             idle_turn: Duration::from_secs(1),
             longest_turn: Duration::from_secs(10),
         }
@@ -135,8 +158,8 @@ pub struct Tiers {
     waiting: usize,
     /// Told to go so that others find a place.
     leaving: usize,
-    /// Those that rest, since the last orders.
-    resting: Vec<u32>,
+    /// Those that rest, with the moment since when.
+    resting: BTreeSet<(Mono, u32)>,
     /// When cold ones owe something.
     due: BTreeSet<(Mono, u32)>,
 }
@@ -157,7 +180,7 @@ impl Tiers {
             starting: 0,
             waiting: 0,
             leaving: 0,
-            resting: Vec::new(),
+            resting: BTreeSet::new(),
             due: BTreeSet::new(),
         }
     }
@@ -176,7 +199,10 @@ impl Tiers {
     pub fn remove(&mut self, database: u32) {
         match self.databases.remove(&database) {
             Some(State::Waiting) => self.waiting -= 1,
-            Some(State::Hot { standing, .. }) => self.free(database, standing == Standing::Starting),
+            Some(State::Hot { active, standing, .. }) => {
+                self.resting.remove(&(active, database));
+                self.free(database, standing == Standing::Starting);
+            }
             Some(State::Leaving { starting, .. }) => {
                 self.leaving -= 1;
                 self.free(database, starting);
@@ -229,18 +255,21 @@ impl Tiers {
         let Some(State::Hot { active, standing: before, .. }) = self.databases.get_mut(&database) else {
             return;
         };
-        if standing == Standing::Busy {
+        let rested = (*active, database);
+        let before = core::mem::replace(before, standing);
+        if standing == Standing::Busy || (standing == Standing::Resting && before != Standing::Resting) {
             *active = now;
         }
-        let before = core::mem::replace(before, standing);
         match (before == Standing::Starting, standing == Standing::Starting) {
             (true, false) => self.starting -= 1,
             (false, true) => self.starting += 1,
             _ => {}
         }
-        if standing == Standing::Resting && before != Standing::Resting {
-            self.resting.push(database);
-        }
+        match (before == Standing::Resting, standing == Standing::Resting) {
+            (true, false) => self.resting.remove(&rested),
+            (false, true) => self.resting.insert((now, database)),
+            _ => false,
+        };
     }
 
     /// Told to rest, the engine had something to do after all: it stays.
@@ -284,12 +313,12 @@ impl Tiers {
     /// What to do now. What is answered counts as done.
     pub fn orders(&mut self, now: Mono, orders: &mut Vec<Order>) {
         self.wake_due(now);
-        for database in core::mem::take(&mut self.resting) {
-            let stands = self.databases.get(&database);
-            if matches!(stands, Some(State::Hot { standing: Standing::Resting, .. })) {
-                self.leave(database);
-                orders.push(Order::Rest(database));
-            }
+        let mut needed = self.needed();
+        while self.resting.len() > self.limits.resting || needed > 0 {
+            let Some((_, database)) = self.resting.pop_first() else { break };
+            self.leave(database);
+            orders.push(Order::Rest(database));
+            needed = needed.saturating_sub(1);
         }
         while self.hot.len() < self.limits.hot && self.starting < self.limits.starting.max(1) {
             let Some(database) = self.next() else { break };
@@ -325,15 +354,16 @@ impl Tiers {
 
     /// Has engines finish for those that wait: never more than wait.
     fn make_room(&mut self, now: Mono, orders: &mut Vec<Order>) {
-        let mut wanted = self.waiting.saturating_sub(self.leaving);
-        if wanted == 0 || !self.is_full() {
+        let mut wanted = self.needed();
+        let stuck = self.starts_are_full();
+        if wanted == 0 && !stuck {
             return;
         }
+        // Those that cannot find out where they stand keep nobody else from it.
+        wanted = wanted.max(usize::from(stuck));
         let mut over: Vec<(bool, Mono, u32)> = Vec::new();
         for database in &self.hot {
-            if let Some((end, by_turn)) = self.turn_ends(*database)
-                && end <= now
-            {
+            if let Some((end, by_turn)) = self.turn_ends(*database).filter(|(end, _)| *end <= now) {
                 over.push((by_turn, end, *database));
             }
         }
@@ -348,11 +378,19 @@ impl Tiers {
         }
     }
 
-    /// When the turn of an engine is over if others wait, and whether it ends although there is
+    /// Whether those that wait do so only since too many are starting.
+    fn starts_are_full(&self) -> bool {
+        self.waiting > self.leaving && self.starting >= self.limits.starting.max(1)
+    }
+
+    /// When the turn of an engine is over as others wait, and whether it ends although there is
     /// something to do.
     fn turn_ends(&self, database: u32) -> Option<(Mono, bool)> {
         let State::Hot { since, active, standing } = self.databases.get(&database)? else { return None };
+        let crowded = self.needed() > 0;
         match standing {
+            Standing::Starting if !crowded && !self.starts_are_full() => None,
+            Standing::Busy | Standing::Replicated if !crowded => None,
             Standing::Replicated => Some((active.after(self.limits.idle_turn), false)),
             Standing::Starting | Standing::Busy => Some((since.after(self.limits.longest_turn), true)),
             // It goes by itself.
@@ -360,9 +398,10 @@ impl Tiers {
         }
     }
 
-    /// Whether no further one finds a place: those that start count as well.
-    fn is_full(&self) -> bool {
-        self.hot.len() >= self.limits.hot || self.starting >= self.limits.starting.max(1)
+    /// How many engines have to go so that all that wait find a place.
+    fn needed(&self) -> usize {
+        let free = self.limits.hot.saturating_sub(self.hot.len());
+        self.waiting.saturating_sub(self.leaving + free)
     }
 
     fn wake_due(&mut self, now: Mono) {
@@ -373,9 +412,9 @@ impl Tiers {
 
     /// When there may be orders although nothing was told.
     pub fn next_deadline(&self) -> Option<Mono> {
-        let crowded = self.waiting > self.leaving && self.is_full();
-        let turns = self.hot.iter().filter(|_| crowded);
-        let turn = turns.filter_map(|database| self.turn_ends(*database)).map(|(end, _)| end).min();
+        let waits = self.waiting > self.leaving;
+        let turns = self.hot.iter().filter(|_| waits).filter_map(|database| self.turn_ends(*database));
+        let turn = turns.map(|(end, _)| end).min();
         let due = self.due.first().map(|(due, _)| *due);
         [turn, due].into_iter().flatten().min()
     }

@@ -45,6 +45,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How long the final sync may take.
     pub shutdown_sync_timeout: Option<Duration>,
+    /// How many databases may be open at once, if the file says so.
+    pub max_hot: Option<usize>,
     /// A command to run beside the replication, which ends with it.
     pub exec: Option<String>,
     /// Where metrics are served, as `host:port`; the host may be left out.

@@ -86,9 +86,22 @@ impl<'a, M: Machine> Driver<'a, M> {
     }
 
     /// Runs the machine to its end. `observe` sees the machine after each event, and each notice.
-    pub async fn run(&mut self, mut observe: impl FnMut(&M, Option<&Notice>)) -> Exit {
-        let entropy = entropy();
-        let mut event = Event::Start { entropy };
+    pub async fn run(&mut self, observe: impl FnMut(&M, Option<&Notice>)) -> Exit {
+        self.run_from(Event::Start { entropy: entropy() }, observe).await
+    }
+
+    /// Goes on with a machine whose run was dropped while it waited.
+    pub async fn resume(&mut self, observe: impl FnMut(&M, Option<&Notice>)) -> Exit {
+        let event = self.next_event().await;
+        self.run_from(event, observe).await
+    }
+
+    /// Whether no event waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.receiver.is_empty() && self.under_way.is_empty()
+    }
+
+    async fn run_from(&mut self, mut event: Event, mut observe: impl FnMut(&M, Option<&Notice>)) -> Exit {
         let mut actions = Actions::new();
         loop {
             if let Event::Completed { op, .. } = &event {
@@ -116,17 +129,22 @@ impl<'a, M: Machine> Driver<'a, M> {
             if let Some(exit) = ended {
                 return exit;
             }
-            event = match self.receiver.try_recv() {
-                Ok(event) => {
-                    self.let_others().await;
-                    event
-                }
-                Err(_) => {
-                    let event = self.wait().await;
-                    self.turn_since = clock::mono();
-                    event
-                }
-            };
+            event = self.next_event().await;
+        }
+    }
+
+    /// Dropping the future loses no event.
+    async fn next_event(&mut self) -> Event {
+        if !self.receiver.is_empty() {
+            self.let_others().await;
+        }
+        match self.receiver.try_recv() {
+            Ok(event) => event,
+            Err(_) => {
+                let event = self.wait().await;
+                self.turn_since = clock::mono();
+                event
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 pub(crate) mod changes;
 pub(crate) mod databases;
 mod following;
+mod places;
 mod plan;
 mod probes;
 mod registrations;
@@ -19,7 +20,7 @@ pub(crate) mod twins;
 mod watching;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -32,8 +33,9 @@ use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError};
 use driftless_core::ids::{Mono, Now};
 use driftless_core::machine::{Event, Exit, Machine, Notice};
+use driftless_core::tiers::{Limits, Tiers};
 use smol::LocalExecutor;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 
 use crate::clock;
 use crate::config::{Replica, Settings};
@@ -96,6 +98,8 @@ pub struct ReplicateOptions {
     pub heartbeat: Option<Heartbeat>,
     /// Where metrics are served, as `host:port`, if anywhere; the host may be left out.
     pub addr: Option<String>,
+    /// What the databases may have together.
+    pub limits: Limits,
 }
 
 impl Default for ReplicateOptions {
@@ -110,6 +114,7 @@ impl Default for ReplicateOptions {
             notifier: None,
             heartbeat: None,
             addr: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -139,6 +144,14 @@ pub(crate) struct Host {
     net: Net,
     journal: Arc<Mutex<StateJournal<RealFs>>>,
     databases: RefCell<BTreeMap<u32, Entry>>,
+    /// Their numbers by path.
+    paths: RefCell<BTreeMap<PathBuf, u32>>,
+    /// Which of those that run have an engine.
+    tiers: RefCell<Tiers>,
+    /// Says that this may have changed.
+    places_told: Sender<()>,
+    /// Databases without an engine that are to finish, by when.
+    give_ups: RefCell<BTreeSet<(Mono, u32)>>,
     next_number: Cell<u32>,
     probes: Probes,
     /// Anything that a request may wait for.
@@ -255,7 +268,7 @@ async fn begin(
     let (socket, command) = (options.socket.clone(), options.exec.take());
     let heartbeat = options.heartbeat.take();
     let endpoint = options.addr.as_deref().map(Endpoint::bind).transpose().map_err(refuse)?;
-    let (host, watching) = Host::new(executor.clone(), net, directory, options)
+    let (host, watching, places) = Host::new(executor.clone(), net, directory, options)
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
     let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
@@ -264,6 +277,7 @@ async fn begin(
         return Err(refuse(refusal));
     }
     let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
+    helpers.push(executor.spawn(places::serve(host.clone(), places)));
     helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
     if let Some(notifier) = &host.notifier {
         helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
@@ -284,13 +298,13 @@ fn misconfigured(error: &str, hint: &str) -> Exit {
 }
 
 impl Host {
-    /// A process without databases, and what its watcher listens to.
+    /// A process without databases, and what its watcher and its places listen to.
     async fn new(
         executor: Rc<LocalExecutor<'static>>,
         net: Net,
         directory: PathBuf,
         options: ReplicateOptions,
-    ) -> Result<(Rc<Host>, watching::Signals), String> {
+    ) -> Result<(Rc<Host>, watching::Signals, Receiver<()>), String> {
         let place = directory.clone();
         let opened = unblock(move || {
             let registered = registrations::load(&place).map_err(|error| error.to_string())?;
@@ -300,12 +314,17 @@ impl Host {
         let (registered, journal) = opened.await?;
         let (watches, databases) = smol::channel::bounded(1);
         let (events_wanted, wanted) = smol::channel::bounded(1);
+        let (places_told, places) = smol::channel::bounded(1);
         let host = Host {
             probes: Probes::new(executor.clone()),
             executor,
             net,
             journal: Arc::new(Mutex::new(journal)),
             databases: RefCell::default(),
+            paths: RefCell::default(),
+            tiers: RefCell::new(Tiers::new(places::within_descriptors(options.limits))),
+            places_told,
+            give_ups: RefCell::default(),
             next_number: Cell::new(0),
             changes: Changes::default(),
             lives: Changes::default(),
@@ -325,7 +344,7 @@ impl Host {
             shares: Shares::new(COMPACTIONS_MAX, VALIDATIONS_MAX),
             started: clock::now(),
         };
-        Ok((Rc::new(host), watching::Signals { databases, wanted }))
+        Ok((Rc::new(host), watching::Signals { databases, wanted }, places))
     }
 
     /// Starts the first databases: those that are given, all or none, and those that are registered.
@@ -338,6 +357,7 @@ impl Host {
 
     fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
+        self.paths.borrow_mut().insert(job.database.clone(), number);
         self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
         number
     }
@@ -367,6 +387,10 @@ impl Host {
     /// Forgets a database of which nothing is left.
     fn forget(&self, number: u32) -> Option<Entry> {
         let entry = self.databases.borrow_mut().remove(&number);
+        if let Some(entry) = &entry {
+            self.paths.borrow_mut().remove(&entry.database);
+        }
+        self.tiers(|tiers| tiers.remove(number));
         self.changes.tell();
         self.lives.tell();
         entry
@@ -414,14 +438,24 @@ impl Host {
     /// Tells a database that runs to finish, or one that would run again not to; one that was told
     /// already is left to it.
     fn finish(&self, number: u32, deadline: Mono) {
-        self.change(number, |entry| match &mut entry.life {
-            Life::Running => {
-                entry.life = Life::Stopping;
-                entry.send(Event::Shutdown { deadline });
+        let without_engine = self.change(number, |entry| {
+            match &mut entry.life {
+                Life::Running if entry.sender.is_none() => return true,
+                Life::Running => {
+                    entry.life = Life::Stopping;
+                    // A second time would be taken for the second signal.
+                    if !entry.turn_over {
+                        entry.send(Event::Shutdown { deadline });
+                    }
+                }
+                Life::Resetting { again, .. } => *again = false,
+                _ => {}
             }
-            Life::Resetting { again, .. } => *again = false,
-            _ => {}
+            false
         });
+        if without_engine {
+            self.finish_without_engine(number, deadline);
+        }
     }
 
     fn tell(&self, moment: Moment) {
@@ -445,6 +479,7 @@ impl Host {
         let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
         if self.closing.replace(true) {
             self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
+            self.give_up_all();
         } else {
             self.tell(Moment::Stopping);
             let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();

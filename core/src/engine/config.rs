@@ -132,7 +132,7 @@ pub const READ_BYTES: u32 = 1 << 20;
 pub const LOCK_REFUSED_MAX: Duration = Duration::from_secs(15);
 /// When something else is begun after a script was given up.
 pub const SCRIPT_AGAIN: Duration = Duration::from_millis(100);
-/// The longest wait between looks at a WAL that may grow.
+/// The longest wait between looks at a WAL that may grow, where the sync interval is no shorter.
 pub const LOOK_MAX: Duration = Duration::from_millis(250);
 /// The shortest wait between looks at a WAL that grows fast, and the first.
 pub const LOOK_MIN: Duration = Duration::from_millis(10);

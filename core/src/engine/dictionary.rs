@@ -137,6 +137,11 @@ impl Replicator {
 
     /// Whether the dictionary of the newest segment is still being looked for. The first segment waits: were it
     /// made without, a whole level would be compressed again as it is.
+    pub(super) fn dictionary_rests(&self) -> bool {
+        self.dictionary.step == Step::Idle
+    }
+
+    /// Whether the dictionary of the newest segment is still being looked for.
     pub(super) fn recalls_dictionary(&self) -> bool {
         let side = &self.dictionary;
         let reads = matches!(side.step, Step::Read { permille: None, .. });

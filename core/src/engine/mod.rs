@@ -489,6 +489,7 @@ impl Machine for Replicator {
             Event::SyncNow => {
                 self.synced.want(now.mono);
                 self.source.changed(now.mono);
+                self.source.look_by(now.mono);
             }
             Event::Shutdown { deadline } => match self.life {
                 Life::Draining { .. } if !self.config.once => {

@@ -284,6 +284,11 @@ impl Source {
         self.look_at = Some(Mono::default());
     }
 
+    /// Somebody waits: a planned look comes no later than this.
+    pub(super) fn look_by(&mut self, at: Mono) {
+        self.look_at = self.look_at.map(|planned| planned.min(at));
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open
     }

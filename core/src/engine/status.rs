@@ -4,9 +4,10 @@ use alloc::string::String;
 
 use crate::ids::{DbChecksum, Lineage, Mono, PageSize, Txid};
 
-use super::Replicator;
 use super::upload::Upload;
+use super::{Life, Replicator};
 use crate::probe::Findings;
+use crate::tiers::fingerprint;
 
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +101,26 @@ pub struct Status {
 }
 
 impl Replicator {
+    /// What the files were when everything in them was on the replica, if nothing is open, under way
+    /// or owed: another engine, begun at any time, loses nothing by this one's end.
+    pub fn rest(&self) -> Option<u64> {
+        let (seal, wal) = (self.history.seal.as_ref()?, self.source.sealed_wal()?);
+        let idle = !matches!(self.life, Life::Draining { .. })
+            && self.boot.is_done()
+            && self.source.is_quiet()
+            && self.upload_is_idle()
+            && self.base.is_none()
+            && self.journal.op.is_none()
+            && self.dictionary_rests()
+            && self.cleanup.is_none();
+        let settled = self.pending.is_empty()
+            && self.base_wanted.is_none()
+            && self.waiting.is_none()
+            && self.adoption.is_none()
+            && !self.journal.broken;
+        (idle && settled).then(|| fingerprint(seal.device, seal.inode, seal.size, seal.ctime_ns, wal))
+    }
+
     pub(super) fn make_status(&self) -> Status {
         let phase = if self.draining() {
             Phase::Stopping

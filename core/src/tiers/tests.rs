@@ -7,7 +7,7 @@ fn at(ms: u64) -> Mono {
 }
 
 fn limits(hot: usize, starting: usize) -> Limits {
-    Limits { hot, starting, ..Limits::default() }
+    Limits { hot, starting, resting: 0, ..Limits::default() }
 }
 
 fn orders(tiers: &mut Tiers, ms: u64) -> Vec<Order> {
@@ -42,7 +42,7 @@ fn few_start_at_once_and_the_rest_in_order() {
 
 #[test]
 fn one_that_rests_is_cold_until_its_files_differ() {
-    let mut tiers = Tiers::new(Limits::default());
+    let mut tiers = Tiers::new(limits(1_000, 64));
     tiers.add(7);
     assert_eq!(orders(&mut tiers, 0), [Order::Start(7)]);
     tiers.stands(at(1), 7, Standing::Resting);
@@ -58,7 +58,7 @@ fn one_that_rests_is_cold_until_its_files_differ() {
 
 #[test]
 fn one_whose_files_cannot_be_looked_at_has_changed() {
-    let mut tiers = Tiers::new(Limits::default());
+    let mut tiers = Tiers::new(limits(1_000, 64));
     tiers.add(7);
     orders(&mut tiers, 0);
     tiers.stands(at(1), 7, Standing::Resting);
@@ -75,7 +75,7 @@ fn one_whose_files_cannot_be_looked_at_has_changed() {
 #[test]
 fn a_change_while_it_leaves_is_not_forgotten() {
     for left in [rested(1), Left::Finished, Left::Behind] {
-        let mut tiers = Tiers::new(Limits::default());
+        let mut tiers = Tiers::new(limits(1_000, 64));
         tiers.add(1);
         orders(&mut tiers, 0);
         tiers.stands(at(0), 1, Standing::Resting);
@@ -121,7 +121,7 @@ fn new_ones_get_every_fourth_place_beside_changes() {
 
 #[test]
 fn what_is_owed_wakes_it() {
-    let mut tiers = Tiers::new(Limits::default());
+    let mut tiers = Tiers::new(limits(1_000, 64));
     tiers.add(1);
     orders(&mut tiers, 0);
     tiers.stands(at(0), 1, Standing::Resting);
@@ -145,6 +145,56 @@ fn an_engine_that_has_something_to_do_after_all_stays() {
     assert_eq!(orders(&mut tiers, 2), [Order::Rest(1)]);
     tiers.remove(1);
     assert_eq!(tiers.counts(), (0, 0, 0));
+}
+
+#[test]
+fn starts_that_get_nowhere_make_room_for_others() {
+    let mut tiers = Tiers::new(limits(100, 2));
+    (1..=4).for_each(|database| tiers.add(database));
+    assert_eq!(orders(&mut tiers, 0), [Order::Start(1), Order::Start(2)]);
+    assert_eq!(tiers.next_deadline(), Some(at(10_000)));
+    assert_eq!(orders(&mut tiers, 10_000), [Order::Finish(1)]);
+    tiers.left(1, Left::Behind);
+    assert_eq!(orders(&mut tiers, 10_001), [Order::Start(1), Order::Finish(2)]);
+    tiers.left(2, Left::Behind);
+    assert_eq!(orders(&mut tiers, 10_002), [Order::Start(2)]);
+    tiers.stands(at(10_003), 1, Standing::Replicated);
+    tiers.stands(at(10_003), 2, Standing::Replicated);
+    assert_eq!(orders(&mut tiers, 10_003), [Order::Start(3), Order::Start(4)]);
+}
+
+#[test]
+fn the_last_that_rest_keep_their_places_while_nobody_needs_them() {
+    let mut tiers = Tiers::new(Limits { resting: 2, ..limits(4, 4) });
+    (1..=3).for_each(|database| tiers.add(database));
+    orders(&mut tiers, 0);
+    for database in [2, 3, 1] {
+        tiers.stands(at(u64::from(database) * 10), database, Standing::Resting);
+    }
+    assert_eq!(orders(&mut tiers, 40), [Order::Rest(1)]);
+    // It is written again before it has gone.
+    tiers.stays(at(41), 1);
+    tiers.stands(at(42), 2, Standing::Busy);
+    tiers.stands(at(43), 1, Standing::Resting);
+    assert_eq!(orders(&mut tiers, 44), []);
+    (4..=6).for_each(|database| tiers.add(database));
+    assert_eq!(orders(&mut tiers, 45), [Order::Rest(3), Order::Rest(1), Order::Start(4)]);
+}
+
+#[test]
+fn a_look_tells_whether_files_are_the_same() {
+    let wal = |size| Some(WalFacts { inode: 5, size, mtime_ns: 7 });
+    let all = [
+        fingerprint(1, 2, 3, 4, None),
+        fingerprint(9, 2, 3, 4, None),
+        fingerprint(1, 9, 3, 4, None),
+        fingerprint(1, 2, 9, 4, None),
+        fingerprint(1, 2, 3, 9, None),
+        fingerprint(1, 2, 3, 4, wal(0)),
+        fingerprint(1, 2, 3, 4, wal(1)),
+    ];
+    assert_eq!(fingerprint(1, 2, 3, 4, wal(1)), all[6]);
+    assert_eq!(all.iter().collect::<alloc::collections::BTreeSet<_>>().len(), all.len());
 }
 
 /// A database beside the tiers: how often it was written, and how much of that is on the replica.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::application::Verdict;
+use driftless_core::tiers::Limits;
 
 use super::args::Args;
 use super::error::CliError;
@@ -65,6 +66,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         exec: command(args, config.exec.as_deref())?,
         notifier: notifier(),
         addr: args.text("addr")?.map(str::to_owned).or(config.addr),
+        limits: config.max_hot.map_or(Limits::default(), |hot| Limits { hot, ..Limits::default() }),
         heartbeat: config.heartbeat_url.map(|url| {
             let interval = config.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL);
             Heartbeat { url, interval }

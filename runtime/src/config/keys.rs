@@ -79,6 +79,7 @@ pub const TOP: &[Key] = &[
     used("state-dir"),
     used("exec"),
     used("addr"),
+    used("max-hot"),
     used("socket"),
     used("heartbeat-url"),
     used("heartbeat-interval"),

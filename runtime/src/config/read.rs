@@ -71,6 +71,11 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     config.settings = defaults.settings.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.state_dir = top.path("state-dir")?;
+    if let Some(entry) = top.entry("max-hot") {
+        let count = text(&entry.value, "max-hot")?.parse().ok().filter(|count| (1..=1 << 20).contains(count));
+        let wrong = || LineError::new(entry.line, "max-hot is a number from 1 to 1048576");
+        config.max_hot = Some(count.ok_or_else(wrong)?);
+    }
     config.exec = top.filled("exec")?.map(str::to_owned);
     config.addr = addr(&top)?;
     config.heartbeat_url = heartbeat_url(&top)?;

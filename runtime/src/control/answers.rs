@@ -19,7 +19,6 @@ use std::time::Duration;
 use driftless_core::compact::CompactStatus;
 use driftless_core::engine::{Phase, Status};
 use driftless_core::ids::{Level, Mono, Txid, Wall};
-use driftless_core::machine::Event;
 use driftless_core::validate::ValidateStatus;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -216,7 +215,7 @@ async fn status(host: &Host, path: Option<String>, look: bool) -> Result<Value, 
         let asked = clock::mono();
         host.for_each(|entry| {
             if concerns(entry) {
-                entry.send(Event::SourceChanged);
+                host.source_changed(entry);
             }
         });
         // The answer is of now: one that is a look old would say "all replicated" of a commit that
@@ -232,6 +231,8 @@ async fn status(host: &Host, path: Option<String>, look: bool) -> Result<Value, 
     });
     let mut value = info(host);
     value["databases"] = json!(databases);
+    let (cold, waiting, hot) = host.tier_counts();
+    value["tiers"] = json!({ "cold": cold, "waiting": waiting, "hot": hot });
     let reloads = host.reloads.borrow();
     value["reloads"] = json!(reloads.count);
     value["reloaded_at"] = json!(reloads.at.map(rfc3339));

@@ -20,6 +20,7 @@ use driftless_core::health::{Ailment, ailment};
 use driftless_core::ids::{Mono, Wall};
 use driftless_core::machine::{Event, Exit};
 use driftless_core::retain::RetainStatus;
+use driftless_core::tiers::Standing;
 use driftless_core::validate::ValidateStatus;
 use smol::channel::Sender;
 
@@ -39,7 +40,7 @@ pub(crate) enum Origin {
 /// What a database is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
-    /// Its engine runs.
+    /// It is replicated: by an engine, or by none while there is nothing to do or no place.
     Running,
     /// Its engine was told to end.
     Stopping,
@@ -75,8 +76,21 @@ pub(crate) struct Entry {
     pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
     pub(crate) life: Life,
-    /// While its engine runs.
+    /// While it has an engine: a database that runs is without one while it is cold, or waits for
+    /// a place.
     pub(crate) sender: Option<Sender<Event>>,
+    /// Tells the run of that engine that it may end without a word.
+    pub(super) rest: Option<Sender<()>>,
+    /// How its engine stands, as the tiers were told.
+    pub(super) standing: Option<Standing>,
+    /// Its engine was told to finish so that others have a place.
+    pub(super) turn_over: bool,
+    /// It is to finish by then, and has no engine yet that could be told.
+    pub(super) finish_by: Option<Mono>,
+    /// Somebody waits for a sync, and there is no engine yet that could be told.
+    pub(super) sync_wanted: bool,
+    /// It had an engine before.
+    pub(super) begun: bool,
     /// As of the engine's last event.
     pub(crate) status: Option<Status>,
     /// How its levels stand, if any are made.
@@ -104,6 +118,12 @@ impl Entry {
             origin,
             life: Life::Stopped(Exit::Done),
             sender: None,
+            rest: None,
+            standing: None,
+            turn_over: false,
+            finish_by: None,
+            sync_wanted: false,
+            begun: false,
             status: None,
             levels: None,
             retention: None,
@@ -112,6 +132,16 @@ impl Entry {
             tally: Tally::default(),
             last_sync: None,
         }
+    }
+
+    /// It runs from now on, and waits for an engine.
+    pub(super) fn begin(&mut self) {
+        self.life = Life::Running;
+        self.status = None;
+        (self.levels, self.retention, self.validation) = (None, None, None);
+        (self.standing, self.turn_over, self.finish_by) = (None, false, None);
+        (self.sync_wanted, self.begun) = (false, false);
+        self.wants_events = true;
     }
 
     /// Whether anything of its last run may still act, or its records are being written.

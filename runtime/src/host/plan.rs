@@ -5,16 +5,17 @@
 //! configuration that is wrong changes nothing. What goes ends before what comes begins, since two
 //! databases may have swapped their replicas.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::machine::Exit;
 
-use super::databases::{Life, Origin};
+use super::databases::{Entry, Life, Origin};
 use super::registrations::Registration;
 use super::twins::{Refusal, Twins};
-use super::{Host, ReplicateJob, refused, running};
+use super::{Host, ReplicateJob, refused};
 use crate::clock;
 use crate::config::{Replica, Settings};
 use crate::port::place;
@@ -90,12 +91,13 @@ impl Host {
     /// Ends what is not wanted any more or has other settings, then begins what is to run.
     pub(super) async fn bring_in_line(self: &Rc<Self>, wanted: Vec<Wanted>) {
         let (mut gone, mut changed) = (Vec::new(), Vec::new());
-        let mut new = wanted;
+        let order: Vec<PathBuf> = wanted.iter().map(|wanted| wanted.job.database.clone()).collect();
+        let mut new: BTreeMap<PathBuf, Wanted> =
+            wanted.into_iter().map(|wanted| (wanted.job.database.clone(), wanted)).collect();
         for (number, entry) in self.databases.borrow_mut().iter_mut() {
-            match new.iter().position(|wanted| wanted.job.database == entry.database) {
+            match new.remove(&entry.database) {
                 None => gone.push(*number),
-                Some(at) => {
-                    let Wanted { job, origin } = new.remove(at);
+                Some(Wanted { job, origin }) => {
                     entry.origin = origin;
                     if job.replica != entry.replica || job.settings != entry.settings {
                         let rests = matches!(entry.life, Life::Stopped(_));
@@ -116,7 +118,7 @@ impl Host {
             }
         }
         let mut twins = self.twins();
-        for Wanted { job, origin } in new {
+        for Wanted { job, origin } in order.iter().filter_map(|database| new.remove(database)) {
             self.add(job, origin, &mut twins);
         }
         self.watches_changed();
@@ -162,13 +164,19 @@ impl Host {
         }
     }
 
-    /// Starts a database; one that cannot be started has ended.
+    /// Has a database run from now on, as soon as there is a place; one that cannot be started has ended.
     pub(super) fn run(self: &Rc<Self>, number: u32) -> Result<(), Refusal> {
-        let started = running::start(self, number).map_err(refused);
-        if let Err(Refusal { error, hint }) = started.clone() {
+        let replica = self.look(number, |entry| entry.replica.clone());
+        let opened =
+            replica.map_or(Ok(()), |replica| place::open(&replica, &self.net).map(drop)).map_err(refused);
+        if let Err(Refusal { error, hint }) = opened.clone() {
             self.change(number, |entry| entry.life = Life::Ended(Exit::Misconfigured { error, hint }));
+        } else {
+            self.change(number, Entry::begin);
+            self.tiers(|tiers| tiers.add(number));
+            self.watches_changed();
         }
-        started
+        opened
     }
 
     /// Adds a database and starts it, unless its file or replica is taken.

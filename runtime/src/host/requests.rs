@@ -7,7 +7,7 @@ use std::time::Duration;
 use driftless_adapters::pool::unblock;
 use driftless_core::engine::{Journal, Phase, Status};
 use driftless_core::ids::Txid;
-use driftless_core::machine::{Event, Exit};
+use driftless_core::machine::Exit;
 
 use super::databases::{Entry, Life, Origin};
 use super::plan::{GRACE, job_of};
@@ -108,10 +108,12 @@ pub(crate) struct Synced {
 impl Host {
     /// The database of a path, whatever its name there.
     pub(crate) fn find(&self, path: &Path) -> Option<u32> {
+        if let Some(number) = self.paths.borrow().get(path) {
+            return Some(*number);
+        }
         let databases = self.databases.borrow();
-        let exact = databases.iter().find(|(_, entry)| entry.database == path);
-        let same = || databases.iter().find(|(_, entry)| is_same_file(&entry.database, path));
-        exact.or_else(same).map(|(number, _)| *number)
+        let same = databases.iter().find(|(_, entry)| is_same_file(&entry.database, path));
+        same.map(|(number, _)| *number)
     }
 
     fn known(&self, path: &Path) -> Result<u32, Failure> {
@@ -342,7 +344,7 @@ impl Host {
         let number = self.known(path)?;
         let asked = clock::mono();
         let before = self.replicated(number);
-        self.look(number, |entry| entry.send(Event::SyncNow));
+        self.sync_now(number);
         let reached = |status: &Status| match wait {
             true => status.synced_until >= Some(asked),
             false => status.captured_until >= Some(asked),

@@ -7,10 +7,13 @@ use std::time::Duration;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::store::StoreError;
 use driftless_core::compact::CompactConfig;
-use driftless_core::engine::Config;
+use driftless_core::engine::{Config, Phase, Status};
 use driftless_core::keeper::Keeper;
-use driftless_core::machine::{Fact, Machine, Notice, ReplicaId};
+use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
+use driftless_core::tiers::{Left, Rest, Standing};
 use driftless_core::validate::ValidateConfig;
+use futures_lite::FutureExt as _;
+use smol::channel::Receiver;
 
 use super::databases::{Entry, Life};
 use super::{Host, restoring};
@@ -30,7 +33,7 @@ const TENURE_LOOK: Duration = Duration::from_millis(5);
 /// The longest time between two such looks.
 const TENURE_LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// Starts a database that does not run.
+/// Gives a database an engine, which it has not.
 ///
 /// # Errors
 /// `Misconfigured` for a replica whose settings cannot work.
@@ -38,7 +41,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
     let (driver, tenure) = {
         let databases = host.databases.borrow();
         let entry = databases.get(&number).expect("whoever starts a database has just seen it");
-        assert!(!entry.is_live(), "two engines on one database would share its locks");
+        assert!(entry.sender.is_none(), "two engines on one database would share its locks");
         let (store, layout) = place::open(&entry.replica, &host.net)?;
         let create_if_absent = store.capabilities().create_if_absent;
         let port = StorePort::new(store, layout);
@@ -63,16 +66,29 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         }
         (driver, tenure)
     };
-    host.change(number, |entry| {
-        entry.life = Life::Running;
+    let (rest, told) = smol::channel::bounded(1);
+    let first = host.change(number, |entry| {
         entry.sender = Some(driver.sender());
-        entry.status = None;
-        (entry.levels, entry.retention, entry.validation) = (None, None, None);
-        entry.wants_events = true;
+        entry.rest = Some(rest);
+        if core::mem::take(&mut entry.sync_wanted) {
+            entry.send(Event::SyncNow);
+        }
+        if let Some(deadline) = entry.finish_by.take() {
+            entry.life = Life::Stopping;
+            entry.send(Event::Shutdown { deadline });
+        }
+        !core::mem::replace(&mut entry.begun, true)
     });
-    host.watches_changed();
-    host.spawn(run(host.clone(), number, driver, tenure));
+    host.spawn(run(host.clone(), number, driver, tenure, Turn { first, told }));
     Ok(())
+}
+
+/// The time that a database has an engine.
+struct Turn {
+    /// Whether it is the first since the database was started.
+    first: bool,
+    /// Says that it may end without a word.
+    told: Receiver<()>,
 }
 
 fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Ports {
@@ -92,19 +108,28 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
     }
 }
 
-async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, tenure: Tenure) {
+async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, tenure: Tenure, turn: Turn) {
     let database = host.look(number, |entry| entry.database.display().to_string()).unwrap_or_default();
-    let exit = match restoring::if_missing(&host, number).await {
-        Ok(()) => driver.run(|machine, notice| observe(&host, number, &database, machine, notice)).await,
-        Err(exit) => exit,
+    let restored = if turn.first { restoring::if_missing(&host, number).await } else { Ok(()) };
+    let exit = match restored {
+        Ok(()) => run_turn(&host, number, &database, &mut driver, &turn.told).await,
+        Err(exit) => Some(exit),
     };
-    log::exit(&database, &exit);
-    host.change(number, |entry| {
-        entry.sender = None;
-        entry.wants_events = false;
-        let asked = entry.life == Life::Stopping;
-        entry.life = Life::Leaving { exit, asked };
+    let left = host.change(number, |entry| {
+        (entry.sender, entry.rest, entry.standing) = (None, None, None);
+        let turn_over = core::mem::take(&mut entry.turn_over) && entry.life == Life::Running;
+        how_left(exit.as_ref(), turn_over, driver.machine.rest(clock::now()))
     });
+    if left.is_none()
+        && let Some(exit) = exit
+    {
+        log::exit(&database, &exit);
+        host.change(number, |entry| {
+            entry.wants_events = false;
+            let asked = entry.life == Life::Stopping;
+            entry.life = Life::Leaving { exit, asked };
+        });
+    }
     // With it go the link and whatever else no thread holds.
     drop(driver);
     let mut wait = TENURE_LOOK;
@@ -112,6 +137,72 @@ async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, t
         async_io::Timer::after(wait).await;
         wait = (wait * 2).min(TENURE_LOOK_MAX);
     }
+    match left {
+        Some(left) => leave_place(&host, number, left),
+        None => end(&host, number),
+    }
+}
+
+/// Runs an engine until it ends, or until it rests and its place is wanted: then there is no exit.
+async fn run_turn(
+    host: &Rc<Host>,
+    number: u32,
+    database: &str,
+    driver: &mut Driver<'static, Keeper>,
+    told: &Receiver<()>,
+) -> Option<Exit> {
+    let mut begun = false;
+    loop {
+        let run = async {
+            let observe = |machine: &Keeper, notice: Option<&Notice>| {
+                observe(host, number, database, machine, notice);
+            };
+            Some(match core::mem::replace(&mut begun, true) {
+                false => driver.run(observe).await,
+                true => driver.resume(observe).await,
+            })
+        };
+        let rests = async {
+            told.recv().await.expect("the entry holds a sender");
+            None
+        };
+        if let Some(exit) = run.or(rests).await {
+            return Some(exit);
+        }
+        if driver.is_idle() && driver.machine.rest(clock::now()).is_some() {
+            return None;
+        }
+        host.change(number, |entry| entry.standing = Some(Standing::Busy));
+        host.tiers(|tiers| tiers.stays(clock::mono(), number));
+    }
+}
+
+/// How the run has ended if the database goes on without an engine.
+fn how_left(exit: Option<&Exit>, turn_over: bool, rest: Option<Rest>) -> Option<Left> {
+    match exit {
+        None => Some(rest.map_or(Left::Finished, Left::Rested)),
+        Some(Exit::Done) if turn_over => Some(rest.map_or(Left::Finished, Left::Rested)),
+        Some(Exit::Unreplicated { .. }) if turn_over => Some(Left::Behind),
+        Some(_) => None,
+    }
+}
+
+/// Nothing is left of an engine whose database goes on.
+fn leave_place(host: &Rc<Host>, number: u32, left: Left) {
+    host.tiers(|tiers| tiers.left(number, left));
+    // It was told to finish while its last engine left.
+    let finish_by = host.change(number, |entry| {
+        entry.wants_events = true;
+        entry.finish_by.take()
+    });
+    if let Some(deadline) = finish_by {
+        host.finish_without_engine(number, deadline);
+    }
+    host.events_are_wanted();
+}
+
+/// Nothing is left of a run.
+fn end(host: &Rc<Host>, number: u32) {
     host.change(number, |entry| {
         entry.life = match core::mem::replace(&mut entry.life, Life::Running) {
             Life::Leaving { exit, asked: true } => Life::Stopped(exit),
@@ -119,12 +210,15 @@ async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, t
             life => unreachable!("nothing but this task ends a run, and it is {life:?}"),
         };
     });
+    host.tiers(|tiers| tiers.remove(number));
     host.watches_changed();
 }
 
 fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: Option<&Notice>) {
     let Some(notice) = notice else {
-        let woken = host.change(number, |entry| {
+        let now = clock::now();
+        let standing = standing(&machine.status(), machine.rest(now).is_some());
+        let (woken, moved) = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
             let status = machine.status();
             entry.tally.status(&status);
@@ -132,10 +226,14 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             entry.levels = machine.compaction();
             entry.retention = machine.retention();
             entry.validation = machine.validation();
-            entry.wants_events && !wanted
+            let moved = entry.standing.replace(standing) != Some(standing);
+            (entry.wants_events && !wanted, moved)
         });
         if woken {
             host.events_are_wanted();
+        }
+        if moved {
+            host.tiers(|tiers| tiers.stands(now.mono, number, standing));
         }
         return;
     };
@@ -150,5 +248,18 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             host.change(number, |entry| entry.last_sync = Some(clock::wall()));
         }
         _ => {}
+    }
+}
+
+/// What the tiers want to know of an engine.
+fn standing(status: &Status, rests: bool) -> Standing {
+    let all = status.frames_behind == 0 && status.pages_waiting == 0 && !status.uploading;
+    match status.phase {
+        _ if rests => Standing::Resting,
+        Phase::Starting | Phase::Base => Standing::Starting,
+        // It cannot do anything now: others may.
+        Phase::Waiting => Standing::Replicated,
+        Phase::Following | Phase::Quiet | Phase::Stopping if all => Standing::Replicated,
+        Phase::Following | Phase::Quiet | Phase::Stopping => Standing::Busy,
     }
 }

@@ -5,11 +5,12 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use driftless_core::machine::Event;
 use futures_lite::FutureExt as _;
 use smol::channel::Receiver;
 
@@ -115,10 +116,6 @@ impl Views {
             self.directories.remove(directory);
             self.watcher.unwatch(directory);
         }
-        if !gone.is_empty() {
-            // Two names of one directory share a watch, which has just ended for both.
-            self.directories.retain(|_, view| *view != View::Events);
-        }
         for directory in &wanted {
             if !self.directories.contains_key(directory) {
                 let view = self.view(directory, false);
@@ -198,22 +195,33 @@ impl Views {
 }
 
 fn dispatch(host: &Host, event: &WatchEvent) {
-    host.for_each(|entry| {
-        let concerned = match event {
-            WatchEvent::Changed(path) => is_of(path, &entry.database),
-            WatchEvent::Overflow => true,
-            WatchEvent::DirectoryGone(directory) => *directory == directory_of(&entry.database),
-        };
-        if concerned {
-            entry.send(Event::SourceChanged);
+    match event {
+        WatchEvent::Changed(path) => {
+            if let Some(number) = host.database_of(path) {
+                host.look(number, |entry| host.source_changed(entry));
+            }
         }
-    });
+        WatchEvent::Overflow => host.for_each(|entry| host.source_changed(entry)),
+        WatchEvent::DirectoryGone(directory) => host.for_each(|entry| {
+            if *directory == directory_of(&entry.database) {
+                host.source_changed(entry);
+            }
+        }),
+    }
 }
 
-/// Whether a path is the database or its `-wal`; `-shm` changes with every reader and tells
+/// The names that a database has besides its own. `-shm` changes with every reader and tells
 /// nothing.
-fn is_of(path: &Path, database: &Path) -> bool {
-    let (Some(name), Some(base)) = (path.file_name(), database.file_name()) else { return false };
-    let (name, base) = (name.as_encoded_bytes(), base.as_encoded_bytes());
-    name.strip_prefix(base).is_some_and(|suffix| matches!(suffix, b"" | b"-wal" | b"-journal"))
+const COMPANIONS: [&[u8]; 2] = [b"-wal", b"-journal"];
+
+impl Host {
+    /// The database that a file in a watched directory is, or is of.
+    fn database_of(&self, path: &Path) -> Option<u32> {
+        let paths = self.paths.borrow();
+        let bytes = path.as_os_str().as_bytes();
+        let companion = COMPANIONS.iter().find_map(|suffix| bytes.strip_suffix(*suffix));
+        // A database may have a name that ends so.
+        let own = paths.get(path);
+        own.or_else(|| paths.get(Path::new(OsStr::from_bytes(companion?)))).copied()
+    }
 }

@@ -70,6 +70,7 @@ pub(crate) async fn metrics(host: &Host) -> String {
     let mut text = Text::default();
     of_process(host, &mut text);
     of_all(&totals, &mut text);
+    of_tiers(host, &mut text);
     of_requests(host, &mut text);
     of_each(&rows, now.mono, now.wall, &mut text);
     as_litestream(&rows, &mut text);
@@ -202,6 +203,15 @@ fn of_process(host: &Host, text: &mut Text) {
         .sample(&[], reloads.count);
     text.family("driftless_reload_failed", "gauge", "Whether the last reload changed nothing, for an error.")
         .sample(&[], u8::from(reloads.error.is_some()));
+}
+
+fn of_tiers(host: &Host, text: &mut Text) {
+    let (cold, waiting, hot) = host.tier_counts();
+    let help = "Databases that run: without need of an engine, waiting for a place, with one.";
+    let mut family = text.family("driftless_database_tiers", "gauge", help);
+    for (tier, count) in [("cold", cold), ("waiting", waiting), ("hot", hot)] {
+        family.sample(&[("tier", tier)], count);
+    }
 }
 
 fn of_all(totals: &Totals, text: &mut Text) {

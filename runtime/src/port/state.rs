@@ -13,7 +13,7 @@
 //! | 8 | CRC-64/ISO of the eight bytes before and the payload |
 //! | n | payload |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -39,9 +39,10 @@ pub struct StateJournal<F: Fs> {
     file: Option<F::File>,
     end: u64,
     names: BTreeMap<String, u32>,
-    records: BTreeMap<u32, Vec<Chunk>>,
-    /// Whose records were handed out, so that another time they are read from the file.
-    handed_out: BTreeSet<u32>,
+    /// The highest number of a name.
+    last: u32,
+    /// Where the payloads of each database stand, in order: offset and length.
+    places: BTreeMap<u32, Vec<(u64, u32)>>,
 }
 
 impl<F: Fs> StateJournal<F> {
@@ -60,8 +61,8 @@ impl<F: Fs> StateJournal<F> {
             file: None,
             end: 0,
             names: BTreeMap::new(),
-            records: BTreeMap::new(),
-            handed_out: BTreeSet::new(),
+            last: 0,
+            places: BTreeMap::new(),
         };
         journal.load(&file)?;
         journal.file = Some(file);
@@ -83,7 +84,7 @@ impl<F: Fs> StateJournal<F> {
         if bytes.starts_with(MAGIC) {
             at = MAGIC.len();
             while let Some((database, payload, next)) = parse(&bytes, at) {
-                self.take(database, payload);
+                self.take(database, payload, next as u64);
                 at = next;
             }
         }
@@ -98,13 +99,17 @@ impl<F: Fs> StateJournal<F> {
         Ok(())
     }
 
-    fn take(&mut self, database: u32, payload: &[u8]) {
+    /// Notes a record that ends at `end`.
+    fn take(&mut self, database: u32, payload: &[u8], end: u64) {
         if database != 0 {
-            self.records.entry(database).or_default().push(Chunk::from(payload.to_vec()));
+            let len = payload.len() as u32;
+            self.places.entry(database).or_default().push((end - u64::from(len), len));
         } else if let Some((number, name)) = payload.split_first_chunk::<4>()
             && let Ok(name) = std::str::from_utf8(name)
         {
-            self.names.insert(name.to_string(), u32::from_be_bytes(*number));
+            let number = u32::from_be_bytes(*number);
+            self.names.insert(name.to_string(), number);
+            self.last = self.last.max(number);
         }
     }
 
@@ -118,9 +123,8 @@ impl<F: Fs> StateJournal<F> {
         if let Some(number) = self.names.get(name) {
             return Ok(DatabaseNo(*number));
         }
-        let number = self.names.values().max().map_or(1, |last| last + 1);
+        let number = self.last + 1;
         self.append_frame(0, &name_payload(number, name))?;
-        self.names.insert(name.to_string(), number);
         Ok(DatabaseNo(number))
     }
 
@@ -131,21 +135,31 @@ impl<F: Fs> StateJournal<F> {
         known.map(|(name, number)| (name.clone(), DatabaseNo(*number))).collect()
     }
 
-    /// The records of a database. Those that the journal held when it was opened are kept in memory
-    /// until they are asked for; later on they are read from the file.
+    /// The records of a database, read from the file.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or one is not as it was written.
     pub fn load_records(&mut self, database: DatabaseNo) -> Result<Vec<Chunk>, FsError> {
-        if self.handed_out.insert(database.0) {
-            return Ok(self.records.remove(&database.0).unwrap_or_default());
-        }
-        let mut records = Vec::new();
-        self.each_record(|number, payload| {
-            if number == database.0 {
-                records.push(Chunk::from(payload.to_vec()));
+        let places = self.places.get(&database.0).cloned().unwrap_or_default();
+        let path = self.directory.join("journal");
+        let mut records = Vec::with_capacity(places.len());
+        for (offset, len) in places {
+            let mut bytes = vec![0; FRAME_BYTES + len as usize];
+            self.read_at(&mut bytes, offset - FRAME_BYTES as u64)?;
+            match parse(&bytes, 0) {
+                Some((number, payload, _)) if number == database.0 => {
+                    records.push(Chunk::from(payload.to_vec()));
+                }
+                // What stands behind it is of no use without it.
+                _ => {
+                    return Err(FsError::new(
+                        FsErrorKind::Io,
+                        &path,
+                        "a record has changed since it was written",
+                    ));
+                }
             }
-        })?;
+        }
         Ok(records)
     }
 
@@ -172,6 +186,7 @@ impl<F: Fs> StateJournal<F> {
             return Err(error);
         }
         self.end += frame.len() as u64;
+        self.take(database, payload, self.end);
         Ok(())
     }
 
@@ -219,25 +234,35 @@ impl<F: Fs> StateJournal<F> {
         }
         self.file = Some(file);
         self.end = bytes.len() as u64;
-        self.records.remove(&database.0);
-        self.handed_out.insert(database.0);
+        self.places.clear();
+        let mut at = MAGIC.len();
+        while let Some((number, payload, next)) = parse(&bytes, at) {
+            self.take(number, payload, next as u64);
+            at = next;
+        }
         self.fs.sync_dir(&self.directory)
     }
 
-    /// Reads the file again, record by record.
-    fn each_record(&mut self, mut take: impl FnMut(u32, &[u8])) -> Result<(), FsError> {
+    /// Reads as many bytes as there are, up to `bytes`.
+    fn read_at(&mut self, bytes: &mut [u8], offset: u64) -> Result<(), FsError> {
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(self.fs.open_write_or_create(&self.directory.join("journal"))?),
         };
-        let mut bytes = vec![0; self.end as usize];
         let mut read = 0;
         while read < bytes.len() {
-            match self.fs.read_at(file, &mut bytes[read..], read as u64)? {
+            match self.fs.read_at(file, &mut bytes[read..], offset + read as u64)? {
                 0 => break,
                 n => read += n,
             }
         }
+        Ok(())
+    }
+
+    /// Reads the file again, record by record.
+    fn each_record(&mut self, mut take: impl FnMut(u32, &[u8])) -> Result<(), FsError> {
+        let mut bytes = vec![0; self.end as usize];
+        self.read_at(&mut bytes, 0)?;
         let mut at = MAGIC.len();
         while let Some((number, payload, next)) = parse(&bytes, at) {
             take(number, payload);

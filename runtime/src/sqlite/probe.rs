@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use driftless_core::tiers;
 use rustix::fs::{self, Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -185,6 +186,19 @@ pub fn stat_facts(path: &Path) -> Result<SourceFacts, ProbeError> {
         file,
         realpath,
     })
+}
+
+/// What a database and its `-wal` are, in a word; `None` when that cannot be told.
+pub fn fingerprint(path: &Path) -> Option<u64> {
+    let realpath = std::fs::canonicalize(path).ok()?;
+    let file = stat_file(&realpath).ok()??;
+    let wal = stat_file(&companion(&realpath, "-wal")).ok()?;
+    let wal = wal.map(|wal| driftless_core::machine::WalFacts {
+        inode: wal.id.ino,
+        size: wal.size,
+        mtime_ns: wal.mtime_ns.into(),
+    });
+    Some(tiers::fingerprint(file.id.dev, file.id.ino, file.size, file.ctime_ns.into(), wal))
 }
 
 /// What `stat` says about one path; `None` when nothing is there.

@@ -33,9 +33,8 @@ const GONE: ReadFlags =
 
 pub(super) struct Inotify {
     queue: Async<OwnedFd>,
-    /// One directory a watch: a second path to the same inode gets the same number, and the
-    /// newest path stands.
-    directories: BTreeMap<i32, PathBuf>,
+    /// The paths of the directory of each watch: one inode gets one number, by whatever name.
+    directories: BTreeMap<i32, Vec<PathBuf>>,
     watches: BTreeMap<PathBuf, i32>,
 }
 
@@ -51,20 +50,30 @@ impl Inotify {
             Err(Errno::NOSPC) => return Ok(WatchMode::Poll(PollReason::OutOfWatches)),
             Err(errno) => return Err(errno.into()),
         };
-        if let Some(alias) = self.directories.insert(watch, directory.to_path_buf()) {
-            self.watches.remove(&alias);
-        }
         // Another watch under this name belongs to a directory that was renamed away.
         if let Some(stale) = self.watches.insert(directory.to_path_buf(), watch)
             && stale != watch
         {
-            self.end(stale);
+            self.leave(stale, directory);
+        }
+        let names = self.directories.entry(watch).or_default();
+        if !names.iter().any(|name| name == directory) {
+            names.push(directory.to_path_buf());
         }
         Ok(WatchMode::Events)
     }
 
     pub(super) fn unwatch(&mut self, directory: &Path) {
         if let Some(watch) = self.watches.remove(directory) {
+            self.leave(watch, directory);
+        }
+    }
+
+    /// Ends a watch for one of its names; with the last it ends.
+    fn leave(&mut self, watch: i32, directory: &Path) {
+        let Some(names) = self.directories.get_mut(&watch) else { return };
+        names.retain(|name| name != directory);
+        if names.is_empty() {
             self.end(watch);
         }
     }
@@ -102,10 +111,10 @@ impl Inotify {
     }
 
     fn end(&mut self, watch: i32) {
-        if let Some(directory) = self.directories.remove(&watch)
-            && self.watches.get(&directory) == Some(&watch)
-        {
-            self.watches.remove(&directory);
+        for directory in self.directories.remove(&watch).unwrap_or_default() {
+            if self.watches.get(&directory) == Some(&watch) {
+                self.watches.remove(&directory);
+            }
         }
         // The kernel may have ended it already; a renamed directory's watch lives on otherwise.
         let _ = inotify::remove_watch(&self.queue, watch);
@@ -113,7 +122,7 @@ impl Inotify {
 }
 
 fn collect(
-    directories: &BTreeMap<i32, PathBuf>,
+    directories: &BTreeMap<i32, Vec<PathBuf>>,
     event: &Event<'_>,
     batch: &mut BTreeSet<WatchEvent>,
     gone: &mut Vec<i32>,
@@ -123,14 +132,15 @@ fn collect(
         return;
     }
     // A watch that we ended still has events in the queue.
-    let Some(directory) = directories.get(&event.wd()) else { return };
+    let Some(names) = directories.get(&event.wd()) else { return };
     if event.events().intersects(GONE) {
-        batch.insert(WatchEvent::DirectoryGone(directory.clone()));
+        batch.extend(names.iter().cloned().map(WatchEvent::DirectoryGone));
         gone.push(event.wd());
         return;
     }
     // Without a name, the event is about the directory's own attributes.
     if let Some(name) = event.file_name() {
-        batch.insert(WatchEvent::Changed(directory.join(OsStr::from_bytes(name.to_bytes()))));
+        let name = OsStr::from_bytes(name.to_bytes());
+        batch.extend(names.iter().map(|directory| WatchEvent::Changed(directory.join(name))));
     }
 }

@@ -13,6 +13,7 @@ mod harness;
 mod hostile;
 mod legacy;
 mod litestream_reads_us;
+mod many;
 mod metrics;
 mod parity;
 mod proxy;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use driftless_tests::daemon::{level0, ltx_files};
+use driftless_tests::daemon::{level0, ltx_files, told};
 use driftless_tests::db::open_wal;
 use driftless_tests::store_faults::Away;
 use driftless_tests::{Daemon, PATIENCE, TempDir, poll, run};
@@ -87,17 +87,7 @@ impl Scene {
 
     /// What the process says of the validation over its socket.
     fn told(&self) -> Value {
-        let socket = self.dir.join(".app.db-driftless").join("socket");
-        let mut stream = std::os::unix::net::UnixStream::connect(&socket)
-            .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        stream
-            .write_all(b"GET /status?look=no HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .expect("it reads");
-        let mut reply = String::new();
-        let _ = stream.read_to_string(&mut reply);
-        let body = reply.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-        let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {reply}"));
-        body["databases"][0]["validation"].clone()
+        told(&self.dir.join(".app.db-driftless"))["databases"][0]["validation"].clone()
     }
 
     fn check(&self) -> driftless_tests::Ran {

@@ -29,6 +29,12 @@ impl Source {
     pub(in crate::engine) fn is_quiet(&self) -> bool {
         self.is_detached() && !self.changed_while_cold
     }
+
+    /// The `-wal` beside the sealed database file, where both times are old enough to tell of any
+    /// later write.
+    pub(in crate::engine) fn sealed_wal(&self) -> Option<Option<WalFacts>> {
+        self.sealed_wal
+    }
 }
 
 impl Replicator {
@@ -84,6 +90,7 @@ impl Replicator {
     /// each is at most twice the one before, and the rate is the highest of the last looks: an
     /// application that was held up by its own checkpoint shows a low one.
     fn next_look_wait(&mut self, frames: u64, since: Option<Duration>) -> Duration {
+        let longest = self.look_max();
         let source = &mut self.source;
         let Some(since) = since else {
             source.frames_per_second = 0;
@@ -93,7 +100,12 @@ impl Replicator {
         source.frames_per_second = rate.max(source.frames_per_second / 4 * 3).max(1);
         let threshold = u64::from(self.config.min_checkpoint_pages.max(1));
         let wait = Duration::from_micros(threshold * 1_000_000 / source.frames_per_second);
-        wait.min(source.look_wait * 2).clamp(LOOK_MIN, LOOK_MAX)
+        wait.min(source.look_wait * 2).clamp(LOOK_MIN, longest)
+    }
+
+    /// The longest wait between looks: whoever wants segments more often is looked at more often.
+    fn look_max(&self) -> Duration {
+        self.config.sync_interval.clamp(LOOK_MIN, LOOK_MAX)
     }
 
     /// Whether everything is captured and copied back, and only our mark keeps the WAL from starting
@@ -107,12 +119,13 @@ impl Replicator {
     /// Nothing new: look less often, and once that is slow enough leave it to events.
     pub(super) fn after_look(&mut self, now: Now) {
         let wait = self.source.look_wait;
-        let slow = wait >= LOOK_MAX && !mutant::on(Mutant::LooksForever);
+        let longest = self.look_max();
+        let slow = wait >= longest && !mutant::on(Mutant::LooksForever);
         if slow || self.source.index.is_none() {
             self.source.look_at = None;
             self.source.look_wait = LOOK_MIN;
         } else {
-            self.source.look_wait = (wait * 2).min(LOOK_MAX);
+            self.source.look_wait = (wait * 2).min(longest);
             self.source.look_at = Some(now.mono.after(self.source.look_wait));
         }
     }

@@ -1,0 +1,131 @@
+//! Many databases in one process: more than have an engine at once.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use driftless_tests::command::restore;
+use driftless_tests::daemon::told;
+use driftless_tests::db::{dump_digest, open_wal};
+use driftless_tests::{Daemon, TempDir, poll};
+use rusqlite::Connection;
+
+/// Databases that one process replicates, each with an application.
+struct Crowd {
+    dir: TempDir,
+    config: PathBuf,
+    apps: Vec<Connection>,
+}
+
+impl Crowd {
+    fn new(name: &str, count: usize, keys: &str) -> Crowd {
+        let dir = TempDir::new(name);
+        let mut crowd = Crowd { config: dir.join("driftless.yml"), apps: Vec::new(), dir };
+        let mut text = format!(
+            "state-dir: {}\nshutdown-sync-timeout: 60s\nsync-interval: 100ms\n{keys}dbs:\n",
+            crowd.dir.join("state").display()
+        );
+        for n in 0..count {
+            let app = open_wal(&crowd.database(n));
+            app.execute_batch("create table t(n integer primary key, pad blob)").expect("a fresh database");
+            crowd.apps.push(app);
+            let (database, replica) = (crowd.database(n), crowd.replica(n));
+            text.push_str(&format!(
+                "- {{path: {}, replica: {{path: {}}}}}\n",
+                database.display(),
+                replica.display()
+            ));
+        }
+        fs::write(&crowd.config, text).expect("our own directory");
+        crowd
+    }
+
+    fn database(&self, n: usize) -> PathBuf {
+        self.dir.join(&format!("{n:03}.db"))
+    }
+
+    fn replica(&self, n: usize) -> PathBuf {
+        self.dir.join(&format!("replica-{n:03}"))
+    }
+
+    fn start(&self) -> Daemon {
+        let log = self.dir.join("crowd");
+        Daemon::replicate_at(&log, self.dir.path(), &self.config)
+    }
+
+    fn write(&self, n: usize) {
+        self.apps[n].execute("insert into t(pad) values (randomblob(300))", []).expect("it writes");
+    }
+
+    /// How many are cold, wait, and have an engine.
+    fn tiers(&self) -> (u64, u64, u64) {
+        let told = told(&self.dir.join("state"));
+        let count =
+            |name: &str| told["tiers"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {told}"));
+        (count("cold"), count("waiting"), count("hot"))
+    }
+
+    fn assert_restored(&self) {
+        for n in 0..self.apps.len() {
+            let copy = self.dir.join(&format!("copy-{n:03}.db"));
+            let _ = fs::remove_file(&copy);
+            restore(&self.replica(n), &copy, None);
+            assert_eq!(dump_digest(&copy), dump_digest(&self.database(n)), "database {n}");
+        }
+    }
+}
+
+#[test]
+fn more_than_have_places_take_turns_and_lose_nothing() {
+    let crowd = Crowd::new("many-turns", 20, "max-hot: 3\n");
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicated txid=");
+    let (began, mut seed) = (Instant::now(), 1_usize);
+    while began.elapsed() < Duration::from_secs(8) {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        crowd.write((seed >> 33) % 20);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (_, _, hot) = crowd.tiers();
+    assert!((1..=3).contains(&hot), "{hot} have an engine");
+    assert!(daemon.is_running());
+    // Most of them have changed since they had an engine.
+    daemon.term().expect_code(0);
+    crowd.assert_restored();
+    // Killed in the middle of it, the next process goes on.
+    let mut daemon = crowd.start();
+    (0..20).for_each(|n| crowd.write(n));
+    daemon.wait_for_line("replicated txid=");
+    daemon.kill9();
+    let daemon = crowd.start();
+    (0..20).for_each(|n| crowd.write(n));
+    daemon.term().expect_code(0);
+    crowd.assert_restored();
+}
+
+#[test]
+fn what_is_quiet_has_no_engine_and_wakes_with_a_commit() {
+    const COUNT: usize = 72;
+    let crowd = Crowd::new("many-quiet", COUNT, "");
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicated txid=");
+    let cold = |wanted: u64| poll(Duration::from_secs(60), || (crowd.tiers().0 == wanted).then_some(()));
+    assert!(cold(COUNT as u64 - 64).is_some(), "{:?}\n{}", crowd.tiers(), daemon.log());
+    // Whoever asks for what has not changed wakes nobody.
+    assert_eq!(crowd.tiers(), (COUNT as u64 - 64, 0, 64));
+    (0..COUNT).for_each(|n| crowd.write(n));
+    let replicated =
+        |n: &usize| fs::read_dir(crowd.replica(*n).join("ltx/0")).is_ok_and(|list| list.count() >= 2);
+    let all = poll(Duration::from_secs(30), || (0..COUNT).all(|n| replicated(&n)).then_some(()));
+    assert!(
+        all.is_some(),
+        "{:?} are behind:\n{}",
+        (0..COUNT).filter(|n| !replicated(n)).collect::<Vec<_>>(),
+        daemon.log()
+    );
+    assert!(cold(COUNT as u64 - 64).is_some(), "{:?}\n{}", crowd.tiers(), daemon.log());
+    // The end finds a change that nobody has told of yet.
+    (0..COUNT).for_each(|n| crowd.write(n));
+    daemon.term().expect_code(0);
+    crowd.assert_restored();
+}
