@@ -194,7 +194,7 @@ fn a_look_tells_whether_files_are_the_same() {
         fingerprint(1, 2, 3, 4, wal(1)),
     ];
     assert_eq!(fingerprint(1, 2, 3, 4, wal(1)), all[6]);
-    assert_eq!(all.iter().collect::<alloc::collections::BTreeSet<_>>().len(), all.len());
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
 }
 
 /// A database beside the tiers: how often it was written, and how much of that is on the replica.

@@ -436,7 +436,8 @@ mod tests {
         let place = directory.clone();
         smol::block_on(executor.clone().run(async move {
             let options = ReplicateOptions::default();
-            let (host, _watching) = Host::new(executor.clone(), net, place.clone(), options).await.unwrap();
+            let (host, _watching, _places) =
+                Host::new(executor.clone(), net, place.clone(), options).await.unwrap();
             let database = place.join("a.db");
             let replica = Replica::parse(&format!("file://{}", place.join("r").display())).unwrap();
             let job = ReplicateJob {
