@@ -152,6 +152,8 @@ pub(crate) struct Host {
     places_told: Sender<()>,
     /// Databases without an engine that are to finish, by when.
     give_ups: RefCell<BTreeSet<(Mono, u32)>>,
+    /// When free memory goes back to the system.
+    give_back_at: Cell<Option<Mono>>,
     next_number: Cell<u32>,
     probes: Probes,
     /// Anything that a request may wait for.
@@ -325,6 +327,7 @@ impl Host {
             tiers: RefCell::new(Tiers::new(places::within_descriptors(options.limits))),
             places_told,
             give_ups: RefCell::default(),
+            give_back_at: Cell::new(None),
             next_number: Cell::new(0),
             changes: Changes::default(),
             lives: Changes::default(),

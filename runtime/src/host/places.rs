@@ -25,6 +25,9 @@ use crate::sqlite::probe::fingerprint;
 const TURN_END: Duration = Duration::from_secs(10);
 /// The files of cold databases are looked at this often: an event may have been lost.
 const SWEEP: Duration = Duration::from_secs(15 * 60);
+/// Free memory goes back to the system so long after a database has been closed: many are closed
+/// together, and to look for what is free takes long where there is much.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 /// Databases looked at in one go on a thread.
 const SWEEP_BATCH: usize = 1_000;
 
@@ -58,6 +61,7 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
             carry_out(&host, order);
         }
         host.give_up_late(clock::mono());
+        host.give_back(clock::mono());
         if any {
             // What was begun has its turn before more is.
             futures_lite::future::yield_now().await;
@@ -73,7 +77,8 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
         let due = async {
             let cold = host.tiers.borrow().counts().0 > 0;
             let sweep = cold.then_some(sweep_at);
-            let deadlines = [host.tiers.borrow().next_deadline(), host.next_give_up(), sweep];
+            let deadlines =
+                [host.tiers.borrow().next_deadline(), host.next_give_up(), host.give_back_at.get(), sweep];
             match deadlines.into_iter().flatten().min() {
                 Some(at) => async_io::Timer::after(at.since(clock::mono())).await,
                 None => std::future::pending().await,
@@ -129,6 +134,22 @@ impl Host {
         // A full channel says it already.
         let _ = self.places_told.try_send(());
         changed
+    }
+
+    /// Has free memory given back to the system in a moment.
+    pub(super) fn give_back_soon(&self) {
+        if self.give_back_at.get().is_none() {
+            self.give_back_at.set(Some(clock::mono().after(GIVE_BACK_AFTER)));
+            let _ = self.places_told.try_send(());
+        }
+    }
+
+    fn give_back(&self, now: Mono) {
+        if self.give_back_at.get().is_some_and(|at| at <= now) {
+            self.give_back_at.set(None);
+            crate::port::buffers::clear();
+            crate::memory::give_back();
+        }
     }
 
     /// How many of the databases that run are without an engine, wait for one, and have one.

@@ -198,6 +198,7 @@ fn leave_place(host: &Rc<Host>, number: u32, left: Left) {
     if let Some(deadline) = finish_by {
         host.finish_without_engine(number, deadline);
     }
+    host.give_back_soon();
     host.events_are_wanted();
 }
 
@@ -241,8 +242,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
     host.tally(number, |tally| tally.notice(notice, clock::wall()));
     match notice.fact {
         Fact::Detached { .. } => {
-            crate::port::buffers::clear();
-            crate::memory::give_back();
+            host.give_back_soon();
         }
         Fact::Replicated { .. } | Fact::Adopted { .. } => {
             host.change(number, |entry| entry.last_sync = Some(clock::wall()));
