@@ -22,6 +22,12 @@ use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
 /// another file's change began, an application can fill the WAL as fast as it likes.
 const BATCH_PAUSE: Duration = Duration::from_millis(25);
 
+/// As long a pause as that, where no database wants events and only what comes is waited for.
+const DISCOVERY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Where there are no events, directories are listed at every so many polls.
+const POLLS_A_LIST: u32 = 3;
+
 /// How a directory is kept in view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum View {
@@ -46,6 +52,7 @@ struct Views {
     watcher: Watcher,
     polls: PollWatcher,
     polled: BTreeSet<PathBuf>,
+    poll_count: u32,
     directories: BTreeMap<PathBuf, View>,
 }
 
@@ -61,17 +68,26 @@ pub(super) struct Signals {
 pub(super) async fn watch(host: Rc<Host>, Signals { databases, wanted }: Signals) {
     let mut views = Views::default();
     views.follow(&host);
-    let resume_at = Cell::new(None);
+    let resume_at: Cell<Option<(Instant, bool)>> = Cell::new(None);
     let mut poll_at = Instant::now() + POLL_INTERVAL;
     loop {
-        let polls = views.wants_polls();
+        let polls = views.wants_polls(&host);
         let events = async {
-            if let Some(at) = resume_at.get() {
-                async_io::Timer::at(at).await;
+            if let Some((at, is_long)) = resume_at.get() {
+                let paused = async {
+                    async_io::Timer::at(at).await;
+                };
+                // A long pause is over when a database wants events.
+                let wanted = async {
+                    while !is_long || !host.wants_events() {
+                        wanted.recv().await.expect("the host holds a sender");
+                    }
+                };
+                paused.or(wanted).await;
                 resume_at.set(None);
             }
-            // While every database plans its own next look, events would tell nothing.
-            while !host.wants_events() {
+            // While every database plans its own next look, events would tell nothing but what comes.
+            while !host.wants_events() && !host.discovery.watches() {
                 wanted.recv().await.expect("the host holds a sender");
             }
             Wake::Events(views.watcher.next().await)
@@ -93,7 +109,9 @@ pub(super) async fn watch(host: Rc<Host>, Signals { databases, wanted }: Signals
                     Ok(events) => views.take(&host, &events),
                     Err(error) => tracing::warn!(%error, "reading file events failed"),
                 }
-                resume_at.set(Some(Instant::now() + BATCH_PAUSE));
+                let is_long = !host.wants_events();
+                let pause = if is_long { DISCOVERY_PAUSE } else { BATCH_PAUSE };
+                resume_at.set(Some((Instant::now() + pause, is_long)));
             }
             Wake::Databases => views.follow(&host),
             Wake::Poll => {
@@ -108,7 +126,8 @@ impl Views {
     /// Brings the directories in view in line with the databases that run.
     fn follow(&mut self, host: &Host) {
         let databases = host.live_databases();
-        let wanted: BTreeSet<PathBuf> = databases.iter().map(|database| directory_of(database)).collect();
+        let mut wanted: BTreeSet<PathBuf> = databases.iter().map(|database| directory_of(database)).collect();
+        wanted.extend(host.discovery.watched());
         let gone: Vec<PathBuf> =
             self.directories.keys().filter(|known| !wanted.contains(*known)).cloned().collect();
         for directory in &gone {
@@ -123,6 +142,9 @@ impl Views {
             if !self.directories.contains_key(directory) {
                 let view = self.view(directory, false);
                 self.directories.insert(directory.clone(), view);
+                if host.discovery.is_watched(directory) {
+                    host.ask_for(directory);
+                }
             }
         }
         self.choose_polls(&databases);
@@ -160,13 +182,22 @@ impl Views {
         self.polled = polled;
     }
 
-    fn wants_polls(&self) -> bool {
-        !self.polls.is_empty() || self.directories.values().any(|view| *view == View::Missing)
+    fn wants_polls(&self, host: &Host) -> bool {
+        let lists = || self.has(View::Polled) && host.discovery.watches();
+        !self.polls.is_empty() || self.has(View::Missing) || lists()
+    }
+
+    fn has(&self, view: View) -> bool {
+        self.directories.values().any(|other| *other == view)
     }
 
     fn poll(&mut self, host: &Host) {
         for event in self.polls.poll() {
             dispatch(host, &event);
+        }
+        self.poll_count = (self.poll_count + 1) % POLLS_A_LIST;
+        if self.poll_count == 0 && host.discovery.watches() && self.has(View::Polled) {
+            host.ask_for_all();
         }
         let missing = self.directories.iter().filter(|(_, view)| **view == View::Missing);
         let missing: Vec<PathBuf> = missing.map(|(directory, _)| directory.clone()).collect();
@@ -176,6 +207,9 @@ impl Views {
             if view != View::Missing {
                 self.directories.insert(directory.clone(), view);
                 self.choose_polls(&databases);
+                if host.discovery.is_watched(directory) {
+                    host.ask_for(directory);
+                }
                 for database in databases.iter().filter(|database| directory_of(database) == *directory) {
                     dispatch(host, &WatchEvent::Changed(database.clone()));
                 }
@@ -190,6 +224,7 @@ impl Views {
                 gone |= self.directories.remove(directory).is_some();
             }
             dispatch(host, event);
+            host.notes(event);
         }
         if gone {
             self.follow(host);
