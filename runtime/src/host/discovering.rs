@@ -35,8 +35,9 @@ const PASSED_OVER_MAX: usize = 1_000;
 #[derive(Default)]
 pub(crate) struct Discovery {
     directories: RefCell<Vec<Directory>>,
-    /// Those in which databases may come, with what lies below them.
-    watched: RefCell<BTreeSet<PathBuf>>,
+    /// Those in which databases may come, with what lies below them, and whether each was listed
+    /// since it is in view.
+    watched: RefCell<BTreeMap<PathBuf, bool>>,
     asked: RefCell<Asked>,
     /// Databases that a person had forgotten: nothing but the configuration brings them back.
     left: RefCell<BTreeSet<PathBuf>>,
@@ -86,19 +87,27 @@ impl Discovery {
     /// Replaces the directories, and returns those that were.
     pub(super) fn replace(&self, directories: Vec<Directory>) -> Vec<Directory> {
         let mut watched = self.watched.borrow_mut();
-        watched.clear();
-        watched.extend(directories.iter().filter(|it| it.watch).map(|it| it.root.clone()));
+        let watching = || directories.iter().filter(|it| it.watch);
+        watched.retain(|path, _| watching().any(|it| it.looks_into(path)));
+        watched.extend(watching().map(|it| (it.root.clone(), false)));
         self.left.borrow_mut().clear();
         self.directories.replace(directories)
     }
 
     /// The directories that are to be kept in view for what comes.
     pub(super) fn watched(&self) -> Vec<PathBuf> {
-        self.watched.borrow().iter().cloned().collect()
+        self.watched.borrow().keys().cloned().collect()
+    }
+
+    /// Says that a directory has to be listed once it is in view again.
+    pub(super) fn unlist(&self, directory: &Path) {
+        if let Some(listed) = self.watched.borrow_mut().get_mut(directory) {
+            *listed = false;
+        }
     }
 
     pub(super) fn is_watched(&self, directory: &Path) -> bool {
-        self.watched.borrow().contains(directory)
+        self.watched.borrow().contains_key(directory)
     }
 
     /// Keeps a database that a person had forgotten from being found again.
@@ -186,10 +195,20 @@ impl Host {
         news.then_some(path)
     }
 
-    /// Has a directory listed that is in view from now on.
-    pub(super) fn ask_for(&self, directory: &Path) {
-        self.discovery.asked.borrow_mut().lists.insert(directory.to_path_buf());
-        self.discoveries.tell();
+    /// Has those directories listed that are in view now and were not listed since.
+    pub(super) fn ask_for_new(&self, is_in_view: impl Fn(&Path) -> bool) {
+        let mut watched = self.discovery.watched.borrow_mut();
+        let new = watched.iter_mut().filter(|(path, listed)| !**listed && is_in_view(path));
+        let mut lists = Vec::new();
+        for (path, listed) in new {
+            *listed = true;
+            lists.push(path.clone());
+        }
+        drop(watched);
+        if !lists.is_empty() {
+            self.discovery.asked.borrow_mut().lists.extend(lists);
+            self.discoveries.tell();
+        }
     }
 
     /// Has everything looked at again: events were lost, or there are none.
@@ -238,15 +257,19 @@ impl Host {
     fn note_directories(&self, findings: &Findings) {
         let mut watched = self.discovery.watched.borrow_mut();
         let before = watched.len();
-        watched.extend(findings.directories.iter().cloned());
+        for directory in &findings.directories {
+            watched.entry(directory.clone()).or_insert(false);
+        }
         let mut changed = watched.len() != before;
         let is_root = |path: &PathBuf| {
             let directories = self.discovery.directories.borrow();
             directories.iter().any(|directory| directory.root == *path)
         };
-        for gone in findings.gone.iter().filter(|gone| watched.contains(*gone)).cloned().collect::<Vec<_>>() {
+        for gone in
+            findings.gone.iter().filter(|gone| watched.contains_key(*gone)).cloned().collect::<Vec<_>>()
+        {
             let before = watched.len();
-            watched.retain(|path| !path.starts_with(&gone) || is_root(path));
+            watched.retain(|path, _| !path.starts_with(&gone) || is_root(path));
             changed |= watched.len() != before;
         }
         drop(watched);

@@ -115,7 +115,32 @@ fn replica_of(layout: ReplicaLayout, key: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use driftless_adapters::memory::MemoryStore;
+    use driftless_adapters::store::PutCondition;
+
     use super::*;
+
+    #[test]
+    fn a_store_is_listed_from_replica_to_replica() {
+        smol::block_on(async {
+            let store = MemoryStore::new();
+            let put = async |key: String| {
+                let key = Key::new(key).unwrap();
+                store.put(&key, PutCondition::IfAbsent).await.unwrap().commit().await.unwrap();
+            };
+            let names = ["a.db", "a.db2", "b/a.db", "b/c/d.db"];
+            for name in names {
+                // More than a page of the first, and of each level.
+                for n in 1..if name == "a.db" { 2_500 } else { 3 } {
+                    put(format!("{name}/0000/{n:016x}-{n:016x}.ltx")).await;
+                    put(format!("{name}/0001/{n:016x}-{n:016x}.ltx")).await;
+                }
+            }
+            put("b/notes.txt".to_owned()).await;
+            let found = in_store(&store, ReplicaLayout::Object).await.unwrap();
+            assert_eq!(found, names.map(PathBuf::from).into());
+        });
+    }
 
     #[test]
     fn an_object_names_its_replica() {

@@ -142,11 +142,9 @@ impl Views {
             if !self.directories.contains_key(directory) {
                 let view = self.view(directory, false);
                 self.directories.insert(directory.clone(), view);
-                if host.discovery.is_watched(directory) {
-                    host.ask_for(directory);
-                }
             }
         }
+        host.ask_for_new(|directory| self.is_in_view(directory));
         self.choose_polls(&databases);
     }
 
@@ -187,6 +185,10 @@ impl Views {
         !self.polls.is_empty() || self.has(View::Missing) || lists()
     }
 
+    fn is_in_view(&self, directory: &Path) -> bool {
+        self.directories.get(directory).is_some_and(|view| *view != View::Missing)
+    }
+
     fn has(&self, view: View) -> bool {
         self.directories.values().any(|other| *other == view)
     }
@@ -207,9 +209,7 @@ impl Views {
             if view != View::Missing {
                 self.directories.insert(directory.clone(), view);
                 self.choose_polls(&databases);
-                if host.discovery.is_watched(directory) {
-                    host.ask_for(directory);
-                }
+                host.ask_for_new(|directory| self.is_in_view(directory));
                 for database in databases.iter().filter(|database| directory_of(database) == *directory) {
                     dispatch(host, &WatchEvent::Changed(database.clone()));
                 }
@@ -222,6 +222,7 @@ impl Views {
         for event in events {
             if let WatchEvent::DirectoryGone(directory) = event {
                 gone |= self.directories.remove(directory).is_some();
+                host.discovery.unlist(directory);
             }
             dispatch(host, event);
             host.notes(event);
