@@ -1,5 +1,6 @@
 //! Directories of databases: `dir`, `pattern`, `recursive` and `watch` of the configuration.
 
+mod bucket;
 mod entries;
 mod live;
 
