@@ -6,6 +6,7 @@
 //! refused ([`keys`]). So is a file in which two databases share a replica, or in which one stands
 //! twice: each is a way to lose one of them.
 
+mod directory;
 pub mod duration;
 pub mod expand;
 pub mod keys;
@@ -14,6 +15,7 @@ pub mod replica;
 mod scope;
 pub mod yaml;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,6 +25,8 @@ use std::time::Duration;
 use driftless_core::compact::CompactConfig;
 use driftless_core::engine;
 
+use crate::discover::{self, Directory};
+use crate::host::{self, ReplicateJob};
 use expand::Lookup;
 pub use replica::{About, Replica, ReplicaError, looks_like_url};
 use yaml::LineError;
@@ -37,6 +41,8 @@ pub struct Config {
     pub path: PathBuf,
     /// The databases, in the order of the file.
     pub databases: Vec<Database>,
+    /// The directories of databases, in the order of the file.
+    pub directories: Vec<Directory>,
     /// Those of databases that the file does not name.
     pub settings: Settings,
     /// What to log and where.
@@ -174,14 +180,65 @@ impl Config {
         })
     }
 
-    /// The database of a path, which need not be written the same way.
-    pub fn database(&self, path: &Path) -> Option<&Database> {
+    /// The database of a path, which need not be written the same way. One of a directory need not
+    /// exist: its name says where its replica is.
+    pub fn database(&self, path: &Path) -> Option<Database> {
         let path = absolute(path).ok()?;
         let real = path.canonicalize().ok();
         let same = |database: &&Database| {
             database.path == path || (real.is_some() && database.path.canonicalize().ok() == real)
         };
-        self.databases.iter().find(same)
+        self.databases.iter().find(same).cloned().or_else(|| self.of_directory(&path))
+    }
+
+    /// The database of a path below a directory, by its path as the directory is written.
+    fn of_directory(&self, path: &Path) -> Option<Database> {
+        let real = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        let below = |directory: &Directory| {
+            let root = directory.root.canonicalize().ok()?;
+            Some(directory.root.join(real()?.strip_prefix(root).ok()?))
+        };
+        let direct = self.directories.iter().find_map(|directory| directory.database(path));
+        direct
+            .or_else(|| self.directories.iter().find_map(|directory| directory.database(&below(directory)?)))
+    }
+
+    /// All databases: those that are named, and those that the directories hold now. One that is named
+    /// is that, wherever it lies.
+    ///
+    /// # Errors
+    /// The directory that cannot be looked at.
+    pub fn all_databases(&self) -> Result<Vec<Database>, (PathBuf, io::Error)> {
+        let mut all = self.databases.clone();
+        let named: BTreeSet<&Path> = self.databases.iter().map(|database| database.path.as_path()).collect();
+        for directory in &self.directories {
+            let scan = directory.scan().map_err(|error| (directory.root.clone(), error))?;
+            let new = scan.databases.iter().filter(|path| !named.contains(path.as_path()));
+            all.extend(new.filter_map(|path| directory.database(path)));
+        }
+        Ok(all)
+    }
+
+    /// Where local state is kept: where the file says so, or beside the first database, or in the
+    /// first directory.
+    pub fn state_home(&self) -> Option<PathBuf> {
+        let beside = || self.databases.first().map(|first| host::default_state_dir(&first.path));
+        let inside = || self.directories.first().map(|first| discover::default_state_dir(&first.root));
+        self.state_dir.clone().or_else(beside).or_else(inside)
+    }
+
+    /// Whether it names no database and no directory.
+    pub fn is_empty(&self) -> bool {
+        self.databases.is_empty() && self.directories.is_empty()
+    }
+}
+
+impl Directory {
+    /// The database of a path, as if it were named by itself.
+    pub fn database(&self, path: &Path) -> Option<Database> {
+        let ReplicateJob { database, replica, settings, .. } = self.job_for(path)?;
+        let (about, restore_if_db_not_exists) = (self.about.clone(), false);
+        Some(Database { path: database, replica, about, settings, restore_if_db_not_exists })
     }
 }
 

@@ -7,9 +7,12 @@
 
 pub(crate) mod changes;
 pub(crate) mod databases;
+pub(crate) mod discovering;
 mod following;
+mod paths;
 mod places;
 mod plan;
+mod prefixes;
 mod probes;
 mod registrations;
 mod reload;
@@ -40,6 +43,7 @@ use smol::channel::{Receiver, Sender};
 use crate::clock;
 use crate::config::{Replica, Settings};
 use crate::control;
+use crate::discover::{self, Directory};
 use crate::driver::{Driver, Ports};
 use crate::metrics::requests::Requests;
 use crate::metrics::server::{self, Endpoint};
@@ -56,7 +60,10 @@ use crate::service::{Ended, Service};
 
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
+use self::discovering::Discovery;
 pub use self::following::run_follower;
+use self::paths::Paths;
+pub use self::prefixes::replicated_in;
 use self::probes::Probes;
 use self::registrations::Registration;
 use self::reload::Reloads;
@@ -88,6 +95,8 @@ pub struct ReplicateOptions {
     pub socket: Option<SocketPlace>,
     /// Settings of databases that are registered while the process runs.
     pub settings: Settings,
+    /// Directories of databases.
+    pub directories: Vec<Directory>,
     /// Reads the configuration again, if there is one.
     pub reread: Option<Rereader>,
     /// The words of a command to run beside the replication, which ends with it.
@@ -109,6 +118,7 @@ impl Default for ReplicateOptions {
             shutdown_sync_timeout: Duration::from_secs(30),
             socket: None,
             settings: Settings::default(),
+            directories: Vec::new(),
             reread: None,
             exec: None,
             notifier: None,
@@ -144,8 +154,6 @@ pub(crate) struct Host {
     net: Net,
     journal: Arc<Mutex<StateJournal<RealFs>>>,
     databases: RefCell<BTreeMap<u32, Entry>>,
-    /// Their numbers by path.
-    paths: RefCell<BTreeMap<PathBuf, u32>>,
     /// Which of those that run have an engine.
     tiers: RefCell<Tiers>,
     /// Says that this may have changed.
@@ -155,6 +163,10 @@ pub(crate) struct Host {
     /// When free memory goes back to the system.
     give_back_at: Cell<Option<Mono>>,
     next_number: Cell<u32>,
+    paths: Paths,
+    pub(crate) discovery: Discovery,
+    /// A directory is to be looked at.
+    discoveries: Changes,
     probes: Probes,
     /// Anything that a request may wait for.
     pub(crate) changes: Changes,
@@ -261,11 +273,12 @@ async fn begin(
     net: Net,
 ) -> Result<Begun, Exit> {
     let refuse = |refusal: Refusal| misconfigured(&refusal.error, &refusal.hint);
-    let directory = match (&options.state_dir, jobs.first()) {
-        (Some(directory), _) => directory.clone(),
-        (None, Some(first)) => default_state_dir(&first.database),
-        (None, None) => PathBuf::from(HOMELESS_STATE_DIR),
-    };
+    let directories = std::mem::take(&mut options.directories);
+    let beside = jobs.first().map(|first| default_state_dir(&first.database));
+    let inside = directories.first().map(|first| discover::default_state_dir(&first.root));
+    let directory = options.state_dir.clone().or(beside).or(inside);
+    let directory = directory.unwrap_or_else(|| PathBuf::from(HOMELESS_STATE_DIR));
+    make_roots(&directories)?;
     let lock = control::StateLock::take(&directory)?;
     let (socket, command) = (options.socket.clone(), options.exec.take());
     let heartbeat = options.heartbeat.take();
@@ -274,12 +287,13 @@ async fn begin(
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
     let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
-    if let Err(refusal) = host.begin(jobs).await {
+    if let Err(refusal) = host.begin(jobs, directories).await {
         sockets.iter().for_each(|socket| socket.remove());
         return Err(refuse(refusal));
     }
     let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
     helpers.push(executor.spawn(places::serve(host.clone(), places)));
+    helpers.push(executor.spawn(discovering::discover(host.clone())));
     helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
     if let Some(notifier) = &host.notifier {
         helpers.push(executor.spawn(notify::serve(host.clone(), notifier.clone())));
@@ -293,6 +307,22 @@ async fn begin(
     }
     host.tell(Moment::Ready);
     Ok(Begun { host, command, helpers, sockets, lock })
+}
+
+/// Checks that the directories are there, before local state is made in the first. One whose databases
+/// are to be restored is made.
+fn make_roots(directories: &[Directory]) -> Result<(), Exit> {
+    for directory in directories {
+        if directory.restore_if_missing {
+            // What fails is told below.
+            let _ = std::fs::create_dir_all(&directory.root);
+        }
+        if let Err(error) = std::fs::read_dir(&directory.root) {
+            let refusal = discovering::unusable(directory, &error);
+            return Err(misconfigured(&refusal.error, &refusal.hint));
+        }
+    }
+    Ok(())
 }
 
 fn misconfigured(error: &str, hint: &str) -> Exit {
@@ -323,12 +353,14 @@ impl Host {
             net,
             journal: Arc::new(Mutex::new(journal)),
             databases: RefCell::default(),
-            paths: RefCell::default(),
             tiers: RefCell::new(Tiers::new(places::within_descriptors(options.limits))),
             places_told,
             give_ups: RefCell::default(),
             give_back_at: Cell::new(None),
             next_number: Cell::new(0),
+            paths: Paths::default(),
+            discovery: Discovery::default(),
+            discoveries: Changes::default(),
             changes: Changes::default(),
             lives: Changes::default(),
             watches,
@@ -350,17 +382,20 @@ impl Host {
         Ok((Rc::new(host), watching::Signals { databases, wanted }, places))
     }
 
-    /// Starts the first databases: those that are given, all or none, and those that are registered.
-    async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>) -> Result<(), Refusal> {
+    /// Starts the first databases: those that are given, all or none, those that directories hold, and
+    /// those that are registered.
+    async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>, within: Vec<Directory>) -> Result<(), Refusal> {
         let registrations = self.registrations.lock().await;
-        let wanted = plan::plan(self, &jobs, &registrations)?;
+        let found = self.found_in(&within, &jobs).await?;
+        self.discovery.replace(within);
+        let wanted = plan::plan(self, &jobs, &found, &registrations)?;
         self.bring_in_line(wanted).await;
         Ok(())
     }
 
     fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        self.paths.borrow_mut().insert(job.database.clone(), number);
+        self.paths.add(&job.database, number);
         self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
         number
     }
@@ -391,7 +426,7 @@ impl Host {
     fn forget(&self, number: u32) -> Option<Entry> {
         let entry = self.databases.borrow_mut().remove(&number);
         if let Some(entry) = &entry {
-            self.paths.borrow_mut().remove(&entry.database);
+            self.paths.remove(&entry.database, number);
         }
         self.tiers(|tiers| tiers.remove(number));
         self.changes.tell();
@@ -500,7 +535,7 @@ impl Host {
             Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
             Life::Running | Life::Stopping | Life::Resetting { .. } => false,
         };
-        let goes_on = self.stays && !self.closing.get();
+        let goes_on = (self.stays || self.discovery.watches()) && !self.closing.get();
         if goes_on || !databases.values().all(over) {
             return None;
         }

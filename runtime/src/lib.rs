@@ -17,6 +17,8 @@ pub mod config;
 pub mod control;
 #[cfg(not(madsim))]
 pub mod demo;
+#[cfg(not(madsim))]
+pub mod discover;
 pub mod driver;
 #[cfg(not(madsim))]
 pub mod host;

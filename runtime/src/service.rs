@@ -198,7 +198,8 @@ async fn serve_reloads(host: Rc<Host>, reloads: Receiver<()>) {
 
 /// Whether every database is well, and there is one.
 pub(crate) fn is_well(host: &Host) -> bool {
-    let (mut any, mut well) = (false, true);
+    // A directory that is watched may be empty.
+    let (mut any, mut well) = (host.discovery.watches(), true);
     let now = clock::mono();
     host.for_each(|entry| {
         any = true;

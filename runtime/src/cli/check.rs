@@ -8,7 +8,7 @@
 pub(super) mod running;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::output::Out;
 use super::{logging, need_config, target};
 use crate::config::replica::{Described, describe_url, environment, options::Options};
 use crate::config::{self, About, Config, Database, Replica, absolute, duration};
+use crate::discover::Directory;
 use crate::host::{self, ReplicateOptions};
 use crate::port::source::{RealFiles, SourceFiles as _};
 
@@ -35,6 +36,7 @@ pub(super) struct Report {
     ok: bool,
     config: Option<String>,
     databases: Vec<DatabaseReport>,
+    directories: Vec<DirectoryReport>,
     process: ProcessReport,
     warnings: Vec<String>,
     problems: Vec<String>,
@@ -60,6 +62,17 @@ struct DatabaseReport {
     validation_interval: Option<String>,
     /// What the last validation of a process that runs has found wrong; null if nothing.
     damage: Option<String>,
+}
+
+/// Of one directory of databases.
+#[derive(Serialize, Debug)]
+struct DirectoryReport {
+    dir: String,
+    pattern: String,
+    recursive: bool,
+    watch: bool,
+    replica: ReplicaReport,
+    restore_if_db_not_exists: bool,
 }
 
 /// Of the levels that are made.
@@ -116,9 +129,11 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     let config = config_of(args)?;
     logging::start(args, &config.logging)?;
     let mut problems = Vec::new();
-    if config.databases.is_empty() {
+    if config.is_empty() {
         problems.push("the configuration names no database".to_owned());
     }
+    let mut config = config;
+    config.databases = within_directories(&mut config, &mut problems);
     let connect = args.is_on("connect");
     let mut databases: Vec<DatabaseReport> =
         config.databases.iter().map(|database| of_database(database, connect, &mut problems)).collect();
@@ -131,6 +146,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     }
     let report = Report {
         databases,
+        directories: config.directories.iter().map(of_directory).collect(),
         config: Some(config.path.display().to_string()).filter(|path| !path.is_empty()),
         process: of_process(&config),
         warnings: config.warnings.clone(),
@@ -155,6 +171,36 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
+/// All databases, those of directories among them; what is wrong with a directory is a problem.
+fn within_directories(config: &mut Config, problems: &mut Vec<String>) -> Vec<Database> {
+    let (mut all, mut of) = (config.databases.clone(), BTreeMap::new());
+    let named: BTreeSet<PathBuf> = all.iter().map(|database| database.path.clone()).collect();
+    for directory in &config.directories {
+        let root = directory.root.display();
+        let scan = match directory.scan() {
+            Ok(scan) => scan,
+            Err(error) => {
+                problems.push(format!("cannot look into the directory {root}: {error}"));
+                continue;
+            }
+        };
+        if scan.databases.is_empty() && !directory.watch && !directory.restore_if_missing {
+            problems.push(format!("there is no database in {root} with the pattern {}", directory.pattern));
+        }
+        let told = scan.passed_over.iter();
+        config.warnings.extend(told.map(|(path, why)| format!("{} is passed over: {why}", path.display())));
+        for path in scan.databases.into_iter().filter(|path| !named.contains(path)) {
+            if let Some(other) = of.insert(path.clone(), directory.root.clone()) {
+                let (path, other) = (path.display(), other.display());
+                problems.push(format!("{path} is found by two entries, of {other} and of {root}"));
+                continue;
+            }
+            all.extend(directory.database(&path));
+        }
+    }
+    all
+}
+
 /// What is to be looked at: all of the configuration, one database of it, or a pair.
 fn config_of(args: &Args) -> Result<Config, CliError> {
     match args.positionals.as_slice() {
@@ -162,11 +208,12 @@ fn config_of(args: &Args) -> Result<Config, CliError> {
         [database] => {
             let mut config = need_config(args)?;
             let path = Path::new(database);
-            let Some(known) = config.database(path).cloned() else {
+            let Some(known) = config.database(path) else {
                 let what = format!("{} is not a database of the configuration", path.display());
                 return Err(CliError::usage(what).hint("give its replica as well to look at the pair"));
             };
             config.databases = vec![known];
+            config.directories.clear();
             Ok(config)
         }
         [database, replica, ..] => {
@@ -257,6 +304,17 @@ fn state(path: &Path, replica: &Replica) -> (&'static str, Option<String>, Optio
     }
 }
 
+fn of_directory(directory: &Directory) -> DirectoryReport {
+    DirectoryReport {
+        dir: directory.root.display().to_string(),
+        pattern: directory.pattern.to_string(),
+        recursive: directory.recursive,
+        watch: directory.watch,
+        replica: of_replica(&directory.replica, &directory.about),
+        restore_if_db_not_exists: directory.restore_if_missing,
+    }
+}
+
 fn of_replica(replica: &Replica, about: &About) -> ReplicaReport {
     let mut report = ReplicaReport {
         kind: replica.kind(),
@@ -316,8 +374,7 @@ fn reach(replica: &Replica) -> Result<bool, StoreError> {
 }
 
 fn of_process(config: &Config) -> ProcessReport {
-    let own = || config.databases.first().map(|first| host::default_state_dir(&first.path));
-    let state_dir = config.state_dir.clone().or_else(own);
+    let state_dir = config.state_home();
     let timeout = config.shutdown_sync_timeout.unwrap_or(ReplicateOptions::default().shutdown_sync_timeout);
     let socket = &config.socket;
     let named = socket.enabled.is_some() || socket.path.is_some() || socket.permissions.is_some();

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::error::CliError;
-use super::need_config;
 use super::output::{Out, Table};
+use super::{need_config, target};
 
 /// A database, with Litestream's fields first.
 #[derive(Serialize)]
@@ -18,8 +18,7 @@ struct Row {
 /// Lists the databases of the configuration.
 pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     let config = need_config(args)?;
-    let rows: Vec<Row> = config
-        .databases
+    let rows: Vec<Row> = target::all_databases(&config)?
         .iter()
         .map(|database| Row {
             path: database.path.display().to_string(),

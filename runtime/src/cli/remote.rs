@@ -79,9 +79,8 @@ pub fn sockets(
     let mut sockets = Vec::new();
     if let Some(config) = config {
         sockets.extend(socket_of(config).map(|place| place.path));
-        let first = config.databases.first().map(|first| host::default_state_dir(&first.path));
         let homeless = || PathBuf::from(host::HOMELESS_STATE_DIR);
-        sockets.push(socket_in(&config.state_dir.clone().or(first).unwrap_or_else(homeless)));
+        sockets.push(socket_in(&config.state_home().unwrap_or_else(homeless)));
     }
     sockets.extend(database.map(|database| socket_in(&host::default_state_dir(database))));
     sockets.push(PathBuf::from(SOCKET_PATH));

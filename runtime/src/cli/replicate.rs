@@ -10,6 +10,7 @@ use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
 use crate::config::{Config, Logging, Settings};
+use crate::discover::Directory;
 use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
 use crate::service::heartbeat::Heartbeat;
 use crate::service::notify::Notifier;
@@ -56,12 +57,22 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
+    for directory in &config.directories {
+        tracing::info!(
+            dir = %directory.root.display(),
+            pattern = %directory.pattern,
+            replicas = %directory.replica.place(),
+            version = env!("CARGO_PKG_VERSION"),
+            "replicating"
+        );
+    }
     let options = ReplicateOptions {
         state_dir: args.path("state-dir").or_else(|| config.state_dir.clone()),
         shutdown_sync_timeout: timeout_of(&config),
         // With -once it ends when all is done, whoever might still want to ask.
         socket: socket_of(&config).filter(|_| !args.is_on("once")),
         settings: settings_of(args, &config.settings),
+        directories: directories_of(args, &config),
         reread,
         exec: command(args, config.exec.as_deref())?,
         notifier: notifier(),
@@ -159,6 +170,17 @@ fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> 
         .collect()
 }
 
+/// The directories of a configuration. With `-once` nothing is waited for that may come.
+fn directories_of(args: &Args, config: &Config) -> Vec<Directory> {
+    let adjusted = |directory: &Directory| Directory {
+        settings: settings_of(args, &directory.settings),
+        watch: directory.watch && !args.is_on("once"),
+        restore_if_missing: directory.restore_if_missing || restores(args),
+        ..directory.clone()
+    };
+    config.directories.iter().map(adjusted).collect()
+}
+
 /// Reads the configuration again, by the same flags.
 fn rereader(args: Args, before: Config) -> Rereader {
     let read = move || -> Result<Reread, CliError> {
@@ -183,6 +205,7 @@ fn rereader(args: Args, before: Config) -> Rereader {
         }
         Ok(Reread {
             jobs,
+            directories: directories_of(&args, &config),
             settings: settings_of(&args, &config.settings),
             shutdown_sync_timeout: timeout_of(&config),
         })

@@ -66,10 +66,7 @@ fn state_dir(args: &Args, database: &Path) -> Result<PathBuf, CliError> {
         return Ok(directory);
     }
     let config = load_config(args)?.filter(|config| config.database(database).is_some());
-    let configured = config.and_then(|config| {
-        let first = config.databases.first().map(|first| host::default_state_dir(&first.path));
-        config.state_dir.or(first)
-    });
+    let configured = config.and_then(|config| config.state_home());
     Ok(configured.unwrap_or_else(|| host::default_state_dir(database)))
 }
 

@@ -94,7 +94,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
     }
     if args.positionals.is_empty() {
         let all = config.is_none();
-        let others = running.iter().filter(|(_, entry)| all || entry["registered"] == true);
+        let others = running.iter().filter(|(_, entry)| all || is_extra(entry));
         rows.extend(others.map(|(database, entry)| from_process(database, entry)));
     }
     if args.is_on("json") {
@@ -102,10 +102,39 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
         return Ok(());
     }
     print(&rows, out);
+    processes.iter().for_each(|reply| print_directories(reply, out));
     for error in processes.iter().filter_map(|reply| reply["reload_error"].as_str()) {
         out.line(format_args!("\nthe configuration was read again, and nothing was changed: {error}"));
     }
     Ok(())
+}
+
+/// Whether a process may have a database that its configuration does not name now.
+fn is_extra(entry: &Value) -> bool {
+    entry["registered"] == true || entry["found"] == true
+}
+
+/// The directories of a process, and the last databases that were removed from them.
+fn print_directories(reply: &Value, out: &mut Out) {
+    let list = |name: &str| reply[name].as_array().cloned().unwrap_or_default();
+    for directory in list("directories") {
+        let text = |name: &str| directory[name].as_str().unwrap_or_default().to_owned();
+        let watched = if directory["watch"] == true { "watched" } else { "not watched" };
+        out.line(format_args!(
+            "\n{} with {}: {} databases, {watched}",
+            text("dir"),
+            text("pattern"),
+            directory["databases"]
+        ));
+    }
+    let removed = list("removed");
+    if !removed.is_empty() {
+        out.line(format_args!("\nremoved since the start: {}, the last of them:", reply["removed_count"]));
+    }
+    for departed in removed {
+        let text = |name: &str| departed[name].as_str().unwrap_or_default().to_owned();
+        out.line(format_args!("  {} at {}; replica: {}", text("database"), text("at"), text("replica")));
+    }
 }
 
 /// One look of `-watch`: what the processes know, without a look of theirs.
@@ -128,7 +157,7 @@ fn look(args: &Args, wanted: &[Wanted], config: Option<&Config>) -> Look {
     }
     if args.positionals.is_empty() {
         let all = config.is_none();
-        look.databases.extend(running.into_values().filter(|entry| all || entry["registered"] == true));
+        look.databases.extend(running.into_values().filter(|entry| all || is_extra(entry)));
     }
     look.processes = processes.iter().map(|reply| format!("process {}", reply["pid"])).collect();
     if processes.is_empty() {
@@ -143,13 +172,13 @@ fn wanted(args: &Args) -> Result<(Vec<Wanted>, Option<Config>), CliError> {
         [] if is_named(args) && args.os_value("config").is_none() => Ok((Vec::new(), None)),
         [] => {
             let config = need_config(args)?;
-            let all = config.databases.iter().map(|db| (db.path.clone(), Some(db.replica.clone()))).collect();
-            Ok((all, Some(config)))
+            let all = target::all_databases(&config)?;
+            Ok((all.into_iter().map(|db| (db.path, Some(db.replica))).collect(), Some(config)))
         }
         [database] => {
             let config = load_config(args)?;
             if let Some(known) = config.as_ref().and_then(|config| config.database(Path::new(database))) {
-                return Ok((vec![(known.path.clone(), Some(known.replica.clone()))], config));
+                return Ok((vec![(known.path, Some(known.replica))], config));
             }
             let path = absolute(Path::new(database))
                 .map_err(|error| CliError::usage("cannot tell where the database is").cause(error))?;

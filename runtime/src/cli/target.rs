@@ -11,6 +11,7 @@ use super::load_config;
 use crate::config::replica::options::Options;
 use crate::config::replica::{describe_url, environment};
 use crate::config::{Config, Database, Replica, ReplicaError, absolute, looks_like_url, without_sqlite};
+use crate::discover::Directory;
 use crate::sqlite::probe::is_mount_point;
 
 /// A replica, and the database that it belongs to if the configuration says so.
@@ -53,7 +54,7 @@ pub fn resolve(args: &Args, wanted: &str) -> Result<Target, CliError> {
     let path = Path::new(arg);
     let config = load_config(args)?;
     if let Some(Database { path, replica, .. }) = config.as_ref().and_then(|config| config.database(path)) {
-        return Ok(Target { replica: replica.clone(), database: Some(path.clone()), config });
+        return Ok(Target { replica, database: Some(path), config });
     }
     if path.is_dir() {
         return Ok(Target { replica: replica_directory(path)?, database: None, config });
@@ -123,8 +124,20 @@ fn replica_directory(path: &Path) -> Result<Replica, CliError> {
 }
 
 fn names(config: &Config) -> String {
-    match config.databases.as_slice() {
-        [] => "none".to_owned(),
-        all => all.iter().map(|database| database.path.display().to_string()).collect::<Vec<_>>().join(", "),
-    }
+    let paths = config.databases.iter().map(|database| database.path.display().to_string());
+    let of_directory = |directory: &Directory| {
+        let below = if directory.recursive { " and below" } else { "" };
+        format!("{} in {}{below}", directory.pattern, directory.root.display())
+    };
+    let all: Vec<String> = paths.chain(config.directories.iter().map(of_directory)).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+}
+
+/// All databases of a configuration: those that are named, and those that its directories hold now.
+pub fn all_databases(config: &Config) -> Result<Vec<Database>, CliError> {
+    config.all_databases().map_err(|(directory, error)| {
+        CliError::usage(format!("cannot look into the directory {}", directory.display()))
+            .cause(error)
+            .hint("make it, or correct dir")
+    })
 }

@@ -58,7 +58,6 @@ const AFTER_LEVELS: &str = "passes follow the compactions, at most one each l0-r
 const BY_EVENT: &str = "changes are seen as they happen";
 const BY_PAGES: &str = "checkpoints go by min-checkpoint-page-count, and bound the wal by themselves";
 const BY_MEMORY: &str = "how much is sent at a time is bounded by memory";
-const MANY: &str = "list each database under dbs with its path";
 const SFTP: &str =
     "it belongs to sftp replicas: mount the place and name the directory, or use webdavs:// or s3://";
 const NATS: &str = "it belongs to nats replicas: use s3:// or a directory";
@@ -118,11 +117,11 @@ pub const DATABASE: &[Key] = &[
     used("compression"),
     used("compression-level"),
     used("restore-if-db-not-exists"),
-    refused("dir", MANY),
-    refused("pattern", MANY),
-    refused("recursive", MANY),
-    refused("watch", MANY),
-    refused("meta-dir", "it belongs to dir; give one state-dir for the process"),
+    used("dir"),
+    used("pattern"),
+    used("recursive"),
+    used("watch"),
+    used("meta-dir"),
     used("snapshot"),
     idle("monitor-interval", Form::Duration, BY_EVENT),
     idle("checkpoint-interval", Form::Duration, BY_PAGES),

@@ -7,13 +7,15 @@ use driftless_core::compact::CompactConfig;
 use driftless_core::engine::{self, Compression};
 use driftless_core::ltx::{ZSTD_LEVEL, ZSTD_LEVELS};
 
+use super::directory::{self, Place};
 use super::expand::Lookup;
 use super::keys;
 use super::replica::options::{self, Options, Origin};
 use super::replica::{Described, ReplicaError, describe_keys, describe_url};
 use super::scope::{Result, Scope, list, text};
 use super::yaml::{Entry, LineError, Node, Value};
-use super::{Config, Database, Logging, Settings, Socket};
+use super::{Config, Database, Logging, Replica, Settings, Socket};
+use crate::discover::Directory;
 
 /// Litestream's bound as well: a heartbeat is for a service that counts in minutes.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(60);
@@ -88,24 +90,36 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     }
     if let Some(entry) = top.entry("dbs") {
         for node in list(&entry.value, "dbs")? {
-            let (database, state_dir) = database(node, &defaults, &mut config.warnings)?;
-            refuse_twins(&config.databases, &database, node.line)?;
-            config.databases.push(database);
+            let (item, state_dir) = item(node, &defaults, &mut config.warnings)?;
+            match item {
+                Item::Database(database) => {
+                    refuse_twins(&config.databases, &database, node.line)?;
+                    config.databases.push(database);
+                }
+                Item::Directory(directory) => {
+                    directory::refuse_overlap(&config.directories, &directory, node.line)?;
+                    config.directories.push(directory);
+                }
+            }
             take_state_dir(&mut config, state_dir);
         }
     }
-    refuse_useless(&defaults.shared, &config.databases)?;
+    refuse_useless(&defaults.shared, &config)?;
     Ok(config)
 }
 
 /// An option for all replicas must have a use for one of them: whoever wrote it expects that.
-fn refuse_useless(shared: &[&Entry], databases: &[Database]) -> Result<()> {
-    let takes = |entry: &Entry, database: &Database| {
-        let name = options::find(&entry.key).expect("only options are among them");
-        name.kinds.iter().any(|kind| kind.name() == database.replica.kind())
+fn refuse_useless(shared: &[&Entry], config: &Config) -> Result<()> {
+    let replicas = || {
+        let of_directories = config.directories.iter().map(|directory| &directory.replica);
+        config.databases.iter().map(|database| &database.replica).chain(of_directories)
     };
-    let useless = shared.iter().find(|entry| !databases.iter().any(|database| takes(entry, database)));
-    let Some(entry) = useless.filter(|_| !databases.is_empty()) else { return Ok(()) };
+    let takes = |entry: &Entry, replica: &Replica| {
+        let name = options::find(&entry.key).expect("only options are among them");
+        name.kinds.iter().any(|kind| kind.name() == replica.kind())
+    };
+    let useless = shared.iter().find(|entry| !replicas().any(|replica| takes(entry, replica)));
+    let Some(entry) = useless.filter(|_| replicas().next().is_some()) else { return Ok(()) };
     let name = options::find(&entry.key).expect("only options are among them");
     let of: Vec<&str> = name.kinds.iter().map(|kind| kind.name()).collect();
     Err(LineError::new(entry.line, format!("{} has no effect: no replica of the file takes it", entry.key))
@@ -160,59 +174,77 @@ fn heartbeat_url(top: &Scope<'_>) -> Result<Option<String>> {
     Ok(Some(url.to_owned()))
 }
 
-/// A database, and the state directory it asks for.
-fn database(
-    node: &Node,
-    defaults: &Defaults<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<(Database, Option<PathBuf>)> {
+/// What an entry under `dbs` is about.
+enum Item {
+    Database(Database),
+    Directory(Directory),
+}
+
+/// A database or a directory of them, and the state directory it asks for.
+fn item(node: &Node, defaults: &Defaults<'_>, warnings: &mut Vec<String>) -> Result<(Item, Option<PathBuf>)> {
     let scope = Scope::new(node, "a database", &[keys::DATABASE], false, warnings)?;
-    let Some(path) = scope.path("path")? else {
-        return Err(LineError::new(node.line, "a database has no path").hint("give path: /srv/app.db"));
-    };
+    let place = directory::place(node, &scope)?;
     let mut settings = defaults.settings.clone();
     engine_settings(&scope, &mut settings.engine)?;
     settings.levels = levels(&scope, settings.levels, warnings)?;
     if let Some(levels) = settings.levels.as_mut().filter(|_| defaults.keeps_all) {
         levels.retention = None;
     }
-    let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?);
-    let named = || format!("the database {}", path.display());
+    let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?).or(scope.path("meta-dir")?);
+    let restore = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
+    let described = replica_of(node, &scope, &place, &mut settings, defaults, warnings)?;
+    let Described { replica, about } = described;
+    warnings.extend(about.warnings.iter().map(|warning| format!("{}: {warning}", place.path().display())));
+    let item = match place {
+        Place::File(path) => {
+            Item::Database(Database { path, replica, about, settings, restore_if_db_not_exists: restore })
+        }
+        Place::Directory { root, pattern, recursive, watch } => Item::Directory(Directory {
+            root,
+            pattern,
+            recursive,
+            watch,
+            replica,
+            about,
+            settings,
+            restore_if_missing: restore,
+        }),
+    };
+    Ok((item, state_dir))
+}
+
+/// The replica of an entry, in any of its forms.
+fn replica_of(
+    node: &Node,
+    scope: &Scope<'_>,
+    place: &Place,
+    settings: &mut Settings,
+    defaults: &Defaults<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Described> {
+    let many = place.holds_many();
     let of_text = |text: &str, line: usize| {
         let (_, options) = options_of(defaults, None)?;
-        describe_url(text, options, defaults.env).map_err(|error| at(line, error))
+        describe_url(text, options.for_many(many), defaults.env).map_err(|error| at(line, error))
     };
-    let described = match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
+    match (scope.entry("replica"), scope.entry("replicas"), scope.entry("url")) {
         (Some(entry), None, None) => match &entry.value.value {
-            Value::Text(text) => of_text(text, entry.line)?,
-            _ => replica(&entry.value, &mut settings, defaults, warnings)?,
+            Value::Text(text) => of_text(text, entry.line),
+            _ => replica(&entry.value, many, settings, defaults, warnings),
         },
         (None, Some(entry), None) => match list(&entry.value, "replicas")? {
-            [Node { value: Value::Text(text), line }] => of_text(text, *line)?,
-            [node] => replica(node, &mut settings, defaults, warnings)?,
-            [] => return Err(LineError::new(entry.line, format!("{} has no replica", named()))),
-            [_, second, ..] => {
-                return Err(LineError::new(second.line, format!("{} has a second replica", named()))
-                    .hint("a database has one replica, as in litestream 0.5"));
-            }
+            [Node { value: Value::Text(text), line }] => of_text(text, *line),
+            [node] => replica(node, many, settings, defaults, warnings),
+            [] => Err(LineError::new(entry.line, format!("{place} has no replica"))),
+            [_, second, ..] => Err(LineError::new(second.line, format!("{place} has a second replica"))
+                .hint("a database has one replica, as in litestream 0.5")),
         },
-        (None, None, Some(entry)) => of_text(text(&entry.value, "url")?, entry.line)?,
-        (None, None, None) => {
-            return Err(LineError::new(node.line, format!("{} has no replica", named()))
-                .hint("give replica: with url: s3://bucket/app or file:///backup/app"));
-        }
-        _ => {
-            return Err(LineError::new(
-                node.line,
-                format!("{} has several of replica, replicas and url", named()),
-            )
-            .hint("keep one of them"));
-        }
-    };
-    let Described { replica, about } = described;
-    warnings.extend(about.warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
-    let restore_if_db_not_exists = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
-    Ok((Database { path, replica, about, settings, restore_if_db_not_exists }, state_dir))
+        (None, None, Some(entry)) => of_text(text(&entry.value, "url")?, entry.line),
+        (None, None, None) => Err(LineError::new(node.line, format!("{place} has no replica"))
+            .hint("give replica: with url: s3://bucket/app or file:///backup/app")),
+        _ => Err(LineError::new(node.line, format!("{place} has several of replica, replicas and url"))
+            .hint("keep one of them")),
+    }
 }
 
 /// Settings that may stand at every level.
@@ -335,6 +367,7 @@ fn options_of<'a>(defaults: &Defaults<'_>, scope: Option<Scope<'a>>) -> Result<(
 
 fn replica(
     node: &Node,
+    many: bool,
     settings: &mut Settings,
     defaults: &Defaults<'_>,
     warnings: &mut Vec<String>,
@@ -344,7 +377,7 @@ fn replica(
     validation_interval(&scope, "validation-interval", &mut settings.validation)?;
     let (url, path, kind) = (scope.filled("url")?, scope.filled("path")?, scope.filled("type")?);
     let path_line = scope.entry("path").map_or(node.line, |entry| entry.line);
-    let (_, options) = options_of(defaults, Some(scope))?;
+    let options = options_of(defaults, Some(scope))?.1.for_many(many);
     let described = match (url, path) {
         (Some(_), Some(_)) => {
             return Err(LineError::new(path_line, "a replica has both url and path").hint("keep one of them"));

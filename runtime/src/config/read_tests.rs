@@ -224,7 +224,6 @@ fn two_engines_never_share_a_file() {
 
 #[test]
 fn promises_that_cannot_be_kept_are_refused() {
-    check_error("dbs:\n- {dir: /d, pattern: '*.db', replica: /r}", 2, "dir is not", "list each database");
     check_error(
         "dbs:\n- path: /a\n  replica:\n    path: /r\n    age: {recipients: [x]}",
         5,
@@ -268,4 +267,68 @@ fn replicas_are_validated_as_often_as_the_nearest_key_says() {
     check_error("validation: {interval: 1ms}", 1, "interval is at least 1s", "");
     check_error("validation-interval: often", 1, "validation-interval: ", "");
     check_error("validation: {intervall: 1h}", 1, "has no key", "interval");
+}
+
+#[test]
+fn directories_are_described() {
+    let config = parse(
+        "sync-interval: 5s\ndbs:\n- {dir: /d/, pattern: '*.db', replica: /r}\n\
+         - {dir: /d, pattern: '*.sqlite', recursive: true, watch: true, meta-dir: /m, replica: {path: /r, sync-interval: 1s}}\n\
+         - {dir: /e, pattern: '*.db', replica: 's3://bucket'}\n\
+         - {dir: /f, pattern: '*.db', replica: {type: s3, bucket: b}}\n",
+    );
+    assert_eq!((config.databases.len(), config.directories.len()), (0, 4));
+    assert_eq!((config.state_dir.as_deref(), config.warnings.len()), (Some(Path::new("/m")), 0));
+    let all: Vec<_> =
+        config.directories.iter().map(|it| (it.root.as_path(), it.recursive, it.watch)).collect();
+    let (d, e, f) = (Path::new("/d"), Path::new("/e"), Path::new("/f"));
+    assert_eq!(all, [(d, false, false), (d, true, true), (e, false, false), (f, false, false)]);
+    let intervals: Vec<u64> =
+        config.directories.iter().map(|it| it.settings.engine.sync_interval.as_secs()).collect();
+    assert_eq!(intervals, [5, 1, 5, 5]);
+    let url = |path: &str| config.database(Path::new(path)).map(|database| database.replica.url());
+    assert_eq!(url("/d/a.db").as_deref(), Some("file:///r/a.db"));
+    assert_eq!(url("/d/x/y/a.sqlite").as_deref(), Some("file:///r/x/y/a.sqlite"));
+    assert_eq!(url("/d/x/a.db"), None);
+    assert_eq!(url("/e/a.db").as_deref(), Some("s3://bucket/a.db"));
+    assert_eq!(url("/f/./a.db").as_deref(), Some("s3://b/a.db"));
+    let inside = parse("dbs: [{dir: /d, pattern: '*', replica: /r}]");
+    assert_eq!(inside.state_home().as_deref(), Some(Path::new("/d/.driftless")));
+}
+
+#[test]
+fn mistakes_about_directories_are_named() {
+    let one = |keys: &str| format!("dbs:\n- {{{keys}, replica: /r}}");
+    check_error(&one("path: /a.db, dir: /d, pattern: '*'"), 2, "both path and dir", "keep path for one");
+    check_error(&one("dir: /d"), 2, "the directory /d has no pattern", "pattern: \"*.db\"");
+    check_error(&one("dir: /d, pattern: ''"), 2, "has no pattern", "for every database");
+    check_error(&one("dir: /d, pattern: 'a['"), 2, "a bracket is not closed", "as for a shell");
+    check_error(&one("dir: /d, pattern: '*/*.db'"), 2, "has a slash", "recursive: true");
+    check_error(&one("path: /a.db, pattern: '*'"), 2, "pattern goes with dir", "leave it out");
+    check_error(&one("path: /a.db, watch: true"), 2, "watch goes with dir", "");
+    check_error(&one("path: /a.db, meta-dir: /m"), 2, "meta-dir goes with dir", "");
+    check_error(&one("dir: /d, pattern: '*', meta-dir: /m, meta-path: /n"), 2, "both meta-path and", "");
+    check_error("dbs:\n- {dir: /d, pattern: '*'}", 2, "the directory /d has no replica", "");
+    let two = |first: &str, second: &str| format!("dbs:\n- {{{first}}}\n- {{{second}}}");
+    check_error(
+        &two("dir: /d, pattern: '*.db', replica: /r", "dir: /d, pattern: '*.db', replica: /s"),
+        3,
+        "stands twice",
+        "one entry",
+    );
+    check_error(
+        &two(
+            "dir: /d, pattern: '*.db', recursive: true, replica: /r",
+            "dir: /d/e, pattern: '*.db', replica: /s",
+        ),
+        3,
+        "/d/e and /d would both find",
+        "one entry",
+    );
+    check_error(
+        &two("dir: /d, pattern: '*.db', replica: /r", "dir: /e, pattern: '*.x', replica: /r"),
+        3,
+        "/e has the replica of /d",
+        "a place of its own",
+    );
 }

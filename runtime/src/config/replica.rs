@@ -148,6 +148,22 @@ impl Replica {
         }
     }
 
+    /// The replica of a database of a directory, whose replicas stand below this place at their paths
+    /// from it: Litestream's rule. `None` for a path that is no text, of which keys are made.
+    pub fn below(&self, relative: &Path) -> Option<Replica> {
+        match self {
+            Replica::Directory(directory) => Some(Replica::Directory(directory.join(relative))),
+            Replica::Object(settings) => {
+                let relative = relative.to_str()?;
+                let root = match settings.root.as_str() {
+                    "" => relative.to_owned(),
+                    root => format!("{root}/{relative}"),
+                };
+                Some(Replica::Object(Box::new(Settings { root, ..(**settings).clone() })))
+            }
+        }
+    }
+
     /// The directory that holds `ltx/`, absolute, if it is one.
     pub fn directory(&self) -> Option<&Path> {
         match self {

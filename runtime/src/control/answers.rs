@@ -233,11 +233,50 @@ async fn status(host: &Host, path: Option<String>, look: bool) -> Result<Value, 
     value["databases"] = json!(databases);
     let (cold, waiting, hot) = host.tier_counts();
     value["tiers"] = json!({ "cold": cold, "waiting": waiting, "hot": hot });
+    if number.is_none() {
+        value["directories"] = json!(directories(host));
+        value["removed"] = json!(removed(host));
+        value["removed_count"] = json!(host.discovery.departed_count.get());
+    }
     let reloads = host.reloads.borrow();
     value["reloads"] = json!(reloads.count);
     value["reloaded_at"] = json!(reloads.at.map(rfc3339));
     value["reload_error"] = json!(reloads.error);
     Ok(value)
+}
+
+/// The directories of databases, and how many each has.
+fn directories(host: &Host) -> Vec<Value> {
+    let mut directories = Vec::new();
+    host.discovery.for_each(|directory| {
+        let mut count = 0;
+        host.for_each(|entry| {
+            let is_of = entry.origin == Origin::Found && directory.admits(&entry.database).is_some();
+            count += u64::from(is_of);
+        });
+        directories.push(json!({
+            "dir": directory.root.display().to_string(),
+            "pattern": directory.pattern.to_string(),
+            "recursive": directory.recursive,
+            "watch": directory.watch,
+            "replica": directory.replica.place(),
+            "databases": count,
+        }));
+    });
+    directories
+}
+
+/// The last databases whose files were removed, which are not replicated any more.
+fn removed(host: &Host) -> Vec<Value> {
+    let departed = host.discovery.departed.borrow();
+    let told = departed.iter().map(|departed| {
+        json!({
+            "database": departed.database.display().to_string(),
+            "replica": departed.replica,
+            "at": rfc3339(departed.at),
+        })
+    });
+    told.collect()
 }
 
 /// Whether each database has been looked at since then, or will not be.
@@ -277,6 +316,7 @@ fn entry_status(entry: &Entry) -> Value {
     value["database"] = json!(entry.database.display().to_string());
     value["replica"] = json!(entry.replica.place());
     value["registered"] = json!(entry.origin == Origin::Registered);
+    value["found"] = json!(entry.origin == Origin::Found);
     value["phase"] = json!(phase(entry));
     value["ended"] = json!(entry.exit().is_some());
     value["exit_code"] = json!(entry.exit().map(|exit| exit.code()));

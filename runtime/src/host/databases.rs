@@ -33,6 +33,8 @@ use crate::metrics::tally::Tally;
 pub(crate) enum Origin {
     /// On the command line or in the configuration.
     Given,
+    /// Not by itself: it lies in a directory of the configuration.
+    Found,
     /// Over the control socket.
     Registered,
 }

@@ -37,6 +37,7 @@ pub(super) struct Wanted {
 pub(super) fn plan(
     host: &Host,
     given: &[ReplicateJob],
+    found: &[ReplicateJob],
     registrations: &[Registration],
 ) -> Result<Vec<Wanted>, Refusal> {
     let mut twins = Twins::default();
@@ -45,6 +46,21 @@ pub(super) fn plan(
         twins.take(&job.database, &job.replica)?;
         place::open(&job.replica, &host.net).map_err(refused)?;
         wanted.push(Wanted { job: job.clone(), origin: Origin::Given });
+    }
+    let mut opened = Vec::<&Replica>::new();
+    for job in found {
+        // One place for all of a directory: what is wrong with it is wrong with each.
+        if !opened.iter().any(|replica| replica.server() == job.replica.server()) {
+            place::open(&job.replica, &host.net).map_err(refused)?;
+            opened.push(&job.replica);
+        }
+        match twins.take(&job.database, &job.replica) {
+            Ok(()) => wanted.push(Wanted { job: job.clone(), origin: Origin::Found }),
+            Err(Refusal { error, hint }) => {
+                let database = job.database.display().to_string();
+                tracing::error!(database, hint, "this database is not replicated: {error}");
+            }
+        }
     }
     for registration in registrations {
         let job = match job_of(registration, &host.settings.borrow()) {
@@ -56,7 +72,7 @@ pub(super) fn plan(
             }
         };
         let same = |given: &&ReplicateJob| given.database == job.database && given.replica == job.replica;
-        if given.iter().any(|given| same(&given)) {
+        if given.iter().chain(found).any(|given| same(&given)) {
             continue;
         }
         match twins.take(&job.database, &job.replica) {
@@ -64,7 +80,7 @@ pub(super) fn plan(
             Err(refusal) => rests(registration, &refusal.error),
         }
     }
-    if wanted.is_empty() && !host.stays {
+    if wanted.is_empty() && !host.stays && !host.discovery.watches() {
         let hint = "name one on the command line or in the configuration, or enable its socket".into();
         return Err(Refusal { error: "there is no database to replicate".into(), hint });
     }
@@ -180,18 +196,20 @@ impl Host {
     }
 
     /// Adds a database and starts it, unless its file or replica is taken.
-    fn add(self: &Rc<Self>, job: ReplicateJob, origin: Origin, twins: &mut Twins) {
+    /// Says whether it was.
+    pub(super) fn add(self: &Rc<Self>, job: ReplicateJob, origin: Origin, twins: &mut Twins) -> bool {
         let database = job.database.display().to_string();
         if self.closing.get() {
-            return;
+            return false;
         }
         let started = twins.take(&job.database, &job.replica).and_then(|()| {
             let number = self.insert(job, origin);
             self.run(number)
         });
-        if let Err(refusal) = started {
+        if let Err(refusal) = &started {
             tracing::error!(database, hint = refusal.hint, "cannot be started: {}", refusal.error);
         }
+        started.is_ok()
     }
 
     /// The files and replicas that are taken.

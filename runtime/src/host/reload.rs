@@ -5,14 +5,19 @@ use std::rc::Rc;
 use driftless_core::ids::Wall;
 
 use super::databases::Entry;
+use super::registrations::Registration;
+use super::twins::Refusal;
 use super::{Host, Moment, ReplicateJob, plan};
 use crate::clock;
 use crate::config::Settings;
+use crate::discover::Directory;
 
 /// What a configuration that was read again says.
 pub struct Reread {
     /// The databases.
     pub jobs: Vec<ReplicateJob>,
+    /// The directories of databases.
+    pub directories: Vec<Directory>,
     /// Settings of databases that are registered while the process runs.
     pub settings: Settings,
     /// How long the final sync may take.
@@ -41,21 +46,7 @@ impl Host {
         self.tell(Moment::Reloading);
         let registrations = self.registrations.lock().await;
         let outcome = match reread() {
-            Ok(Reread { mut jobs, settings, shutdown_sync_timeout }) => {
-                jobs.iter_mut().for_each(|job| adopt_as_before(job, self.databases.borrow().values()));
-                let before = self.settings.replace(settings);
-                match plan::plan(self, &jobs, &registrations) {
-                    Ok(wanted) => {
-                        self.shutdown_sync_timeout.set(shutdown_sync_timeout);
-                        self.bring_in_line(wanted).await;
-                        Ok(())
-                    }
-                    Err(refusal) => {
-                        self.settings.replace(before);
-                        Err(refusal.error)
-                    }
-                }
-            }
+            Ok(reread) => self.take(reread, &registrations).await.map_err(|refusal| refusal.error),
             Err(error) => Err(error),
         };
         match &outcome {
@@ -69,6 +60,37 @@ impl Host {
         drop(reloads);
         self.changes.tell();
         self.tell(Moment::Reloaded);
+    }
+}
+
+impl Host {
+    /// Brings the databases in line with a configuration, unless something is wrong with it.
+    async fn take(self: &Rc<Self>, reread: Reread, registrations: &[Registration]) -> Result<(), Refusal> {
+        let Reread { mut jobs, directories, settings, shutdown_sync_timeout } = reread;
+        let mut found = self.found_in(&directories, &jobs).await?;
+        jobs.iter_mut().for_each(|job| adopt_as_before(job, self.databases.borrow().values()));
+        for job in &mut found {
+            let known = self.paths.find(self, &job.database);
+            let adopts = |number| self.look(number, |entry| entry.settings.engine.adopt);
+            job.settings.engine.adopt = known.and_then(adopts).unwrap_or(false);
+        }
+        let before = (self.settings.replace(settings), self.discovery.replace(directories));
+        match plan::plan(self, &jobs, &found, registrations) {
+            Ok(wanted) => {
+                self.shutdown_sync_timeout.set(shutdown_sync_timeout);
+                self.bring_in_line(wanted).await;
+                // What came while it was read, and what lies below the new ones.
+                self.ask_for_all();
+                self.watches_changed();
+                Ok(())
+            }
+            Err(refusal) => {
+                self.settings.replace(before.0);
+                self.discovery.replace(before.1);
+                self.ask_for_all();
+                Err(refusal)
+            }
+        }
     }
 }
 

@@ -108,12 +108,13 @@ pub(crate) struct Synced {
 impl Host {
     /// The database of a path, whatever its name there.
     pub(crate) fn find(&self, path: &Path) -> Option<u32> {
-        if let Some(number) = self.paths.borrow().get(path) {
-            return Some(*number);
-        }
         let databases = self.databases.borrow();
-        let same = databases.iter().find(|(_, entry)| is_same_file(&entry.database, path));
-        same.map(|(number, _)| *number)
+        if let Some(number) = self.paths.find(self, path) {
+            return Some(number);
+        }
+        let exact = databases.iter().find(|(_, entry)| entry.database == path);
+        let same = || databases.iter().find(|(_, entry)| is_same_file(&entry.database, path));
+        exact.or_else(same).map(|(number, _)| *number)
     }
 
     fn known(&self, path: &Path) -> Result<u32, Failure> {
@@ -220,7 +221,10 @@ impl Host {
         }
         let replicated = self.replicated(number);
         if let Some(entry) = self.forget(number) {
-            if entry.origin == Origin::Given {
+            if entry.origin == Origin::Found {
+                self.discovery.leave(&entry.database);
+            }
+            if entry.origin != Origin::Registered {
                 let database = entry.database.display();
                 tracing::warn!(%database, "forgotten until the configuration is read again, which names it");
             }

@@ -23,6 +23,12 @@ use crate::watch::{PollWatcher, WatchEvent, WatchMode, Watcher};
 /// another file's change began, an application can fill the WAL as fast as it likes.
 const BATCH_PAUSE: Duration = Duration::from_millis(25);
 
+/// As long a pause as that, where no database wants events and only what comes is waited for.
+const DISCOVERY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Where there are no events, directories are listed at every so many polls.
+const POLLS_A_LIST: u32 = 3;
+
 /// How a directory is kept in view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum View {
@@ -47,6 +53,7 @@ struct Views {
     watcher: Watcher,
     polls: PollWatcher,
     polled: BTreeSet<PathBuf>,
+    poll_count: u32,
     directories: BTreeMap<PathBuf, View>,
 }
 
@@ -62,17 +69,26 @@ pub(super) struct Signals {
 pub(super) async fn watch(host: Rc<Host>, Signals { databases, wanted }: Signals) {
     let mut views = Views::default();
     views.follow(&host);
-    let resume_at = Cell::new(None);
+    let resume_at: Cell<Option<(Instant, bool)>> = Cell::new(None);
     let mut poll_at = Instant::now() + POLL_INTERVAL;
     loop {
-        let polls = views.wants_polls();
+        let polls = views.wants_polls(&host);
         let events = async {
-            if let Some(at) = resume_at.get() {
-                async_io::Timer::at(at).await;
+            if let Some((at, is_long)) = resume_at.get() {
+                let paused = async {
+                    async_io::Timer::at(at).await;
+                };
+                // A long pause is over when a database wants events.
+                let wanted = async {
+                    while !is_long || !host.wants_events() {
+                        wanted.recv().await.expect("the host holds a sender");
+                    }
+                };
+                paused.or(wanted).await;
                 resume_at.set(None);
             }
-            // While every database plans its own next look, events would tell nothing.
-            while !host.wants_events() {
+            // While every database plans its own next look, events would tell nothing but what comes.
+            while !host.wants_events() && !host.discovery.watches() {
                 wanted.recv().await.expect("the host holds a sender");
             }
             Wake::Events(views.watcher.next().await)
@@ -94,7 +110,9 @@ pub(super) async fn watch(host: Rc<Host>, Signals { databases, wanted }: Signals
                     Ok(events) => views.take(&host, &events),
                     Err(error) => tracing::warn!(%error, "reading file events failed"),
                 }
-                resume_at.set(Some(Instant::now() + BATCH_PAUSE));
+                let is_long = !host.wants_events();
+                let pause = if is_long { DISCOVERY_PAUSE } else { BATCH_PAUSE };
+                resume_at.set(Some((Instant::now() + pause, is_long)));
             }
             Wake::Databases => views.follow(&host),
             Wake::Poll => {
@@ -109,7 +127,8 @@ impl Views {
     /// Brings the directories in view in line with the databases that run.
     fn follow(&mut self, host: &Host) {
         let databases = host.live_databases();
-        let wanted: BTreeSet<PathBuf> = databases.iter().map(|database| directory_of(database)).collect();
+        let mut wanted: BTreeSet<PathBuf> = databases.iter().map(|database| directory_of(database)).collect();
+        wanted.extend(host.discovery.watched());
         let gone: Vec<PathBuf> =
             self.directories.keys().filter(|known| !wanted.contains(*known)).cloned().collect();
         for directory in &gone {
@@ -122,6 +141,7 @@ impl Views {
                 self.directories.insert(directory.clone(), view);
             }
         }
+        host.ask_for_new(|directory| self.is_in_view(directory));
         self.choose_polls(&databases);
     }
 
@@ -157,13 +177,26 @@ impl Views {
         self.polled = polled;
     }
 
-    fn wants_polls(&self) -> bool {
-        !self.polls.is_empty() || self.directories.values().any(|view| *view == View::Missing)
+    fn wants_polls(&self, host: &Host) -> bool {
+        let lists = || self.has(View::Polled) && host.discovery.watches();
+        !self.polls.is_empty() || self.has(View::Missing) || lists()
+    }
+
+    fn is_in_view(&self, directory: &Path) -> bool {
+        self.directories.get(directory).is_some_and(|view| *view != View::Missing)
+    }
+
+    fn has(&self, view: View) -> bool {
+        self.directories.values().any(|other| *other == view)
     }
 
     fn poll(&mut self, host: &Host) {
         for event in self.polls.poll() {
             dispatch(host, &event);
+        }
+        self.poll_count = (self.poll_count + 1) % POLLS_A_LIST;
+        if self.poll_count == 0 && host.discovery.watches() && self.has(View::Polled) {
+            host.ask_for_all();
         }
         let missing = self.directories.iter().filter(|(_, view)| **view == View::Missing);
         let missing: Vec<PathBuf> = missing.map(|(directory, _)| directory.clone()).collect();
@@ -173,6 +206,7 @@ impl Views {
             if view != View::Missing {
                 self.directories.insert(directory.clone(), view);
                 self.choose_polls(&databases);
+                host.ask_for_new(|directory| self.is_in_view(directory));
                 for database in databases.iter().filter(|database| directory_of(database) == *directory) {
                     dispatch(host, &WatchEvent::Changed(database.clone()));
                 }
@@ -185,8 +219,10 @@ impl Views {
         for event in events {
             if let WatchEvent::DirectoryGone(directory) = event {
                 gone |= self.directories.remove(directory).is_some();
+                host.discovery.unlist(directory);
             }
             dispatch(host, event);
+            host.notes(event);
         }
         if gone {
             self.follow(host);
@@ -217,11 +253,10 @@ const COMPANIONS: [&[u8]; 2] = [b"-wal", b"-journal"];
 impl Host {
     /// The database that a file in a watched directory is, or is of.
     fn database_of(&self, path: &Path) -> Option<u32> {
-        let paths = self.paths.borrow();
         let bytes = path.as_os_str().as_bytes();
         let companion = COMPANIONS.iter().find_map(|suffix| bytes.strip_suffix(*suffix));
         // A database may have a name that ends so.
-        let own = paths.get(path);
-        own.or_else(|| paths.get(Path::new(OsStr::from_bytes(companion?)))).copied()
+        let own = self.paths.find(self, path);
+        own.or_else(|| self.paths.find(self, Path::new(OsStr::from_bytes(companion?))))
     }
 }

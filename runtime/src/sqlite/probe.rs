@@ -228,6 +228,21 @@ pub fn read_header(path: &Path) -> Result<Option<[u8; HEADER_BYTES]>, ProbeError
     Ok((read? == HEADER_BYTES).then_some(header))
 }
 
+/// Whether the file begins as SQLite's do. Sixteen bytes are read, of regular files only.
+///
+/// # Errors
+/// [`ProbeError::Linked`] while this process has a link on the file; otherwise as the system says.
+pub fn is_database(path: &Path) -> Result<bool, ProbeError> {
+    const MAGIC: [u8; 16] = *b"SQLite format 3\0";
+    let failed = |errno| ProbeError::io(path, errno);
+    let (claim, file) = open_claimed(path)?;
+    let mut start = [0; MAGIC.len()];
+    let read = read_at(&file, 0, &mut start).map_err(failed);
+    drop(file);
+    drop(claim);
+    Ok(read? == MAGIC.len() && start == MAGIC)
+}
+
 /// Reads from the `-wal` of the database at `path`, by a descriptor of its own; safe at any
 /// time. Fewer bytes than `len` when the file ends, none when there is no file.
 ///

@@ -4,6 +4,7 @@ mod bad_input;
 mod commands;
 mod control;
 mod crash;
+mod directories;
 mod exec;
 mod fixtures;
 mod follow;

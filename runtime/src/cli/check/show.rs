@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{DatabaseReport, ProcessReport, Report};
+use super::{DatabaseReport, DirectoryReport, ProcessReport, Report};
 use crate::cli::output::human_bytes;
 
 /// Lines of `name  value` under headings.
@@ -14,6 +14,9 @@ pub(super) fn text(report: &Report) -> String {
     for database in &report.databases {
         of_database(&mut text, database);
     }
+    for directory in &report.directories {
+        of_directory(&mut text, directory);
+    }
     of_process(&mut text, &report.process);
     section(&mut text, "warnings", &report.warnings);
     section(&mut text, "problems", &report.problems);
@@ -21,6 +24,21 @@ pub(super) fn text(report: &Report) -> String {
         text.push_str("\nok\n");
     }
     text
+}
+
+fn of_directory(text: &mut String, directory: &DirectoryReport) {
+    let _ = writeln!(text, "\ndirectory {}", directory.dir);
+    let below = if directory.recursive { ", and in directories below it" } else { "" };
+    push(text, "  databases", &format!("those with the pattern {}{below}", directory.pattern));
+    push(
+        text,
+        "  new ones",
+        if directory.watch { "are replicated as they come" } else { "wait for a reload" },
+    );
+    push(text, "  replicas", &format!("{}/PATH ({})", directory.replica.url, directory.replica.provider));
+    if directory.restore_if_db_not_exists {
+        push(text, "  restored", "all, at a start that finds none");
+    }
 }
 
 fn of_database(text: &mut String, database: &DatabaseReport) {

@@ -1,7 +1,8 @@
 //! `driftless restore -all`: each database of a configuration.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use driftless_core::legacy::EitherStatus;
@@ -13,7 +14,8 @@ use crate::cli::args::Args;
 use crate::cli::error::CliError;
 use crate::cli::output::{Out, human_bytes, human_count};
 use crate::cli::{logging, need_config};
-use crate::config::{Config, absolute};
+use crate::config::{Config, Database, Replica, absolute};
+use crate::host;
 
 /// Restores one after the other, says of each what became of it, and fails if one did.
 pub(super) fn run(
@@ -25,13 +27,15 @@ pub(super) fn run(
     refuse_what_is_of_one(args, restore)?;
     let config = need_config(args)?;
     logging::start(args, &config.logging)?;
-    if config.databases.is_empty() {
+    if config.is_empty() {
         return Err(CliError::usage(format!("{} names no database", config.path.display())));
     }
-    let outputs = outputs(args, &config)?;
+    let databases = databases(&config)?;
+    let outputs = outputs(args, &databases)?;
     let (mut told, mut failures) = (Vec::new(), Vec::new());
-    for (database, output) in config.databases.iter().zip(outputs) {
-        let replica = database.replica.clone();
+    for (Named { replica, .. }, output) in databases.iter().zip(outputs) {
+        let replica = replica.clone();
+        make_above(&output, restore.dry_run)?;
         let mut order =
             Order { replica, output, config: restore.clone(), legacy: None, integrity, vacant: false };
         let started = Instant::now();
@@ -46,7 +50,7 @@ pub(super) fn run(
     if args.is_on("json") {
         out.json(&told);
     }
-    let (all, failed) = (config.databases.len(), failures.len());
+    let (all, failed) = (databases.len(), failures.len());
     let Some(worst) = failures.into_iter().max_by_key(|error| error.code) else { return Ok(()) };
     let error = CliError::failed(format!("{failed} of {all} databases were not restored"));
     Err(CliError { code: worst.code, ..error.cause(&worst).hint(worst.hint.unwrap_or_default()) })
@@ -63,10 +67,51 @@ fn refuse_what_is_of_one(args: &Args, restore: &RestoreConfig) -> Result<(), Cli
     })
 }
 
+/// A database to restore.
+struct Named {
+    path: PathBuf,
+    /// By what it is called in a directory of another host.
+    name: PathBuf,
+    replica: Replica,
+}
+
+/// All databases: those that are named, those that directories hold, and those that were replicated
+/// out of directories, which is where the files are gone.
+fn databases(config: &Config) -> Result<Vec<Named>, CliError> {
+    let mut all = Vec::new();
+    for Database { path, replica, .. } in &config.databases {
+        let name = path.file_name().unwrap_or_default().into();
+        all.push(Named { path: path.clone(), name, replica: replica.clone() });
+    }
+    let mut taken: BTreeSet<PathBuf> = all.iter().map(|named| named.path.clone()).collect();
+    for directory in &config.directories {
+        // A directory that cannot be looked into may be one that is to be.
+        let here = directory.scan().map(|scan| scan.databases).unwrap_or_default();
+        let there = host::replicated_in(directory)?;
+        let paths: BTreeSet<PathBuf> = here.into_iter().chain(there).collect();
+        for path in paths {
+            let Some(database) = directory.database(&path).filter(|_| taken.insert(path.clone())) else {
+                continue;
+            };
+            let name = path.strip_prefix(&directory.root).unwrap_or(&path).to_path_buf();
+            all.push(Named { path, name, replica: database.replica });
+        }
+    }
+    Ok(all)
+}
+
+/// Makes the directory that a database is to stand in.
+fn make_above(output: &Path, dry_run: bool) -> Result<(), CliError> {
+    let Some(above) = output.parent().filter(|above| !dry_run && !above.exists()) else { return Ok(()) };
+    fs::create_dir_all(above)
+        .map_err(|error| CliError::failed(format!("cannot make {}", above.display())).cause(error))
+}
+
 /// Where each is to stand: where the configuration has it, or by its name in a directory.
-fn outputs(args: &Args, config: &Config) -> Result<Vec<PathBuf>, CliError> {
-    let paths = config.databases.iter().map(|database| database.path.clone());
-    let Some(directory) = args.path("o") else { return Ok(paths.collect()) };
+fn outputs(args: &Args, databases: &[Named]) -> Result<Vec<PathBuf>, CliError> {
+    let Some(directory) = args.path("o") else {
+        return Ok(databases.iter().map(|named| named.path.clone()).collect());
+    };
     let directory = absolute(&directory).map_err(|error| {
         CliError::usage(format!("cannot tell where {} is", directory.display())).cause(error)
     })?;
@@ -74,11 +119,11 @@ fn outputs(args: &Args, config: &Config) -> Result<Vec<PathBuf>, CliError> {
         return Err(CliError::usage(format!("{} is a file", directory.display()))
             .hint("with -all, -o names a directory"));
     }
-    let mut names: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    let mut names: BTreeMap<PathBuf, &Path> = BTreeMap::new();
     let mut outputs = Vec::new();
-    for path in paths {
-        let output = directory.join(path.file_name().unwrap_or_default());
-        if let Some(other) = names.insert(output.clone(), path.clone()) {
+    for Named { path, name, .. } in databases {
+        let output = directory.join(name);
+        if let Some(other) = names.insert(output.clone(), path) {
             let both = format!("{} and {}", other.display(), path.display());
             return Err(CliError::usage(format!("{both} would both be {}", output.display()))
                 .hint("restore one of them by itself"));

@@ -144,6 +144,7 @@ impl Given {
 #[derive(Clone, Default)]
 pub struct Options {
     given: Vec<Given>,
+    many: bool,
 }
 
 impl Options {
@@ -173,6 +174,16 @@ impl Options {
         self.given.push(Given { name, kinds, value: value.to_owned(), origin });
         self.given.sort_by_key(|given| given.origin);
         Ok(())
+    }
+
+    /// Says that the place is for several replicas, each below it, so that it may be a whole bucket.
+    pub fn for_many(self, many: bool) -> Options {
+        Options { many, ..self }
+    }
+
+    /// Whether the place is for several replicas.
+    pub fn are_for_many(&self) -> bool {
+        self.many
     }
 
     /// Refuses what a replica of this kind has no use for.

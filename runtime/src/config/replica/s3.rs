@@ -52,8 +52,11 @@ pub(super) fn build(place: &Place, options: &Options, env: Lookup<'_>) -> Result
         options: effective(&s3),
         warnings: warnings(options, env)?,
     };
-    let settings =
-        Settings { root: root(place)?, service: Service::S3(s3), transport: Transport { skip_verify } };
+    let settings = Settings {
+        root: root(place, options.are_for_many())?,
+        service: Service::S3(s3),
+        transport: Transport { skip_verify },
+    };
     Ok(Described { replica: Replica::Object(Box::new(settings)), about })
 }
 
@@ -211,8 +214,10 @@ fn keys_of_environment(env: Lookup<'_>) -> Result<(Option<AccessKeys>, String), 
 /// Litestream writes an empty path as `.`, and keeps slashes at the ends of `path`. Neither can be
 /// asked for through a library that knows what a path is, and a replica beside the one that is
 /// there already would be taken for a new one.
-fn root(place: &Place) -> Result<String, ReplicaError> {
+fn root(place: &Place, many: bool) -> Result<String, ReplicaError> {
     match place {
+        Place::Url(Url { path, .. }) if many => Ok(path.clone()),
+        Place::Keys { path: None, .. } if many => Ok(String::new()),
         Place::Url(url) if url.path.is_empty() => Err(error(
             format!("s3://{} has no path below the bucket", url.host),
             format!("write s3://{}/NAME: one bucket then holds several databases", url.host),
