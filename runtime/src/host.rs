@@ -5,6 +5,7 @@
 //! `Host::add`, which refuses a file or a replica that is taken (`twins`), and ends it by
 //! telling its engine to finish and waiting until nothing of it is left (`running`).
 
+mod alone;
 pub(crate) mod changes;
 pub(crate) mod databases;
 pub(crate) mod discovering;
@@ -30,12 +31,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use driftless_adapters::fs::RealFs;
-use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
-use driftless_adapters::store::{Store, StoreError};
+use driftless_adapters::store::StoreError;
 use driftless_core::ids::{Mono, Now};
-use driftless_core::machine::{Event, Exit, Machine, Notice};
+use driftless_core::machine::{Event, Exit};
 use driftless_core::tiers::{Limits, Tiers};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
@@ -44,20 +44,17 @@ use crate::clock;
 use crate::config::{Replica, Settings};
 use crate::control;
 use crate::discover::{self, Directory};
-use crate::driver::{Driver, Ports};
 use crate::metrics::requests::Requests;
 use crate::metrics::server::{self, Endpoint};
 use crate::metrics::tally::Tally;
 use crate::port::grant::Shares;
-use crate::port::output::{Check, OutputPort};
-use crate::port::place;
 use crate::port::state::StateJournal;
-use crate::port::store::StorePort;
 use crate::service::heartbeat::{self, Heartbeat};
 use crate::service::notify::{self, Notifier};
 use crate::service::signals::Signals;
 use crate::service::{Ended, Service};
 
+pub use self::alone::{run_machine, with_store};
 use self::changes::Changes;
 use self::databases::{Entry, Life, Origin};
 use self::discovering::Discovery;
@@ -546,54 +543,6 @@ impl Host {
 
 fn refused(error: StoreError) -> Refusal {
     Refusal { hint: error.hint.clone().unwrap_or_default(), error: error.to_string() }
-}
-
-/// Runs a machine that needs no source to its end, on a replica.
-///
-/// `output` is where a restore puts its file, and `check` what is asked of that file before it
-/// takes the target's place.
-///
-/// # Errors
-/// `Misconfigured` where the replica's settings cannot work.
-pub fn run_machine<M: Machine>(
-    machine: M,
-    replica: &Replica,
-    output: Option<PathBuf>,
-    check: Option<Check>,
-    on_notice: &mut dyn FnMut(&Notice),
-) -> Result<(Exit, M::Status), StoreError> {
-    tune_allocator();
-    block_on(async |executor, net| {
-        let (store, layout) = place::open(replica, &net)?;
-        let ports = Ports {
-            store: Some(Arc::new(StorePort::new(store, layout))),
-            output: output.map(|target| Arc::new(Mutex::new(OutputPort::new(RealFs, target, check))) as _),
-            ..Ports::default()
-        };
-        let mut driver = Driver::new(machine, ports, executor);
-        let exit = driver
-            .run(|_, notice| {
-                if let Some(notice) = notice {
-                    on_notice(notice);
-                }
-            })
-            .await;
-        Ok((exit, driver.machine.status()))
-    })
-}
-
-/// Uses the store of a replica without a machine, as commands that only look do.
-///
-/// # Errors
-/// `Misconfigured` where the replica's settings cannot work, and what `work` fails with.
-pub fn with_store<T>(
-    replica: &Replica,
-    work: impl AsyncFnOnce(&dyn Store, ReplicaLayout) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    block_on(async |_, net| {
-        let (store, layout) = place::open(replica, &net)?;
-        work(&*store, layout).await
-    })
 }
 
 /// Asks the process that replicates out of `state_dir` how its databases are; `None` if there is
