@@ -18,10 +18,6 @@ use crate::restore::{RestoreJob, RestoreOutput};
 pub type Image = (PageNo, Chunk);
 
 /// What to compute.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved a few hundred times a second at most; a box would be an allocation each"
-)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
     /// The checksums of pages that follow one another in `bytes`.
@@ -67,10 +63,6 @@ pub enum Job {
 }
 
 /// What came out.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved a few hundred times a second at most; a box would be an allocation each"
-)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum JobOutput {
     /// Of [`Job::Checksums`], in order.

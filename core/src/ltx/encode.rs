@@ -8,6 +8,7 @@
 //! of order, beyond the end of the database, of the wrong size, the lock page, or a snapshot
 //! that lacks a page.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -206,10 +207,11 @@ pub(crate) fn snapshot_pages(commit: u32, lock_page: PageNo) -> u32 {
 
 /// The compressor's memory, which carries nothing from one page to the next: of LZ4 a table of 8 KiB that
 /// is cleared for each page, so that reusing it saves an allocation a page. Hence all are equal, and a
-/// copy starts without.
+/// copy starts without. In a box: the table is aligned to 64 bytes, and every event and action that may
+/// hold an encoder would be as well.
 #[derive(Default)]
 struct Scratch {
-    lz4: Option<CompressTable>,
+    lz4: Option<Box<CompressTable>>,
     zstd: Option<ZstdPacker>,
 }
 

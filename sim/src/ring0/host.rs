@@ -116,7 +116,7 @@ impl World {
         self.sqlite.kill_process(DRIFTLESS);
         self.close_local();
         if let Some(running) = self.running.take()
-            && let Err(violation) = running.tape.check(&running.first)
+            && let Err(violation) = running.tape.check(running.first)
         {
             self.broken.get_or_insert(violation);
         }
@@ -515,7 +515,9 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn check_purity(&self) -> Result<(), Violation> {
-        self.running.as_ref().map_or(Ok(()), |running| running.tape.check(&running.first))
+    /// A process that nobody ended is a function of its events as well, of which no more come.
+    pub(super) fn check_purity(&mut self) -> Result<(), Violation> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        std::mem::take(&mut running.tape).check(running.first.clone())
     }
 }

@@ -22,16 +22,16 @@ pub struct Restored {
     pub txid: Option<Txid>,
     /// Which committed state it was.
     pub truth_at: usize,
-    /// The digest of the last state of ours.
-    last_of_ours: Option<u64>,
+    /// The last state of ours.
+    last_of_ours: Option<Image>,
     /// The post-state of the chain.
     pub post: Option<DbChecksum>,
     /// The history that wrote the last segment.
     pub lineage: Option<Lineage>,
     /// Segments applied.
     pub segments: u64,
-    /// The digest and the stamp of the state after each.
-    pub states: Vec<(u64, Wall)>,
+    /// The state after each, and its stamp.
+    pub states: Vec<(Image, Wall)>,
     /// How many segments have the stamp of their predecessor.
     pub same_stamps: u64,
     /// Which committed state of each rival it was last.
@@ -79,14 +79,14 @@ impl Restored {
         (self.txid, self.post, self.lineage) = (Some(name), Some(post), header.lineage);
         self.segments += 1;
         self.same_stamps += u64::from(stamp == header.stamp);
-        self.states.push((self.image.digest(), header.stamp));
+        self.states.push((self.image.clone(), header.stamp));
         self.judge(name, truths).map_err(&fail)
     }
 
     /// Whether one of this truth's states from `from` on is the last of ours, whoever went on from
     /// there. A state may come again: that it was there once says nothing.
     pub fn had(&self, truth: &Truth, from: usize) -> bool {
-        self.last_of_ours.is_some_and(|last| truth.from(from).any(|state| state.digest() == last))
+        self.last_of_ours.as_ref().is_some_and(|last| truth.find(last, from).is_some())
     }
 
     /// A state of one truth or another, none older than what was there of that one before.
@@ -100,7 +100,7 @@ impl Restored {
         }
         match exactness::judge(&self.image, truths[0], self.truth_at) {
             Ok(at) => {
-                (self.truth_at, self.last_of_ours) = (at, Some(self.image.digest()));
+                (self.truth_at, self.last_of_ours) = (at, Some(self.image.clone()));
                 owners |= 1;
             }
             Err(error) if owners == 0 => return Err(error),

@@ -83,14 +83,14 @@ fn part(bytes: &[u8], offset: u64, len: u32) -> Chunk {
 }
 
 /// Restores the newest state and samples of those before it, and verifies the whole replica.
-/// `states` are the digests and stamps of all of them, the first transaction's first.
+/// `states` are all of them and their stamps, the first transaction's first.
 ///
 /// # Errors
 /// When a restore does not end, ends in another state than was there, or says that the replica is
 /// not in order.
 pub fn check(
     store: &mut SimStore,
-    states: &[(u64, Wall)],
+    states: &[(Image, Wall)],
     pending_byte: u64,
     dice: Dice,
 ) -> Result<(), Violation> {
@@ -129,7 +129,7 @@ pub fn check(
             }
         };
         let output = Output::over(present, sample, dice);
-        present = check_one(store, target, (txid, states[txid as usize - 1].0), output, pending_byte, dice)?;
+        present = check_one(store, target, (txid, &states[txid as usize - 1].0), output, pending_byte, dice)?;
     }
     let ids = OpIds::new(ReplicaId(0), 2);
     let mut verifier = Verifier::new(VerifyConfig { pending_byte, ..VerifyConfig::default() }, ids);
@@ -139,11 +139,11 @@ pub fn check(
     }
 }
 
-/// Restores one state, which must have this digest, to where this stands. What was restored.
+/// Restores one state, which must be this one, to where this stands. What was restored.
 fn check_one(
     store: &mut SimStore,
     target: RestoreTarget,
-    (txid, digest): (u64, u64),
+    (txid, expected): (u64, &Image),
     mut output: Output,
     pending_byte: u64,
     dice: Dice,
@@ -157,8 +157,8 @@ fn check_one(
         exit => return fail(format!("it ended with {exit:?}")),
     }
     let page_bytes = restorer.status().page_size.map_or(0, |size| size.bytes());
-    let image = Image::of_bytes(page_bytes, &output.bytes, &Image::default());
-    if image.digest() != digest {
+    let image = Image::of_bytes(page_bytes, &output.bytes, expected);
+    if image != *expected {
         return fail(format!("{image:?} is not the state of transaction {txid}"));
     }
     Ok(output.bytes)
@@ -187,11 +187,11 @@ impl World {
 
     /// Each file of a level that was made within the time of the retention, whether it is there still or
     /// not: where it ends can be restored.
-    fn check_ends(&mut self, states: &[(u64, Wall)]) -> Result<(), Violation> {
+    fn check_ends(&mut self, states: &[(Image, Wall)]) -> Result<(), Violation> {
         let Some(levels) = self.plan.levels.as_ref().filter(|levels| levels.every_end) else { return Ok(()) };
         for end in self.store.ends_within(levels.retain.map_or(u64::MAX >> 20, |retain| retain.snapshot_ms)) {
             let target = RestoreTarget::At(Txid::new(end).expect("from 1"));
-            let expected = (end, states[end as usize - 1].0);
+            let expected = (end, &states[end as usize - 1].0);
             check_one(
                 &mut self.store,
                 target,
@@ -207,7 +207,7 @@ impl World {
 
     /// The states that were restored as they appeared, with the stamps that stand on the replica now:
     /// where a store refuses nothing, another try with the same states may have come to stand there.
-    fn states_that_stand(&self) -> Result<Vec<(u64, Wall)>, Violation> {
+    fn states_that_stand(&self) -> Result<Vec<(Image, Wall)>, Violation> {
         let mut states = self.restored.states.clone();
         for (txid, (_, stamp)) in (1..).filter_map(Txid::new).zip(&mut states) {
             let body = self.store.ever(&capture(txid)).and_then(|body| body.first_chunk());
@@ -301,9 +301,9 @@ mod tests {
         store
     }
 
-    fn states(last: &[u8]) -> Vec<(u64, Wall)> {
+    fn states(last: &[u8]) -> Vec<(Image, Wall)> {
         let states: [&[u8]; 3] = [&[1, 2], &[1, 3], last];
-        (0..).zip(states).map(|(n, fills)| (image(fills).digest(), Wall(n / 2))).collect()
+        (0..).zip(states).map(|(n, fills)| (image(fills), Wall(n / 2))).collect()
     }
 
     #[test]

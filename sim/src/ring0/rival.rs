@@ -366,7 +366,7 @@ impl World {
         // It may have come to the very state since, by another commit than the one that is there.
         let state = usize::try_from(txid.get() - 1).ok().and_then(|at| self.restored.states.get(at));
         let truths = self.full.truths(&self.truth);
-        if state.is_some_and(|(state, _)| truths[who].from(0).any(|of| of.digest() == *state)) {
+        if state.is_some_and(|(state, _)| truths[who].find(state, 0).is_some()) {
             return Ok(());
         }
         let text = format!("{txid} is said to be replicated by contender {who}, and is of {owners:b}");

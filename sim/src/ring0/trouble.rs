@@ -24,7 +24,7 @@ use super::validation::Validations;
 use super::violation::Violation;
 use super::weather::{FATES, SLOW, Weather};
 use super::world::{Entry, World};
-use crate::disk::{Disk, Saved};
+use crate::disk::{Content, Disk, Saved};
 use crate::trace::{Kind, node};
 
 /// What a world has only in runs of the full generation.
@@ -345,7 +345,8 @@ impl World {
 
     /// Whether there is no database any more, or an empty one.
     pub(super) fn nothing_is_owed(&self) -> bool {
-        !self.plan.faults.is_empty() && self.sqlite.disk().contents(PATH).is_none_or(|bytes| bytes.is_empty())
+        let is_empty = |file: Option<Content<'_>>| file.is_none_or(|file| file.bytes.is_empty());
+        !self.plan.faults.is_empty() && self.sqlite.disk().look_at(PATH, is_empty)
     }
 
     fn replace_machine(&mut self, disk: &Saved, state: SimState, app: &Memory) {
