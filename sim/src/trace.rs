@@ -136,40 +136,39 @@ struct Inner {
     count: u64,
     last_ns: u64,
     records: Vec<Record>,
+    /// The text of the record that is being written.
+    text: String,
 }
 
 impl Trace {
     /// An empty one.
     pub fn new(keep: Keep) -> Trace {
-        let inner = Inner { keep, hash: Hasher::default().0, count: 0, last_ns: 0, records: Vec::new() };
-        Trace(Arc::new(Mutex::new(inner)))
+        let (records, text) = (Vec::new(), String::new());
+        Trace(Arc::new(Mutex::new(Inner { keep, hash: HASH_START, count: 0, last_ns: 0, records, text })))
     }
 
     /// Adds a record.
     pub fn note(&self, at_ns: u64, node: &'static str, kind: Kind, text: fmt::Arguments<'_>) {
-        let mut inner = lock(&self.0);
-        let mut hasher = Hasher(inner.hash);
-        hasher.bytes(&at_ns.to_le_bytes());
-        hasher.bytes(node.as_bytes());
-        hasher.bytes(&[kind as u8]);
-        match inner.keep {
-            Keep::Hash => hasher.write_fmt(text).expect("hashing does not fail"),
-            Keep::Records | Keep::Print => {
-                let mut text = text.to_string();
-                hasher.bytes(text.as_bytes());
-                if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
-                    text.truncate(end);
-                    text.push('…');
-                }
-                let record = Record { at_ns, node: node.into(), kind, text, hash: hasher.0 };
-                if inner.keep == Keep::Print {
-                    eprintln!("{record}");
-                } else {
-                    inner.records.push(record);
-                }
+        let inner = &mut *lock(&self.0);
+        inner.text.clear();
+        inner.text.write_fmt(text).expect("a string takes it");
+        let mut hash = fold(inner.hash, at_ns);
+        hash = hash_bytes(hash, node.as_bytes());
+        hash = fold(hash, kind as u64);
+        hash = hash_bytes(hash, inner.text.as_bytes());
+        inner.hash = hash;
+        if inner.keep != Keep::Hash {
+            let mut text = inner.text.clone();
+            if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+                text.truncate(end);
+                text.push('…');
+            }
+            let record = Record { at_ns, node: node.into(), kind, text, hash };
+            match inner.keep {
+                Keep::Print => eprintln!("{record}"),
+                _ => inner.records.push(record),
             }
         }
-        inner.hash = hasher.0;
         inner.count += 1;
         inner.last_ns = at_ns;
     }
@@ -202,29 +201,23 @@ pub fn diverge(one: &[Record], other: &[Record]) -> Option<usize> {
     (same < one.len().max(other.len())).then_some(same)
 }
 
-/// FNV-1a: the same on every machine and in every build, which the standard library's does not
-/// promise.
-struct Hasher(u64);
+/// Where the hash of a trace begins.
+const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
 
-impl Default for Hasher {
-    fn default() -> Hasher {
-        Hasher(0xcbf2_9ce4_8422_2325)
-    }
+/// A word goes into a hash: the product of both in 128 bits, folded. The same on every machine and in every
+/// build, which the standard library's hash does not promise.
+fn fold(hash: u64, word: u64) -> u64 {
+    let product = u128::from(hash ^ word ^ 0x51_7cc1_b727_220a) * 0x9e37_79b9_7f4a_7c15;
+    ((product as u64) ^ ((product >> 64) as u64)).wrapping_add(word.rotate_left(32))
 }
 
-impl Hasher {
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-}
-
-impl fmt::Write for Hasher {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.bytes(text.as_bytes());
-        Ok(())
-    }
+/// Bytes go into a hash, eight at a time, and how many there are.
+fn hash_bytes(hash: u64, bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(hash, |hash, word| fold(hash, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    fold(fold(hash, u64::from_le_bytes(last)), bytes.len() as u64)
 }
 
 #[cfg(test)]

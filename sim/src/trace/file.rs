@@ -8,7 +8,7 @@ use super::Record;
 use crate::bad_input::BadInput;
 
 /// The version of the format. Traces of other versions are refused.
-pub const TRACE_VERSION: u64 = 1;
+pub const TRACE_VERSION: u64 = 2;
 
 /// The first line.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn bad_traces_are_refused_each_with_its_reason() {
         let (_, text) = written();
-        refused(&text.replacen("\"driftless_trace\":1", "\"driftless_trace\":2", 1), "of version 2");
+        refused(&text.replacen("\"driftless_trace\":2", "\"driftless_trace\":3", 1), "of version 3");
         refused("hello", "not a trace");
         refused("{}", "no version");
         refused(&text.replacen("two", "too", 1).replacen("\"records\":2", "\"records\":3", 1), "last line");
