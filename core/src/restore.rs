@@ -85,7 +85,7 @@ pub struct RestoreConfig {
 /// The most files that are read whole at once: each holds a few pieces, and as much again of pages.
 const LANES_MAX: usize = 8;
 /// Bytes of content that are read or have been, and wait to be decoded.
-const HELD_BYTES_MAX: u64 = 16 << 20;
+const HELD_BYTES_MAX: u64 = 12 << 20;
 /// No run is planned shorter than this for the sake of more that are read at once.
 const RUN_BYTES_MIN: u64 = 128 << 10;
 
