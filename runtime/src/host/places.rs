@@ -106,8 +106,10 @@ fn carry_out(host: &Rc<Host>, order: Order) {
         Order::Finish(number) => {
             let deadline = clock::mono().after(TURN_END);
             host.change(number, |entry| {
-                // One that was told by a person to finish does so already.
-                if entry.life == Life::Running && !core::mem::replace(&mut entry.turn_over, true) {
+                // One that was told by a person to finish does so already, and with -once each ends by
+                // itself.
+                let goes_on = entry.life == Life::Running && !entry.settings.engine.once;
+                if goes_on && !core::mem::replace(&mut entry.turn_over, true) {
                     entry.send(Event::Shutdown { deadline });
                 }
             });

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use driftless_tests::command::restore;
+use driftless_tests::command::{restore, run};
 use driftless_tests::daemon::told;
 use driftless_tests::db::{dump_digest, open_wal};
 use driftless_tests::{Daemon, TempDir, poll};
@@ -101,6 +101,18 @@ fn more_than_have_places_take_turns_and_lose_nothing() {
     (0..20).for_each(|n| crowd.write(n));
     daemon.term().expect_code(0);
     crowd.assert_restored();
+}
+
+#[test]
+fn with_once_all_have_their_turn_and_the_process_ends() {
+    let crowd = Crowd::new("many-once", 9, "max-hot: 2\n");
+    (0..9).for_each(|n| crowd.write(n));
+    for _ in 0..2 {
+        let once = ["replicate".as_ref(), "-once".as_ref(), "-config".as_ref(), crowd.config.as_os_str()];
+        run(once).expect_ok();
+        crowd.assert_restored();
+        (0..9).for_each(|n| crowd.write(n));
+    }
 }
 
 #[test]
