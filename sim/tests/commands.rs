@@ -7,7 +7,7 @@ use std::process::Command;
 use driftless_sim::ring0::planted::Planted;
 use driftless_sim::ring0::{Plan, report};
 use driftless_sim::scenario::Scenario;
-use driftless_sim::trace::{Keep, TraceFile, diverge};
+use driftless_sim::trace::{Keep, TRACE_VERSION, TraceFile, diverge};
 
 /// Exit code, output, errors.
 fn sim(arguments: &[&str]) -> (i32, String, String) {
@@ -90,8 +90,10 @@ fn a_trace_is_written_read_and_drawn() {
     assert_eq!(trace.header.seed, 17);
     let (code, page, _) = sim(&["trace", path, "--html"]);
     assert!(code == 0 && page.starts_with("<!DOCTYPE html>") && page.contains("\"name\":\"seed 17\""));
-    let other =
-        fs::read_to_string(path).unwrap().replacen("\"driftless_trace\":1", "\"driftless_trace\":9", 1);
+    let version = |number: u64| format!("\"driftless_trace\":{number}");
+    let text = fs::read_to_string(path).unwrap();
+    let other = text.replacen(&version(TRACE_VERSION), &version(9), 1);
+    assert_ne!(other, text);
     fs::write(path, other).unwrap();
     let (code, _, errors) = sim(&["trace", path, "--html"]);
     assert!(code == 64 && errors.contains("a trace of version 9"), "{errors}");
