@@ -23,12 +23,10 @@ mod jobs;
 mod keep;
 mod machine;
 mod output;
-mod overlap;
 mod plan;
 mod present;
 mod reader;
 mod resume;
-mod room;
 mod status;
 mod survey;
 #[cfg(test)]
@@ -40,7 +38,6 @@ pub use jobs::{
 };
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};
-pub use room::Room;
 
 pub(crate) use output::{OutputStep, output_exit};
 pub(crate) use reader::Reader;
@@ -73,8 +70,7 @@ pub struct RestoreConfig {
     /// Stop once it is known what would be fetched.
     pub dry_run: bool,
     /// Reads under way at once, from 1; of files whose beginning and end are read apart, for each of
-    /// the two. The more there are, the shorter is what each of them reads of content: together they
-    /// hold no more than sixteen mebibytes.
+    /// the two. Of content there are eight at most.
     pub parallelism: usize,
     /// When to give up one try of a request.
     pub request_deadline: Duration,
@@ -82,28 +78,13 @@ pub struct RestoreConfig {
     pub pending_byte: u64,
 }
 
-/// The most files that are read whole at once: each holds a few pieces, and as much again of pages.
+/// The most reads of content at once: each holds a run or a piece, and as much again of pages.
 const LANES_MAX: usize = 8;
-/// Bytes of content that are read or have been, and wait to be decoded.
-const HELD_BYTES_MAX: u64 = 12 << 20;
-/// No run is planned shorter than this for the sake of more that are read at once.
-const RUN_BYTES_MIN: u64 = 128 << 10;
 
 impl RestoreConfig {
-    /// Files that are read whole at once.
+    /// Reads of content under way at once. Those of headers and page indexes are small.
     pub(crate) fn lanes(&self) -> usize {
         self.parallelism.min(LANES_MAX)
-    }
-
-    /// Runs that are decoded and written at once, of up to [`OUTPUT_BYTES_MAX`] each: enough to keep a few
-    /// processors and the disk busy.
-    fn decodes(&self) -> usize {
-        (self.parallelism / 4).clamp(2, 8)
-    }
-
-    /// The longest ranged read.
-    fn run_bytes_max(&self) -> u64 {
-        (HELD_BYTES_MAX / self.parallelism as u64).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX)
     }
 }
 

@@ -19,7 +19,6 @@ pub mod state;
 pub mod store;
 #[cfg(not(madsim))]
 pub mod vacancy;
-mod writeback;
 
 use std::sync::{Arc, Mutex};
 

@@ -11,7 +11,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::Room;
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo, PageSize};
 use crate::ltx::{
@@ -24,8 +23,6 @@ use crate::machine::Chunk;
 pub const OUTPUT_BYTES_MAX: usize = 2 << 20;
 /// The longest ranged read.
 pub const RUN_BYTES_MAX: u64 = 4 << 20;
-/// What a page takes of an index at the least: three numbers.
-const INDEX_ENTRY_BYTES_MIN: usize = 3;
 /// Bytes that are read and thrown away sooner than making a further request.
 pub const GAP_BYTES_MAX: u64 = 64 << 10;
 
@@ -221,8 +218,6 @@ pub enum RestoreJob {
         tail: Chunk,
         /// Its length.
         file_bytes: u64,
-        /// The longest ranged read to plan; one frame may be longer.
-        run_bytes_max: u64,
     },
     /// Decode pages out of the middle of a file.
     Pages {
@@ -238,8 +233,6 @@ pub enum RestoreJob {
         codec: Codec,
         /// The dictionaries at hand.
         dictionaries: Dictionaries,
-        /// Where to put the pages.
-        room: Room,
     },
     /// Decode more of a whole file.
     Stream {
@@ -307,16 +300,15 @@ impl RestoreJob {
     /// Does the work.
     pub fn run(self) -> RestoreOutput {
         match self {
-            RestoreJob::Claim { mut claims, header, tail, file_bytes, run_bytes_max } => {
-                let result = claim(&mut claims, &header, &tail, (file_bytes, run_bytes_max));
+            RestoreJob::Claim { mut claims, header, tail, file_bytes } => {
+                let result = claim(&mut claims, &header, &tail, file_bytes);
                 RestoreOutput::Claim { claims, result }
             }
-            RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries, room } => {
+            RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries } => {
                 let wins = &wins.as_slice()[run.first..run.end];
                 let unpacker = Unpacker::new(codec, &dictionaries);
-                let writes = Writes::new(page_size, wins.len(), room);
                 let decoded = unpacker
-                    .and_then(|mut unpacker| decode_run(writes, wins, run.offset, &bytes, &mut unpacker));
+                    .and_then(|mut unpacker| decode_run(page_size, wins, run.offset, &bytes, &mut unpacker));
                 RestoreOutput::Pages(decoded)
             }
             RestoreJob::Stream { mut stream, bytes, last } => {
@@ -327,56 +319,55 @@ impl RestoreJob {
     }
 }
 
-/// Claims pages as the index is read, which is not held in any other form: that of a large database
-/// takes as much room as all else together. After an error the claims mean nothing, unless it asks for
-/// more bytes.
-fn claim(
-    claims: &mut Claims,
-    header: &LtxHeader,
-    tail: &[u8],
-    (file_bytes, run_bytes_max): (u64, u64),
-) -> Result<Claimed, LtxError> {
+fn claim(claims: &mut Claims, header: &LtxHeader, tail: &[u8], file_bytes: u64) -> Result<Claimed, LtxError> {
+    let index = PageIndex::decode_tail(tail, file_bytes)?;
     let at = file_bytes.saturating_sub(tail.len() as u64);
-    let corrupt = |what, expected, found| Err(LtxError::Corrupt { offset: at, what, expected, found });
     let size_max = frame_bytes_max(header.page_size) as u64;
-    let limit = claims.limit.min(header.commit);
-    let mut wins = Vec::with_capacity((claims.left as usize).min(tail.len() / INDEX_ENTRY_BYTES_MIN));
-    let mut pages = 0_u64;
-    PageIndex::visit_tail(tail, file_bytes, |entry| {
-        let page = u64::from(entry.page.get());
-        if page > header.commit.into() {
-            return corrupt("page number in the index", Expected::AtMost(header.commit.into()), page);
+    for entry in &index.entries {
+        if entry.page.get() > header.commit {
+            let (expected, found) = (Expected::AtMost(header.commit.into()), entry.page.get().into());
+            return Err(LtxError::Corrupt { offset: at, what: "page number in the index", expected, found });
         }
         if entry.page == claims.lock_page {
-            return corrupt(
-                "page number in the index",
-                Expected::Rule("a page other than the lock page"),
-                page,
-            );
+            let expected = Expected::Rule("a page other than the lock page");
+            let found = entry.page.get().into();
+            return Err(LtxError::Corrupt { offset: at, what: "page number in the index", expected, found });
         }
         if entry.size > size_max {
-            return corrupt("frame size in the index", Expected::AtMost(size_max), entry.size);
+            let expected = Expected::AtMost(size_max);
+            return Err(LtxError::Corrupt {
+                offset: at,
+                what: "frame size in the index",
+                expected,
+                found: entry.size,
+            });
         }
-        pages += 1;
-        claims.limit = limit;
-        if claims.claim(entry.page) {
-            wins.push(Win { page: entry.page, size: entry.size as u32, offset: entry.offset });
-        }
-        Ok(())
-    })?;
-    claims.limit = limit;
+    }
+    let pages = index.entries.len() as u64;
     let all = u64::from(all_pages(header.commit, claims.lock_page));
     if header.range.is_snapshot() && pages != all {
         let expected = Expected::Value(all);
-        corrupt("number of pages in a snapshot", expected, pages)?;
+        return Err(LtxError::Corrupt {
+            offset: at,
+            what: "number of pages in a snapshot",
+            expected,
+            found: pages,
+        });
+    }
+    claims.limit = claims.limit.min(header.commit);
+    let mut wins = Vec::new();
+    for entry in &index.entries {
+        if claims.claim(entry.page) {
+            wins.push(Win { page: entry.page, size: entry.size as u32, offset: entry.offset });
+        }
     }
     wins.shrink_to_fit();
-    let runs = plan_runs(&wins, header.page_size, run_bytes_max);
+    let runs = plan_runs(&wins, header.page_size);
     Ok(Claimed { wins: Wins(Arc::new(wins)), runs, full: pages == all })
 }
 
 /// Joins neighbours: a gap costs less than a request, up to a point.
-fn plan_runs(wins: &[Win], page_size: PageSize, run_bytes_max: u64) -> Vec<Run> {
+fn plan_runs(wins: &[Win], page_size: PageSize) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let pages_max = (OUTPUT_BYTES_MAX / page_size.bytes()).max(1);
     for (at, win) in wins.iter().enumerate() {
@@ -384,7 +375,7 @@ fn plan_runs(wins: &[Win], page_size: PageSize, run_bytes_max: u64) -> Vec<Run> 
         match runs.last_mut() {
             Some(run)
                 if win.offset - (run.offset + run.len) <= GAP_BYTES_MAX
-                    && end - run.offset <= run_bytes_max
+                    && end - run.offset <= RUN_BYTES_MAX
                     && at - run.first < pages_max =>
             {
                 run.len = end - run.offset;
@@ -396,69 +387,85 @@ fn plan_runs(wins: &[Win], page_size: PageSize, run_bytes_max: u64) -> Vec<Run> 
     runs
 }
 
-/// Collects pages into one buffer, and into as few writes as there are stretches of neighbours.
+/// Collects pages into as few writes as there are stretches of neighbours.
 struct Writes {
     page_size: PageSize,
-    buffer: Vec<u8>,
-    /// Bytes of it that are taken.
-    taken: usize,
-    /// Of each stretch: its first page, and where in the buffer it begins.
-    stretches: Vec<(PageNo, usize)>,
-    /// The page that would go on with the last of them.
+    done: Vec<(u64, Chunk)>,
+    first: Option<PageNo>,
     next: u64,
+    buffer: Vec<u8>,
 }
 
 impl Writes {
-    /// Room for so many pages is made at once.
-    fn new(page_size: PageSize, pages: usize, room: Room) -> Writes {
-        let pages = pages.min((OUTPUT_BYTES_MAX / page_size.bytes()).max(1));
-        let bytes = pages * page_size.bytes();
-        let buffer = room.for_bytes(bytes);
-        Writes { page_size, buffer, taken: 0, stretches: Vec::new(), next: 0 }
+    fn new(page_size: PageSize) -> Writes {
+        Writes { page_size, done: Vec::new(), first: None, next: 0, buffer: Vec::new() }
     }
 
-    /// Room for the content of `page`, with anything in it.
-    fn slot(&mut self, page: PageNo) -> &mut [u8] {
-        if self.next != u64::from(page.get()) {
-            self.stretches.push((page, self.taken));
+    /// Begins another stretch if `page` does not follow what is there. `more` is how many neighbours
+    /// follow at least, itself included.
+    fn turn_to(&mut self, page: PageNo, more: usize) {
+        if self.next != u64::from(page.get()) || self.buffer.len() >= OUTPUT_BYTES_MAX {
+            self.flush();
+            self.first = Some(page);
+            let pages_max = (OUTPUT_BYTES_MAX / self.page_size.bytes()).max(1);
+            self.buffer.reserve_exact(more.min(pages_max) * self.page_size.bytes());
         }
         self.next = u64::from(page.get()) + 1;
-        let start = self.taken;
-        self.taken += self.page_size.bytes();
-        if self.buffer.len() < self.taken {
-            self.buffer.resize(self.taken, 0);
+    }
+
+    /// Room for the content of `page`.
+    fn slot(&mut self, page: PageNo, more: usize) -> &mut [u8] {
+        self.turn_to(page, more);
+        let start = self.buffer.len();
+        self.buffer.resize(start + self.page_size.bytes(), 0);
+        &mut self.buffer[start..]
+    }
+
+    /// Takes the content of `page`.
+    fn push(&mut self, page: PageNo, more: usize, data: &[u8]) {
+        self.turn_to(page, more);
+        self.buffer.extend_from_slice(data);
+    }
+
+    fn flush(&mut self) {
+        if let Some(first) = self.first.take() {
+            let offset = (u64::from(first.get()) - 1) * u64::from(self.page_size.get());
+            self.done.push((offset, Chunk::from(core::mem::take(&mut self.buffer))));
         }
-        &mut self.buffer[start..self.taken]
     }
 
     fn finish(mut self) -> Vec<(u64, Chunk)> {
-        self.buffer.truncate(self.taken);
-        let all = Chunk::from(self.buffer);
-        let ends = self.stretches.iter().skip(1).map(|&(_, start)| start).chain([all.len()]);
-        let stretches = self.stretches.iter().zip(ends);
-        let extent = |(&(first, start), end): (&(PageNo, usize), usize)| {
-            let offset = (u64::from(first.get()) - 1) * u64::from(self.page_size.get());
-            (offset, all.slice(start, end))
-        };
-        stretches.map(extent).collect()
+        self.flush();
+        self.done
     }
+}
+
+/// How many of `wins` from the first on are pages that follow one another.
+fn neighbours(wins: &[Win]) -> usize {
+    let pairs = wins.windows(2).take_while(|pair| pair[1].page.get() == pair[0].page.get() + 1);
+    pairs.count() + 1
 }
 
 /// `bytes` stand `offset` bytes into the file.
 fn decode_run(
-    mut writes: Writes,
+    page_size: PageSize,
     wins: &[Win],
     offset: u64,
     bytes: &[u8],
     unpacker: &mut Unpacker,
 ) -> Result<Decoded, LtxError> {
-    let page_size = writes.page_size;
+    let mut writes = Writes::new(page_size);
     let mut xor = DbXor::new();
     let mut sums = Vec::with_capacity(wins.len());
-    for win in wins {
+    let mut stretch = 0;
+    for (at, win) in wins.iter().enumerate() {
+        if stretch == 0 {
+            stretch = neighbours(&wins[at..]);
+        }
         let start = (win.offset - offset) as usize;
         let frame = &bytes[start..start + win.size as usize];
-        let data = writes.slot(win.page);
+        let data = writes.slot(win.page, stretch);
+        stretch -= 1;
         let (page, size) =
             unpacker.decode_frame(frame, page_size, data).map_err(|error| shift(error, win))?;
         if page != win.page {
@@ -502,10 +509,8 @@ impl Stream {
         let piece = core::mem::take(&mut self.piece);
         let mut rest = &piece[self.taken..];
         let mut decoded = Decoded::default();
-        let left = self.wins.as_slice().len() - self.written;
-        let begin = |header: LtxHeader| Writes::new(header.page_size, left, Room::default());
-        let mut writes: Option<Writes> = self.header.map(begin);
-        let mut pages = 0_usize;
+        let mut writes: Option<Writes> = self.header.map(|header| Writes::new(header.page_size));
+        let (mut pages, mut stretch) = (0usize, 0);
         let next = loop {
             let page_bytes = self.header.map_or(1, |header| header.page_size.bytes());
             if pages * page_bytes >= OUTPUT_BYTES_MAX {
@@ -516,7 +521,7 @@ impl Stream {
                 Ok(Item::Header(header)) => {
                     self.header = Some(header);
                     self.lock_page = Some(header.page_size.lock_page(self.pending_byte));
-                    writes = Some(begin(header));
+                    writes = Some(Writes::new(header.page_size));
                 }
                 Ok(Item::Page { page, data }) => {
                     self.pages += 1;
@@ -524,7 +529,11 @@ impl Stream {
                     let wins = &self.wins.as_slice()[self.written..];
                     let wanted = wins.first().is_some_and(|win| win.page == page);
                     if let (true, Purpose::Write, Some(writes)) = (wanted, self.purpose, &mut writes) {
-                        writes.slot(page).copy_from_slice(data);
+                        if stretch == 0 {
+                            stretch = neighbours(wins);
+                        }
+                        writes.push(page, stretch, data);
+                        stretch -= 1;
                         self.written += 1;
                         decoded.pages += 1;
                     }

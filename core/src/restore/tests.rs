@@ -4,7 +4,6 @@ mod difference;
 pub(crate) mod history;
 mod host;
 pub(crate) mod naive;
-mod overlap;
 mod resume;
 
 use std::boxed::Box;

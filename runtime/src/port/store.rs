@@ -239,12 +239,10 @@ impl StorePort {
         };
         let mut body = self.store.get(key, range).await.map_err(translate)?;
         let object_len = body.object_len();
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(body.remaining() as usize);
         while let Some(chunk) = body.next().await.map_err(translate)? {
             if bytes.is_empty() {
-                // What comes in one piece is not copied.
                 bytes = chunk;
-                bytes.reserve_exact(body.remaining() as usize);
             } else {
                 bytes.extend_from_slice(&chunk);
             }
