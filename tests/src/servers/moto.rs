@@ -1,4 +1,5 @@
-//! S3 as moto has it: exact conditional writes, uploads in parts, lists in pages.
+//! S3 as moto has it: exact conditional writes, uploads in parts, lists in pages. What makes its
+//! conditions exact among requests at one time is ours: `tests/servers/moto.py`.
 //!
 //! It takes any access key and checks no signature, unless it is started by [`Moto::strict`]: then
 //! it knows the keys that [`Moto::user`] has made, checks the signature of each request over the
@@ -36,7 +37,8 @@ impl Moto {
     pub fn start() -> Moto {
         let venv = venv("moto", include_str!("../../servers/moto.txt"));
         let process = Process::start("moto", |address| {
-            let mut command = Command::new(venv.join("bin").join("moto_server"));
+            let mut command = Command::new(venv.join("bin").join("python"));
+            command.args(["-I", "-c", include_str!("../../servers/moto.py")]);
             command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
             // Keys of the real Amazon may be in the environment of a developer.
             command.env("AWS_ACCESS_KEY_ID", "moto").env("AWS_SECRET_ACCESS_KEY", "moto");
