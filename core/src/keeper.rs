@@ -9,11 +9,11 @@
 use core::time::Duration;
 
 use crate::compact::{CompactConfig, CompactStatus, Compactor};
-use crate::engine::{Config, Replicator, Status};
+use crate::engine::{Config, Phase, Replicator, Status};
 use crate::ids::{Mono, Now, Txid};
 use crate::machine::{Action, Actions, Event, Fact, Machine, Notice, OpId, OpIds, Reason, ReplicaId};
 use crate::retain::{RetainConfig, RetainPass, RetainStatus, Retainer};
-use crate::tiers::Rest;
+use crate::tiers::{Rest, Standing};
 use crate::validate::{ValidateConfig, ValidateStatus, Validator};
 
 /// An engine stays for what is due within this time.
@@ -118,6 +118,25 @@ impl Keeper {
         let due = [self.upkeep_deadline(), validator].into_iter().flatten().min();
         let soon = |(at, reason): (Mono, Reason)| reason == Reason::Deadline || at < now.mono.after(DUE_SOON);
         (!due.is_some_and(soon)).then(|| Rest { fingerprint, due: due.map(|(at, _)| at) })
+    }
+
+    /// Whether the replicator was told of a change that it may not have looked into.
+    pub fn was_told(&self) -> bool {
+        self.replicator.was_told()
+    }
+
+    /// What the tiers want to know; `status` is the replicator's.
+    pub fn standing(&self, now: Now, status: &Status) -> Standing {
+        let all = status.frames_behind == 0 && status.pages_waiting == 0 && !status.uploading;
+        match status.phase {
+            _ if self.rest(now).is_some() => Standing::Resting,
+            Phase::Base if status.last_error.is_none() => Standing::Base,
+            Phase::Starting | Phase::Base => Standing::Starting,
+            // It cannot do anything now: others may.
+            Phase::Waiting => Standing::Replicated,
+            Phase::Following | Phase::Quiet | Phase::Stopping if all => Standing::Replicated,
+            Phase::Following | Phase::Quiet | Phase::Stopping => Standing::Busy,
+        }
     }
 
     /// Gives the compactor an event, and the retainer what it makes.

@@ -26,22 +26,41 @@ use core::time::Duration;
 
 use crate::checksum::FileDigest;
 use crate::ids::Mono;
-use crate::machine::WalFacts;
+use crate::machine::{Exit, WalFacts};
 
-/// What files are, in a word: two looks that agree have seen the same. `ctime_ns` is the
-/// status-change time of the database file in nanoseconds since 1970.
-pub fn fingerprint(device: u64, inode: u64, size: u64, ctime_ns: i128, wal: Option<WalFacts>) -> u64 {
-    let mut digest = FileDigest::new();
-    for word in [device, inode, size, u64::from(wal.is_some())] {
-        digest.update(&word.to_be_bytes());
+/// What the files of a database are, in two words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint {
+    file: u64,
+    /// None where there is no `-wal`, or an empty one.
+    wal: Option<u64>,
+}
+
+impl Fingerprint {
+    /// Of files that are so. `ctime_ns` is the status-change time of the database file in nanoseconds
+    /// since 1970.
+    pub fn new(device: u64, inode: u64, size: u64, ctime_ns: i128, wal: Option<WalFacts>) -> Fingerprint {
+        let mut file = FileDigest::new();
+        for word in [device, inode, size] {
+            file.update(&word.to_be_bytes());
+        }
+        file.update(&ctime_ns.to_be_bytes());
+        let wal = wal.filter(|wal| wal.size > 0).map(|WalFacts { inode, size, mtime_ns }| {
+            let mut wal = FileDigest::new();
+            wal.update(&inode.to_be_bytes());
+            wal.update(&size.to_be_bytes());
+            wal.update(&mtime_ns.to_be_bytes());
+            wal.finish()
+        });
+        Fingerprint { file: file.finish(), wal }
     }
-    digest.update(&ctime_ns.to_be_bytes());
-    if let Some(WalFacts { inode, size, mtime_ns }) = wal {
-        digest.update(&inode.to_be_bytes());
-        digest.update(&size.to_be_bytes());
-        digest.update(&mtime_ns.to_be_bytes());
+
+    /// Whether nothing was committed since the files were `left` with a seal: the database file holds
+    /// everything then, so that a `-wal` that has gone since, as by our own closing, or is empty tells
+    /// nothing.
+    pub fn is_as_left(self, left: Fingerprint) -> bool {
+        self.file == left.file && (self.wal.is_none() || self.wal == left.wal)
     }
-    digest.finish()
 }
 
 /// What a process allows its databases together.
@@ -78,8 +97,10 @@ impl Default for Limits {
 /// How an engine stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It is finding out where it is, or writes its first base.
+    /// It is finding out where it is, or a base is not to be written now.
     Starting,
+    /// It writes a base. That takes as long as it takes, and begins anew if it is ended.
+    Base,
     /// Something is not on the replica yet.
     Busy,
     /// Everything that it knows of is on the replica.
@@ -88,11 +109,17 @@ pub enum Standing {
     Resting,
 }
 
+impl Standing {
+    fn starts(self) -> bool {
+        matches!(self, Standing::Starting | Standing::Base)
+    }
+}
+
 /// How a database stands whose engine may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rest {
     /// What its files were when everything in them was on the replica.
-    pub fingerprint: u64,
+    pub fingerprint: Fingerprint,
     /// When something is owed that no change brings about, such as a snapshot.
     pub due: Option<Mono>,
 }
@@ -102,10 +129,28 @@ pub struct Rest {
 pub enum Left {
     /// At rest.
     Rested(Rest),
-    /// Finished as it was told to. Whether something has changed since is not known.
+    /// Finished as it was told to, and told of nothing that it has not looked into. What its files
+    /// were then is not known.
     Finished,
-    /// Something is left that is not on the replica.
+    /// Something may be left that is not on the replica.
     Behind,
+}
+
+impl Left {
+    /// After a run that was to make room: without an exit it was dropped at its rest. `rest` is how the
+    /// engine stands, `told` whether it was told of a change that it has not looked into: nobody will
+    /// tell of that again. None if the database ends with the run.
+    pub fn of(exit: Option<&Exit>, rest: Option<Rest>, told: bool) -> Option<Left> {
+        match exit {
+            None | Some(Exit::Done) => Some(match rest {
+                Some(rest) => Left::Rested(rest),
+                None if told => Left::Behind,
+                None => Left::Finished,
+            }),
+            Some(Exit::Unreplicated { .. }) => Some(Left::Behind),
+            Some(_) => None,
+        }
+    }
 }
 
 /// What the host is to do.
@@ -134,7 +179,7 @@ pub enum Tier {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    Cold { fingerprint: Option<u64>, due: Option<Mono> },
+    Cold { fingerprint: Option<Fingerprint>, due: Option<Mono> },
     Waiting,
     Hot { since: Mono, active: Mono, standing: Standing },
     Leaving { starting: bool, changed: bool },
@@ -201,7 +246,7 @@ impl Tiers {
             Some(State::Waiting) => self.waiting -= 1,
             Some(State::Hot { active, standing, .. }) => {
                 self.resting.remove(&(active, database));
-                self.free(database, standing == Standing::Starting);
+                self.free(database, standing.starts());
             }
             Some(State::Leaving { starting, .. }) => {
                 self.leaving -= 1;
@@ -225,9 +270,11 @@ impl Tiers {
 
     /// Its files may have changed: `look` says what they are now, and is asked only where that can
     /// tell. As the engine left a cold one, nothing has happened.
-    pub fn told(&mut self, database: u32, look: impl FnOnce() -> Option<u64>) {
+    pub fn told(&mut self, database: u32, look: impl FnOnce() -> Option<Fingerprint>) {
         let same = match self.databases.get(&database) {
-            Some(State::Cold { fingerprint: Some(left), .. }) => look() == Some(*left),
+            Some(State::Cold { fingerprint: Some(left), .. }) => {
+                look().is_some_and(|now| now.is_as_left(*left))
+            }
             _ => false,
         };
         if !same {
@@ -260,7 +307,7 @@ impl Tiers {
         if standing == Standing::Busy || (standing == Standing::Resting && before != Standing::Resting) {
             *active = now;
         }
-        match (before == Standing::Starting, standing == Standing::Starting) {
+        match (before.starts(), standing.starts()) {
             (true, false) => self.starting -= 1,
             (false, true) => self.starting += 1,
             _ => {}
@@ -279,12 +326,13 @@ impl Tiers {
         self.leaving -= 1;
     }
 
-    /// A run that was told to end is over, and nothing is left of it.
-    pub fn left(&mut self, database: u32, left: Left) {
+    /// A run that was told to end is over, and nothing is left of it. Changes since its rest were told
+    /// to the engine, if at all: so `look` says what the files are now.
+    pub fn left(&mut self, database: u32, left: Left, look: impl FnOnce() -> Option<Fingerprint>) {
         let Some(state) = self.databases.get_mut(&database) else { return };
         let (starting, changed) = match *state {
             State::Leaving { starting, changed } => (starting, changed),
-            State::Hot { standing, .. } => (standing == Standing::Starting, false),
+            State::Hot { standing, .. } => (standing.starts(), false),
             State::Cold { .. } | State::Waiting => return,
         };
         self.leaving -= usize::from(matches!(state, State::Leaving { .. }));
@@ -292,7 +340,6 @@ impl Tiers {
             Left::Rested(Rest { fingerprint, due }) if !changed => {
                 Some(State::Cold { fingerprint: Some(fingerprint), due })
             }
-            // What was committed behind its last look has an event of its own.
             Left::Finished if !changed => Some(State::Cold { fingerprint: None, due: None }),
             _ => None,
         };
@@ -307,6 +354,9 @@ impl Tiers {
                 self.waiting += 1;
                 self.changed.push_back(database);
             }
+        }
+        if let Left::Rested(_) = left {
+            self.told(database, look);
         }
     }
 
@@ -333,7 +383,7 @@ impl Tiers {
 
     fn leave(&mut self, database: u32) {
         let Some(state) = self.databases.get_mut(&database) else { return };
-        let starting = matches!(state, State::Hot { standing: Standing::Starting, .. });
+        let starting = matches!(state, State::Hot { standing, .. } if standing.starts());
         *state = State::Leaving { starting, changed: false };
         self.leaving += 1;
     }
@@ -393,8 +443,8 @@ impl Tiers {
             Standing::Busy | Standing::Replicated if !crowded => None,
             Standing::Replicated => Some((active.after(self.limits.idle_turn), false)),
             Standing::Starting | Standing::Busy => Some((since.after(self.limits.longest_turn), true)),
-            // It goes by itself.
-            Standing::Resting => None,
+            // The one would have to begin anew, the other goes by itself.
+            Standing::Base | Standing::Resting => None,
         }
     }
 
@@ -429,13 +479,10 @@ impl Tiers {
         })
     }
 
-    /// The cold databases, each with what its files were when it was left; none where that is not
-    /// known. What differs by now has changed.
-    pub fn cold(&self) -> impl Iterator<Item = (u32, Option<u64>)> + '_ {
-        self.databases.iter().filter_map(|(database, state)| match state {
-            State::Cold { fingerprint, .. } => Some((*database, *fingerprint)),
-            _ => None,
-        })
+    /// The cold databases. Those whose files are not as they were left have changed.
+    pub fn cold(&self) -> impl Iterator<Item = u32> + '_ {
+        let cold = self.databases.iter().filter(|(_, state)| matches!(state, State::Cold { .. }));
+        cold.map(|(database, _)| *database)
     }
 
     /// How many are cold, wait, and have an engine.

@@ -96,9 +96,14 @@ impl<'a, M: Machine> Driver<'a, M> {
         self.run_from(event, observe).await
     }
 
+    /// Whether an event waits.
+    pub fn has_events(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+
     /// Whether no event waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.receiver.is_empty() && self.under_way.is_empty()
+        !self.has_events() && self.under_way.is_empty()
     }
 
     async fn run_from(&mut self, mut event: Event, mut observe: impl FnMut(&M, Option<&Notice>)) -> Exit {

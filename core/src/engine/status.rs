@@ -7,7 +7,7 @@ use crate::ids::{DbChecksum, Lineage, Mono, PageSize, Txid};
 use super::upload::Upload;
 use super::{Life, Replicator};
 use crate::probe::Findings;
-use crate::tiers::fingerprint;
+use crate::tiers::Fingerprint;
 
 /// What the replicator is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,11 +103,16 @@ pub struct Status {
 impl Replicator {
     /// What the files were when everything in them was on the replica, if nothing is open, under way
     /// or owed: another engine, begun at any time, loses nothing by this one's end.
-    pub fn rest(&self) -> Option<u64> {
+    pub fn rest(&self) -> Option<Fingerprint> {
         let (seal, wal) = (self.history.seal.as_ref()?, self.source.sealed_wal()?);
-        let idle = !matches!(self.life, Life::Draining { .. })
+        // After its end whatever it was told of shows in the files, or has not happened.
+        let quiet = match self.life {
+            Life::Running => self.source.is_quiet(),
+            Life::Draining { .. } => false,
+            Life::Stopped => self.source.is_detached(),
+        };
+        let idle = quiet
             && self.boot.is_done()
-            && self.source.is_quiet()
             && self.upload_is_idle()
             && self.base.is_none()
             && self.journal.op.is_none()
@@ -118,7 +123,13 @@ impl Replicator {
             && self.waiting.is_none()
             && self.adoption.is_none()
             && !self.journal.broken;
-        (idle && settled).then(|| fingerprint(seal.device, seal.inode, seal.size, seal.ctime_ns, wal))
+        let files = || Fingerprint::new(seal.device, seal.inode, seal.size, seal.ctime_ns, wal);
+        (idle && settled).then(files)
+    }
+
+    /// Whether it was told of a change that it may not have looked into.
+    pub fn was_told(&self) -> bool {
+        !self.source.is_quiet()
     }
 
     pub(super) fn make_status(&self) -> Status {

@@ -16,8 +16,22 @@ fn orders(tiers: &mut Tiers, ms: u64) -> Vec<Order> {
     orders
 }
 
-fn rested(fingerprint: u64) -> Left {
-    Left::Rested(Rest { fingerprint, due: None })
+/// Files that were written so often.
+fn files(written: u64) -> Fingerprint {
+    Fingerprint::new(1, 2, written, 4, None)
+}
+
+fn rested(written: u64) -> Left {
+    Left::Rested(Rest { fingerprint: files(written), due: None })
+}
+
+/// A run that was told to end has left its files so.
+fn leave(tiers: &mut Tiers, database: u32, left: Left) {
+    let now = match left {
+        Left::Rested(rest) => Some(rest.fingerprint),
+        Left::Finished | Left::Behind => None,
+    };
+    tiers.left(database, left, || now);
 }
 
 #[test]
@@ -32,7 +46,7 @@ fn few_start_at_once_and_the_rest_in_order() {
     // No place is left until somebody's turn is over: that of the one that is quiet for longest.
     assert_eq!((orders(&mut tiers, 4), tiers.next_deadline()), (vec![], Some(at(1_000))));
     assert_eq!(orders(&mut tiers, 1_000), [Order::Finish(1), Order::Finish(2)]);
-    tiers.left(1, Left::Finished);
+    leave(&mut tiers, 1, Left::Finished);
     assert_eq!(orders(&mut tiers, 1_001), [Order::Start(4)]);
     assert_eq!(
         (tiers.tier(1), tiers.tier(4), tiers.tier(5)),
@@ -47,12 +61,12 @@ fn one_that_rests_is_cold_until_its_files_differ() {
     assert_eq!(orders(&mut tiers, 0), [Order::Start(7)]);
     tiers.stands(at(1), 7, Standing::Resting);
     assert_eq!(orders(&mut tiers, 1), [Order::Rest(7)]);
-    tiers.left(7, rested(99));
+    leave(&mut tiers, 7, rested(99));
     assert_eq!((orders(&mut tiers, 2), tiers.next_deadline(), tiers.counts()), (vec![], None, (1, 0, 0)));
-    assert_eq!(tiers.cold().collect::<Vec<_>>(), [(7, Some(99))]);
-    tiers.told(7, || Some(99));
+    assert_eq!(tiers.cold().collect::<Vec<_>>(), [7]);
+    tiers.told(7, || Some(files(99)));
     assert_eq!(orders(&mut tiers, 3), []);
-    tiers.told(7, || Some(100));
+    tiers.told(7, || Some(files(100)));
     assert_eq!(orders(&mut tiers, 4), [Order::Start(7)]);
 }
 
@@ -63,11 +77,11 @@ fn one_whose_files_cannot_be_looked_at_has_changed() {
     orders(&mut tiers, 0);
     tiers.stands(at(1), 7, Standing::Resting);
     orders(&mut tiers, 1);
-    tiers.left(7, rested(99));
+    leave(&mut tiers, 7, rested(99));
     tiers.told(7, || None);
     assert_eq!(orders(&mut tiers, 2), [Order::Start(7)]);
     // What has finished is not known to have seen the last change.
-    tiers.left(7, Left::Finished);
+    leave(&mut tiers, 7, Left::Finished);
     tiers.told(7, || panic!("there is nothing to compare with"));
     assert_eq!(orders(&mut tiers, 3), [Order::Start(7)]);
 }
@@ -81,7 +95,7 @@ fn a_change_while_it_leaves_is_not_forgotten() {
         tiers.stands(at(0), 1, Standing::Resting);
         assert_eq!(orders(&mut tiers, 0), [Order::Rest(1)]);
         tiers.told(1, || panic!("what its files are is not known yet"));
-        tiers.left(1, left);
+        leave(&mut tiers, 1, left);
         assert_eq!(orders(&mut tiers, 1), [Order::Start(1)], "{left:?}");
     }
 }
@@ -95,7 +109,7 @@ fn what_is_behind_goes_on() {
     tiers.stands(at(0), 1, Standing::Busy);
     assert_eq!((orders(&mut tiers, 9_999), tiers.next_deadline()), (vec![], Some(at(10_000))));
     assert_eq!(orders(&mut tiers, 10_000), [Order::Finish(1)]);
-    tiers.left(1, Left::Behind);
+    leave(&mut tiers, 1, Left::Behind);
     assert_eq!(orders(&mut tiers, 10_001), [Order::Start(1)]);
     assert_eq!(tiers.tier(2), Some(Tier::Waiting));
 }
@@ -106,7 +120,7 @@ fn new_ones_get_every_fourth_place_beside_changes() {
     (0..10).for_each(|database| tiers.add(database));
     for database in 0..8 {
         orders(&mut tiers, 0);
-        tiers.left(database, Left::Finished);
+        leave(&mut tiers, database, Left::Finished);
     }
     (0..8).for_each(|database| tiers.change(database));
     let mut served = Vec::new();
@@ -114,7 +128,7 @@ fn new_ones_get_every_fourth_place_beside_changes() {
         let next = orders(&mut tiers, 1);
         let [Order::Start(database)] = next[..] else { panic!("{next:?}") };
         served.push(database);
-        tiers.left(database, rested(0));
+        leave(&mut tiers, database, rested(0));
     }
     assert_eq!(served, [0, 1, 2, 8, 3, 4, 5, 9, 6, 7]);
 }
@@ -126,7 +140,7 @@ fn what_is_owed_wakes_it() {
     orders(&mut tiers, 0);
     tiers.stands(at(0), 1, Standing::Resting);
     orders(&mut tiers, 0);
-    tiers.left(1, Left::Rested(Rest { fingerprint: 5, due: Some(at(60_000)) }));
+    leave(&mut tiers, 1, Left::Rested(Rest { fingerprint: files(5), due: Some(at(60_000)) }));
     assert_eq!((orders(&mut tiers, 59_999), tiers.next_deadline()), (vec![], Some(at(60_000))));
     assert_eq!(orders(&mut tiers, 60_000), [Order::Start(1)]);
     assert_eq!(tiers.next_deadline(), None);
@@ -154,9 +168,9 @@ fn starts_that_get_nowhere_make_room_for_others() {
     assert_eq!(orders(&mut tiers, 0), [Order::Start(1), Order::Start(2)]);
     assert_eq!(tiers.next_deadline(), Some(at(10_000)));
     assert_eq!(orders(&mut tiers, 10_000), [Order::Finish(1)]);
-    tiers.left(1, Left::Behind);
+    leave(&mut tiers, 1, Left::Behind);
     assert_eq!(orders(&mut tiers, 10_001), [Order::Start(1), Order::Finish(2)]);
-    tiers.left(2, Left::Behind);
+    leave(&mut tiers, 2, Left::Behind);
     assert_eq!(orders(&mut tiers, 10_002), [Order::Start(2)]);
     tiers.stands(at(10_003), 1, Standing::Replicated);
     tiers.stands(at(10_003), 2, Standing::Replicated);
@@ -182,19 +196,60 @@ fn the_last_that_rest_keep_their_places_while_nobody_needs_them() {
 }
 
 #[test]
-fn a_look_tells_whether_files_are_the_same() {
-    let wal = |size| Some(WalFacts { inode: 5, size, mtime_ns: 7 });
-    let all = [
-        fingerprint(1, 2, 3, 4, None),
-        fingerprint(9, 2, 3, 4, None),
-        fingerprint(1, 9, 3, 4, None),
-        fingerprint(1, 2, 9, 4, None),
-        fingerprint(1, 2, 3, 9, None),
-        fingerprint(1, 2, 3, 4, wal(0)),
-        fingerprint(1, 2, 3, 4, wal(1)),
-    ];
-    assert_eq!(fingerprint(1, 2, 3, 4, wal(1)), all[6]);
-    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+fn a_change_since_its_rest_that_only_the_engine_was_told_of_is_seen() {
+    let mut tiers = Tiers::new(limits(1_000, 64));
+    tiers.add(7);
+    orders(&mut tiers, 0);
+    tiers.stands(at(1), 7, Standing::Resting);
+    assert_eq!(orders(&mut tiers, 1), [Order::Rest(7)]);
+    tiers.left(7, rested(99), || Some(files(100)));
+    assert_eq!(orders(&mut tiers, 2), [Order::Start(7)]);
+}
+
+#[test]
+fn the_end_of_a_run_tells_whether_something_may_be_left() {
+    let rest = Some(Rest { fingerprint: files(1), due: None });
+    let unreplicated = Exit::Unreplicated { from: crate::ids::Txid::FIRST, frames: 1, error: "late".into() };
+    let fenced = Exit::Misconfigured { error: "not ours".into(), hint: "".into() };
+    for (exit, rest, told, left) in [
+        (None, rest, false, Some(rested(1))),
+        (Some(&Exit::Done), rest, true, Some(rested(1))),
+        (Some(&Exit::Done), None, false, Some(Left::Finished)),
+        (Some(&Exit::Done), None, true, Some(Left::Behind)),
+        (Some(&unreplicated), rest, false, Some(Left::Behind)),
+        (Some(&fenced), rest, false, None),
+    ] {
+        assert_eq!(Left::of(exit, rest, told), left, "{exit:?} {rest:?} {told}");
+    }
+}
+
+#[test]
+fn a_base_is_written_to_its_end_however_many_wait() {
+    let mut tiers = Tiers::new(limits(2, 1));
+    (1..=3).for_each(|database| tiers.add(database));
+    assert_eq!(orders(&mut tiers, 0), [Order::Start(1)]);
+    tiers.stands(at(1), 1, Standing::Base);
+    assert_eq!((orders(&mut tiers, 3_600_000), tiers.next_deadline()), (vec![], None));
+    // It fails, so that it gets nowhere.
+    tiers.stands(at(3_600_000), 1, Standing::Starting);
+    assert_eq!(orders(&mut tiers, 3_600_000), [Order::Finish(1)]);
+}
+
+#[test]
+fn a_wal_that_has_gone_or_is_empty_tells_nothing_of_sealed_files() {
+    let wal = |inode, size, mtime_ns| Some(WalFacts { inode, size, mtime_ns });
+    let of = |wal| Fingerprint::new(1, 2, 3, 4, wal);
+    let left = of(wal(5, 6, 7));
+    for same in [wal(5, 6, 7), wal(9, 0, 9), None] {
+        assert!(of(same).is_as_left(left), "{same:?}");
+    }
+    for other in [wal(9, 6, 7), wal(5, 9, 7), wal(5, 6, 9)] {
+        assert!(!of(other).is_as_left(left), "{other:?}");
+        assert!(!of(other).is_as_left(of(None)), "{other:?}");
+    }
+    for (device, inode, size, ctime_ns) in [(9, 2, 3, 4), (1, 9, 3, 4), (1, 2, 9, 4), (1, 2, 3, 9)] {
+        assert!(!Fingerprint::new(device, inode, size, ctime_ns, None).is_as_left(left));
+    }
 }
 
 /// A database beside the tiers: how often it was written, and how much of that is on the replica.
@@ -202,6 +257,8 @@ fn a_look_tells_whether_files_are_the_same() {
 struct Db {
     written: u64,
     engine: bool,
+    /// The engine was told of a change that it has not looked into.
+    told: bool,
     /// What the engine has brought to the replica.
     replicated: u64,
 }
@@ -257,20 +314,27 @@ impl Crowd {
     fn step(&mut self, seed: u64, ms: u64, dice: &mut u64, writes: bool) {
         let database = draw(dice, self.databases.len() as u64) as u32;
         if writes && draw(dice, 3) == 0 {
-            self.databases[database as usize].written += 1;
-            let now = self.databases[database as usize].written;
-            self.tiers.told(database, || Some(now));
+            let db = &mut self.databases[database as usize];
+            db.written += 1;
+            // Who has an engine has it told, and it alone.
+            db.told = db.engine;
+            let now = db.written;
+            if !db.engine {
+                self.tiers.told(database, || Some(files(now)));
+            }
         }
         let engines = self.databases.iter_mut().enumerate().filter(|(_, db)| db.engine);
         for (database, db) in engines {
-            let standing = match draw(dice, 4) {
-                0 => Standing::Busy,
-                1 if db.replicated == db.written => Standing::Resting,
-                2 if db.replicated == db.written => Standing::Replicated,
-                _ => {
-                    db.replicated = db.written;
+            let standing = match draw(dice, 16) {
+                0 | 1 => Standing::Busy,
+                2 | 3 if db.replicated == db.written => Standing::Resting,
+                4 | 5 if db.replicated == db.written => Standing::Replicated,
+                6 => {
+                    (db.replicated, db.told) = (db.written, false);
                     continue;
                 }
+                // It takes its time, so that it may leave before it has looked.
+                _ => continue,
             };
             self.tiers.stands(at(ms), database as u32, standing);
         }
@@ -297,17 +361,17 @@ impl Crowd {
 
     fn leave(&mut self, ms: u64, database: u32, rest: bool, dice: &mut u64) {
         let db = &mut self.databases[database as usize];
-        let caught_up = db.replicated == db.written;
-        let left = match rest {
-            true if !caught_up => return self.tiers.stays(at(ms), database),
-            true => rested(db.replicated),
-            false if draw(dice, 4) == 0 => Left::Behind,
-            false => {
-                db.replicated = db.written;
-                Left::Finished
-            }
-        };
-        db.engine = false;
-        self.tiers.left(database, left);
+        if rest && db.told {
+            return self.tiers.stays(at(ms), database);
+        }
+        // Its last look may have been before the last write, and it may have sealed or not.
+        let seal = Rest { fingerprint: files(db.replicated), due: None };
+        let rest = (rest || draw(dice, 2) == 0).then_some(seal);
+        let unreplicated = Exit::Unreplicated { from: crate::ids::Txid::FIRST, frames: 1, error: "".into() };
+        let exit = if draw(dice, 4) == 0 { unreplicated } else { Exit::Done };
+        let left = Left::of(Some(&exit), rest, db.told).expect("it goes on");
+        (db.engine, db.told) = (false, false);
+        let now = db.written;
+        self.tiers.left(database, left, || Some(files(now)));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use driftless_adapters::pool::unblock;
 use driftless_core::ids::{Mono, Txid};
 use driftless_core::machine::{Event, Exit};
-use driftless_core::tiers::{Limits, Order, Tier, Tiers};
+use driftless_core::tiers::{Fingerprint, Limits, Order, Tier, Tiers};
 use futures_lite::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smol::channel::Receiver;
@@ -119,12 +119,12 @@ fn carry_out(host: &Rc<Host>, order: Order) {
 
 /// Compares the files of all cold databases with what they were.
 async fn sweep(host: &Rc<Host>) {
-    let cold: Vec<u32> = host.tiers.borrow().cold().map(|(number, _)| number).collect();
+    let cold: Vec<u32> = host.tiers.borrow().cold().collect();
     for batch in cold.chunks(SWEEP_BATCH) {
         let path = |number: &u32| Some((*number, host.look(*number, |entry| entry.database.clone())?));
         let paths: Vec<(u32, PathBuf)> = batch.iter().filter_map(path).collect();
         let look = move || paths.into_iter().map(|(number, path)| (number, fingerprint(&path))).collect();
-        let looked: Vec<(u32, Option<u64>)> = unblock(look).await;
+        let looked: Vec<(u32, Option<Fingerprint>)> = unblock(look).await;
         host.tiers(|tiers| looked.into_iter().for_each(|(number, now)| tiers.told(number, || now)));
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::store::StoreError;
 use driftless_core::compact::CompactConfig;
-use driftless_core::engine::{Config, Phase, Status};
+use driftless_core::engine::Config;
 use driftless_core::keeper::Keeper;
 use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
-use driftless_core::tiers::{Left, Rest, Standing};
+use driftless_core::tiers::{Left, Standing};
 use driftless_core::validate::ValidateConfig;
 use futures_lite::FutureExt as _;
 use smol::channel::Receiver;
@@ -27,6 +27,7 @@ use crate::port::source::{RealFiles, SourcePort};
 use crate::port::state::Records;
 use crate::port::store::StorePort;
 use crate::sqlite::LinkOptions;
+use crate::sqlite::probe::fingerprint;
 
 /// Calls that an ended machine has left on threads are waited for with looks so far apart.
 const TENURE_LOOK: Duration = Duration::from_millis(5);
@@ -118,7 +119,9 @@ async fn run(host: Rc<Host>, number: u32, mut driver: Driver<'static, Keeper>, t
     let left = host.change(number, |entry| {
         (entry.sender, entry.rest, entry.standing) = (None, None, None);
         let turn_over = core::mem::take(&mut entry.turn_over) && entry.life == Life::Running;
-        how_left(exit.as_ref(), turn_over, driver.machine.rest(clock::now()))
+        let told = driver.has_events() || driver.machine.was_told();
+        let left = Left::of(exit.as_ref(), driver.machine.rest(clock::now()), told);
+        left.filter(|_| turn_over || exit.is_none())
     });
     if left.is_none()
         && let Some(exit) = exit
@@ -177,19 +180,10 @@ async fn run_turn(
     }
 }
 
-/// How the run has ended if the database goes on without an engine.
-fn how_left(exit: Option<&Exit>, turn_over: bool, rest: Option<Rest>) -> Option<Left> {
-    match exit {
-        None => Some(rest.map_or(Left::Finished, Left::Rested)),
-        Some(Exit::Done) if turn_over => Some(rest.map_or(Left::Finished, Left::Rested)),
-        Some(Exit::Unreplicated { .. }) if turn_over => Some(Left::Behind),
-        Some(_) => None,
-    }
-}
-
 /// Nothing is left of an engine whose database goes on.
 fn leave_place(host: &Rc<Host>, number: u32, left: Left) {
-    host.tiers(|tiers| tiers.left(number, left));
+    let path = host.look(number, |entry| entry.database.clone()).unwrap_or_default();
+    host.tiers(|tiers| tiers.left(number, left, || fingerprint(&path)));
     // It was told to finish while its last engine left.
     let finish_by = host.change(number, |entry| {
         entry.wants_events = true;
@@ -218,10 +212,10 @@ fn end(host: &Rc<Host>, number: u32) {
 fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: Option<&Notice>) {
     let Some(notice) = notice else {
         let now = clock::now();
-        let standing = standing(&machine.status(), machine.rest(now).is_some());
+        let status = machine.status();
+        let standing = machine.standing(now, &status);
         let (woken, moved) = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
-            let status = machine.status();
             entry.tally.status(&status);
             entry.status = Some(status);
             entry.levels = machine.compaction();
@@ -248,18 +242,5 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             host.change(number, |entry| entry.last_sync = Some(clock::wall()));
         }
         _ => {}
-    }
-}
-
-/// What the tiers want to know of an engine.
-fn standing(status: &Status, rests: bool) -> Standing {
-    let all = status.frames_behind == 0 && status.pages_waiting == 0 && !status.uploading;
-    match status.phase {
-        _ if rests => Standing::Resting,
-        Phase::Starting | Phase::Base => Standing::Starting,
-        // It cannot do anything now: others may.
-        Phase::Waiting => Standing::Replicated,
-        Phase::Following | Phase::Quiet | Phase::Stopping if all => Standing::Replicated,
-        Phase::Following | Phase::Quiet | Phase::Stopping => Standing::Busy,
     }
 }

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use driftless_core::tiers;
+use driftless_core::tiers::Fingerprint;
 use rustix::fs::{self, Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -188,8 +188,8 @@ pub fn stat_facts(path: &Path) -> Result<SourceFacts, ProbeError> {
     })
 }
 
-/// What a database and its `-wal` are, in a word; `None` when that cannot be told.
-pub fn fingerprint(path: &Path) -> Option<u64> {
+/// What a database and its `-wal` are; `None` when that cannot be told.
+pub fn fingerprint(path: &Path) -> Option<Fingerprint> {
     let realpath = std::fs::canonicalize(path).ok()?;
     let file = stat_file(&realpath).ok()??;
     let wal = stat_file(&companion(&realpath, "-wal")).ok()?;
@@ -198,7 +198,7 @@ pub fn fingerprint(path: &Path) -> Option<u64> {
         size: wal.size,
         mtime_ns: wal.mtime_ns.into(),
     });
-    Some(tiers::fingerprint(file.id.dev, file.id.ino, file.size, file.ctime_ns.into(), wal))
+    Some(Fingerprint::new(file.id.dev, file.id.ino, file.size, file.ctime_ns.into(), wal))
 }
 
 /// What `stat` says about one path; `None` when nothing is there.

@@ -54,7 +54,9 @@ impl Replicator {
     }
 
     pub(super) fn stat_done(&mut self, now: Now, facts: Option<Box<SourceFacts>>, out: &mut Actions) {
-        if facts.is_some() && self.nothing_happened(facts.as_deref()) {
+        if let Some(facts) = facts.as_deref().filter(|facts| self.nothing_happened(Some(facts))) {
+            // By a seal of an earlier run, or without the `-wal` that our own closing has removed.
+            self.source.sealed_wal = Some(facts.wal);
             self.next_step();
             self.waiting = None;
             self.source.drained = self.source.is_unchanged_since_asked();
