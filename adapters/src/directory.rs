@@ -254,15 +254,12 @@ impl<F: Fs> DirectoryStore<F> {
             return Ok(None);
         }
         let want = usize::try_from(get.end - get.at).unwrap_or(usize::MAX).min(PART_BYTES_MAX);
-        let mut chunk = vec![0; want];
-        let n =
-            self.shared.fs.read_at(&get.file, &mut chunk, get.at).map_err(|e| store_error(&get.key, e))?;
-        if n == 0 {
+        let chunk = self.shared.fs.read_new(&get.file, want, get.at).map_err(|e| store_error(&get.key, e))?;
+        if chunk.is_empty() {
             let cause = format!("ends at byte {} of the {} it had when opened", get.at, get.object_len);
             return Err(StoreError::new(StoreErrorKind::Corrupt, &get.key, cause));
         }
-        chunk.truncate(n);
-        get.at += n as u64;
+        get.at += chunk.len() as u64;
         Ok(Some(chunk))
     }
 

@@ -64,6 +64,14 @@ pub trait Fs {
     /// asked for anywhere; returns 0 only at or past the end, or for an empty `buf`.
     fn read_at(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> Result<usize, FsError>;
 
+    /// Reads up to `len` bytes from `offset` into memory of its own; fewer as by [`Fs::read_at`].
+    fn read_new(&self, file: &Self::File, len: usize, offset: u64) -> Result<Vec<u8>, FsError> {
+        let mut bytes = vec![0; len];
+        let read = self.read_at(file, &mut bytes, offset)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// Writes all of `data` at `offset`, extending the file with zeros if it ends before. After
     /// an error (`NoSpace` among others) any part of it may have been written. Panics on a file
     /// opened for appending.

@@ -23,10 +23,12 @@ mod jobs;
 mod keep;
 mod machine;
 mod output;
+mod overlap;
 mod plan;
 mod present;
 mod reader;
 mod resume;
+mod room;
 mod status;
 mod survey;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use jobs::{
 };
 pub use machine::Restorer;
 pub use plan::{Inventory, Plan, PlanError, Target, plan};
+pub use room::Room;
 
 pub(crate) use output::{OutputStep, output_exit};
 pub(crate) use reader::Reader;
@@ -70,7 +73,8 @@ pub struct RestoreConfig {
     /// Stop once it is known what would be fetched.
     pub dry_run: bool,
     /// Reads under way at once, from 1; of files whose beginning and end are read apart, for each of
-    /// the two. Of content there are eight at most.
+    /// the two. Of content no more than twelve mebibytes are read or wait at once, which is six reads
+    /// out of the middle of a large file.
     pub parallelism: usize,
     /// When to give up one try of a request.
     pub request_deadline: Duration,
@@ -78,13 +82,21 @@ pub struct RestoreConfig {
     pub pending_byte: u64,
 }
 
-/// The most reads of content at once: each holds a run or a piece, and as much again of pages.
+/// The most files that are read whole at once: each holds a few pieces, and as much again of pages.
 const LANES_MAX: usize = 8;
+/// Bytes of content that are read or have been, and wait to be decoded.
+const HELD_BYTES_MAX: u64 = 12 << 20;
 
 impl RestoreConfig {
-    /// Reads of content under way at once. Those of headers and page indexes are small.
+    /// Files that are read whole at once.
     pub(crate) fn lanes(&self) -> usize {
         self.parallelism.min(LANES_MAX)
+    }
+
+    /// Runs that are decoded and written at once, of up to [`OUTPUT_BYTES_MAX`] each: enough to keep a few
+    /// processors and the disk busy.
+    fn decodes(&self) -> usize {
+        (self.parallelism / 4).clamp(2, 8)
     }
 }
 

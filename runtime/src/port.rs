@@ -19,6 +19,7 @@ pub mod state;
 pub mod store;
 #[cfg(not(madsim))]
 pub mod vacancy;
+mod writeback;
 
 use std::sync::{Arc, Mutex};
 

@@ -41,6 +41,25 @@ impl PageIndex {
     /// [`Corrupt`](LtxError::Corrupt) for an index that cannot be true. The file checksum, which
     /// covers the index, is not verified here.
     pub fn decode_tail(tail: &[u8], file_bytes: u64) -> Result<PageIndex, LtxError> {
+        let mut entries: Vec<IndexEntry> = Vec::new();
+        PageIndex::visit_tail(tail, file_bytes, |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok(PageIndex { entries })
+    }
+
+    /// The same, but gives each entry to `visit` as soon as it is read and holds none: what follows may
+    /// yet turn out to be wrong.
+    ///
+    /// # Errors
+    /// As [`decode_tail`](Self::decode_tail), before the first entry for
+    /// [`NeedMore`](LtxError::NeedMore); what `visit` fails with.
+    pub fn visit_tail(
+        tail: &[u8],
+        file_bytes: u64,
+        visit: impl FnMut(IndexEntry) -> Result<(), LtxError>,
+    ) -> Result<(), LtxError> {
         let fixed = (LTX_HEADER_BYTES + END_BYTES + 1 + TAIL_BYTES) as u64;
         if file_bytes < fixed || (tail.len() as u64) > file_bytes {
             return Err(LtxError::corrupt(
@@ -63,7 +82,7 @@ impl PageIndex {
             return Err(LtxError::NeedMore { bytes: size + TAIL_BYTES as u64 });
         }
         let index_at = file_bytes - TAIL_BYTES as u64 - size;
-        decode_entries(&tail[size_at - size as usize..size_at], index_at)
+        visit_entries(&tail[size_at - size as usize..size_at], index_at, visit)
     }
 
     /// Appends the index as it stands in the file: varints, their zero, their size.
@@ -106,8 +125,11 @@ impl EncodedIndex {
 }
 
 /// `bytes` are the varints with their zero, `index_at` bytes into the file.
-fn decode_entries(bytes: &[u8], index_at: u64) -> Result<PageIndex, LtxError> {
-    let mut entries: Vec<IndexEntry> = Vec::new();
+fn visit_entries(
+    bytes: &[u8],
+    index_at: u64,
+    mut visit: impl FnMut(IndexEntry) -> Result<(), LtxError>,
+) -> Result<(), LtxError> {
     let mut reader = Varints { bytes, at: 0, index_at };
     let mut page_min = 1;
     let mut frame_at = LTX_HEADER_BYTES as u64;
@@ -140,7 +162,7 @@ fn decode_entries(bytes: &[u8], index_at: u64) -> Result<PageIndex, LtxError> {
             return Err(LtxError::corrupt(at, "frame size in the index", Expected::AtMost(size_max), size));
         }
         frame_at += size;
-        entries.push(IndexEntry { page, offset, size });
+        visit(IndexEntry { page, offset, size })?;
     }
     if reader.at != bytes.len() {
         let left = (bytes.len() - reader.at) as u64;
@@ -159,7 +181,7 @@ fn decode_entries(bytes: &[u8], index_at: u64) -> Result<PageIndex, LtxError> {
             frame_at,
         ));
     }
-    Ok(PageIndex { entries })
+    Ok(())
 }
 
 /// Little-endian groups of seven bits, the top bit of each byte saying that more follow.

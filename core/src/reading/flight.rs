@@ -21,8 +21,8 @@ use crate::machine::{
 pub(crate) const ATTEMPTS_MAX: u32 = 10;
 /// Bytes of one answer for which more time is given, at the most.
 const BODY_MAX: u64 = 8 << 20;
-/// How many bodies are thought to come at a time.
-const SHARES: u64 = 8;
+/// How many bodies are thought to come at a time, at the least.
+const SHARES_MIN: u64 = 8;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -45,6 +45,8 @@ pub(crate) type Landed<K> = (K, Result<StoreReply, StoreError>);
 pub(crate) struct Flight<K> {
     ids: OpIds,
     request_deadline: Duration,
+    /// How many bodies may come at a time.
+    shares: u64,
     /// Drawn from for jitter.
     entropy: u64,
     open: BTreeMap<OpId, Try<K>>,
@@ -60,12 +62,18 @@ impl<K: Copy> Flight<K> {
         Flight {
             ids,
             request_deadline,
+            shares: SHARES_MIN,
             entropy: 0,
             open: BTreeMap::new(),
             waiting: Vec::new(),
             requests: 0,
             bytes: 0,
         }
+    }
+
+    /// The same, for so many reads at once.
+    pub(crate) fn shared_by(self, reads: usize) -> Flight<K> {
+        Flight { shares: SHARES_MIN.max(reads as u64), ..self }
     }
 
     /// The source of identifiers, for a machine that goes on after this one.
@@ -158,6 +166,18 @@ impl<K: Copy> Flight<K> {
         failed
     }
 
+    /// Forgets the reads whose keys are these.
+    pub(crate) fn cancel(&mut self, these: impl Fn(K) -> bool, out: &mut Actions) {
+        self.waiting.retain(|it| !these(it.key));
+        self.open.retain(|&op, it| {
+            let forgotten = these(it.key);
+            if forgotten {
+                out.push(Action::Cancel { op });
+            }
+            !forgotten
+        });
+    }
+
     /// Forgets all reads.
     pub(crate) fn cancel_all(&mut self, out: &mut Actions) {
         self.waiting.clear();
@@ -180,7 +200,7 @@ impl<K: Copy> Flight<K> {
             },
             _ => 0,
         };
-        self.request_deadline + body_time(bytes.min(BODY_MAX), SHARES)
+        self.request_deadline + body_time(bytes.min(BODY_MAX), self.shares)
     }
 
     fn fly(&mut self, now: Now, mut it: Try<K>, out: &mut Actions) {

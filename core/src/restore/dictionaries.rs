@@ -21,9 +21,16 @@ impl Restorer {
     pub(super) fn begin_dictionaries(&mut self, now: Now, out: &mut Actions) {
         self.phase = Phase::Dictionaries;
         for id in self.lacking() {
+            self.ask_dictionary(now, id, out);
+        }
+        self.go_on_with_dictionaries(now, out);
+    }
+
+    /// Asks for a dictionary, unless that was done.
+    pub(super) fn ask_dictionary(&mut self, now: Now, id: DictionaryId, out: &mut Actions) {
+        if self.asked.insert(id) {
             self.flight.send(now, Key::Dictionary(id), StoreRequest::GetDictionary { id }, out);
         }
-        self.go_on_with_dictionaries(out);
     }
 
     fn lacking(&self) -> BTreeSet<DictionaryId> {
@@ -34,14 +41,17 @@ impl Restorer {
         named.filter(|id| !self.dictionaries.has(*id)).collect()
     }
 
-    fn go_on_with_dictionaries(&mut self, out: &mut Actions) {
+    fn go_on_with_dictionaries(&mut self, now: Now, out: &mut Actions) {
         if self.phase == Phase::Dictionaries && self.lacking().is_empty() {
-            self.create(out);
+            self.create(now, out);
+        } else {
+            self.fetch_claimed(now, out);
         }
     }
 
     pub(super) fn take_dictionary(
         &mut self,
+        now: Now,
         id: DictionaryId,
         result: Result<StoreReply, StoreError>,
         out: &mut Actions,
@@ -50,7 +60,7 @@ impl Restorer {
             Ok(StoreReply::Bytes { bytes, .. }) => match Dictionary::read(id, &bytes) {
                 Ok(dictionary) => {
                     self.dictionaries.add(dictionary);
-                    return self.go_on_with_dictionaries(out);
+                    return self.go_on_with_dictionaries(now, out);
                 }
                 Err(text) => text,
             },

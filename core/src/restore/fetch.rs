@@ -1,4 +1,12 @@
 //! Fetching pages, proving the result, and finding who is to blame when it is wrong.
+//!
+//! What a file provides is known once its index has claimed it, and then may be fetched, while the
+//! indexes of older files are still being read (`overlap.rs`). The newest files come first and the oldest,
+//! which is the largest, last: it fills the gaps between the pages of the others from the beginning to
+//! the end, so that each stretch of the result is complete in the order in which a disk likes it.
+//!
+//! What is held at a time has two limits: bytes as they came from the store, and runs that are being
+//! decoded and written, each of which is up to [`OUTPUT_BYTES_MAX`](super::OUTPUT_BYTES_MAX) long.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -7,13 +15,16 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::keep::Pages;
-use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::machine::{File, Key, Phase, Restorer, Then, Work};
 use super::present::Presence;
-use super::{Decoded, Next, Purpose, Reader, RestoreJob, Stream, Wins};
+use super::{Decoded, HELD_BYTES_MAX, Next, Purpose, Reader, RestoreJob, Room, Stream, Wins};
 use crate::checksum::DbXor;
 use crate::ids::{Now, PageNo};
 use crate::ltx::LtxError;
 use crate::machine::{Actions, ByteRange, Chunk, Fact, OutputRequest, Request, Severity, StoreRequest};
+
+/// How many tasks are looked at for one that may begin.
+const LOOKED_AT_MAX: usize = 32;
 
 /// Something to fetch: of a file of the plan a run, or all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,8 +42,16 @@ struct Lane {
     task: Task,
     /// Of a file that is read whole.
     reader: Option<Reader>,
+    /// Of a run: its bytes, until it is decoded.
+    bytes: Option<Chunk>,
+    /// Of a run that is read for itself: its length.
+    held: u64,
+    /// Whether a run is being decoded, or written.
+    decoding: bool,
     /// Whether a write is under way.
     writing: bool,
+    /// Of a run: what it writes from.
+    room: Option<Chunk>,
     /// Whether nothing but that write is left.
     ending: bool,
 }
@@ -44,16 +63,42 @@ pub(super) struct Fetch {
     lanes: BTreeMap<u64, Lane>,
     /// Lanes opened so far.
     opened: u64,
-    pub(super) total: u64,
+    total: u64,
     step: u32,
     /// Pages fetched so far, where the others may be kept as they stand in the target's place.
     fetched: Option<Pages>,
+    /// Files from this one on have their tasks here, while the survey goes on.
+    pub(super) down_to: usize,
+    /// Tasks that have not begun and whose bytes are at hand.
+    pub(super) at_hand: usize,
+    /// Memory of runs that were written.
+    rooms: Vec<Room>,
 }
 
 impl Fetch {
+    /// Nothing to fetch yet, of about `total` pages in `files` files.
+    pub(super) fn new(total: u64, files: usize) -> Fetch {
+        Fetch { total, down_to: files, ..Fetch::default() }
+    }
+
     /// The file that a lane works on.
     pub(super) fn file_of(&self, lane: u64) -> Option<usize> {
         self.lanes.get(&lane).map(|lane| lane.task.file)
+    }
+
+    /// Bytes that are read or have been, and are not decoded yet.
+    fn held(&self) -> u64 {
+        let readers = self.lanes.values().filter_map(|lane| lane.reader.as_ref()).map(Reader::ahead);
+        self.lanes.values().map(|lane| lane.held).sum::<u64>() + readers.sum::<u64>()
+    }
+
+    fn decoding(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.decoding).count()
+    }
+
+    /// Runs that wait to be decoded.
+    fn backlog(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.bytes.is_some()).count()
     }
 }
 
@@ -69,79 +114,109 @@ pub(super) struct Audit {
     found: DbXor,
 }
 
+impl File {
+    /// What is fetched of it. The newest is read even if it provides no page: it says how many there are,
+    /// and only its own checksum proves that.
+    pub(super) fn tasks(&self, at: usize, newest: bool) -> Vec<Task> {
+        let task = |run| Task { file: at, run, step: 0 };
+        match self.ranged {
+            true => (0..self.runs.len()).map(|run| task(Some(run))).collect(),
+            false if newest || !self.wins.as_slice().is_empty() => [task(None)].into(),
+            false => Vec::new(),
+        }
+    }
+}
+
 impl Restorer {
+    /// Fetches what is left, now that all claims are known.
     pub(super) fn begin_fetch(&mut self, now: Now, out: &mut Actions) {
         let header = self.target_header().expect("the target's header was read before its pages");
-        self.xor = DbXor::new();
-        self.pages_done = 0;
-        let mut fetch = Fetch::default();
-        if let Some(present) = self.present() {
-            self.xor = present.xor_of(header.commit);
-            fetch.fetched = Some(Pages::new(header.commit));
+        if self.fetch.is_some() {
+            self.add_claimed(self.used_from);
+        } else {
+            self.xor = DbXor::new();
+            self.pages_done = 0;
+            let mut fetch = Fetch::default();
+            if let Some(present) = self.present() {
+                self.xor = present.xor_of(header.commit);
+                fetch.fetched = Some(Pages::new(header.commit));
+            }
+            self.plan_tasks(&mut fetch);
+            fetch.tasks.iter().for_each(|task| self.files[task.file].pending += 1);
+            self.fetch = Some(fetch);
         }
-        self.plan_tasks(&mut fetch);
-        self.phase = Phase::Fetch(fetch);
+        let pages = self.files[self.used_from..].iter().map(|file| file.wins.as_slice().len() as u64);
+        let total = pages.sum();
+        self.fetch.as_mut().expect("it was just begun").total = total;
+        self.phase = Phase::Fetch;
         self.pump_fetch(now, out);
     }
 
-    /// Which runs and files to fetch. In any order, unless fewer than all may do: then from the newest
-    /// file to the oldest, and page 1 first. SQLite writes into that by itself, so that it may differ
+    /// Which runs and files to fetch: from the newest file to the oldest. Where fewer than all may do, one
+    /// file after the other and page 1 first. SQLite writes into that by itself, so that it may differ
     /// where nothing else does.
     fn plan_tasks(&mut self, fetch: &mut Fetch) {
         let (guesses, newest) = (self.guesses(), self.files.len() - 1);
-        let mut order: Vec<usize> = (self.used_from..self.files.len()).collect();
         let mut first = None;
         if let Presence::Left(left) = &self.presence {
             return self.plan_missing(left, fetch);
         }
+        let order = (self.used_from..self.files.len()).rev();
         if guesses {
-            order.reverse();
-            first = order.iter().copied().find(|&at| self.files[at].splits_first());
+            first = order.clone().find(|&at| self.files[at].splits_first());
             fetch.tasks.extend(first.map(|file| Task { file, run: Some(0), step: 0 }));
         }
         let mut step = 0;
         for at in order {
             let file = &self.files[at];
-            let pages = file.wins.as_slice().len() as u64;
-            fetch.total += pages;
             // What is at hand costs nothing.
-            step += u32::from(guesses && pages > 0 && file.body.is_none());
-            if file.ranged {
-                let from = usize::from(first == Some(at));
-                let tasks = (from..file.runs.len()).map(|run| Task { file: at, run: Some(run), step });
-                fetch.tasks.extend(tasks);
-            } else if pages > 0 || at == newest {
-                // The newest says how many pages there are, and only its own checksum proves that.
-                fetch.tasks.push_back(Task { file: at, run: None, step });
-            }
+            step += u32::from(guesses && !file.wins.as_slice().is_empty() && file.body.is_none());
+            let tasks = file.tasks(at, at == newest).into_iter().skip(usize::from(first == Some(at)));
+            fetch.tasks.extend(tasks.map(|task| Task { step, ..task }));
         }
     }
 
     /// Opens lanes, reads ahead, and ends the phase when nothing is left.
-    fn pump_fetch(&mut self, now: Now, out: &mut Actions) {
-        let lanes = self.config.lanes();
-        loop {
-            let enough = self.guesses() && self.is_target();
-            let Phase::Fetch(fetch) = &mut self.phase else { return };
-            if enough {
-                fetch.tasks.clear();
-            }
-            let Some(task) = fetch.tasks.front().copied() else { break };
-            let waits = task.step > fetch.step && !fetch.lanes.is_empty();
-            if waits || fetch.lanes.len() >= lanes {
-                break;
-            }
-            fetch.tasks.pop_front();
+    pub(super) fn pump_fetch(&mut self, now: Now, out: &mut Actions) {
+        let enough = self.guesses() && self.is_target();
+        if let Some(fetch) = self.fetch.as_mut().filter(|_| enough) {
+            fetch.tasks.clear();
+        }
+        while let Some(at) = self.next_task() {
+            let Some(fetch) = &mut self.fetch else { return };
+            let task = fetch.tasks.remove(at).expect("it was just found");
             fetch.step = task.step;
             fetch.opened += 1;
             let id = fetch.opened;
             self.open_lane(now, id, task, out);
         }
+        self.pump_decodes(out);
         self.read_ahead(now, out);
-        let Phase::Fetch(fetch) = &self.phase else { return };
-        if fetch.lanes.is_empty() && fetch.tasks.is_empty() {
+        let Some(fetch) = &self.fetch else { return };
+        if self.phase == Phase::Fetch && fetch.lanes.is_empty() && fetch.tasks.is_empty() {
             self.fetched(now, out);
         }
+    }
+
+    /// The first task that may begin.
+    fn next_task(&self) -> Option<usize> {
+        let fetch = self.fetch.as_ref()?;
+        let (held, idle) = (fetch.held(), fetch.lanes.is_empty());
+        let streams = fetch.lanes.values().filter(|lane| lane.reader.is_some()).count();
+        // What a near store gives faster than it is decoded stays where it is.
+        let backlog = fetch.backlog() >= self.config.decodes();
+        let may_read = !backlog && self.flight.len() < self.config.parallelism;
+        let may_begin = |task: &Task| {
+            let file = &self.files[task.file];
+            match (task.run, &file.body) {
+                _ if task.step > fetch.step => idle,
+                (Some(_), Some(_)) => !backlog,
+                (Some(run), None) => may_read && (held == 0 || held + file.runs[run].len <= HELD_BYTES_MAX),
+                (None, Some(_)) => streams < self.config.lanes(),
+                (None, None) => streams < self.config.lanes() && self.phase == Phase::Fetch,
+            }
+        };
+        fetch.tasks.iter().take(LOOKED_AT_MAX).position(may_begin)
     }
 
     /// Whether the pages so far, and all others as they stand in the target's place, are the target.
@@ -150,31 +225,39 @@ impl Restorer {
     }
 
     fn open_lane(&mut self, now: Now, id: u64, task: Task, out: &mut Actions) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(fetch) = &mut self.fetch else { return };
         let file = &mut self.files[task.file];
         let listed = file.listed;
-        let mut lane = Lane { task, reader: None, writing: false, ending: false };
+        let mut lane = Lane {
+            task,
+            reader: None,
+            bytes: None,
+            held: 0,
+            decoding: false,
+            writing: false,
+            room: None,
+            ending: false,
+        };
         if let Some(at) = task.run {
             let run = file.runs[at];
-            let range = ByteRange::At { offset: run.offset, len: run.len };
-            let body = file.body.clone();
-            fetch.lanes.insert(id, lane);
-            match body {
-                Some(body) => {
-                    self.take_run(id, body.slice(run.offset as usize, (run.offset + run.len) as usize), out)
-                }
-                None => self.flight.send(
-                    now,
-                    Key::Run(id),
-                    StoreRequest::Get { object: listed.object, range },
-                    out,
-                ),
+            lane.bytes = file
+                .body
+                .as_ref()
+                .map(|body| body.slice(run.offset as usize, (run.offset + run.len) as usize));
+            if lane.bytes.is_some() {
+                fetch.at_hand = fetch.at_hand.saturating_sub(1);
+            } else {
+                lane.held = run.len;
+                let range = ByteRange::At { offset: run.offset, len: run.len };
+                let request = StoreRequest::Get { object: listed.object, range };
+                self.flight.send(now, Key::Run(id), request, out);
             }
+            fetch.lanes.insert(id, lane);
             return;
         }
         let (wins, pending_byte) = (file.wins.clone(), self.config.pending_byte);
         let reader = Reader::new(listed, Stream::new(Purpose::Write, wins, pending_byte, &self.dictionaries));
-        lane.reader = Some(match file.body.take() {
+        lane.reader = Some(match file.body.clone() {
             Some(body) => reader.with_body(body),
             None => reader,
         });
@@ -184,54 +267,65 @@ impl Restorer {
 
     /// Keeps as many pieces under way as may be, and at least one for each file that waits.
     fn read_ahead(&mut self, now: Now, out: &mut Actions) {
-        let lanes = self.config.lanes();
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(fetch) = &mut self.fetch else { return };
+        let mut held = fetch.held();
         for (&id, lane) in &mut fetch.lanes {
             let Some(reader) = &mut lane.reader else { continue };
             let key = |offset| Key::Piece(id, offset);
-            reader.read_ahead(now, &mut self.flight, lanes, key, out);
+            let parallelism = if held < HELD_BYTES_MAX { self.config.parallelism } else { 0 };
+            let before = reader.ahead();
+            reader.read_ahead(now, &mut self.flight, parallelism, key, out);
+            held += reader.ahead() - before;
         }
     }
 
-    pub(super) fn take_run(&mut self, lane: u64, bytes: Chunk, out: &mut Actions) {
-        let Phase::Fetch(fetch) = &self.phase else { return };
-        let Some(Task { file, run: Some(run), .. }) = fetch.lanes.get(&lane).map(|lane| lane.task) else {
-            return;
-        };
-        let file = &self.files[file];
-        let header = file.header.expect("pages follow their header");
-        let job = RestoreJob::Pages {
-            page_size: header.page_size,
-            wins: file.wins.clone(),
-            run: file.runs[run],
-            bytes,
-            codec: header.codec,
-            dictionaries: self.dictionaries.clone(),
-        };
-        self.compute(Work::Pages(lane), job, out);
+    pub(super) fn take_run(&mut self, now: Now, lane: u64, bytes: Chunk, out: &mut Actions) {
+        let Some(it) = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&lane)) else { return };
+        it.bytes = Some(bytes);
+        // Another may be read in its place.
+        self.pump_fetch(now, out);
+    }
+
+    /// Decodes runs that are at hand, in the order in which they were begun.
+    fn pump_decodes(&mut self, out: &mut Actions) {
+        let decodes = self.config.decodes();
+        while let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.decoding() < decodes) {
+            let Some((&id, lane)) = fetch.lanes.iter_mut().find(|(_, lane)| lane.bytes.is_some()) else {
+                return;
+            };
+            let (Some(bytes), Some(run)) = (lane.bytes.take(), lane.task.run) else { return };
+            lane.decoding = true;
+            let file = &self.files[lane.task.file];
+            let header = file.header.expect("pages follow their header");
+            let job = RestoreJob::Pages {
+                page_size: header.page_size,
+                wins: file.wins.clone(),
+                run: file.runs[run],
+                bytes,
+                codec: header.codec,
+                dictionaries: self.dictionaries.clone(),
+                room: fetch.rooms.pop().unwrap_or_default(),
+            };
+            self.compute(Work::Pages(id), job, out);
+        }
     }
 
     pub(super) fn take_piece(&mut self, now: Now, lane: u64, offset: u64, bytes: Chunk, out: &mut Actions) {
-        match &mut self.phase {
-            Phase::Audit(audit) => {
-                audit.reader.arrived(offset, bytes);
-                self.pump_audit(now, out);
-            }
-            Phase::Fetch(fetch) => {
-                if let Some(reader) = fetch.lanes.get_mut(&lane).and_then(|lane| lane.reader.as_mut()) {
-                    reader.arrived(offset, bytes);
-                    self.pump_lane(lane, out);
-                    self.read_ahead(now, out);
-                }
-            }
-            _ => {}
+        if let Phase::Audit(audit) = &mut self.phase {
+            audit.reader.arrived(offset, bytes);
+            return self.pump_audit(now, out);
+        }
+        let it = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&lane));
+        if let Some(reader) = it.and_then(|lane| lane.reader.as_mut()) {
+            reader.arrived(offset, bytes);
+            self.pump_lane(lane, out);
+            self.read_ahead(now, out);
         }
     }
 
     /// Lets the decoder go on, once what it gave before is written.
     fn pump_lane(&mut self, id: u64, out: &mut Actions) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
-        let Some(lane) = fetch.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&id)) else { return };
         if lane.writing || lane.ending {
             return;
         }
@@ -248,8 +342,7 @@ impl Restorer {
         result: Result<Decoded, LtxError>,
         out: &mut Actions,
     ) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
-        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        let Some(it) = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&lane)) else { return };
         it.ending = true;
         let file = it.task.file;
         match result {
@@ -268,8 +361,7 @@ impl Restorer {
         next: Next,
         out: &mut Actions,
     ) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
-        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        let Some(it) = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&lane)) else { return };
         let file = it.task.file;
         if let Next::Failed(error) = next {
             return self.blame_file(file, error.to_string(), out);
@@ -288,11 +380,13 @@ impl Restorer {
 
     fn write(&mut self, now: Now, lane: u64, decoded: Decoded, out: &mut Actions) {
         self.count(&decoded);
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(fetch) = &mut self.fetch else { return };
         let total = fetch.total;
         let nothing = decoded.writes.is_empty();
         if let Some(it) = fetch.lanes.get_mut(&lane) {
             it.writing = !nothing;
+            let first = decoded.writes.first().filter(|_| it.reader.is_none());
+            it.room = first.map(|(_, bytes)| bytes.clone());
         }
         if !nothing {
             let request = Request::Output(OutputRequest::Write(decoded.writes));
@@ -313,7 +407,7 @@ impl Restorer {
     /// Counts fetched pages in, and those out that they replace.
     fn count(&mut self, decoded: &Decoded) {
         self.pages_done += u64::from(decoded.pages);
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
+        let Some(fetch) = &mut self.fetch else { return };
         let (Some(fetched), Presence::Seen(present) | Presence::Left(present)) =
             (&mut fetch.fetched, &self.presence)
         else {
@@ -330,30 +424,31 @@ impl Restorer {
 
     /// The write of a lane has ended.
     pub(super) fn written(&mut self, now: Now, lane: u64, out: &mut Actions) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
-        let Some(it) = fetch.lanes.get_mut(&lane) else { return };
+        let Some(it) = self.fetch.as_mut().and_then(|fetch| fetch.lanes.get_mut(&lane)) else { return };
         it.writing = false;
+        let room = it.room.take();
+        if let (Some(room), Some(fetch)) = (room, &mut self.fetch) {
+            fetch.rooms.push(Room::of(room));
+        }
         self.lane_rests(now, lane, out);
     }
 
     fn lane_rests(&mut self, now: Now, lane: u64, out: &mut Actions) {
-        let Phase::Fetch(fetch) = &mut self.phase else { return };
-        if fetch.lanes.get(&lane).is_some_and(|lane| lane.ending) {
-            fetch.lanes.remove(&lane);
-            self.pump_fetch(now, out);
-        } else {
+        let Some(fetch) = &mut self.fetch else { return };
+        if !fetch.lanes.get(&lane).is_some_and(|lane| lane.ending) {
             self.pump_lane(lane, out);
-            self.read_ahead(now, out);
+            return self.read_ahead(now, out);
         }
+        let file = fetch.lanes.remove(&lane).expect("it was just found").task.file;
+        self.task_ended(file);
+        self.pump_survey(now, out);
+        self.pump_fetch(now, out);
     }
 
     /// Everything is written: is it right?
     fn fetched(&mut self, now: Now, out: &mut Actions) {
         let header = self.target_header().expect("the target's header was read before its pages");
-        let kept = match &mut self.phase {
-            Phase::Fetch(fetch) => fetch.fetched.take(),
-            _ => None,
-        };
+        let kept = self.fetch.take().and_then(|fetch| fetch.fetched);
         match (header.chain.post, kept) {
             (Some(expected), _) if expected != self.xor.finish() => {
                 if self.present().is_some() {

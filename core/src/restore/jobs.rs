@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::Room;
 use crate::checksum::{DbXor, page_checksum};
 use crate::ids::{PENDING_BYTE, PageNo, PageSize};
 use crate::ltx::{
@@ -21,8 +22,10 @@ use crate::machine::Chunk;
 
 /// The most bytes of pages that one job hands out, about.
 pub const OUTPUT_BYTES_MAX: usize = 2 << 20;
-/// The longest ranged read.
+/// The longest ranged read; one frame may be longer.
 pub const RUN_BYTES_MAX: u64 = 4 << 20;
+/// What a page takes of an index at the least: three numbers.
+const INDEX_ENTRY_BYTES_MIN: usize = 3;
 /// Bytes that are read and thrown away sooner than making a further request.
 pub const GAP_BYTES_MAX: u64 = 64 << 10;
 
@@ -233,6 +236,8 @@ pub enum RestoreJob {
         codec: Codec,
         /// The dictionaries at hand.
         dictionaries: Dictionaries,
+        /// Where to put the pages.
+        room: Room,
     },
     /// Decode more of a whole file.
     Stream {
@@ -304,11 +309,12 @@ impl RestoreJob {
                 let result = claim(&mut claims, &header, &tail, file_bytes);
                 RestoreOutput::Claim { claims, result }
             }
-            RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries } => {
+            RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries, room } => {
                 let wins = &wins.as_slice()[run.first..run.end];
                 let unpacker = Unpacker::new(codec, &dictionaries);
+                let writes = Writes::new(page_size, wins.len(), room);
                 let decoded = unpacker
-                    .and_then(|mut unpacker| decode_run(page_size, wins, run.offset, &bytes, &mut unpacker));
+                    .and_then(|mut unpacker| decode_run(writes, wins, run.offset, &bytes, &mut unpacker));
                 RestoreOutput::Pages(decoded)
             }
             RestoreJob::Stream { mut stream, bytes, last } => {
@@ -319,47 +325,43 @@ impl RestoreJob {
     }
 }
 
+/// Claims pages as the index is read, which is not held in any other form: that of a large database
+/// takes as much room as all else together. After an error the claims mean nothing, unless it asks for
+/// more bytes.
 fn claim(claims: &mut Claims, header: &LtxHeader, tail: &[u8], file_bytes: u64) -> Result<Claimed, LtxError> {
-    let index = PageIndex::decode_tail(tail, file_bytes)?;
     let at = file_bytes.saturating_sub(tail.len() as u64);
+    let corrupt = |what, expected, found| Err(LtxError::Corrupt { offset: at, what, expected, found });
     let size_max = frame_bytes_max(header.page_size) as u64;
-    for entry in &index.entries {
-        if entry.page.get() > header.commit {
-            let (expected, found) = (Expected::AtMost(header.commit.into()), entry.page.get().into());
-            return Err(LtxError::Corrupt { offset: at, what: "page number in the index", expected, found });
+    let limit = claims.limit.min(header.commit);
+    let mut wins = Vec::with_capacity((claims.left as usize).min(tail.len() / INDEX_ENTRY_BYTES_MIN));
+    let mut pages = 0_u64;
+    PageIndex::visit_tail(tail, file_bytes, |entry| {
+        let page = u64::from(entry.page.get());
+        if page > header.commit.into() {
+            return corrupt("page number in the index", Expected::AtMost(header.commit.into()), page);
         }
         if entry.page == claims.lock_page {
-            let expected = Expected::Rule("a page other than the lock page");
-            let found = entry.page.get().into();
-            return Err(LtxError::Corrupt { offset: at, what: "page number in the index", expected, found });
+            return corrupt(
+                "page number in the index",
+                Expected::Rule("a page other than the lock page"),
+                page,
+            );
         }
         if entry.size > size_max {
-            let expected = Expected::AtMost(size_max);
-            return Err(LtxError::Corrupt {
-                offset: at,
-                what: "frame size in the index",
-                expected,
-                found: entry.size,
-            });
+            return corrupt("frame size in the index", Expected::AtMost(size_max), entry.size);
         }
-    }
-    let pages = index.entries.len() as u64;
-    let all = u64::from(all_pages(header.commit, claims.lock_page));
-    if header.range.is_snapshot() && pages != all {
-        let expected = Expected::Value(all);
-        return Err(LtxError::Corrupt {
-            offset: at,
-            what: "number of pages in a snapshot",
-            expected,
-            found: pages,
-        });
-    }
-    claims.limit = claims.limit.min(header.commit);
-    let mut wins = Vec::new();
-    for entry in &index.entries {
+        pages += 1;
+        claims.limit = limit;
         if claims.claim(entry.page) {
             wins.push(Win { page: entry.page, size: entry.size as u32, offset: entry.offset });
         }
+        Ok(())
+    })?;
+    claims.limit = limit;
+    let all = u64::from(all_pages(header.commit, claims.lock_page));
+    if header.range.is_snapshot() && pages != all {
+        let expected = Expected::Value(all);
+        corrupt("number of pages in a snapshot", expected, pages)?;
     }
     wins.shrink_to_fit();
     let runs = plan_runs(&wins, header.page_size);
@@ -387,85 +389,69 @@ fn plan_runs(wins: &[Win], page_size: PageSize) -> Vec<Run> {
     runs
 }
 
-/// Collects pages into as few writes as there are stretches of neighbours.
+/// Collects pages into one buffer, and into as few writes as there are stretches of neighbours.
 struct Writes {
     page_size: PageSize,
-    done: Vec<(u64, Chunk)>,
-    first: Option<PageNo>,
-    next: u64,
     buffer: Vec<u8>,
+    /// Bytes of it that are taken.
+    taken: usize,
+    /// Of each stretch: its first page, and where in the buffer it begins.
+    stretches: Vec<(PageNo, usize)>,
+    /// The page that would go on with the last of them.
+    next: u64,
 }
 
 impl Writes {
-    fn new(page_size: PageSize) -> Writes {
-        Writes { page_size, done: Vec::new(), first: None, next: 0, buffer: Vec::new() }
+    /// Room for so many pages is made at once.
+    fn new(page_size: PageSize, pages: usize, room: Room) -> Writes {
+        let pages = pages.min((OUTPUT_BYTES_MAX / page_size.bytes()).max(1));
+        let bytes = pages * page_size.bytes();
+        let buffer = room.for_bytes(bytes);
+        Writes { page_size, buffer, taken: 0, stretches: Vec::new(), next: 0 }
     }
 
-    /// Begins another stretch if `page` does not follow what is there. `more` is how many neighbours
-    /// follow at least, itself included.
-    fn turn_to(&mut self, page: PageNo, more: usize) {
-        if self.next != u64::from(page.get()) || self.buffer.len() >= OUTPUT_BYTES_MAX {
-            self.flush();
-            self.first = Some(page);
-            let pages_max = (OUTPUT_BYTES_MAX / self.page_size.bytes()).max(1);
-            self.buffer.reserve_exact(more.min(pages_max) * self.page_size.bytes());
+    /// Room for the content of `page`, with anything in it.
+    fn slot(&mut self, page: PageNo) -> &mut [u8] {
+        if self.next != u64::from(page.get()) {
+            self.stretches.push((page, self.taken));
         }
         self.next = u64::from(page.get()) + 1;
-    }
-
-    /// Room for the content of `page`.
-    fn slot(&mut self, page: PageNo, more: usize) -> &mut [u8] {
-        self.turn_to(page, more);
-        let start = self.buffer.len();
-        self.buffer.resize(start + self.page_size.bytes(), 0);
-        &mut self.buffer[start..]
-    }
-
-    /// Takes the content of `page`.
-    fn push(&mut self, page: PageNo, more: usize, data: &[u8]) {
-        self.turn_to(page, more);
-        self.buffer.extend_from_slice(data);
-    }
-
-    fn flush(&mut self) {
-        if let Some(first) = self.first.take() {
-            let offset = (u64::from(first.get()) - 1) * u64::from(self.page_size.get());
-            self.done.push((offset, Chunk::from(core::mem::take(&mut self.buffer))));
+        let start = self.taken;
+        self.taken += self.page_size.bytes();
+        if self.buffer.len() < self.taken {
+            self.buffer.resize(self.taken, 0);
         }
+        &mut self.buffer[start..self.taken]
     }
 
     fn finish(mut self) -> Vec<(u64, Chunk)> {
-        self.flush();
-        self.done
+        self.buffer.truncate(self.taken);
+        let all = Chunk::from(self.buffer);
+        let ends = self.stretches.iter().skip(1).map(|&(_, start)| start).chain([all.len()]);
+        let stretches = self.stretches.iter().zip(ends);
+        let extent = |(&(first, start), end): (&(PageNo, usize), usize)| {
+            let offset = (u64::from(first.get()) - 1) * u64::from(self.page_size.get());
+            (offset, all.slice(start, end))
+        };
+        stretches.map(extent).collect()
     }
-}
-
-/// How many of `wins` from the first on are pages that follow one another.
-fn neighbours(wins: &[Win]) -> usize {
-    let pairs = wins.windows(2).take_while(|pair| pair[1].page.get() == pair[0].page.get() + 1);
-    pairs.count() + 1
 }
 
 /// `bytes` stand `offset` bytes into the file.
 fn decode_run(
-    page_size: PageSize,
+    mut writes: Writes,
     wins: &[Win],
     offset: u64,
     bytes: &[u8],
     unpacker: &mut Unpacker,
 ) -> Result<Decoded, LtxError> {
-    let mut writes = Writes::new(page_size);
+    let page_size = writes.page_size;
     let mut xor = DbXor::new();
     let mut sums = Vec::with_capacity(wins.len());
-    let mut stretch = 0;
-    for (at, win) in wins.iter().enumerate() {
-        if stretch == 0 {
-            stretch = neighbours(&wins[at..]);
-        }
+    for win in wins {
         let start = (win.offset - offset) as usize;
         let frame = &bytes[start..start + win.size as usize];
-        let data = writes.slot(win.page, stretch);
-        stretch -= 1;
+        let data = writes.slot(win.page);
         let (page, size) =
             unpacker.decode_frame(frame, page_size, data).map_err(|error| shift(error, win))?;
         if page != win.page {
@@ -509,8 +495,10 @@ impl Stream {
         let piece = core::mem::take(&mut self.piece);
         let mut rest = &piece[self.taken..];
         let mut decoded = Decoded::default();
-        let mut writes: Option<Writes> = self.header.map(|header| Writes::new(header.page_size));
-        let (mut pages, mut stretch) = (0usize, 0);
+        let left = self.wins.as_slice().len() - self.written;
+        let begin = |header: LtxHeader| Writes::new(header.page_size, left, Room::default());
+        let mut writes: Option<Writes> = self.header.map(begin);
+        let mut pages = 0_usize;
         let next = loop {
             let page_bytes = self.header.map_or(1, |header| header.page_size.bytes());
             if pages * page_bytes >= OUTPUT_BYTES_MAX {
@@ -521,7 +509,7 @@ impl Stream {
                 Ok(Item::Header(header)) => {
                     self.header = Some(header);
                     self.lock_page = Some(header.page_size.lock_page(self.pending_byte));
-                    writes = Some(Writes::new(header.page_size));
+                    writes = Some(begin(header));
                 }
                 Ok(Item::Page { page, data }) => {
                     self.pages += 1;
@@ -529,11 +517,7 @@ impl Stream {
                     let wins = &self.wins.as_slice()[self.written..];
                     let wanted = wins.first().is_some_and(|win| win.page == page);
                     if let (true, Purpose::Write, Some(writes)) = (wanted, self.purpose, &mut writes) {
-                        if stretch == 0 {
-                            stretch = neighbours(wins);
-                        }
-                        writes.push(page, stretch, data);
-                        stretch -= 1;
+                        writes.slot(page).copy_from_slice(data);
                         self.written += 1;
                         decoded.pages += 1;
                     }

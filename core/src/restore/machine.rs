@@ -1,12 +1,13 @@
 //! The state machine of a restore: its phases, and what leads from one to the next.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::fetch::{Audit, Fetch};
 use super::keep::Keep;
+use super::overlap::Early;
 use super::present::{Look, Place, Presence};
 use super::resume::Recall;
 use super::survey::{Stamps, Survey};
@@ -14,7 +15,7 @@ use super::{
     Inventory, PlanError, RestoreConfig, RestoreOutput, RestoreStatus, RestoreTarget, Run, Target, Wins, plan,
 };
 use crate::checksum::DbXor;
-use crate::ids::{DbChecksum, Mono, Now, PageNo, Txid};
+use crate::ids::{DbChecksum, Level, Mono, Now, PageNo, Txid};
 use crate::job::{Job, JobOutput};
 use crate::ltx::{Dictionaries, DictionaryId, LtxHeader};
 use crate::machine::{
@@ -26,7 +27,7 @@ use crate::reading::{Flight, Landed, Listings, exit_of};
 /// What a read is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Key {
-    List,
+    List(Level),
     /// The header of a candidate for a time.
     Stamp(usize),
     /// Of a file of the plan: the header, the end, or everything.
@@ -75,6 +76,10 @@ pub(super) struct File {
     pub(super) fault: Option<String>,
     /// Whether pages are read out of its middle.
     pub(super) ranged: bool,
+    /// Whether the survey has asked for it.
+    pub(super) asked: bool,
+    /// Tasks of it that have not ended: its body is held for them.
+    pub(super) pending: usize,
 }
 
 impl File {
@@ -88,6 +93,8 @@ impl File {
             runs: Vec::new(),
             fault: None,
             ranged: false,
+            asked: false,
+            pending: 0,
         }
     }
 
@@ -127,7 +134,7 @@ pub(super) enum Phase {
     Create,
     /// Reading what a killed restore has left.
     Recall(Recall),
-    Fetch(Fetch),
+    Fetch,
     /// Taking the other pages from what stands in the target's place.
     Keep(Keep),
     Audit(Audit),
@@ -178,6 +185,12 @@ pub struct Restorer {
     /// Files before this one are spared: the state that they lead to stands there.
     pub(super) spared: Option<usize>,
     pub(super) dictionaries: Dictionaries,
+    /// What is fetched and written, while the survey goes on and after it.
+    pub(super) fetch: Option<Fetch>,
+    /// How far the output file is that is made while the survey goes on.
+    pub(super) early: Early,
+    /// Dictionaries that were asked for.
+    pub(super) asked: BTreeSet<DictionaryId>,
     /// Whether the output file is being created, and whether it exists.
     pub(super) creating: bool,
     pub(super) created: bool,
@@ -199,7 +212,7 @@ impl Restorer {
     /// If the configuration's parallelism is zero.
     pub fn new(config: RestoreConfig, ids: OpIds) -> Restorer {
         assert!(config.parallelism > 0, "a restore needs at least one read under way");
-        let flight = Flight::new(ids, config.request_deadline);
+        let flight = Flight::new(ids, config.request_deadline).shared_by(config.parallelism);
         let presence = if config.replace { Presence::Unseen } else { Presence::Useless };
         Restorer {
             config,
@@ -218,6 +231,9 @@ impl Restorer {
             resume: true,
             spared: None,
             dictionaries: Dictionaries::default(),
+            fetch: None,
+            early: Early::Unasked,
+            asked: BTreeSet::new(),
             creating: false,
             created: false,
             pages_done: 0,
@@ -269,10 +285,10 @@ impl Restorer {
             return;
         }
         if let Key::Dictionary(id) = key {
-            return self.take_dictionary(id, result, out);
+            return self.take_dictionary(now, id, result, out);
         }
         let what = || match key {
-            Key::List => "list the replica".to_string(),
+            Key::List(_) => "list the replica".to_string(),
             _ => "read the replica".to_string(),
         };
         let reply = match result {
@@ -284,7 +300,7 @@ impl Restorer {
             Err(error) => return self.settle(Then::Exit(exit_of(&what(), &error)), out),
         };
         match reply {
-            StoreReply::Listing { entries, more } => self.take_listing(now, (entries, more), out),
+            StoreReply::Listing { entries, more } => self.take_listing(now, key, (entries, more), out),
             StoreReply::Bytes { bytes, object_len } => {
                 if let Some(object) = self.object_of(key)
                     && self.len_of(key).is_some_and(|len| len != object_len)
@@ -292,6 +308,8 @@ impl Restorer {
                     return self.relist(&format!("{object} has changed its length since it was listed"), out);
                 }
                 self.take_bytes(now, key, bytes, out);
+                // Another may be read in its place.
+                self.pump_survey(now, out);
             }
             StoreReply::Done | StoreReply::Dropped(_) | StoreReply::LegacyListing { .. } => {
                 panic!("a host answers in kind: a read has content")
@@ -301,14 +319,14 @@ impl Restorer {
 
     fn take_bytes(&mut self, now: Now, key: Key, bytes: Chunk, out: &mut Actions) {
         match key {
-            Key::List => panic!("a host answers in kind: a listing has no bytes"),
+            Key::List(_) => panic!("a host answers in kind: a listing has no bytes"),
             Key::Dictionary(_) => unreachable!("taken before"),
             Key::Stamp(at) => self.take_stamp(now, at, &bytes, out),
             Key::Head(at) if matches!(self.phase, Phase::Look(_) | Phase::Place(_)) => {
                 self.take_header(now, at, &bytes, out);
             }
             Key::Head(_) | Key::Tail(_) | Key::Whole(_) => self.take_survey(now, key, bytes, out),
-            Key::Run(lane) => self.take_run(lane, bytes, out),
+            Key::Run(lane) => self.take_run(now, lane, bytes, out),
             Key::Piece(lane, offset) => self.take_piece(now, lane, offset, bytes, out),
         }
     }
@@ -317,10 +335,10 @@ impl Restorer {
         match (key, &self.phase) {
             (Key::Stamp(at), Phase::Stamps(stamps)) => stamps.listed(at),
             (Key::Head(at) | Key::Tail(at) | Key::Whole(at), _) => self.files.get(at).map(|file| file.listed),
-            (Key::Run(lane) | Key::Piece(lane, _), Phase::Fetch(fetch)) => {
-                fetch.file_of(lane).map(|at| self.files[at].listed)
-            }
             (Key::Piece(..), Phase::Audit(audit)) => Some(audit.reader.listed),
+            (Key::Run(lane) | Key::Piece(lane, _), _) => {
+                self.fetch.as_ref()?.file_of(lane).map(|at| self.files[at].listed)
+            }
             _ => None,
         }
     }
@@ -353,14 +371,12 @@ impl Restorer {
     /// Begins a listing.
     fn list(&mut self, now: Now, out: &mut Actions) {
         self.phase = Phase::List;
-        self.listings.begin(now, Key::List, &mut self.flight, out);
+        self.listings.begin_together(self.config.parallelism, now, Key::List, &mut self.flight, out);
     }
 
-    fn take_listing(&mut self, now: Now, page: (Vec<Listed>, bool), out: &mut Actions) {
-        if self.phase != Phase::List {
-            return;
-        }
-        let found = match self.listings.take(now, Key::List, page, &mut self.flight, out) {
+    fn take_listing(&mut self, now: Now, key: Key, page: (Vec<Listed>, bool), out: &mut Actions) {
+        let (Phase::List, Key::List(level)) = (&self.phase, key) else { return };
+        let found = match self.listings.take_of(level, now, Key::List, page, &mut self.flight, out) {
             Ok(Some(found)) => found,
             Ok(None) => return,
             Err(exit) => return self.settle(Then::Exit(exit), out),
@@ -461,6 +477,9 @@ impl Restorer {
             self.work.remove(&op);
             out.push(Action::Cancel { op });
         }
+        // What a killed restore has left, and nobody has used or changed, is there for the next one too.
+        self.created &= self.early != Early::Left || !matches!(then, Then::Exit(_));
+        (self.fetch, self.early) = (None, Early::Unasked);
         self.phase = Phase::Settle(then);
     }
 

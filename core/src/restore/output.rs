@@ -4,6 +4,7 @@
 use alloc::format;
 
 use super::machine::{Phase, Restorer, Then, Work};
+use super::overlap::Early;
 use crate::ids::Now;
 use crate::machine::{Actions, Chunk, Exit, Fact, OutputError, OutputRequest, Request, Severity};
 
@@ -46,10 +47,19 @@ impl Restorer {
         self.submit(Work::Output, Request::Output(request), out);
     }
 
-    /// Creates the output.
-    pub(super) fn create(&mut self, out: &mut Actions) {
-        self.creating = true;
+    /// Creates the output, unless that was done while the survey went on, and fetches into it.
+    pub(super) fn create(&mut self, now: Now, out: &mut Actions) {
         self.phase = Phase::Create;
+        match self.early {
+            Early::Unasked => self.ask_create(out),
+            Early::Creating | Early::Looking => {}
+            Early::Open => self.begin_fetch(now, out),
+            Early::Left => self.begin_recall(now, out),
+        }
+    }
+
+    pub(super) fn ask_create(&mut self, out: &mut Actions) {
+        self.creating = true;
         let keep = self.resumes();
         self.output(OutputRequest::Create { keep }, out);
     }
@@ -67,7 +77,8 @@ impl Restorer {
             Work::Keep(first) => return self.keep_read(first, result, out),
             _ => {}
         }
-        if core::mem::take(&mut self.creating) {
+        let creating = work == Work::Output && core::mem::take(&mut self.creating);
+        if creating {
             self.created = result.is_ok();
         }
         if let Phase::Discard(then) = &self.phase {
@@ -84,7 +95,7 @@ impl Restorer {
                 return;
             }
             let step = match self.phase {
-                Phase::Create => OutputStep::Create,
+                _ if creating => OutputStep::Create,
                 Phase::Publish => OutputStep::Publish,
                 Phase::Sync => OutputStep::Sync,
                 _ => OutputStep::Write,
@@ -94,7 +105,8 @@ impl Restorer {
         match (&self.phase, work) {
             (_, Work::Write(lane)) => self.written(now, lane, out),
             (_, Work::KeepWrite(first)) => self.kept(first, out),
-            (Phase::Create, _) => self.begin_recall(now, out),
+            (Phase::Settle(_), _) => {}
+            _ if creating => self.output_created(now, out),
             (Phase::SetLen, _) => {
                 self.phase = Phase::Sync;
                 self.output(OutputRequest::Sync, out);

@@ -45,6 +45,11 @@ impl Reader {
         self
     }
 
+    /// Bytes that were asked for and are not with the decoder yet.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.asked - self.taken
+    }
+
     /// Asks for pieces as long as fewer than `parallelism` reads are under way, and for one in any
     /// case where nothing goes on without it. `key` names a piece by its offset.
     pub(crate) fn read_ahead<K: Copy>(

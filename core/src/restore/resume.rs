@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use super::fetch::{Fetch, Task};
 use super::keep::Pages;
 use super::machine::{File, Phase, Restorer, Work};
+use super::overlap::Early;
 use super::present::{Presence, Present};
 use crate::ids::{Now, PageNo};
 use crate::job::Job;
@@ -48,6 +49,7 @@ impl Restorer {
 
     /// The file is there; is anything in it?
     pub(super) fn begin_recall(&mut self, now: Now, out: &mut Actions) {
+        self.early = Early::Open;
         let header = self.target_header().filter(|_| self.resumes());
         let Some(header) = header else { return self.begin_fetch(now, out) };
         let left = Box::new(Present::new(header.page_size, self.config.pending_byte));
@@ -63,10 +65,17 @@ impl Restorer {
     }
 
     pub(super) fn recalled(&mut self, now: Now, result: Result<Chunk, OutputError>, out: &mut Actions) {
-        let Phase::Recall(recall) = &mut self.phase else { return };
+        let early = self.early == Early::Looking;
+        if !early && !matches!(self.phase, Phase::Recall(_)) {
+            return;
+        }
         let Ok(bytes) = result else {
             return self.restore_whole("what a killed restore has left cannot be read", out);
         };
+        if early {
+            return self.looked_early(now, !bytes.is_empty(), out);
+        }
+        let Phase::Recall(recall) = &mut self.phase else { return };
         let page_size = recall.left.page_size();
         recall.last = bytes.len() < PART_BYTES_MAX;
         let whole = bytes.len() - bytes.len() % page_size.bytes();
@@ -105,7 +114,6 @@ impl Restorer {
     pub(super) fn plan_missing(&self, left: &Present, fetch: &mut Fetch) {
         let mut rest = Vec::new();
         for (at, file) in self.files.iter().enumerate().skip(self.used_from) {
-            fetch.total += file.wins.as_slice().len() as u64;
             for (task, first, end) in tasks(at, file) {
                 let missing = |page: PageNo| left.sum(page).is_none();
                 match file.wins.as_slice()[first..end].iter().any(|win| missing(win.page)) {
@@ -120,10 +128,10 @@ impl Restorer {
 
 /// What can be fetched of a file, each with its wins.
 fn tasks(at: usize, file: &File) -> Vec<(Task, usize, usize)> {
-    let task = |run| Task { file: at, run, step: 0 };
-    match file.ranged {
-        true => file.runs.iter().enumerate().map(|(n, run)| (task(Some(n)), run.first, run.end)).collect(),
-        false if file.wins.as_slice().is_empty() => Vec::new(),
-        false => [(task(None), 0, file.wins.as_slice().len())].into(),
-    }
+    let wins = |task: &Task| match task.run {
+        Some(run) => (file.runs[run].first, file.runs[run].end),
+        None => (0, file.wins.as_slice().len()),
+    };
+    let tasks = file.tasks(at, false).into_iter();
+    tasks.map(|task| (task, wins(&task).0, wins(&task).1)).collect()
 }

@@ -53,7 +53,7 @@ fn phase_of(phase: &Phase) -> RestorePhase {
         Phase::List => RestorePhase::Listing,
         Phase::Stamps(_) => RestorePhase::Dating,
         Phase::Look(_) | Phase::Place(_) | Phase::Survey(_) | Phase::Dictionaries => RestorePhase::Surveying,
-        Phase::Create | Phase::Recall(_) | Phase::Fetch(_) | Phase::Keep(_) => RestorePhase::Fetching,
+        Phase::Create | Phase::Recall(_) | Phase::Fetch | Phase::Keep(_) => RestorePhase::Fetching,
         Phase::Audit(_) => RestorePhase::Auditing,
         Phase::SetLen | Phase::Sync | Phase::Publish => RestorePhase::Finishing,
         Phase::Settle(_) | Phase::Discard(_) => RestorePhase::Settling,

@@ -5,9 +5,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::machine::{Key, Phase, Restorer, Then, Work};
+use super::machine::{File, Key, Phase, Restorer, Then, Work};
+use super::overlap::Early;
 use super::present::Presence;
-use super::{Claimed, Claims, RestoreJob};
+use super::{Claimed, Claims, HELD_BYTES_MAX, RestoreJob};
+use crate::checksum::DbXor;
 use crate::ids::{Now, Txid, Wall};
 use crate::ltx::{LTX_HEADER_BYTES, LtxError, LtxHeader};
 use crate::machine::{Actions, ByteRange, Chunk, Exit, Listed, StoreRequest};
@@ -17,6 +19,11 @@ use crate::mutant::{self, Mutant};
 const TAIL_BYTES: u64 = 64 << 10;
 /// A file no longer than this is fetched whole at once while there is room.
 const WHOLE_BYTES_MAX: u64 = 1 << 20;
+/// Of files that are read whole, this part at the least should be wanted.
+const WANTED_PART: u64 = 4;
+/// Of a snapshot that is not longer than this the index is read ahead, and held until all files after it
+/// have been read.
+const AHEAD_BYTES_MAX: u64 = 1 << 30;
 
 /// No page takes less than this in a segment: a frame header, a compressed page, an index entry.
 const PAGE_BYTES_MIN: u64 = 16;
@@ -102,6 +109,48 @@ pub(super) struct Survey {
     started: bool,
     /// Bytes of files asked for or held whole.
     held: u64,
+    /// Of the files claimed last: their bytes, and those of them that are wanted.
+    seen: u64,
+    wanted: u64,
+}
+
+impl Survey {
+    fn new(count: usize) -> Survey {
+        Survey {
+            asked_down_to: count,
+            at: count - 1,
+            claims: None,
+            started: false,
+            held: 0,
+            seen: 0,
+            wanted: 0,
+        }
+    }
+
+    /// All files from this one on have been claimed.
+    pub(super) fn claimed_down_to(&self) -> usize {
+        self.at + 1
+    }
+
+    /// A file that was held whole is not any more.
+    pub(super) fn release(&mut self, len: u64) {
+        self.held -= len;
+    }
+
+    /// Whether a file is read whole for its index. One that is not costs a request for its beginning, one
+    /// for its end, and one or more for what is wanted of it; one that is, bytes that may not be wanted:
+    /// the further back, the less is.
+    fn reads_whole(&self, len: u64, room: u64) -> bool {
+        let worth = self.wanted * WANTED_PART >= self.seen;
+        len <= TAIL_BYTES || (len <= WHOLE_BYTES_MAX && self.held + len <= room && worth)
+    }
+
+    /// Notes what a file has come to, the last eight above all.
+    fn note(&mut self, file: &File) {
+        let wanted: u64 = file.wins.as_slice().iter().map(|win| u64::from(win.size)).sum();
+        self.wanted = self.wanted - self.wanted / 8 + wanted;
+        self.seen = self.seen - self.seen / 8 + file.listed.len;
+    }
 }
 
 impl Restorer {
@@ -182,8 +231,9 @@ impl Restorer {
         self.used_from = 0;
         self.pages_done = 0;
         self.told = 0;
-        let survey = Survey { asked_down_to: count, at: count - 1, claims: None, started: false, held: 0 };
-        self.phase = Phase::Survey(survey);
+        self.xor = DbXor::new();
+        self.asked.clear();
+        self.phase = Phase::Survey(Survey::new(count));
         if self.spared == Some(count) {
             // The target itself stands in its place.
             let header = self.target_header().expect("it was placed by this header");
@@ -194,28 +244,68 @@ impl Restorer {
         self.pump_survey(now, out);
     }
 
-    /// Asks for files ahead of the one whose turn it is.
-    fn pump_survey(&mut self, now: Now, out: &mut Actions) {
-        let room = self.config.parallelism as u64 * WHOLE_BYTES_MAX;
-        let Phase::Survey(survey) = &mut self.phase else { return };
-        let lowest = (survey.at + 1).saturating_sub(self.config.parallelism).max(self.spared.unwrap_or(0));
-        while survey.asked_down_to > lowest {
+    /// What is held of files that were read whole, before more are asked for.
+    fn room(&self) -> u64 {
+        (self.config.parallelism as u64 * WHOLE_BYTES_MAX).min(HELD_BYTES_MAX)
+    }
+
+    /// Asks for files ahead of the one whose turn it is, and for that one in any case; then for the index
+    /// of the oldest.
+    pub(super) fn pump_survey(&mut self, now: Now, out: &mut Actions) {
+        let (room, parallelism) = (self.room(), self.config.parallelism);
+        let sated = self.is_sated();
+        let oldest = self.spared.unwrap_or(0) == 0;
+        loop {
+            let Phase::Survey(survey) = &mut self.phase else { return };
+            let lowest = (survey.at + 1).saturating_sub(parallelism).max(self.spared.unwrap_or(0));
+            let full = sated || (self.fetch.is_some() && survey.held >= room);
+            let waits = full && survey.asked_down_to <= survey.at;
+            if self.flight.len() + 2 > 2 * parallelism {
+                return;
+            }
+            if survey.asked_down_to <= lowest || waits {
+                if oldest && tells_its_index(&self.files[0].listed) {
+                    self.ask_index(now, 0, out);
+                }
+                return;
+            }
             survey.asked_down_to -= 1;
             let at = survey.asked_down_to;
             let listed = self.files[at].listed;
             let (object, len) = (listed.object, listed.len);
-            if len <= TAIL_BYTES || (len <= WHOLE_BYTES_MAX && survey.held + len <= room) {
+            if survey.reads_whole(len, room) && !self.files[at].asked {
                 survey.held += len;
+                self.files[at].asked = true;
                 let request = StoreRequest::Get { object, range: ByteRange::At { offset: 0, len } };
                 self.flight.send(now, Key::Whole(at), request, out);
             } else {
-                if self.files[at].header.is_none() {
-                    self.flight.send(now, Key::Head(at), head_request(&listed), out);
-                }
-                let request = StoreRequest::Get { object, range: ByteRange::Tail(TAIL_BYTES) };
-                self.flight.send(now, Key::Tail(at), request, out);
+                self.ask_index(now, at, out);
             }
         }
+    }
+
+    /// Asks for the header and the index of a file, unless that was done. How long the index of a large
+    /// snapshot is, its header tells.
+    fn ask_index(&mut self, now: Now, at: usize, out: &mut Actions) {
+        let file = &mut self.files[at];
+        if core::mem::replace(&mut file.asked, true) {
+            return;
+        }
+        let (listed, header) = (file.listed, file.header);
+        if header.is_none() {
+            self.flight.send(now, Key::Head(at), head_request(&listed), out);
+        }
+        if header.is_some() || !tells_its_index(&listed) {
+            self.ask_tail(now, at, out);
+        }
+    }
+
+    fn ask_tail(&mut self, now: Now, at: usize, out: &mut Actions) {
+        let (listed, header) = (self.files[at].listed, self.files[at].header);
+        let whole = header.filter(|_| tells_its_index(&listed));
+        let tail = whole.map_or(TAIL_BYTES, |header| index_bytes(&header, listed.len)).min(listed.len);
+        let request = StoreRequest::Get { object: listed.object, range: ByteRange::Tail(tail) };
+        self.flight.send(now, Key::Tail(at), request, out);
     }
 
     pub(super) fn take_survey(&mut self, now: Now, key: Key, bytes: Chunk, out: &mut Actions) {
@@ -231,6 +321,10 @@ impl Restorer {
                 Err(text) => file.fault = Some(text),
             }
         }
+        if matches!(key, Key::Head(_)) && tells_its_index(&file.listed) && file.header.is_some() {
+            self.ask_tail(now, at, out);
+        }
+        let file = &mut self.files[at];
         if !matches!(key, Key::Head(_)) {
             file.tail = Some(bytes.clone());
         }
@@ -273,6 +367,7 @@ impl Restorer {
         }
         let job = RestoreJob::Claim { claims, header, tail, file_bytes: file.listed.len };
         self.compute(Work::Claim(at), job, out);
+        self.begin_early(out);
         self.pump_survey(now, out);
     }
 
@@ -284,7 +379,8 @@ impl Restorer {
         result: Result<Claimed, LtxError>,
         out: &mut Actions,
     ) {
-        let room = self.config.parallelism as u64 * WHOLE_BYTES_MAX;
+        let room = self.room();
+        let proof = self.target_header().is_some_and(|header| header.chain.post.is_some());
         let Phase::Survey(survey) = &mut self.phase else { return };
         let file = &mut self.files[at];
         let claimed = match result {
@@ -297,26 +393,31 @@ impl Restorer {
             }
             Err(error) => return self.blame_file(at, error.to_string(), out),
         };
-        if file.body.is_some() && (claimed.wins.as_slice().is_empty() || survey.held > room) {
-            survey.held -= file.listed.len;
+        let waits = self.early != Early::Open && survey.held > room;
+        if file.body.is_some() && (claimed.wins.as_slice().is_empty() || waits) {
+            survey.release(file.listed.len);
             file.body = None;
         }
         file.tail = None;
         file.wins = claimed.wins;
         file.runs = claimed.runs;
+        file.ranged = proof && file.is_chained();
+        survey.note(file);
         if claimed.full || at == self.spared.unwrap_or(0) {
             self.used_from = at;
             return self.surveyed(now, &claims, out);
         }
         survey.claims = Some(claims);
         survey.at = at - 1;
+        self.fetch_claimed(now, out);
         self.pump_survey(now, out);
         self.pump_claims(now, out);
     }
 
     /// All that matters is known.
     fn surveyed(&mut self, now: Now, claims: &Claims, out: &mut Actions) {
-        self.flight.cancel_all(out);
+        let surveys = |key| matches!(key, Key::Head(_) | Key::Tail(_) | Key::Whole(_));
+        self.flight.cancel(surveys, out);
         if let (Some(_), Presence::Seen(present)) = (self.spared, &self.presence) {
             if claims.left_beyond(present.pages()) {
                 let why = "the files since the state in the target's place do not hold all by which it grew";
@@ -334,10 +435,6 @@ impl Restorer {
         }
         if let Some((at, text)) = self.broken_link() {
             return self.blame_file(at, text, out);
-        }
-        let proof = self.target_header().is_some_and(|header| header.chain.post.is_some());
-        for file in &mut self.files[self.used_from..] {
-            file.ranged = proof && file.is_chained();
         }
         if self.config.dry_run {
             return self.settle(Then::Exit(Exit::Done), out);
@@ -371,6 +468,20 @@ impl Restorer {
     pub(super) fn blame_file(&mut self, at: usize, text: String, out: &mut Actions) {
         self.blame(self.files[at].listed.object, text, out);
     }
+}
+
+/// Whether its header tells how long its index is: it holds every page, and is neither small nor very large.
+fn tells_its_index(listed: &Listed) -> bool {
+    listed.object.range.is_snapshot() && (WHOLE_BYTES_MAX + 1..=AHEAD_BYTES_MAX).contains(&listed.len)
+}
+
+/// Bytes from the index of all pages to the end of a file, about: three numbers a page, of seven bits a
+/// byte. Where that is much of the file, the header may be damaged: the end of it tells.
+fn index_bytes(header: &LtxHeader, file_bytes: u64) -> u64 {
+    let number = |n: u64| u64::from(n.max(1).ilog2() / 7 + 1);
+    let page = number(header.commit.into()) + number(file_bytes) + number(header.page_size.get().into());
+    let bytes = u64::from(header.commit) * page + 64;
+    if bytes > file_bytes / 8 { TAIL_BYTES } else { bytes.max(TAIL_BYTES) }
 }
 
 pub(super) fn head_request(listed: &Listed) -> StoreRequest {

@@ -4,6 +4,7 @@ mod difference;
 pub(crate) mod history;
 mod host;
 pub(crate) mod naive;
+mod overlap;
 mod resume;
 
 use std::boxed::Box;

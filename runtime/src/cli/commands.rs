@@ -181,7 +181,7 @@ const RESTORE: Command = Command {
             "MODE",
             "none, quick or full: what SQLite is asked about the result before it is\nput in place. Without it: none, the checksums of the chain suffice.",
         ),
-        value("parallelism", "N", "Requests at a time, 1 to 256; of content 8 at most. Without it: 16."),
+        value("parallelism", "N", "Requests at a time, 1 to 256; of content 12 MiB at most. Without it: 16."),
         switch("json", "Print the outcome (with -dry-run, the plan) as JSON."),
         switch(
             "f",

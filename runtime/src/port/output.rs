@@ -11,23 +11,24 @@
 //! first to finish would put the other's unfinished file in place. So the file is locked for as
 //! long as it is built; the kernel's lock dies with its process.
 
-use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
 use driftless_core::machine::{Chunk, OutputError, OutputRequest};
-use rustix::fs::{Advice, FileType, FlockOperation, Mode, OFlags, Stat, fadvise, flock, fstat, lstat, stat};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, lstat, stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::Blocking;
+use super::{Blocking, writeback};
 
 /// What SQLite keeps beside a database.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
-/// Shorter writes wait for the last sync: their neighbours may come yet, and the disk takes long
-/// stretches better.
+/// Shorter stretches wait for the last sync: their neighbours may come yet, and the disk takes long
+/// ones better.
 const WRITEBACK_BYTES_MIN: u64 = 64 << 10;
+/// So do those of which less than this part was written.
+const WRITEBACK_PART: u64 = 8;
 
 /// What is asked of the built file before it takes the target's place.
 pub type Check = Box<dyn Fn(&Path) -> Result<(), String> + Send>;
@@ -76,11 +77,11 @@ where
             }
             OutputRequest::Create { keep } => self.create(*keep),
             OutputRequest::Write(extents) => self.with_file(|fs, file| {
-                extents.iter().try_for_each(|(offset, bytes)| {
-                    fs.write_at(file, bytes, *offset)?;
-                    begin_writeback(file, *offset, bytes.len());
-                    Ok(())
-                })
+                extents.iter().try_for_each(|(offset, bytes)| fs.write_at(file, bytes, *offset))?;
+                if let Some((offset, len)) = stretch(extents) {
+                    writeback::begin(file, offset, len);
+                }
+                Ok(())
             }),
             OutputRequest::SetLen(len) => self.with_file(|fs, file| fs.set_len(file, *len)),
             OutputRequest::Sync => self.with_file(|fs, file| fs.sync(file)),
@@ -271,13 +272,13 @@ where
     }
 }
 
-/// Lets the kernel begin to write these bytes to the disk, so that the last sync, for which a
-/// restore has nothing else to do, finds little left. Pages that are still dirty stay cached.
-fn begin_writeback(file: &impl AsFd, offset: u64, len: usize) {
-    if let Some(len) = NonZeroU64::new(len as u64).filter(|len| len.get() >= WRITEBACK_BYTES_MIN) {
-        // A hint: a filesystem that does not take it loses nothing.
-        let _ = fadvise(file, offset, Some(len), Advice::DontNeed);
-    }
+/// Where extents lie, if they fill enough of it for the disk to begin there: offset and length. The pages
+/// between them were written before, or are few.
+fn stretch(extents: &[(u64, Chunk)]) -> Option<(u64, u64)> {
+    let (first, last) = (extents.first()?, extents.last()?);
+    let len = (last.0 + last.1.len() as u64).checked_sub(first.0)?;
+    let filled: u64 = extents.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    (len >= WRITEBACK_BYTES_MIN && filled >= len / WRITEBACK_PART).then_some((first.0, len))
 }
 
 /// Locks a file, and says whether that worked and it is the one that `path` names.

@@ -239,10 +239,12 @@ impl StorePort {
         };
         let mut body = self.store.get(key, range).await.map_err(translate)?;
         let object_len = body.object_len();
-        let mut bytes = Vec::with_capacity(body.remaining() as usize);
+        let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await.map_err(translate)? {
             if bytes.is_empty() {
+                // What comes in one piece is not copied.
                 bytes = chunk;
+                bytes.reserve_exact(body.remaining() as usize);
             } else {
                 bytes.extend_from_slice(&chunk);
             }

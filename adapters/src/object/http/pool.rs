@@ -19,8 +19,8 @@ use crate::timer::Timer;
 
 /// How long a connection may wait; below the minute after which many servers close it.
 pub(super) const IDLE: Duration = Duration::from_secs(50);
-/// The most idle connections to one server.
-const IDLE_MAX: usize = 8;
+/// The most idle connections to one server: as many as a restore reads through at once.
+const IDLE_MAX: usize = 16;
 
 /// What two requests must have in common to share a connection.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

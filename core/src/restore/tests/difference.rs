@@ -68,8 +68,10 @@ fn what_has_not_changed_is_not_fetched() {
     let (status, bytes) = restore(&history, &history.states[&2], 4);
     assert_eq!((status.pages_done, status.pages_kept), (129, 2821));
     let segments = [3, 4].map(|n| history.store[&object(0, n, n)].len() as u64);
-    // The header of the second names the state that stands there; two more were asked for ahead.
-    assert_eq!(bytes, segments.iter().sum::<u64>() + 4 * LTX_HEADER_BYTES as u64);
+    // The header of the second names the state that stands there; two more were asked for ahead, of which
+    // one may have been called off in time.
+    let headers = (bytes - segments.iter().sum::<u64>()) / LTX_HEADER_BYTES as u64;
+    assert!((3..=4).contains(&headers), "{headers}");
     let (status, bytes) = restore(&history, &history.states[&4], 4);
     assert_eq!((status.pages_done, status.pages_kept), (0, 2950));
     assert_eq!(bytes, LTX_HEADER_BYTES as u64, "a header is all that is read");
@@ -123,8 +125,9 @@ fn bytes_that_sqlite_writes_by_itself_cost_one_page() {
     present[24..28].fill(9);
     present[92..100].fill(9);
     let (status, bytes) = restore(&history, &present, 5);
-    // Those of the small segments are at hand.
-    assert_eq!((status.pages_done, status.pages_kept), (132, 2818));
+    // Those of the small segments are at hand; what has not begun when it is enough does not begin.
+    assert!((3..=132).contains(&status.pages_done), "{status:?}");
+    assert_eq!(status.pages_done + status.pages_kept, 2950);
     assert!(bytes < 4 * (70 << 10) + (400 << 10), "{bytes}");
     // Nothing newer than the snapshot holds page 1, and only its own run is read there.
     let mut host = Host::new(history.store.clone());

@@ -64,6 +64,8 @@ pub struct Host {
     /// After how many events the host is told to stop.
     pub shutdown_after: Option<usize>,
     pub reads_open_max: usize,
+    /// The most bytes that reads under way had asked for.
+    pub read_bytes_open_max: u64,
     pub read_bytes: u64,
     pub facts: Vec<Fact>,
     now: Duration,
@@ -99,6 +101,7 @@ impl Host {
             on_target_read: None,
             shutdown_after: None,
             reads_open_max: 0,
+            read_bytes_open_max: 0,
             read_bytes: 0,
             facts: Vec::new(),
             now: Duration::ZERO,
@@ -188,10 +191,17 @@ impl Host {
             }
         }
         let awaited = self.held.iter().filter(|(op, _)| !self.cancelled.contains(op));
-        let reads = awaited.filter(|(_, it)| {
-            matches!(it, Request::Store(StoreRequest::Get { .. } | StoreRequest::GetLegacy { .. }))
+        let reads = awaited.filter_map(|(_, it)| match it {
+            Request::Store(StoreRequest::Get { range, .. } | StoreRequest::GetLegacy { range, .. }) => {
+                Some(match *range {
+                    ByteRange::At { len, .. } | ByteRange::Tail(len) => len,
+                })
+            }
+            _ => None,
         });
-        self.reads_open_max = self.reads_open_max.max(reads.count());
+        let lens: Vec<u64> = reads.collect();
+        self.reads_open_max = self.reads_open_max.max(lens.len());
+        self.read_bytes_open_max = self.read_bytes_open_max.max(lens.iter().sum());
         exit
     }
 

@@ -109,3 +109,25 @@ fn a_damaged_object_is_named_although_something_was_left() {
     assert_eq!(exit, without);
     assert_eq!((host.target, host.output), (None, None));
 }
+
+/// An index is damaged: the restore ends before it has used what was left, and so leaves it.
+#[test]
+fn what_was_left_outlives_a_restore_that_ends_before_it_is_used() {
+    let mut history = large();
+    let victim = super::object(9, 1, 1);
+    let bytes = history.store.get_mut(&victim).unwrap();
+    let near_the_end = bytes.len() - 30;
+    bytes[near_the_end] ^= 1;
+    history.store.remove(&super::object(0, 1, 1));
+    let mut host = Host::new(history.store.clone());
+    let left = history.states[&2][..4096 * 100].to_vec();
+    host.output = Some(left.clone());
+    let (exit, _) = host.restore(at(2));
+    assert!(matches!(exit, Exit::Corrupt { .. }), "{exit:?}");
+    assert!(host.target.is_none() && host.output == Some(left));
+    // Empty, it is nothing worth keeping.
+    let mut host = Host::new(history.store.clone());
+    host.output = Some(Vec::new());
+    assert!(matches!(host.restore(at(2)).0, Exit::Corrupt { .. }));
+    assert_eq!(host.output, None);
+}

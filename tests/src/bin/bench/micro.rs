@@ -7,7 +7,7 @@ use driftless_core::compact::{Merge, MergeJob, MergeNext};
 use driftless_core::ids::{Level, PENDING_BYTE, PageNo, PageSize, Txid, TxidRange, Wall};
 use driftless_core::ltx::{Decoder, Dictionaries, Encoder, Item, LtxHeader, PageIndex};
 use driftless_core::machine::{Chunk, Listed, Object};
-use driftless_core::restore::{Claims, RestoreJob, RestoreOutput, Run};
+use driftless_core::restore::{Claims, RestoreJob, RestoreOutput, Room, Run};
 use driftless_core::wal::{FrameHeader, Salts, Scanner, WalHeader};
 use stats_alloc::Region;
 
@@ -133,16 +133,19 @@ fn ranged(file: &[u8]) -> u64 {
     let claim = RestoreJob::Claim { claims, header, tail: bytes.clone(), file_bytes: bytes.len() as u64 };
     let RestoreOutput::Claim { result, .. } = claim.run() else { unreachable!("that is its output") };
     let claimed = result.expect("the index decodes");
-    let pages = |run: Run| {
+    let mut room = Room::default();
+    let mut pages = |run: Run| {
         let (page_size, codec, dictionaries) = (header.page_size, header.codec, Dictionaries::default());
         let wins = claimed.wins.clone();
         let bytes = bytes.slice(run.offset as usize, (run.offset + run.len) as usize);
-        match (RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries }).run() {
-            RestoreOutput::Pages(decoded) => u64::from(decoded.expect("the frames decode").pages),
-            _ => unreachable!("that is its output"),
-        }
+        let room_of_this = std::mem::take(&mut room);
+        let job = RestoreJob::Pages { page_size, wins, run, bytes, codec, dictionaries, room: room_of_this };
+        let RestoreOutput::Pages(decoded) = job.run() else { unreachable!("that is its output") };
+        let decoded = decoded.expect("the frames decode");
+        room = decoded.writes.into_iter().next().map(|(_, bytes)| Room::of(bytes)).unwrap_or_default();
+        u64::from(decoded.pages)
     };
-    claimed.runs.iter().copied().map(pages).sum()
+    claimed.runs.iter().copied().map(&mut pages).sum()
 }
 
 /// A file of all pages, and eight that hold each second page of an eighth anew.
