@@ -47,8 +47,12 @@ pub(super) fn levels_come_to_rest(name: &str) {
         thread::sleep(Duration::from_millis(300));
     }
     sidecar.caught_up();
-    let reached = |level| scene.replica.ltx_files(level).into_iter().map(|(_, max)| max).max();
-    let all_are_made = || (1..3).chain([9]).all(|level| reached(level) == reached(0));
+    let files = |level| scene.replica.ltx_files(level).into_iter();
+    let reached = |level| files(level).map(|(_, max)| max).max();
+    // Where a merge holds all from the first transaction on, no snapshot is due: the writes fell between
+    // two of its instants.
+    let holds_all = |level| files(level).any(|(min, max)| min == 1 && Some(max) == reached(0));
+    let all_are_made = || (1..3).all(|level| reached(level) == reached(0)) && (holds_all(9) || holds_all(2));
     wait_for("the levels of all that was written", PATIENCE, all_are_made);
     // A put that shows its object has yet to be answered.
     thread::sleep(Duration::from_secs(1));
