@@ -152,7 +152,7 @@ pub const UNFINISHED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 pub const LATE_PUT: Duration = Duration::from_secs(5 * 60);
 /// The local journal is rewritten when it has grown past twice its size after the last rewrite
 /// and this many bytes.
-pub const JOURNAL_SLACK: u64 = 1 << 20;
+pub const JOURNAL_SLACK: u64 = 128 << 10;
 
 #[cfg(test)]
 mod tests {

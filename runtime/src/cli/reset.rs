@@ -85,7 +85,7 @@ fn in_files(args: &Args, database: &Path, for_real: bool) -> Result<String, CliE
     };
     let mut journal = StateJournal::open(RealFs, directory).map_err(failed)?;
     let mut found = false;
-    for (_, number) in journal.of_database(database) {
+    for (_, number) in journal.of_database(database).map_err(failed)? {
         let left = Journal::reset(&journal.load_records(number).map_err(failed)?);
         found |= !left.is_empty();
         if for_real && !left.is_empty() {

@@ -5,6 +5,10 @@
 //! it stands, everything after counts as lost, which the core can always live with. A failed
 //! append is cut off again at once, so that it cannot hide a later one that succeeds.
 //!
+//! The records of a database are replaced by one frame that holds all that come in their place: so
+//! a process with a hundred thousand databases writes the records of one anew and not those of all. What
+//! was replaced is left behind when it is more than what stands: then the file is written anew.
+//!
 //! | bytes | field |
 //! |---|---|
 //! | 8 | magic `DRFTJRN1`, once, at the start |
@@ -12,8 +16,15 @@
 //! | 4 | database, counting from 1; 0 names one: its payload is the number and the name |
 //! | 8 | CRC-64/ISO of the eight bytes before and the payload |
 //! | n | payload |
+//!
+//! With the highest bit of the database set the payload takes the place of all records before, and
+//! is a list of records, each behind its length.
+//!
+//! In memory there is where each stands, and of a name its checksum: some hundred bytes a database.
 
-use std::collections::BTreeMap;
+mod frames;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -21,16 +32,73 @@ use driftless_adapters::fs::{Fs, FsError, FsErrorKind};
 use driftless_core::checksum::FileDigest;
 use driftless_core::machine::{Chunk, StateReply, StateRequest};
 
+use self::frames::{FRAME_BYTES, Frame, MAGIC, REPLACES, encode, join, scan, split};
 use super::Blocking;
 
-const MAGIC: &[u8; 8] = b"DRFTJRN1";
-const FRAME_BYTES: usize = 16;
-/// A longer payload is damage: a table of 2^32 pages would be the largest record.
-const PAYLOAD_BYTES_MAX: usize = 1 << 31;
+/// So much may be left behind by replacements beyond as much as stands.
+const LEFT_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes of frames that a new file is given at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// Names a database within the journal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DatabaseNo(u32);
+
+/// Where a frame begins, and how long its payload is.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u64,
+    len: u32,
+}
+
+impl Place {
+    const fn frame_bytes(self) -> u64 {
+        FRAME_BYTES as u64 + self.len as u64
+    }
+}
+
+/// What stands in the file of one database.
+#[derive(Default)]
+struct Known {
+    name: Option<Place>,
+    /// In order. The first may be one that replaced those before.
+    records: Vec<Place>,
+}
+
+/// What stands in the file.
+#[derive(Default)]
+struct Index {
+    /// The checksum of each name, and its number.
+    names: BTreeSet<(u64, u32)>,
+    databases: BTreeMap<u32, Known>,
+    /// Bytes of all these frames.
+    live: u64,
+}
+
+impl Index {
+    /// Notes a frame that begins at `at`.
+    fn take(&mut self, at: u64, frame: &Frame<'_>) {
+        let place = Place { at, len: frame.payload.len() as u32 };
+        if let Some((number, name)) = frame.name() {
+            self.names.insert((checksum_of(name), number));
+            let before = self.databases.entry(number).or_default().name.replace(place);
+            self.live -= before.map_or(0, Place::frame_bytes);
+        } else if frame.database & !REPLACES != 0 {
+            let known = self.databases.entry(frame.database & !REPLACES).or_default();
+            if frame.database & REPLACES != 0 {
+                self.live -= known.records.drain(..).map(Place::frame_bytes).sum::<u64>();
+            }
+            if known.records.len() < 4 {
+                // Most databases have no more.
+                known.records.reserve_exact(1);
+            }
+            known.records.push(place);
+        } else {
+            return;
+        }
+        self.live += place.frame_bytes();
+    }
+}
 
 /// The journal of one state directory.
 pub struct StateJournal<F: Fs> {
@@ -38,11 +106,9 @@ pub struct StateJournal<F: Fs> {
     directory: PathBuf,
     file: Option<F::File>,
     end: u64,
-    names: BTreeMap<String, u32>,
-    /// The highest number of a name.
-    last: u32,
-    /// Where the payloads of each database stand, in order: offset and length.
-    places: BTreeMap<u32, Vec<(u64, u32)>>,
+    index: Index,
+    /// With so many bytes that do not count the file is written anew.
+    left_max: u64,
 }
 
 impl<F: Fs> StateJournal<F> {
@@ -53,17 +119,9 @@ impl<F: Fs> StateJournal<F> {
     /// When the directory or the file cannot be made.
     pub fn open(fs: F, directory: PathBuf) -> Result<StateJournal<F>, FsError> {
         fs.create_dir_all(&directory)?;
-        let path = directory.join("journal");
-        let file = fs.open_write_or_create(&path)?;
-        let mut journal = StateJournal {
-            fs,
-            directory,
-            file: None,
-            end: 0,
-            names: BTreeMap::new(),
-            last: 0,
-            places: BTreeMap::new(),
-        };
+        let file = fs.open_write_or_create(&directory.join("journal"))?;
+        let (end, index, left_max) = (0, Index::default(), 0);
+        let mut journal = StateJournal { fs, directory, file: None, end, index, left_max };
         journal.load(&file)?;
         journal.file = Some(file);
         Ok(journal)
@@ -71,46 +129,17 @@ impl<F: Fs> StateJournal<F> {
 
     fn load(&mut self, file: &F::File) -> Result<(), FsError> {
         let len = self.fs.len(file)?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(PAYLOAD_BYTES_MAX)];
-        let mut read = 0;
-        while read < bytes.len() {
-            match self.fs.read_at(file, &mut bytes[read..], read as u64)? {
-                0 => break,
-                n => read += n,
-            }
+        let index = &mut self.index;
+        self.end = scan(&self.fs, file, len, |at, frame| index.take(at, &frame))?;
+        if self.end != len {
+            self.fs.set_len(file, self.end)?;
         }
-        bytes.truncate(read);
-        let mut at = 0;
-        if bytes.starts_with(MAGIC) {
-            at = MAGIC.len();
-            while let Some((database, payload, next)) = parse(&bytes, at) {
-                self.take(database, payload, next as u64);
-                at = next;
-            }
-        }
-        if at as u64 != len {
-            self.fs.set_len(file, at as u64)?;
-        }
-        if at == 0 {
+        if self.end == 0 {
             self.fs.write_at(file, MAGIC, 0)?;
-            at = MAGIC.len();
+            self.end = MAGIC.len() as u64;
         }
-        self.end = at as u64;
+        self.left_max = self.index.live + LEFT_BYTES_MAX;
         Ok(())
-    }
-
-    /// Notes a record that ends at `end`.
-    fn take(&mut self, database: u32, payload: &[u8], end: u64) {
-        if database != 0 {
-            let len = payload.len() as u32;
-            self.places.entry(database).or_default().push((end - u64::from(len), len));
-        } else if let Some((number, name)) = payload.split_first_chunk::<4>()
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            let number = u32::from_be_bytes(*number);
-            self.names.insert(name.to_string(), number);
-            self.last = self.last.max(number);
-        }
     }
 
     /// The number of a database, which is given one if it has none. `name` says which database
@@ -118,49 +147,81 @@ impl<F: Fs> StateJournal<F> {
     ///
     /// # Errors
     /// When the name cannot be written down; then it has no number, under which records of nobody
-    /// would stand.
+    /// would stand. When it cannot be told from another of the same checksum.
     pub fn number(&mut self, name: &str) -> Result<DatabaseNo, FsError> {
-        if let Some(number) = self.names.get(name) {
-            return Ok(DatabaseNo(*number));
+        if let Some(number) = self.find(name)? {
+            return Ok(number);
         }
-        let number = self.last + 1;
-        self.append_frame(0, &name_payload(number, name))?;
+        let number = self.index.databases.last_key_value().map_or(0, |(last, _)| *last) + 1;
+        self.append_frame(0, &frames::name_payload(number, name))?;
         Ok(DatabaseNo(number))
     }
 
+    /// The number of a database that has one.
+    ///
+    /// # Errors
+    /// When its name cannot be told from another of the same checksum.
+    pub fn find(&self, name: &str) -> Result<Option<DatabaseNo>, FsError> {
+        let checksum = checksum_of(name);
+        for &(_, number) in self.index.names.range((checksum, 0)..=(checksum, u32::MAX)) {
+            if self.name_of(number)?.as_deref() == Some(name) {
+                return Ok(Some(DatabaseNo(number)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn name_of(&self, number: u32) -> Result<Option<String>, FsError> {
+        let Some(place) = self.index.databases.get(&number).and_then(|known| known.name) else {
+            return Ok(None);
+        };
+        let bytes = self.read(place)?;
+        let frame = Frame::parse(&bytes).ok_or_else(|| self.changed())?;
+        Ok(frame.name().map(|(_, name)| name.to_owned()))
+    }
+
     /// What the journal knows of a database: the name with each replica it ever had, and the number.
-    pub fn of_database(&self, database: &Path) -> Vec<(String, DatabaseNo)> {
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_database(&self, database: &Path) -> Result<Vec<(String, DatabaseNo)>, FsError> {
         let start = format!("{}\n", database.display());
-        let known = self.names.iter().filter(|(name, _)| name.starts_with(&start));
-        known.map(|(name, number)| (name.clone(), DatabaseNo(*number))).collect()
+        let mut known = Vec::new();
+        for number in self.index.databases.keys() {
+            if let Some(name) = self.name_of(*number)?.filter(|name| name.starts_with(&start)) {
+                known.push((name, DatabaseNo(*number)));
+            }
+        }
+        Ok(known)
     }
 
     /// The records of a database, read from the file.
     ///
     /// # Errors
     /// When the file cannot be read, or one is not as it was written.
-    pub fn load_records(&mut self, database: DatabaseNo) -> Result<Vec<Chunk>, FsError> {
-        let places = self.places.get(&database.0).cloned().unwrap_or_default();
-        let path = self.directory.join("journal");
-        let mut records = Vec::with_capacity(places.len());
-        for (offset, len) in places {
-            let mut bytes = vec![0; FRAME_BYTES + len as usize];
-            self.read_at(&mut bytes, offset - FRAME_BYTES as u64)?;
-            match parse(&bytes, 0) {
-                Some((number, payload, _)) if number == database.0 => {
-                    records.push(Chunk::from(payload.to_vec()));
+    pub fn load_records(&self, database: DatabaseNo) -> Result<Vec<Chunk>, FsError> {
+        let Some(known) = self.index.databases.get(&database.0) else { return Ok(Vec::new()) };
+        let mut records = Vec::with_capacity(known.records.len());
+        for place in &known.records {
+            let bytes = self.read(*place)?;
+            // What stands behind one that has changed is of no use without it.
+            match Frame::parse(&bytes) {
+                Some(frame) if frame.database == database.0 => {
+                    records.push(Chunk::from(frame.payload.to_vec()));
                 }
-                // What stands behind it is of no use without it.
-                _ => {
-                    return Err(FsError::new(
-                        FsErrorKind::Io,
-                        &path,
-                        "a record has changed since it was written",
-                    ));
+                Some(frame) if frame.database == database.0 | REPLACES => {
+                    let parts = split(frame.payload).ok_or_else(|| self.changed())?;
+                    records.extend(parts.into_iter().map(|part| Chunk::from(part.to_vec())));
                 }
+                _ => return Err(self.changed()),
             }
         }
         Ok(records)
+    }
+
+    fn changed(&self) -> FsError {
+        let path = self.directory.join("journal");
+        FsError::new(FsErrorKind::Io, &path, "a record has changed since it was written")
     }
 
     /// Appends one record.
@@ -177,7 +238,7 @@ impl<F: Fs> StateJournal<F> {
             Some(file) => file,
             None => self.file.insert(self.fs.open_write_or_create(&path)?),
         };
-        let frame = frame(database, payload);
+        let frame = encode(database, payload);
         if let Err(error) = self.fs.write_at(file, &frame, self.end) {
             // What was written of it would hide a later record.
             if self.fs.set_len(file, self.end).is_err() {
@@ -185,8 +246,8 @@ impl<F: Fs> StateJournal<F> {
             }
             return Err(error);
         }
+        self.index.take(self.end, &Frame { database, payload });
         self.end += frame.len() as u64;
-        self.take(database, payload, self.end);
         Ok(())
     }
 
@@ -202,74 +263,107 @@ impl<F: Fs> StateJournal<F> {
         self.fs.sync_dir(&self.directory)
     }
 
-    /// Replaces the records of one database: the whole journal is written anew beside the old
-    /// one, synced, and put in its place.
+    /// Replaces the records of one database, durably.
     ///
     /// # Errors
-    /// As the filesystem says; the old journal stands.
+    /// As the filesystem says. Those before stand if it was the write that failed; if it was the sync,
+    /// these do, and nothing is known of what is durable.
     pub fn rewrite(&mut self, database: DatabaseNo, records: &[Chunk]) -> Result<(), FsError> {
-        let mut bytes = MAGIC.to_vec();
-        for (name, number) in &self.names {
-            bytes.extend(frame(0, &name_payload(*number, name)));
-        }
-        self.each_record(|number, payload| {
-            if number != 0 && number != database.0 {
-                bytes.extend(frame(number, payload));
+        self.append_frame(database.0 | REPLACES, &join(records))?;
+        self.sync()?;
+        let left = self.end - self.index.live;
+        if left > self.left_max {
+            // The records are safe where they are: if this fails, it is tried again with twice as much.
+            self.left_max = left * 2;
+            if self.leave_behind().is_ok() {
+                self.left_max = self.index.live + LEFT_BYTES_MAX;
             }
-        })?;
-        for record in records {
-            bytes.extend(frame(database.0, record));
         }
-        let new = self.directory.join("journal.new");
-        let path = self.directory.join("journal");
+        Ok(())
+    }
+
+    /// Writes what counts beside the journal, syncs it, and puts it in the journal's place.
+    fn leave_behind(&mut self) -> Result<(), FsError> {
+        let (new, path) = (self.directory.join("journal.new"), self.directory.join("journal"));
         match self.fs.remove(&new) {
             Err(error) if error.kind != FsErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = self.fs.create_new(&new)?;
-        let written = self.fs.write_at(&file, &bytes, 0).and_then(|()| self.fs.sync(&file));
-        if let Err(error) = written.and_then(|()| self.fs.rename(&new, &path)) {
-            let _ = self.fs.remove(&new);
-            return Err(error);
+        let copied = self.copy_to(&file).and_then(|copied| self.fs.sync(&file).map(|()| copied));
+        match copied.and_then(|copied| self.fs.rename(&new, &path).map(|()| copied)) {
+            Ok((databases, end)) => {
+                (self.index.databases, self.end) = (databases, end);
+                self.index.live = end - MAGIC.len() as u64;
+                self.file = Some(file);
+                self.fs.sync_dir(&self.directory)
+            }
+            Err(error) => {
+                let _ = self.fs.remove(&new);
+                Err(error)
+            }
         }
-        self.file = Some(file);
-        self.end = bytes.len() as u64;
-        self.places.clear();
-        let mut at = MAGIC.len();
-        while let Some((number, payload, next)) = parse(&bytes, at) {
-            self.take(number, payload, next as u64);
-            at = next;
-        }
-        self.fs.sync_dir(&self.directory)
     }
 
-    /// Reads as many bytes as there are, up to `bytes`.
-    fn read_at(&mut self, bytes: &mut [u8], offset: u64) -> Result<(), FsError> {
+    /// Copies all frames that count. Says where they stand then, and where the file ends.
+    fn copy_to(&self, file: &F::File) -> Result<(BTreeMap<u32, Known>, u64), FsError> {
+        let (mut buffer, mut written) = (MAGIC.to_vec(), 0);
+        let mut databases = BTreeMap::new();
+        for (number, known) in &self.index.databases {
+            let mut moved = Known::default();
+            for (nth, place) in known.name.iter().chain(&known.records).enumerate() {
+                let bytes = self.read(*place)?;
+                if Frame::parse(&bytes).is_none() {
+                    return Err(self.changed());
+                }
+                let place = Place { at: written + buffer.len() as u64, len: place.len };
+                match known.name.is_some() && nth == 0 {
+                    true => moved.name = Some(place),
+                    false => moved.records.push(place),
+                }
+                buffer.extend(bytes);
+                if buffer.len() >= COPY_BYTES {
+                    self.fs.write_at(file, &buffer, written)?;
+                    written += buffer.len() as u64;
+                    buffer.clear();
+                }
+            }
+            moved.records.shrink_to_fit();
+            databases.insert(*number, moved);
+        }
+        self.fs.write_at(file, &buffer, written)?;
+        Ok((databases, written + buffer.len() as u64))
+    }
+
+    /// Reads a frame; short if the file ends before it.
+    fn read(&self, place: Place) -> Result<Vec<u8>, FsError> {
+        let path = self.directory.join("journal");
+        let opened;
         let file = match &self.file {
             Some(file) => file,
-            None => self.file.insert(self.fs.open_write_or_create(&self.directory.join("journal"))?),
+            None => {
+                opened = self.fs.open_write_or_create(&path)?;
+                &opened
+            }
         };
+        let mut bytes = vec![0; place.frame_bytes() as usize];
         let mut read = 0;
         while read < bytes.len() {
-            match self.fs.read_at(file, &mut bytes[read..], offset + read as u64)? {
+            match self.fs.read_at(file, &mut bytes[read..], place.at + read as u64)? {
                 0 => break,
                 n => read += n,
             }
         }
-        Ok(())
+        bytes.truncate(read);
+        Ok(bytes)
     }
+}
 
-    /// Reads the file again, record by record.
-    fn each_record(&mut self, mut take: impl FnMut(u32, &[u8])) -> Result<(), FsError> {
-        let mut bytes = vec![0; self.end as usize];
-        self.read_at(&mut bytes, 0)?;
-        let mut at = MAGIC.len();
-        while let Some((number, payload, next)) = parse(&bytes, at) {
-            take(number, payload);
-            at = next;
-        }
-        Ok(())
-    }
+/// What a name is found by. Two names may have one: whoever finds one reads it.
+fn checksum_of(name: &str) -> u64 {
+    let mut digest = FileDigest::new();
+    digest.update(name.as_bytes());
+    digest.finish()
 }
 
 /// The records of one machine in the journal of its process.
@@ -308,37 +402,6 @@ where
     }
 }
 
-fn name_payload(number: u32, name: &str) -> Vec<u8> {
-    [&number.to_be_bytes()[..], name.as_bytes()].concat()
-}
-
-fn sum(head: &[u8], payload: &[u8]) -> u64 {
-    let mut digest = FileDigest::new();
-    digest.update(head);
-    digest.update(payload);
-    digest.finish()
-}
-
-fn frame(database: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len());
-    bytes.extend((payload.len() as u32).to_be_bytes());
-    bytes.extend(database.to_be_bytes());
-    bytes.extend(sum(&bytes[..8], payload).to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// The record at `at`: its database, its payload, and where the next one begins.
-fn parse(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
-    let head = bytes.get(at..at + FRAME_BYTES)?;
-    let len = u32::from_be_bytes(head[..4].try_into().ok()?) as usize;
-    let database = u32::from_be_bytes(head[4..8].try_into().ok()?);
-    let stored = u64::from_be_bytes(head[8..16].try_into().ok()?);
-    let start = at + FRAME_BYTES;
-    let payload = bytes.get(start..start.checked_add(len)?)?;
-    (sum(&head[..8], payload) == stored).then_some((database, payload, start + len))
-}
-
 #[cfg(test)]
 mod tests {
     use driftless_adapters::fs::RealFs;
@@ -369,7 +432,49 @@ mod tests {
         assert_eq!(journal.load_records(a).unwrap(), records(&[b"three"]));
         assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
         assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
-        assert_eq!(journal.of_database(Path::new("/b")), [("/b\n/rb".to_owned(), b)]);
+        assert_eq!(journal.of_database(Path::new("/b")).unwrap(), [("/b\n/rb".to_owned(), b)]);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Replaced, cut short at every byte, and written anew: the records of each database are those
+    /// before the cut.
+    #[test]
+    fn what_is_replaced_is_left_behind() {
+        let directory = std::env::temp_dir().join(format!("driftless-journal-left-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let open = || StateJournal::open(RealFs, directory.clone()).unwrap();
+        let mut journal = open();
+        let (a, b) = (journal.number("/a\n/ra").unwrap(), journal.number("/b\n/rb").unwrap());
+        journal.append(a, b"one").unwrap();
+        journal.append(b, b"other").unwrap();
+        let before = journal.end;
+        journal.rewrite(a, &records(&[b"two", b"", b"three"])).unwrap();
+        journal.append(a, b"four").unwrap();
+        let path = directory.join("journal");
+        let whole = std::fs::read(&path).unwrap();
+        for cut in before as usize..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let journal = open();
+            let found = journal.load_records(a).unwrap();
+            let known = [records(&[b"one"]), records(&[b"two", b"", b"three"])];
+            assert!(known.contains(&found), "{found:?} of {cut} bytes");
+            assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let mut journal = open();
+        let large = vec![7; 300 << 10];
+        for _ in 0..8 {
+            journal.rewrite(a, &records(&[&large])).unwrap();
+            assert!(journal.end < 3 << 20, "{} bytes", journal.end);
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), journal.end);
+        }
+        journal.append(a, b"last").unwrap();
+        for journal in [&mut journal, &mut open()] {
+            assert_eq!(journal.load_records(a).unwrap(), records(&[&large, b"last"]));
+            assert_eq!(journal.load_records(b).unwrap(), records(&[b"other"]));
+            assert_eq!(journal.number("/b\n/rb").unwrap(), b);
+        }
+        assert_eq!(journal.number("/c\n/rc").unwrap(), DatabaseNo(3));
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

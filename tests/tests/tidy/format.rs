@@ -216,7 +216,7 @@ fn journal_frame(text: &str, state: &str) -> Vec<String> {
 }
 
 fn all(text: &str) -> Vec<String> {
-    let state = read("runtime/src/port/state.rs");
+    let state = read("runtime/src/port/state/frames.rs");
     let checks = [header_table(text), frame_table(text), trailer_table(text), constants(text), records(text)];
     checks.into_iter().flatten().chain(journal_frame(text, &state)).collect()
 }
