@@ -73,6 +73,12 @@ impl Keeper {
         Keeper { replicator, compactor, compactor_run, retainer, retainer_run, validator, validator_run }
     }
 
+    /// Whether a machine of these settings would find nothing to do at a database that is as it was left:
+    /// none that looks at the replica by itself, or that ends when all is done.
+    pub fn may_rest(config: &Config, levels: bool, validation: bool) -> bool {
+        !(levels || validation || config.once || config.adopt)
+    }
+
     /// Whether an event of the source would change anything.
     pub fn wants_events(&self) -> bool {
         self.replicator.wants_events()

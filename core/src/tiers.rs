@@ -209,6 +209,12 @@ pub struct Tiers {
     due: BTreeSet<(Mono, u32)>,
 }
 
+/// A database that was at rest when the process began has an engine once within this time, which asks its
+/// store.
+const LOOKED_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// At so many moments of it.
+const LOOKS_SPREAD: u32 = 24 * 60;
+
 /// Of so many places one is for a database that is new here.
 const NEW_EACH: u8 = 4;
 
@@ -238,6 +244,18 @@ impl Tiers {
         self.databases.insert(database, State::Waiting);
         self.waiting += 1;
         self.new.push_back(database);
+    }
+
+    /// A database that is to run from now on, and is as an earlier run of the process has left it. The
+    /// first few get an engine as if that were not known, as one does that stands alone: it asks the
+    /// store whether the replica is there. Of the others each does that within a day, one after the other.
+    pub fn add_at_rest(&mut self, now: Mono, database: u32, fingerprint: Fingerprint) {
+        if self.databases.len() < self.limits.resting || self.databases.contains_key(&database) {
+            return self.add(database);
+        }
+        let due = now.after(LOOKED_AFTER / LOOKS_SPREAD * (database % LOOKS_SPREAD + 1));
+        self.databases.insert(database, State::Cold { fingerprint: Some(fingerprint), due: Some(due) });
+        self.due.insert((due, database));
     }
 
     /// A database of which nothing is left, or that has ended by itself.

@@ -20,6 +20,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
@@ -77,7 +78,7 @@ pub struct Database {
     /// How that is reached, in words.
     pub about: About,
     /// How it is replicated.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Whether to restore the database from its replica before it is followed, if it is not there.
     pub restore_if_db_not_exists: bool,
 }
@@ -91,6 +92,15 @@ pub struct Settings {
     pub levels: Option<CompactConfig>,
     /// How often the replica is read and checked; `None` for never.
     pub validation: Option<Duration>,
+}
+
+impl Settings {
+    /// Says whether the database that has these settings may take a replica over that was another's.
+    pub(crate) fn set_adopt(self: &mut Arc<Settings>, adopt: bool) {
+        if self.engine.adopt != adopt {
+            Arc::make_mut(self).engine.adopt = adopt;
+        }
+    }
 }
 
 /// The control socket; `None` where the file does not say.

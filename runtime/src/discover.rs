@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::{About, Replica, Settings};
 use crate::host::ReplicateJob;
@@ -38,7 +39,7 @@ pub struct Directory {
     /// How that is reached, in words.
     pub about: About,
     /// How each is replicated.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Whether to restore all from their replicas at the start, where there is none.
     pub restore_if_missing: bool,
 }

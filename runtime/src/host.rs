@@ -18,6 +18,7 @@ mod probes;
 mod registrations;
 mod reload;
 pub(crate) mod requests;
+mod rested;
 mod restoring;
 mod running;
 pub(crate) mod twins;
@@ -65,7 +66,7 @@ use self::probes::Probes;
 use self::registrations::Registration;
 use self::reload::Reloads;
 pub use self::reload::{Reread, Rereader};
-use self::twins::Refusal;
+use self::twins::{Keys, Refusal, Twins};
 pub use crate::control::SocketPlace;
 
 /// One database and where it is replicated.
@@ -76,7 +77,7 @@ pub struct ReplicateJob {
     /// Where it is replicated.
     pub replica: Replica,
     /// How it is replicated.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Whether to restore the database before it is followed, if it is not there.
     pub restore_if_missing: bool,
 }
@@ -150,7 +151,7 @@ pub(crate) struct Host {
     executor: Rc<LocalExecutor<'static>>,
     net: Net,
     journal: Arc<Mutex<StateJournal<RealFs>>>,
-    databases: RefCell<BTreeMap<u32, Entry>>,
+    databases: RefCell<BTreeMap<u32, Box<Entry>>>,
     /// Which of those that run have an engine.
     tiers: RefCell<Tiers>,
     /// Says that this may have changed.
@@ -161,6 +162,7 @@ pub(crate) struct Host {
     give_back_at: Cell<Option<Mono>>,
     next_number: Cell<u32>,
     paths: Paths,
+    twins: RefCell<Twins>,
     pub(crate) discovery: Discovery,
     /// A directory is to be looked at.
     discoveries: Changes,
@@ -201,6 +203,11 @@ pub(crate) struct Host {
 const COMPACTIONS_MAX: usize = 2;
 /// Validations under way at once, beside those, of some 10 MiB each.
 const VALIDATIONS_MAX: usize = 1;
+
+/// The name of a database's records.
+fn name_in_journal(database: &Path, replica: &Replica) -> String {
+    format!("{}\n{}", database.display(), replica.place())
+}
 
 /// The state directory that a database has unless told otherwise.
 pub fn default_state_dir(database: &Path) -> PathBuf {
@@ -356,6 +363,7 @@ impl Host {
             give_back_at: Cell::new(None),
             next_number: Cell::new(0),
             paths: Paths::default(),
+            twins: RefCell::default(),
             discovery: Discovery::default(),
             discoveries: Changes::default(),
             changes: Changes::default(),
@@ -390,10 +398,11 @@ impl Host {
         Ok(())
     }
 
-    fn insert(&self, job: ReplicateJob, origin: Origin) -> u32 {
+    fn insert(&self, job: ReplicateJob, origin: Origin, keys: &Keys) -> u32 {
         let number = self.next_number.replace(self.next_number.get() + 1);
+        self.twins.borrow_mut().put(number, keys);
         self.paths.add(&job.database, number);
-        self.databases.borrow_mut().insert(number, Entry::new(number, job, origin));
+        self.databases.borrow_mut().insert(number, Box::new(Entry::new(number, job, origin)));
         number
     }
 
@@ -415,15 +424,16 @@ impl Host {
     /// Counts something of a database. Nobody waits for that.
     fn tally(&self, number: u32, count: impl FnOnce(&mut Tally)) {
         if let Some(entry) = self.databases.borrow_mut().get_mut(&number) {
-            count(&mut entry.tally);
+            count(entry.tally());
         }
     }
 
     /// Forgets a database of which nothing is left.
-    fn forget(&self, number: u32) -> Option<Entry> {
+    fn forget(&self, number: u32) -> Option<Box<Entry>> {
         let entry = self.databases.borrow_mut().remove(&number);
         if let Some(entry) = &entry {
             self.paths.remove(&entry.database, number);
+            self.twins.borrow_mut().forget(|number| self.databases.borrow().contains_key(&number));
         }
         self.tiers(|tiers| tiers.remove(number));
         self.changes.tell();
@@ -438,12 +448,12 @@ impl Host {
 
     /// Looks at a database; `None` if it has been forgotten.
     pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.databases.borrow().get(&number).map(look)
+        self.databases.borrow().get(&number).map(|entry| look(entry))
     }
 
     /// Looks at all databases, in the order in which they were added.
-    pub(crate) fn for_each(&self, look: impl FnMut(&Entry)) {
-        self.databases.borrow().values().for_each(look);
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Entry)) {
+        self.databases.borrow().values().for_each(|entry| look(entry));
     }
 
     /// The databases whose engines may still act.
@@ -464,10 +474,6 @@ impl Host {
     /// Tells the watcher that other databases run. A full channel says it already.
     fn watches_changed(&self) {
         let _ = self.watches.try_send(());
-    }
-
-    fn name_in_journal(&self, entry: &Entry) -> String {
-        format!("{}\n{}", entry.database.display(), entry.replica.place())
     }
 
     /// Tells a database that runs to finish, or one that would run again not to; one that was told
@@ -533,10 +539,10 @@ impl Host {
             Life::Running | Life::Stopping | Life::Resetting { .. } => false,
         };
         let goes_on = (self.stays || self.discovery.watches()) && !self.closing.get();
-        if goes_on || !databases.values().all(over) {
+        if goes_on || !databases.values().all(|entry| over(entry)) {
             return None;
         }
-        let exits = databases.values().filter_map(Entry::exit);
+        let exits = databases.values().filter_map(|entry| entry.exit());
         Some(exits.max_by_key(|exit| exit.code()).cloned().unwrap_or(Exit::Done))
     }
 }

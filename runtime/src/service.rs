@@ -218,7 +218,7 @@ enum Woken {
 fn standing(host: &Host) -> Databases {
     let mut standing = Standing::default();
     host.for_each(|entry| match &entry.life {
-        Life::Running | Life::Stopping => standing.add(entry.status.as_ref(), None),
+        Life::Running | Life::Stopping => standing.add(entry.status().as_deref(), None),
         Life::Ended(exit) | Life::Leaving { exit, asked: false } => standing.add(None, Some(exit)),
         Life::Stopped(_) | Life::Resetting { .. } | Life::Leaving { asked: true, .. } => {}
     });

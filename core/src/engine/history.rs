@@ -10,11 +10,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Resting;
 use crate::checksum::DbXor;
-use crate::ids::{DbChecksum, Incarnation, Lineage, PageNo, PageSize, Txid, Wall};
+use crate::ids::{DbChecksum, Incarnation, Lineage, Mono, PageNo, PageSize, Txid, Wall};
 use crate::ltx::LtxHeader;
-use crate::machine::{Chunk, Object, SealRecord};
+use crate::machine::{Chunk, Object, SealRecord, WalFacts};
 use crate::mutant::{self, Mutant};
+use crate::probe::Findings;
+use crate::tiers::Fingerprint;
 use crate::wal::{Salts, WalChecksum, WalPosition};
 
 /// The checksum of every page of one state of the database.
@@ -237,6 +240,33 @@ impl Journal {
             journal.take(record);
         }
         journal
+    }
+
+    /// Where a database stands whose files, which are `file` and `wal` now, are as an earlier run has left
+    /// them with a seal, with everything on the replica. A `-wal` with anything in it tells nothing: which
+    /// it was is not written down.
+    pub fn at_rest(
+        &self,
+        now: Mono,
+        file: &SealRecord,
+        wal: Option<WalFacts>,
+    ) -> Option<(Fingerprint, Resting)> {
+        let seal = self.history.seal.as_ref()?;
+        let point = self.history.point.as_ref()?;
+        let settled = self.intent.is_none() && self.history.lineage.is_some() && !self.history.reset;
+        let as_left = settled && wal.is_none_or(|wal| wal.size == 0) && seal == file;
+        let resting = || Resting {
+            replicated: Some(point.txid),
+            post: Some(point.post),
+            lineage: self.history.lineage,
+            synced_until: Some(now),
+            store: Findings::default(),
+            page_size: Some(point.page_size),
+        };
+        as_left.then(|| {
+            let files = Fingerprint::new(seal.device, seal.inode, seal.size, seal.ctime_ns, wal);
+            (files, resting())
+        })
     }
 
     /// A step counts only if it starts where the table stands and ends where it says: a journal
@@ -483,5 +513,82 @@ impl<'a> Reader<'a> {
             file: (self.u64()?, self.u64()?),
             wal: if self.u8()? != 0 { Some(self.wal()?) } else { None },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    fn sealed() -> (SealRecord, Vec<Record>) {
+        let seal = SealRecord { device: 1, inode: 2, size: 512, ctime_ns: 3, boot_id: "boot".into() };
+        let wal = WalPosition { salts: Salts { one: 1, two: 2 }, frame: 3, checksum: WalChecksum(4, 5) };
+        let mut table = PageTable::new();
+        table.resize(1);
+        table.set(PageNo::FIRST, 1 << 63 | 9);
+        let to = Point {
+            txid: Txid::FIRST,
+            stamp: Wall(1),
+            page_size: PageSize::new(512).unwrap(),
+            pages: 1,
+            post: table.checksum(),
+            file: (1, 2),
+            wal: None,
+        };
+        let step = Step { pre: None, to, full: true, sums: table.iter().collect() };
+        let records = vec![
+            Record::Identity { lineage: Lineage::new(7).unwrap(), incarnation: Incarnation(1) },
+            Record::Intent(step),
+            Record::Done(Txid::FIRST),
+            Record::Sealed { seal: seal.clone(), wal },
+        ];
+        (seal, records)
+    }
+
+    fn replay(records: &[Record]) -> Journal {
+        Journal::replay(&records.iter().map(Record::encode).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn at_rest_is_what_was_sealed_and_is_so_still() {
+        let (seal, records) = sealed();
+        let now = Mono::default();
+        let journal = replay(&records);
+        let (files, resting) = journal.at_rest(now, &seal, None).unwrap();
+        assert_eq!(files, Fingerprint::new(1, 2, 512, 3, None));
+        assert_eq!((resting.replicated, resting.post), (Some(Txid::FIRST), Some(journal_post(&journal))));
+        let wal = |size| Some(WalFacts { inode: 8, size, mtime_ns: 9 });
+        assert!(journal.at_rest(now, &seal, wal(0)).is_some());
+        // Which `-wal` it was is not written down.
+        assert_eq!(journal.at_rest(now, &seal, wal(32)), None);
+        for other in [
+            SealRecord { inode: 3, ..seal.clone() },
+            SealRecord { ctime_ns: 4, ..seal.clone() },
+            // Nobody says what the disk was given before the power failed.
+            SealRecord { boot_id: "other".into(), ..seal.clone() },
+        ] {
+            assert_eq!(journal.at_rest(now, &other, None), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_come_after_the_seal_is_not_at_rest() {
+        let (seal, records) = sealed();
+        let intent = records[1].clone();
+        let wal = replay(&records).history.point.and_then(|point| point.wal).unwrap();
+        for after in [intent, Record::Reset, Record::Moved { file: (1, 2), wal }] {
+            let records = [&records[..], &[after]].concat();
+            assert_eq!(replay(&records).at_rest(Mono::default(), &seal, None), None);
+        }
+        // Cut short anywhere.
+        for count in 0..records.len() {
+            assert_eq!(replay(&records[..count]).at_rest(Mono::default(), &seal, None), None);
+        }
+    }
+
+    fn journal_post(journal: &Journal) -> DbChecksum {
+        journal.history.point.as_ref().unwrap().post
     }
 }

@@ -39,7 +39,7 @@ pub use standing::{
     Admission, Claims, Continuity, Head, Sighting, Standing, plan_admission, plan_continuity, plan_header,
     plan_standing,
 };
-pub use status::{Phase, Status, Waiting};
+pub use status::{Phase, Resting, Status, Waiting};
 
 use alloc::collections::BTreeSet;
 use alloc::format;

@@ -100,6 +100,61 @@ pub struct Status {
     pub on_trial: bool,
 }
 
+/// The status of a database at rest about which there is nothing to say, in a few words: a process may
+/// have a hundred thousand of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resting {
+    pub(super) replicated: Option<Txid>,
+    pub(super) post: Option<DbChecksum>,
+    pub(super) lineage: Option<Lineage>,
+    pub(super) synced_until: Option<Mono>,
+    pub(super) store: Findings,
+    pub(super) page_size: Option<PageSize>,
+}
+
+impl Resting {
+    /// Of a status that says no more; when it was looked at for the last time is not kept.
+    pub fn of(status: &Status) -> Option<Resting> {
+        let &Status { replicated, post, lineage, synced_until, store, page_size, .. } = status;
+        let resting = Resting { replicated, post, lineage, synced_until, store, page_size };
+        let looks = Status {
+            wal_frames: 0,
+            looked_at: None,
+            captured_until: synced_until,
+            frames_captured: 0,
+            ..status.clone()
+        };
+        (resting.status() == looks).then_some(resting)
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        Status {
+            phase: Phase::Quiet,
+            replicated: self.replicated,
+            post: self.post,
+            lineage: self.lineage,
+            frames_behind: 0,
+            behind_since: None,
+            wal_frames: 0,
+            looked_at: None,
+            pages_waiting: 0,
+            synced_until: self.synced_until,
+            captured_until: self.synced_until,
+            waiting: None,
+            last_error: None,
+            hint: None,
+            store: self.store,
+            warning: None,
+            frames_captured: 0,
+            page_size: self.page_size,
+            source_asked: None,
+            uploading: false,
+            on_trial: false,
+        }
+    }
+}
+
 impl Replicator {
     /// What the files were when everything in them was on the replica, if nothing is open, under way
     /// or owed: another engine, begun at any time, loses nothing by this one's end.
@@ -170,6 +225,50 @@ impl Replicator {
             source_asked: self.source.asked_since(),
             uploading: !matches!(self.upload, Upload::Idle),
             on_trial: self.is_on_trial(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::string::ToString;
+
+    use super::*;
+    use crate::engine::Config;
+    use crate::ids::Txid;
+    use crate::machine::{Machine as _, ReplicaId};
+
+    #[test]
+    fn a_status_at_rest_is_a_few_words_unless_there_is_more_to_say() {
+        let fresh = Replicator::new(ReplicaId(0), 1, Config::default()).status();
+        let at = Mono::default().after(Duration::from_secs(9));
+        let rests = Status {
+            phase: Phase::Quiet,
+            replicated: Txid::new(7),
+            post: DbChecksum::from_stored(1 << 63 | 5),
+            lineage: Lineage::new(3),
+            synced_until: Some(at),
+            captured_until: Some(at),
+            page_size: PageSize::new(4096),
+            ..fresh
+        };
+        let looked = Status { looked_at: Some(at), wal_frames: 4, frames_captured: 9, ..rests.clone() };
+        for status in [&rests, &looked] {
+            assert_eq!(Resting::of(status).map(|resting| resting.status()), Some(rests.clone()));
+        }
+        let more: [fn(&mut Status); 6] = [
+            |status| status.phase = Phase::Base,
+            |status| status.frames_behind = 1,
+            |status| status.pages_waiting = 1,
+            |status| status.warning = Some("it matters".to_string()),
+            |status| status.last_error = Some("it failed".to_string()),
+            |status| status.uploading = true,
+        ];
+        for change in more {
+            let mut status = rests.clone();
+            change(&mut status);
+            assert_eq!(Resting::of(&status), None, "{status:?}");
         }
     }
 }

@@ -236,6 +236,27 @@ fn a_base_is_written_to_its_end_however_many_wait() {
 }
 
 #[test]
+fn what_an_earlier_run_has_left_at_rest_begins_cold_beyond_the_first() {
+    let mut tiers = Tiers::new(Limits { hot: 100, starting: 100, resting: 2, ..Limits::default() });
+    (0..5).for_each(|database| tiers.add_at_rest(at(0), database, files(1)));
+    assert_eq!((tiers.counts(), orders(&mut tiers, 0).len()), ((3, 2, 0), 2));
+    // As it was left, and then not.
+    tiers.told(2, || Some(files(1)));
+    tiers.told(3, || Some(files(2)));
+    assert_eq!(orders(&mut tiers, 1), [Order::Start(3)]);
+    // Within a day each of the others asks its store, not all at one moment.
+    let first = tiers.next_deadline().unwrap();
+    assert!(first > at(0) && first < at(24 * 3_600_000));
+    let day = orders(&mut tiers, 24 * 3_600_000);
+    assert_eq!(day, [Order::Start(2), Order::Start(4)]);
+    assert_eq!(tiers.next_deadline(), None);
+    // Removed before that, it owes nothing.
+    tiers.add_at_rest(at(0), 9, files(1));
+    tiers.remove(9);
+    assert_eq!(tiers.next_deadline(), None);
+}
+
+#[test]
 fn a_wal_that_has_gone_or_is_empty_tells_nothing_of_sealed_files() {
     let wal = |inode, size, mtime_ns| Some(WalFacts { inode, size, mtime_ns });
     let of = |wal| Fingerprint::new(1, 2, 3, 4, wal);

@@ -10,6 +10,7 @@ mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_adapters::object::settings::{Service, Settings};
@@ -22,7 +23,7 @@ use super::error::CliError;
 use super::output::Out;
 use super::{logging, need_config, target};
 use crate::config::replica::{Described, describe_url, environment, options::Options};
-use crate::config::{self, About, Config, Database, Replica, absolute, duration};
+use crate::config::{About, Config, Database, Replica, absolute, duration};
 use crate::discover::Directory;
 use crate::host::{self, ReplicateOptions};
 use crate::port::source::{RealFiles, SourceFiles as _};
@@ -228,7 +229,7 @@ fn config_of(args: &Args) -> Result<Config, CliError> {
             };
             let Described { replica, about } = about;
             let warnings = about.warnings.clone();
-            let settings = config::Settings::default();
+            let settings = Arc::default();
             let database = Database { path, replica, about, settings, restore_if_db_not_exists: false };
             Ok(Config { databases: vec![database], warnings, ..Config::default() })
         }

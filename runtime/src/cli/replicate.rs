@@ -1,6 +1,7 @@
 //! `driftless replicate`.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::application::Verdict;
@@ -9,7 +10,7 @@ use driftless_core::tiers::Limits;
 use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
-use crate::config::{Config, Logging, Settings};
+use crate::config::{Config, Database, Logging, Settings};
 use crate::discover::Directory;
 use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
 use crate::service::heartbeat::Heartbeat;
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             }
             let warnings = target::warnings(replica);
             let (database, replica) = target::pair(database, replica)?;
-            let settings = settings_of(args, &Settings::default());
+            let settings = settings_of(args, &Settings::default()).into();
             let job = ReplicateJob { database, replica, settings, restore_if_missing: restores(args) };
             (vec![job], None, warnings)
         }
@@ -155,25 +156,28 @@ fn settings_of(args: &Args, settings: &Settings) -> Settings {
 }
 
 fn jobs_of(args: &Args, config: &Config) -> Result<Vec<ReplicateJob>, CliError> {
-    config
-        .databases
-        .iter()
-        .map(|database| {
-            target::check_pair(&database.path, &database.replica)?;
-            Ok(ReplicateJob {
-                database: database.path.clone(),
-                replica: database.replica.clone(),
-                settings: settings_of(args, &database.settings),
-                restore_if_missing: database.restore_if_db_not_exists || restores(args),
-            })
+    // Most databases have the settings of the one before.
+    let mut settings = Arc::new(settings_of(args, &config.settings));
+    let job = |database: &Database| {
+        target::check_pair(&database.path, &database.replica)?;
+        let own = settings_of(args, &database.settings);
+        if *settings != own {
+            settings = own.into();
+        }
+        Ok(ReplicateJob {
+            database: database.path.clone(),
+            replica: database.replica.clone(),
+            settings: Arc::clone(&settings),
+            restore_if_missing: database.restore_if_db_not_exists || restores(args),
         })
-        .collect()
+    };
+    config.databases.iter().map(job).collect()
 }
 
 /// The directories of a configuration. With `-once` nothing is waited for that may come.
 fn directories_of(args: &Args, config: &Config) -> Vec<Directory> {
     let adjusted = |directory: &Directory| Directory {
-        settings: settings_of(args, &directory.settings),
+        settings: settings_of(args, &directory.settings).into(),
         watch: directory.watch && !args.is_on("once"),
         restore_if_missing: directory.restore_if_missing || restores(args),
         ..directory.clone()
@@ -183,6 +187,8 @@ fn directories_of(args: &Args, config: &Config) -> Vec<Directory> {
 
 /// Reads the configuration again, by the same flags.
 fn rereader(args: Args, before: Config) -> Rereader {
+    // What is compared with is not the databases, of which there may be many.
+    let before = Config { databases: Vec::new(), directories: Vec::new(), ..before };
     let read = move || -> Result<Reread, CliError> {
         let config = need_config(&args)?;
         let jobs = jobs_of(&args, &config)?;

@@ -80,7 +80,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<(), CliError> {
 fn config(args: &Args, target: &Target) -> Result<RetainConfig, CliError> {
     let named = target.config.as_ref().zip(target.database.as_ref());
     let levels = match named.and_then(|(config, path)| config.database(path)) {
-        Some(database) => database.settings.levels,
+        Some(database) => database.settings.levels.clone(),
         None => None,
     };
     let mut config = match &levels {

@@ -193,7 +193,7 @@ fn item(node: &Node, defaults: &Defaults<'_>, warnings: &mut Vec<String>) -> Res
     let state_dir = scope.path("state-dir")?.or(scope.path("meta-path")?).or(scope.path("meta-dir")?);
     let restore = scope.boolean("restore-if-db-not-exists")?.unwrap_or(false);
     let described = replica_of(node, &scope, &place, &mut settings, defaults, warnings)?;
-    let Described { replica, about } = described;
+    let (Described { replica, about }, settings) = (described, settings.into());
     warnings.extend(about.warnings.iter().map(|warning| format!("{}: {warning}", place.path().display())));
     let item = match place {
         Place::File(path) => {

@@ -177,7 +177,7 @@ fn list(host: &Host) -> Value {
             "replica": entry.replica.url(),
             "registered": entry.origin == Origin::Registered,
             "phase": phase(entry),
-            "replicated_txid": entry.status.as_ref().and_then(|status| status.replicated).map(|txid| txid.to_string()),
+            "replicated_txid": entry.replicated().map(|txid| txid.to_string()),
         });
         if let Some(at) = entry.last_sync {
             value["last_sync_at"] = json!(rfc3339(at));
@@ -283,8 +283,8 @@ fn removed(host: &Host) -> Vec<Value> {
 fn all_looked_since(host: &Host, asked: Mono, concerns: impl Fn(&Entry) -> bool) -> bool {
     let mut looked = true;
     host.for_each(|entry| {
-        let status = entry.status.as_ref().filter(|_| entry.sender.is_some() && concerns(entry));
-        looked &= status.is_none_or(|status| is_fresh(status, asked));
+        let status = entry.status().filter(|_| entry.sender.is_some() && concerns(entry));
+        looked &= status.is_none_or(|status| is_fresh(&status, asked));
     });
     looked
 }
@@ -302,7 +302,7 @@ fn is_fresh(status: &Status, asked: Mono) -> bool {
 
 /// What a database is about, in a word.
 pub(crate) fn phase(entry: &Entry) -> &'static str {
-    match (&entry.life, &entry.status) {
+    match (&entry.life, entry.status()) {
         (Life::Resetting { .. }, _) => "resetting",
         (Life::Stopped(_), _) => "stopped",
         (Life::Ended(_), _) => "ended",
@@ -312,7 +312,7 @@ pub(crate) fn phase(entry: &Entry) -> &'static str {
 }
 
 fn entry_status(entry: &Entry) -> Value {
-    let mut value = entry.status.as_ref().map_or(json!({}), describe);
+    let mut value = entry.status().map_or(json!({}), |status| describe(&status));
     value["database"] = json!(entry.database.display().to_string());
     value["replica"] = json!(entry.replica.place());
     value["registered"] = json!(entry.origin == Origin::Registered);
@@ -321,12 +321,13 @@ fn entry_status(entry: &Entry) -> Value {
     value["ended"] = json!(entry.exit().is_some());
     value["exit_code"] = json!(entry.exit().map(|exit| exit.code()));
     value["last_sync_at"] = json!(entry.last_sync.map(rfc3339));
-    value["segments"] = json!(entry.tally.segments);
-    value["segment_bytes"] = json!(entry.tally.segment_bytes);
-    value["levels"] = json!(entry.levels.as_ref().map(describe_levels));
-    let retention = entry.retention.as_ref();
+    let (counted, extras) = (entry.counted(), entry.extras.as_ref());
+    value["segments"] = json!(counted.segments);
+    value["segment_bytes"] = json!(counted.segment_bytes);
+    value["levels"] = json!(extras.and_then(|it| it.levels.as_ref()).map(describe_levels));
+    let retention = extras.and_then(|it| it.retention.as_ref());
     value["retention"] = json!(retention.map(|it| json!({ "passing": it.passing, "error": it.trouble })));
-    value["validation"] = json!(entry.validation.as_ref().map(describe_validation));
+    value["validation"] = json!(entry.validation().map(describe_validation));
     value
 }
 

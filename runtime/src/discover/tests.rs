@@ -29,7 +29,7 @@ impl Place {
             watch: false,
             replica: Replica::Directory(self.0.join("backup")),
             about: About::default(),
-            settings: Settings::default(),
+            settings: Arc::default(),
             restore_if_missing: false,
         }
     }

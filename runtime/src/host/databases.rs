@@ -12,12 +12,15 @@
 //! thread: two engines on one file would share its POSIX locks, which closing a descriptor of one
 //! of them drops for both.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use driftless_core::compact::CompactStatus;
-use driftless_core::engine::Status;
+use driftless_core::engine::{Phase, Resting, Status};
 use driftless_core::health::{Ailment, ailment};
-use driftless_core::ids::{Mono, Wall};
+use driftless_core::ids::{Mono, Txid, Wall};
+use driftless_core::keeper::Keeper;
 use driftless_core::machine::{Event, Exit};
 use driftless_core::retain::RetainStatus;
 use driftless_core::tiers::Standing;
@@ -67,13 +70,13 @@ pub(crate) enum Life {
     Ended(Exit),
 }
 
-/// A database of this process.
+/// A database of this process. There may be a hundred thousand, almost all of them without an engine.
 pub(crate) struct Entry {
     /// Its number in this process; no other gets it.
     pub(crate) number: u32,
     pub(crate) database: PathBuf,
     pub(crate) replica: Replica,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     /// Whether to restore it before it is followed, if it is not there.
     pub(crate) restore_if_missing: bool,
     pub(crate) origin: Origin,
@@ -94,18 +97,38 @@ pub(crate) struct Entry {
     /// It had an engine before.
     pub(super) begun: bool,
     /// As of the engine's last event.
-    pub(crate) status: Option<Status>,
+    status: Shown,
+    /// How the rest of what an engine does stands, where it does any of that.
+    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) wants_events: bool,
+    /// What was counted of it.
+    tally: Counted,
+    /// When a segment was last put, or found to be there.
+    pub(crate) last_sync: Option<Wall>,
+}
+
+/// How an engine stands beyond its replication.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Extras {
     /// How its levels stand, if any are made.
     pub(crate) levels: Option<CompactStatus>,
     /// How its retention stands, if anything is deleted.
     pub(crate) retention: Option<RetainStatus>,
     /// How its validation stands, if its replica is validated.
     pub(crate) validation: Option<ValidateStatus>,
-    pub(crate) wants_events: bool,
-    /// What was counted of it.
-    pub(crate) tally: Tally,
-    /// When a segment was last put, or found to be there.
-    pub(crate) last_sync: Option<Wall>,
+}
+
+/// A status in as few bytes as it takes.
+enum Shown {
+    Unknown,
+    Whole(Box<Status>),
+    Resting(Resting),
+}
+
+/// Counters, which are packed while nothing counts.
+enum Counted {
+    Open(Box<Tally>),
+    Packed(Box<[u8]>),
 }
 
 impl Entry {
@@ -126,12 +149,10 @@ impl Entry {
             finish_by: None,
             sync_wanted: false,
             begun: false,
-            status: None,
-            levels: None,
-            retention: None,
-            validation: None,
+            status: Shown::Unknown,
+            extras: None,
             wants_events: false,
-            tally: Tally::default(),
+            tally: Counted::Packed(Box::default()),
             last_sync: None,
         }
     }
@@ -139,8 +160,7 @@ impl Entry {
     /// It runs from now on, and waits for an engine.
     pub(super) fn begin(&mut self) {
         self.life = Life::Running;
-        self.status = None;
-        (self.levels, self.retention, self.validation) = (None, None, None);
+        (self.status, self.extras) = (Shown::Unknown, None);
         (self.standing, self.turn_over, self.finish_by) = (None, false, None);
         (self.sync_wanted, self.begun) = (false, false);
         self.wants_events = true;
@@ -151,9 +171,82 @@ impl Entry {
         !matches!(self.life, Life::Stopped(_) | Life::Ended(_))
     }
 
+    /// As of the engine's last event.
+    pub(crate) fn status(&self) -> Option<Cow<'_, Status>> {
+        match &self.status {
+            Shown::Unknown => None,
+            Shown::Whole(status) => Some(Cow::Borrowed(status)),
+            Shown::Resting(resting) => Some(Cow::Owned(resting.status())),
+        }
+    }
+
+    /// The last transaction on its replica.
+    pub(crate) fn replicated(&self) -> Option<Txid> {
+        self.status()?.replicated
+    }
+
+    /// Takes what its engine shows.
+    pub(super) fn observe(&mut self, machine: &Keeper, status: Status) {
+        self.tally().status(&status);
+        match &mut self.status {
+            Shown::Whole(whole) => **whole = status,
+            shown => *shown = Shown::Whole(Box::new(status)),
+        }
+        let (levels, retention, validation) =
+            (machine.compaction(), machine.retention(), machine.validation());
+        let extras = Extras { levels, retention, validation };
+        match &mut self.extras {
+            Some(known) => **known = extras,
+            None if extras == Extras::default() => {}
+            none => *none = Some(Box::new(extras)),
+        }
+    }
+
+    /// It stands so without an engine: as an earlier run of the process has left it.
+    pub(super) fn rests(&mut self, resting: Resting) {
+        self.status = Shown::Resting(resting);
+    }
+
+    /// Its engine has gone, and nothing is owed as far as is known.
+    pub(super) fn goes_cold(&mut self) {
+        if let Shown::Whole(status) = &mut self.status {
+            status.phase = Phase::Quiet;
+            if let Some(resting) = Resting::of(status) {
+                self.status = Shown::Resting(resting);
+            }
+        }
+        if let Counted::Open(tally) = &self.tally {
+            self.tally = Counted::Packed(tally.pack());
+        }
+    }
+
+    /// What was counted of it, to count more.
+    pub(super) fn tally(&mut self) -> &mut Tally {
+        if let Counted::Packed(bytes) = &self.tally {
+            self.tally = Counted::Open(Box::new(Tally::unpack(bytes)));
+        }
+        match &mut self.tally {
+            Counted::Open(tally) => tally,
+            Counted::Packed(_) => unreachable!("it was just opened"),
+        }
+    }
+
+    /// What was counted of it.
+    pub(crate) fn counted(&self) -> Tally {
+        match &self.tally {
+            Counted::Open(tally) => (**tally).clone(),
+            Counted::Packed(bytes) => Tally::unpack(bytes),
+        }
+    }
+
+    /// How its validation stands, if its replica is validated.
+    pub(crate) fn validation(&self) -> Option<&ValidateStatus> {
+        self.extras.as_ref()?.validation.as_ref()
+    }
+
     /// What is the matter with it while its engine runs.
     pub(crate) fn ailment(&self, now: Mono) -> Option<Ailment> {
-        ailment(self.status.as_ref(), self.validation.as_ref(), now)
+        ailment(self.status().as_deref(), self.validation(), now)
     }
 
     /// How its last run ended, if it has.

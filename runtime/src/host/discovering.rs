@@ -341,12 +341,12 @@ impl Host {
         if jobs.is_empty() || self.is_closing() {
             return;
         }
-        let mut twins = self.twins();
         for mut job in jobs {
             // To own a replica was said of what there was when the process began.
-            job.settings.engine.adopt = false;
+            job.settings.set_adopt(false);
             let (database, replica) = (job.database.display().to_string(), job.replica.place());
-            if self.add(job, Origin::Found, &mut twins) {
+            let keys = self.keys_of(&job);
+            if self.add(job, Origin::Found, &keys, None) {
                 tracing::info!(database, replica, "a database was found, and is replicated from now on");
             }
         }
@@ -418,7 +418,7 @@ fn shared(database: &Path, one: &Directory, other: &Directory) -> Refusal {
 /// Whether all that was captured is on the replica, as far as an engine that runs can say, or will
 /// never be.
 fn owes_nothing(entry: &Entry) -> bool {
-    match (&entry.life, &entry.status) {
+    match (&entry.life, entry.status()) {
         (Life::Running, Some(status)) => status.pages_waiting == 0 && !status.uploading,
         (Life::Running, None) => false,
         _ => true,

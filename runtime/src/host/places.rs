@@ -216,8 +216,8 @@ impl Host {
                 let late = entry.life == Life::Running && entry.finish_by.is_some();
                 if late {
                     let error = "the time allowed for the final sync was over before its turn".into();
-                    let from = entry.status.as_ref().and_then(|status| status.replicated);
-                    let from = from.and_then(|txid| Txid::new(txid.get() + 1)).unwrap_or(Txid::FIRST);
+                    let from =
+                        entry.replicated().and_then(|txid| Txid::new(txid.get() + 1)).unwrap_or(Txid::FIRST);
                     entry.life = Life::Stopped(Exit::Unreplicated { from, frames: 0, error });
                 }
                 late

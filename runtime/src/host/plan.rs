@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use driftless_core::machine::Exit;
 
-use super::databases::{Entry, Life, Origin};
+use super::databases::{Life, Origin};
 use super::registrations::Registration;
-use super::twins::{Refusal, Twins};
+use super::rested::Rested;
+use super::twins::{Keys, Refusal, Twins};
 use super::{Host, ReplicateJob, refused};
 use crate::clock;
 use crate::config::{Replica, Settings};
@@ -27,6 +28,26 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Wanted {
     job: ReplicateJob,
     origin: Origin,
+    keys: Keys,
+}
+
+/// Databases that there should be, and no two of them the same.
+struct Plan {
+    wanted: Vec<Wanted>,
+    twins: Twins,
+}
+
+impl Plan {
+    fn take(&mut self, job: ReplicateJob, origin: Origin) -> Result<(), Refusal> {
+        let Plan { wanted, twins } = self;
+        let keys = twins.keys(&job.database, &job.replica);
+        let other = |number: u32| {
+            wanted.get(number as usize).map(|it| (it.job.database.clone(), it.job.replica.clone()))
+        };
+        twins.take(wanted.len() as u32, &keys, (&job.database, &job.replica), other)?;
+        wanted.push(Wanted { job, origin, keys });
+        Ok(())
+    }
 }
 
 /// Checks what is given and adds what is registered.
@@ -40,12 +61,10 @@ pub(super) fn plan(
     found: &[ReplicateJob],
     registrations: &[Registration],
 ) -> Result<Vec<Wanted>, Refusal> {
-    let mut twins = Twins::default();
-    let mut wanted = Vec::new();
+    let mut plan = Plan { wanted: Vec::new(), twins: host.twins.borrow().sibling() };
     for job in given {
-        twins.take(&job.database, &job.replica)?;
+        plan.take(job.clone(), Origin::Given)?;
         place::open(&job.replica, &host.net).map_err(refused)?;
-        wanted.push(Wanted { job: job.clone(), origin: Origin::Given });
     }
     let mut opened = Vec::<&Replica>::new();
     for job in found {
@@ -54,12 +73,9 @@ pub(super) fn plan(
             place::open(&job.replica, &host.net).map_err(refused)?;
             opened.push(&job.replica);
         }
-        match twins.take(&job.database, &job.replica) {
-            Ok(()) => wanted.push(Wanted { job: job.clone(), origin: Origin::Found }),
-            Err(Refusal { error, hint }) => {
-                let database = job.database.display().to_string();
-                tracing::error!(database, hint, "this database is not replicated: {error}");
-            }
+        if let Err(Refusal { error, hint }) = plan.take(job.clone(), Origin::Found) {
+            let database = job.database.display().to_string();
+            tracing::error!(database, hint, "this database is not replicated: {error}");
         }
     }
     for registration in registrations {
@@ -75,11 +91,11 @@ pub(super) fn plan(
         if given.iter().chain(found).any(|given| same(&given)) {
             continue;
         }
-        match twins.take(&job.database, &job.replica) {
-            Ok(()) => wanted.push(Wanted { job, origin: Origin::Registered }),
-            Err(refusal) => rests(registration, &refusal.error),
+        if let Err(refusal) = plan.take(job, Origin::Registered) {
+            rests(registration, &refusal.error);
         }
     }
+    let wanted = plan.wanted;
     if wanted.is_empty() && !host.stays && !host.discovery.watches() {
         let hint = "name one on the command line or in the configuration, or enable its socket".into();
         return Err(Refusal { error: "there is no database to replicate".into(), hint });
@@ -100,7 +116,7 @@ pub(super) fn job_of(registration: &Registration, settings: &Settings) -> Result
     // To own a replica is said of those databases that were named with it.
     let mut settings = settings.clone();
     settings.engine.adopt = false;
-    Ok(ReplicateJob { database, replica, settings, restore_if_missing: false })
+    Ok(ReplicateJob { database, replica, settings: settings.into(), restore_if_missing: false })
 }
 
 impl Host {
@@ -113,11 +129,11 @@ impl Host {
         for (number, entry) in self.databases.borrow_mut().iter_mut() {
             match new.remove(&entry.database) {
                 None => gone.push(*number),
-                Some(Wanted { job, origin }) => {
+                Some(Wanted { job, origin, keys }) => {
                     entry.origin = origin;
                     if job.replica != entry.replica || job.settings != entry.settings {
                         let rests = matches!(entry.life, Life::Stopped(_));
-                        changed.push((*number, job, rests));
+                        changed.push((*number, job, keys, rests));
                     }
                 }
             }
@@ -128,14 +144,16 @@ impl Host {
                 self.forget(number);
             }
         }
-        for (number, job, rests) in changed {
+        for (number, job, keys, rests) in changed {
             if self.is_left(number) {
+                self.twins.borrow_mut().put(number, &keys);
                 self.replace(number, job, rests);
             }
         }
-        let mut twins = self.twins();
-        for Wanted { job, origin } in order.iter().filter_map(|database| new.remove(database)) {
-            self.add(job, origin, &mut twins);
+        let new: Vec<Wanted> = order.iter().filter_map(|database| new.remove(database)).collect();
+        let rested = self.rested(new.iter().map(|wanted| &wanted.job)).await;
+        for (Wanted { job, origin, keys }, rested) in new.into_iter().zip(rested) {
+            self.add(job, origin, &keys, rested);
         }
         self.watches_changed();
     }
@@ -185,41 +203,61 @@ impl Host {
         let replica = self.look(number, |entry| entry.replica.clone());
         let opened =
             replica.map_or(Ok(()), |replica| place::open(&replica, &self.net).map(drop)).map_err(refused);
-        if let Err(Refusal { error, hint }) = opened.clone() {
-            self.change(number, |entry| entry.life = Life::Ended(Exit::Misconfigured { error, hint }));
-        } else {
-            self.change(number, Entry::begin);
-            self.tiers(|tiers| tiers.add(number));
-            self.watches_changed();
+        match opened.clone() {
+            Err(Refusal { error, hint }) => {
+                self.change(number, |entry| entry.life = Life::Ended(Exit::Misconfigured { error, hint }));
+            }
+            Ok(()) => self.run_on(number, None),
         }
         opened
     }
 
-    /// Adds a database and starts it, unless its file or replica is taken.
+    /// Has a database run whose replica can be opened.
+    fn run_on(&self, number: u32, rested: Option<Rested>) {
+        self.change(number, |entry| {
+            entry.begin();
+            if let Some((_, resting)) = rested {
+                entry.rests(resting);
+            }
+        });
+        self.tiers(|tiers| match rested {
+            Some((fingerprint, _)) => tiers.add_at_rest(clock::mono(), number, fingerprint),
+            None => tiers.add(number),
+        });
+        self.watches_changed();
+    }
+
+    /// Adds a database whose replica can be opened, and has it run, unless its file or replica is taken.
     /// Says whether it was.
-    pub(super) fn add(self: &Rc<Self>, job: ReplicateJob, origin: Origin, twins: &mut Twins) -> bool {
+    pub(super) fn add(&self, job: ReplicateJob, origin: Origin, keys: &Keys, rested: Option<Rested>) -> bool {
         let database = job.database.display().to_string();
         if self.closing.get() {
             return false;
         }
-        let started = twins.take(&job.database, &job.replica).and_then(|()| {
-            let number = self.insert(job, origin);
-            self.run(number)
-        });
-        if let Err(refusal) = &started {
+        if let Err(refusal) = self.refuse_twin(&job, keys) {
             tracing::error!(database, hint = refusal.hint, "cannot be started: {}", refusal.error);
+            return false;
         }
-        started.is_ok()
+        let number = self.insert(job, origin, keys);
+        self.run_on(number, rested);
+        true
     }
 
-    /// The files and replicas that are taken.
-    pub(super) fn twins(&self) -> Twins {
-        let mut twins = Twins::default();
-        self.for_each(|entry| {
-            // Two that have become one since they were added keep their places: each holds its own.
-            let _ = twins.take(&entry.database, &entry.replica);
-        });
-        twins
+    /// What a database and its replica are known by now.
+    pub(super) fn keys_of(&self, job: &ReplicateJob) -> Keys {
+        self.twins.borrow().keys(&job.database, &job.replica)
+    }
+
+    /// Whether a file or a replica is taken.
+    ///
+    /// # Errors
+    /// When it is.
+    pub(super) fn refuse_twin(&self, job: &ReplicateJob, keys: &Keys) -> Result<(), Refusal> {
+        self.twins.borrow().refuse(keys, (&job.database, &job.replica), |number| self.holding(number))
+    }
+
+    fn holding(&self, number: u32) -> Option<(PathBuf, Replica)> {
+        self.look(number, |entry| (entry.database.clone(), entry.replica.clone()))
     }
 }
 

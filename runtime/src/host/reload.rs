@@ -68,11 +68,10 @@ impl Host {
     async fn take(self: &Rc<Self>, reread: Reread, registrations: &[Registration]) -> Result<(), Refusal> {
         let Reread { mut jobs, directories, settings, shutdown_sync_timeout } = reread;
         let mut found = self.found_in(&directories, &jobs).await?;
-        jobs.iter_mut().for_each(|job| adopt_as_before(job, self.databases.borrow().values()));
-        for job in &mut found {
+        for job in jobs.iter_mut().chain(&mut found) {
             let known = self.paths.find(self, &job.database);
-            let adopts = |number| self.look(number, |entry| entry.settings.engine.adopt);
-            job.settings.engine.adopt = known.and_then(adopts).unwrap_or(false);
+            let adopts = known.and_then(|number| self.look(number, |entry| adopts_as_before(entry, job)));
+            job.settings.set_adopt(adopts.unwrap_or(false));
         }
         let before = (self.settings.replace(settings), self.discovery.replace(directories));
         match plan::plan(self, &jobs, &found, registrations) {
@@ -96,13 +95,14 @@ impl Host {
 
 /// To own a replica was said when the process began, of the pairs that were named then. What has
 /// come since adopts nothing.
-fn adopt_as_before<'a>(job: &mut ReplicateJob, mut known: impl Iterator<Item = &'a Entry>) {
-    let same = |entry: &&Entry| entry.database == job.database && entry.replica == job.replica;
-    job.settings.engine.adopt = known.find(same).is_some_and(|entry| entry.settings.engine.adopt);
+fn adopts_as_before(known: &Entry, job: &ReplicateJob) -> bool {
+    known.replica == job.replica && known.settings.engine.adopt
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use driftless_core::engine::Config;
 
@@ -114,23 +114,18 @@ mod tests {
         let job = |name: &str, replica: &str, adopt| ReplicateJob {
             database: name.into(),
             replica: Replica::parse(replica).unwrap(),
-            settings: Settings { engine: Config { adopt, ..Config::default() }, ..Settings::default() },
+            settings: Arc::new(Settings {
+                engine: Config { adopt, ..Config::default() },
+                ..Settings::default()
+            }),
             restore_if_missing: false,
         };
-        let known = [
-            Entry::new(0, job("/old.db", "file:///old", true), Origin::Given),
-            Entry::new(1, job("/new.db", "file:///new", false), Origin::Given),
-        ];
-        let check = |name, replica, adopts| {
-            let mut read = job(name, replica, true);
-            adopt_as_before(&mut read, known.iter());
-            assert_eq!(read.settings.engine.adopt, adopts, "{name} {replica}");
-        };
-        check("/old.db", "file:///old", true);
+        let old = Entry::new(0, job("/old.db", "file:///old", true), Origin::Given);
+        let new = Entry::new(1, job("/new.db", "file:///new", false), Origin::Given);
+        let adopts = |known, name, replica| adopts_as_before(known, &job(name, replica, true));
+        assert!(adopts(&old, "/old.db", "file:///old"));
         // It was not said of this place.
-        check("/old.db", "file:///elsewhere", false);
-        check("/never.db", "file:///never", false);
-        // Read once more, so that nothing of it seems to have changed.
-        check("/new.db", "file:///new", false);
+        assert!(!adopts(&old, "/old.db", "file:///elsewhere"));
+        assert!(!adopts(&new, "/new.db", "file:///new"));
     }
 }

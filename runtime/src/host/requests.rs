@@ -1,5 +1,6 @@
 //! What a person asks of a running process about one of its databases.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::databases::{Entry, Life, Origin};
 use super::plan::{GRACE, job_of};
 use super::registrations::{self, Registration};
 use super::twins::{Refusal, is_same_file};
-use super::{Host, refused};
+use super::{Host, name_in_journal, refused};
 use crate::cli::error::CliError;
 use crate::cli::target::check_pair;
 use crate::clock;
@@ -123,7 +124,7 @@ impl Host {
 
     /// The last transaction of a database on its replica.
     pub(crate) fn replicated(&self, number: u32) -> Option<Txid> {
-        self.look(number, |entry| entry.status.as_ref()?.replicated).flatten()
+        self.look(number, Entry::replicated).flatten()
     }
 
     /// Adds a database for good, and starts it.
@@ -150,7 +151,8 @@ impl Host {
             return Err(Failure::new(FailureKind::Conflict, 1, error, hint));
         }
         check_pair(&job.database, &job.replica)?;
-        self.twins().take(&job.database, &job.replica)?;
+        let keys = self.keys_of(&job);
+        self.refuse_twin(&job, &keys)?;
         crate::port::place::open(&job.replica, &self.net).map_err(refused)?;
         let mut list = registered.clone();
         // One that rests behind the configuration's stands there already.
@@ -161,7 +163,7 @@ impl Host {
         if self.closing.get() {
             return Err(Failure::closing());
         }
-        let number = self.insert(job, Origin::Registered);
+        let number = self.insert(job, Origin::Registered, &keys);
         self.run(number)?;
         Ok(Effect::Done)
     }
@@ -312,7 +314,7 @@ impl Host {
 
     /// Keeps everyone from a database whose records are to be written anew. Returns their name.
     fn begin_reset(&self, number: u32, path: &Path, again: bool) -> Result<String, Failure> {
-        let name = self.look(number, |entry| self.name_in_journal(entry));
+        let name = self.look(number, |entry| name_in_journal(&entry.database, &entry.replica));
         let begun = self.change(number, |entry| {
             let (Life::Stopped(exit) | Life::Ended(exit)) = &entry.life else { return false };
             entry.life = Life::Resetting { exit: exit.clone(), again };
@@ -358,7 +360,7 @@ impl Host {
         let status = match within(limit, ended).await {
             Some(status) => status?,
             None if wait => return Err(self.not_synced(number, path, timeout)),
-            None => self.look(number, |entry| entry.status.clone()).flatten(),
+            None => self.status_of(number),
         };
         let replicated = status.as_ref().and_then(|status| status.replicated);
         let under_way = status
@@ -375,9 +377,9 @@ impl Host {
         path: &Path,
         reached: &impl Fn(&Status) -> bool,
     ) -> Result<Option<Option<Status>>, Failure> {
-        let looked = self.look(number, |entry| match (&entry.life, &entry.status) {
-            (Life::Running | Life::Stopping, Some(status)) if reached(status) => {
-                Ok(Some(Some(status.clone())))
+        let looked = self.look(number, |entry| match (&entry.life, entry.status()) {
+            (Life::Running | Life::Stopping, Some(status)) if reached(&status) => {
+                Ok(Some(Some(status.into_owned())))
             }
             (Life::Running | Life::Stopping, _) => Ok(None),
             _ => Err(not_running(entry)),
@@ -385,8 +387,12 @@ impl Host {
         looked.unwrap_or_else(|| Err(Failure::unknown(path)))
     }
 
+    fn status_of(&self, number: u32) -> Option<Status> {
+        self.look(number, |entry| entry.status().map(Cow::into_owned)).flatten()
+    }
+
     fn not_synced(&self, number: u32, path: &Path, timeout: Duration) -> Failure {
-        let status = self.look(number, |entry| entry.status.clone()).flatten();
+        let status = self.status_of(number);
         let seconds = timeout.as_secs();
         let (why, hint) = match status {
             Some(Status { waiting: Some(waiting), .. }) => (waiting.why, waiting.hint),
@@ -428,7 +434,7 @@ mod tests {
     use smol::LocalExecutor;
 
     use super::*;
-    use crate::config::{Replica, Settings};
+    use crate::config::Replica;
     use crate::host::{ReplicateJob, ReplicateOptions};
 
     #[test]
@@ -447,10 +453,11 @@ mod tests {
             let job = ReplicateJob {
                 database: database.clone(),
                 replica,
-                settings: Settings::default(),
+                settings: Arc::default(),
                 restore_if_missing: false,
             };
-            let number = host.insert(job, Origin::Given);
+            let keys = host.keys_of(&job);
+            let number = host.insert(job, Origin::Given, &keys);
             // A disk that does not answer yet.
             let (journal, (held, is_held), (release, released)) =
                 (host.journal.clone(), mpsc::channel(), mpsc::channel::<()>());

@@ -10,13 +10,13 @@ use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
 use driftless_core::keeper::Keeper;
 use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
-use driftless_core::tiers::{Left, Standing};
+use driftless_core::tiers::{Left, Standing, Tier};
 use driftless_core::validate::ValidateConfig;
 use futures_lite::FutureExt as _;
 use smol::channel::Receiver;
 
 use super::databases::{Entry, Life};
-use super::{Host, restoring};
+use super::{Host, name_in_journal, restoring};
 use crate::clock;
 use crate::driver::{self, Driver, Ports, Tenure};
 use crate::log;
@@ -93,7 +93,8 @@ struct Turn {
 }
 
 fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Ports {
-    let records = Records::new(Arc::clone(&host.journal), host.name_in_journal(entry).into());
+    let records =
+        Records::new(Arc::clone(&host.journal), name_in_journal(&entry.database, &entry.replica).into());
     let scratch = host.directory.join(format!("scratch-{number}"));
     let files = RealFiles::new(entry.database.clone());
     let source = SourcePort::new(entry.database.clone(), files, LinkOptions::default());
@@ -183,10 +184,16 @@ async fn run_turn(
 /// Nothing is left of an engine whose database goes on.
 fn leave_place(host: &Rc<Host>, number: u32, left: Left) {
     let path = host.look(number, |entry| entry.database.clone()).unwrap_or_default();
-    host.tiers(|tiers| tiers.left(number, left, || fingerprint(&path)));
+    let tier = host.tiers(|tiers| {
+        tiers.left(number, left, || fingerprint(&path));
+        tiers.tier(number)
+    });
     // It was told to finish while its last engine left.
     let finish_by = host.change(number, |entry| {
         entry.wants_events = true;
+        if tier == Some(Tier::Cold) {
+            entry.goes_cold();
+        }
         entry.finish_by.take()
     });
     if let Some(deadline) = finish_by {
@@ -216,11 +223,7 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
         let standing = machine.standing(now, &status);
         let (woken, moved) = host.change(number, |entry| {
             let wanted = core::mem::replace(&mut entry.wants_events, machine.wants_events());
-            entry.tally.status(&status);
-            entry.status = Some(status);
-            entry.levels = machine.compaction();
-            entry.retention = machine.retention();
-            entry.validation = machine.validation();
+            entry.observe(machine, status);
             let moved = entry.standing.replace(standing) != Some(standing);
             (entry.wants_events && !wanted, moved)
         });

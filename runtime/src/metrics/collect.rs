@@ -3,6 +3,7 @@
 //! No database is woken for it: what is followed was looked at a quarter of a second ago, and what is
 //! quiet has not changed.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -120,8 +121,8 @@ fn totals(host: &Host, now: Mono) -> Totals {
         let at = PHASES.iter().position(|known| *known == phase).expect("every phase is in the list");
         totals.phases[at] += 1;
         totals.ill += u64::from(matter(entry, now).is_some());
-        if let Some(status) = &entry.status {
-            totals.lag_max = totals.lag_max.max(lag_seconds(status, now));
+        if let Some(status) = entry.status() {
+            totals.lag_max = totals.lag_max.max(lag_seconds(&status, now));
             totals.lag_frames += status.frames_behind;
             totals.pages_waiting += status.pages_waiting;
             totals.uploading += u64::from(status.uploading);
@@ -134,7 +135,7 @@ fn totals(host: &Host, now: Mono) -> Totals {
 fn rows(host: &Host, now: Mono) -> Vec<Row> {
     let mut order = Vec::new();
     host.for_each(|entry| {
-        let lag = entry.status.as_ref().map_or(Duration::ZERO, |status| {
+        let lag = entry.status().map_or(Duration::ZERO, |status| {
             status.behind_since.map_or(Duration::ZERO, |since| now.since(since))
         });
         order.push((Reverse((matter(entry, now).is_some(), lag)), entry.number));
@@ -150,10 +151,10 @@ fn rows(host: &Host, now: Mono) -> Vec<Row> {
         db: entry.database.display().to_string(),
         replica: entry.replica.place(),
         phase: phase(entry),
-        status: entry.status.clone(),
-        tally: entry.tally.clone(),
+        status: entry.status().map(Cow::into_owned),
+        tally: entry.counted(),
         well: matter(entry, now).is_none(),
-        damaged: entry.validation.as_ref().map(ValidateStatus::is_faulty),
+        damaged: entry.validation().map(ValidateStatus::is_faulty),
         last_sync: entry.last_sync,
         sizes: (None, None),
     };

@@ -101,6 +101,71 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// All of it in as few bytes as it takes.
+    pub fn pack(&self) -> Box<[u8]> {
+        let mut bytes = Vec::new();
+        self.clone().each(|field| {
+            let mut rest = *field;
+            while rest >= 0x80 {
+                bytes.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        });
+        // Most counters of most databases are zero.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        bytes.truncate(used);
+        bytes.into()
+    }
+
+    /// What was packed.
+    pub fn unpack(bytes: &[u8]) -> Tally {
+        let (mut tally, mut bytes) = (Tally::default(), bytes.iter());
+        tally.each(|field| {
+            let (mut value, mut shift) = (0, 0);
+            for byte in bytes.by_ref() {
+                value |= u64::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+            *field = value;
+        });
+        tally
+    }
+
+    /// Gives each field as a number, in an order in which those come first that are seldom zero.
+    fn each(&mut self, mut give: impl FnMut(&mut u64)) {
+        let moment = |at: &mut Option<Wall>, give: &mut dyn FnMut(&mut u64)| {
+            let mut number = at.map_or(0, |at| u64::try_from(at.0).unwrap_or(0) + 1);
+            give(&mut number);
+            *at = number.checked_sub(1).map(|at| Wall(at as i64));
+        };
+        [&mut self.segments, &mut self.segment_bytes, &mut self.segment_pages, &mut self.bases]
+            .into_iter()
+            .for_each(&mut give);
+        moment(&mut self.snapshot_at, &mut give);
+        give(&mut self.wal_bytes);
+        for time in &mut self.checkpoint_time {
+            let mut nanos = time.as_nanos() as u64;
+            give(&mut nanos);
+            *time = Duration::from_nanos(nanos);
+        }
+        self.checkpoints.iter_mut().for_each(&mut give);
+        [&mut self.failures, &mut self.frames_captured, &mut self.compactions, &mut self.compaction_bytes]
+            .into_iter()
+            .for_each(&mut give);
+        [&mut self.deletions, &mut self.deletion_bytes].into_iter().for_each(&mut give);
+        self.validations.iter_mut().for_each(&mut give);
+        moment(&mut self.validated_at, &mut give);
+        let mut full_base = u64::from(self.full_base);
+        give(&mut full_base);
+        self.full_base = full_base != 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +209,32 @@ mod tests {
             tally.status(&status);
         }
         assert_eq!(tally.wal_bytes, (2 + 3 + 1) * 536);
+    }
+
+    #[test]
+    fn what_is_packed_comes_back() {
+        let tally = Tally {
+            segments: 1,
+            segment_bytes: u64::MAX,
+            segment_pages: 127,
+            bases: 128,
+            failures: 3,
+            checkpoints: [4, 5],
+            checkpoint_time: [Duration::from_nanos(6), Duration::from_secs(7)],
+            wal_bytes: 8,
+            snapshot_at: Some(Wall(0)),
+            compactions: 9,
+            compaction_bytes: 10,
+            deletions: 11,
+            deletion_bytes: 12,
+            validations: [13, 0, 14],
+            validated_at: Some(Wall(1_800_000_000_000)),
+            full_base: true,
+            frames_captured: 15,
+        };
+        assert_eq!(Tally::unpack(&tally.pack()), tally);
+        assert_eq!((Tally::unpack(&[]), Tally::default().pack().len()), (Tally::default(), 0));
+        let usual = Tally { segments: 1, segment_bytes: 900, segment_pages: 2, bases: 1, ..Tally::default() };
+        assert_eq!((Tally::unpack(&usual.pack()), usual.pack().len()), (usual, 5));
     }
 }

@@ -215,9 +215,7 @@ impl SourceFiles for RealFiles {
             size: file.size,
             ctime_ns: i128::from(file.ctime_ns),
             now_ns: i128::from(crate::clock::wall().0) * 1_000_000,
-            boot_id: facts
-                .boot_id
-                .map_or(String::new(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            boot_id: probe::name_of_boot(facts.boot_id),
             owner: facts.euid == 0 || facts.euid == file.uid,
             regular: file.mode & KIND == REGULAR,
             filesystem: match facts.filesystem {

@@ -134,11 +134,11 @@ fn summary(host: &Host) -> String {
             Some((_, count)) => *count += 1,
             None => phases.push((phase, 1)),
         }
-        let status = entry.status.as_ref();
         let said = match &entry.life {
-            Life::Ended(exit) => exit.error(),
-            _ => status.and_then(|status| {
-                status.waiting.as_ref().map(|waiting| waiting.why.as_str()).or(status.last_error.as_deref())
+            Life::Ended(exit) => exit.error().map(str::to_owned),
+            _ => entry.status().and_then(|status| {
+                let waiting = status.waiting.as_ref().map(|waiting| &waiting.why);
+                waiting.or(status.last_error.as_ref()).cloned()
             }),
         };
         if let Some(said) = said.filter(|_| trouble.is_none()) {

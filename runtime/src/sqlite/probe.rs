@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use driftless_core::machine::{self, SealRecord};
 use driftless_core::tiers::Fingerprint;
 use rustix::fs::{self, Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -190,15 +191,25 @@ pub fn stat_facts(path: &Path) -> Result<SourceFacts, ProbeError> {
 
 /// What a database and its `-wal` are; `None` when that cannot be told.
 pub fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    let (seal, wal) = seal_facts(path)?;
+    Some(Fingerprint::new(seal.device, seal.inode, seal.size, seal.ctime_ns, wal))
+}
+
+/// What a seal says of a database, as it is now, and of its `-wal`; `None` when that cannot be told.
+pub fn seal_facts(path: &Path) -> Option<(SealRecord, Option<machine::WalFacts>)> {
     let realpath = std::fs::canonicalize(path).ok()?;
     let file = stat_file(&realpath).ok()??;
     let wal = stat_file(&companion(&realpath, "-wal")).ok()?;
-    let wal = wal.map(|wal| driftless_core::machine::WalFacts {
-        inode: wal.id.ino,
-        size: wal.size,
-        mtime_ns: wal.mtime_ns.into(),
-    });
-    Some(Fingerprint::new(file.id.dev, file.id.ino, file.size, file.ctime_ns.into(), wal))
+    let wal =
+        wal.map(|wal| machine::WalFacts { inode: wal.id.ino, size: wal.size, mtime_ns: wal.mtime_ns.into() });
+    let seal = SealRecord {
+        device: file.id.dev,
+        inode: file.id.ino,
+        size: file.size,
+        ctime_ns: file.ctime_ns.into(),
+        boot_id: name_of_boot(boot_id()),
+    };
+    Some((seal, wal))
 }
 
 /// What `stat` says about one path; `None` when nothing is there.
@@ -267,6 +278,11 @@ pub fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// A boot as records name it; empty where it is not known.
+pub fn name_of_boot(id: Option<[u8; 16]>) -> String {
+    id.map_or(String::new(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Names this run of the kernel.

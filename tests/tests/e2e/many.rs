@@ -14,13 +14,14 @@ use rusqlite::Connection;
 struct Crowd {
     dir: TempDir,
     config: PathBuf,
+    count: usize,
     apps: Vec<Connection>,
 }
 
 impl Crowd {
     fn new(name: &str, count: usize, keys: &str) -> Crowd {
         let dir = TempDir::new(name);
-        let mut crowd = Crowd { config: dir.join("driftless.yml"), apps: Vec::new(), dir };
+        let mut crowd = Crowd { config: dir.join("driftless.yml"), count, apps: Vec::new(), dir };
         let mut text = format!(
             "state-dir: {}\nshutdown-sync-timeout: 60s\nsync-interval: 100ms\n{keys}dbs:\n",
             crowd.dir.join("state").display()
@@ -66,7 +67,7 @@ impl Crowd {
     }
 
     fn assert_restored(&self) {
-        for n in 0..self.apps.len() {
+        for n in 0..self.count {
             let copy = self.dir.join(&format!("copy-{n:03}.db"));
             let _ = fs::remove_file(&copy);
             restore(&self.replica(n), &copy, None);
@@ -138,6 +139,43 @@ fn what_is_quiet_has_no_engine_and_wakes_with_a_commit() {
     assert!(cold(COUNT as u64 - 64).is_some(), "{:?}\n{}", crowd.tiers(), daemon.log());
     // The end finds a change that nobody has told of yet.
     (0..COUNT).for_each(|n| crowd.write(n));
+    daemon.term().expect_code(0);
+    crowd.assert_restored();
+}
+
+/// With a process that has many, what nothing has happened to since begins without an engine.
+#[test]
+fn what_is_as_it_was_left_begins_without_an_engine() {
+    const COUNT: usize = 70;
+    let mut crowd = Crowd::new("many-known", COUNT, "");
+    (0..COUNT).for_each(|n| crowd.write(n));
+    crowd.apps.clear();
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicated txid=");
+    let quiet = || {
+        let told = told(&crowd.dir.join("state"));
+        let databases = told["databases"].as_array().expect("a list");
+        databases.iter().all(|database| database["phase"] == "quiet")
+    };
+    assert!(poll(Duration::from_secs(60), || quiet().then_some(())).is_some(), "{}", daemon.log());
+    daemon.term().expect_code(0);
+    let change = |n: usize| {
+        let app = open_wal(&crowd.database(n));
+        app.execute("insert into t(pad) values (randomblob(300))", []).expect("it writes");
+    };
+    change(COUNT - 1);
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicated txid=");
+    // One that was changed has an engine, as have the first.
+    let (cold, ..) = crowd.tiers();
+    assert_eq!(cold, COUNT as u64 - 64 - 1, "{}", daemon.log());
+    let last = told(&crowd.dir.join("state"))["databases"][COUNT - 2].clone();
+    assert_eq!((last["phase"].as_str(), last["lag_frames"].as_u64()), (Some("quiet"), Some(0)), "{last}");
+    assert!(last["replicated_txid"].is_string(), "{last}");
+    change(COUNT - 2);
+    let segments = || fs::read_dir(crowd.replica(COUNT - 2).join("ltx/0")).map_or(0, |list| list.count());
+    let before = segments();
+    assert!(poll(Duration::from_secs(20), || (segments() > before).then_some(())).is_some());
     daemon.term().expect_code(0);
     crowd.assert_restored();
 }

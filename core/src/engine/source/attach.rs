@@ -79,12 +79,8 @@ impl Replicator {
             return false;
         }
         let (Some(facts), Some(seal)) = (facts, &self.history.seal) else { return false };
-        let wal_as_left = match (&facts.wal, &self.source.sealed_wal) {
-            (None, _) => true,
-            (Some(wal), _) if wal.size == 0 => true,
-            (Some(wal), Some(Some(left))) => wal == left,
-            _ => false,
-        };
+        let left = self.source.sealed_wal.flatten();
+        let wal_as_left = facts.wal.is_none_or(|wal| wal.size == 0 || Some(wal) == left);
         *seal == SealRecord::of(facts) && (wal_as_left || mutant::on(Mutant::FailedAttachSeen))
     }
 
