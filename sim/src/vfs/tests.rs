@@ -485,8 +485,9 @@ fn a_file_knows_that_it_has_moved_and_keeps_its_wal() {
 #[test]
 fn slots_are_used_again() {
     let name = |seed| machine(seed).sqlite.vfs_name("app");
-    let names: Vec<String> = (20..30).map(name).collect();
-    assert!(names.iter().all(|later| *later == names[0]), "{names:?}");
+    // Tests that run beside this one have slots of their own, and come and go.
+    let names: std::collections::BTreeSet<String> = (20..220).map(name).collect();
+    assert!(names.len() < 50, "{names:?}");
 }
 
 #[test]
