@@ -28,6 +28,16 @@ const SWEEP: Duration = Duration::from_secs(15 * 60);
 /// Free memory goes back to the system so long after a database has been closed: many are closed
 /// together, and to look for what is free takes long where there is much.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
+/// Whether the files of all cold databases are to be looked at before it is time.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sweep {
+    #[default]
+    No,
+    /// Once their directories are in view: what has changed before was told to nobody.
+    OnceInView,
+    Now,
+}
+
 /// Databases looked at in one go on a thread.
 const SWEEP_BATCH: usize = 1_000;
 
@@ -67,7 +77,11 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
             futures_lite::future::yield_now().await;
             continue;
         }
-        if sweep_at <= clock::mono() {
+        let is_asked = host.sweep.get() == Sweep::Now;
+        if is_asked || sweep_at <= clock::mono() {
+            if is_asked {
+                host.sweep.set(Sweep::No);
+            }
             sweep(&host).await;
             sweep_at = clock::mono().after(SWEEP);
         }
@@ -136,6 +150,14 @@ impl Host {
         // A full channel says it already.
         let _ = self.places_told.try_send(());
         changed
+    }
+
+    /// Every directory is in view that should be.
+    pub(super) fn is_in_view(&self) {
+        if self.sweep.get() == Sweep::OnceInView {
+            self.sweep.set(Sweep::Now);
+            let _ = self.places_told.try_send(());
+        }
     }
 
     /// Has free memory given back to the system in a moment.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use driftless_core::machine::Exit;
 
 use super::databases::{Life, Origin};
+use super::places::Sweep;
 use super::registrations::Registration;
 use super::rested::Rested;
 use super::twins::{Keys, Refusal, Twins};
@@ -152,6 +153,9 @@ impl Host {
         }
         let new: Vec<Wanted> = order.iter().filter_map(|database| new.remove(database)).collect();
         let rested = self.rested(new.iter().map(|wanted| &wanted.job)).await;
+        if rested.iter().any(Option::is_some) {
+            self.sweep.set(Sweep::OnceInView);
+        }
         for (Wanted { job, origin, keys }, rested) in new.into_iter().zip(rested) {
             self.add(job, origin, &keys, rested);
         }

@@ -143,6 +143,7 @@ impl Views {
         }
         host.ask_for_new(|directory| self.is_in_view(directory));
         self.choose_polls(&databases);
+        host.is_in_view();
     }
 
     /// Begins to watch a directory; what stands in the way is said once.
