@@ -109,6 +109,9 @@ pub struct StateJournal<F: Fs> {
     index: Index,
     /// With so many bytes that do not count the file is written anew.
     left_max: u64,
+    /// A sync of the file has failed: what it was to store may be forgotten, and a later one has nothing
+    /// to store.
+    doubtful: bool,
 }
 
 impl<F: Fs> StateJournal<F> {
@@ -120,8 +123,8 @@ impl<F: Fs> StateJournal<F> {
     pub fn open(fs: F, directory: PathBuf) -> Result<StateJournal<F>, FsError> {
         fs.create_dir_all(&directory)?;
         let file = fs.open_write_or_create(&directory.join("journal"))?;
-        let (end, index, left_max) = (0, Index::default(), 0);
-        let mut journal = StateJournal { fs, directory, file: None, end, index, left_max };
+        let (end, index, left_max, doubtful) = (0, Index::default(), 0, false);
+        let mut journal = StateJournal { fs, directory, file: None, end, index, left_max, doubtful };
         journal.load(&file)?;
         journal.file = Some(file);
         Ok(journal)
@@ -251,16 +254,20 @@ impl<F: Fs> StateJournal<F> {
         Ok(())
     }
 
-    /// Makes all records durable.
+    /// Makes all records durable; after a failure by writing the file anew.
     ///
     /// # Errors
     /// As the filesystem says; then nothing is known of what is durable.
     pub fn sync(&mut self) -> Result<(), FsError> {
-        match &self.file {
-            Some(file) => self.fs.sync(file)?,
-            None => return Err(FsError::new(FsErrorKind::Io, &self.directory, "the journal is not open")),
+        if self.doubtful {
+            return self.leave_behind();
         }
-        self.fs.sync_dir(&self.directory)
+        let synced = match &self.file {
+            Some(file) => self.fs.sync(file).and_then(|()| self.fs.sync_dir(&self.directory)),
+            None => Err(FsError::new(FsErrorKind::Io, &self.directory, "the journal is not open")),
+        };
+        self.doubtful = synced.is_err();
+        synced
     }
 
     /// Replaces the records of one database, durably.
@@ -275,9 +282,7 @@ impl<F: Fs> StateJournal<F> {
         if left > self.left_max {
             // The records are safe where they are: if this fails, it is tried again with twice as much.
             self.left_max = left * 2;
-            if self.leave_behind().is_ok() {
-                self.left_max = self.index.live + LEFT_BYTES_MAX;
-            }
+            let _ = self.leave_behind();
         }
         Ok(())
     }
@@ -296,7 +301,12 @@ impl<F: Fs> StateJournal<F> {
                 (self.index.databases, self.end) = (databases, end);
                 self.index.live = end - MAGIC.len() as u64;
                 self.file = Some(file);
-                self.fs.sync_dir(&self.directory)
+                // Until the name is durable as well, what stands under it is the old file.
+                self.doubtful = true;
+                self.fs.sync_dir(&self.directory)?;
+                self.doubtful = false;
+                self.left_max = self.index.live + LEFT_BYTES_MAX;
+                Ok(())
             }
             Err(error) => {
                 let _ = self.fs.remove(&new);
@@ -305,7 +315,8 @@ impl<F: Fs> StateJournal<F> {
         }
     }
 
-    /// Copies all frames that count. Says where they stand then, and where the file ends.
+    /// Copies all frames that count. Says where they stand then, and where the file ends. Of a database
+    /// with a damaged frame those before it are copied: what stands behind is of no use without it.
     fn copy_to(&self, file: &F::File) -> Result<(BTreeMap<u32, Known>, u64), FsError> {
         let (mut buffer, mut written) = (MAGIC.to_vec(), 0);
         let mut databases = BTreeMap::new();
@@ -314,7 +325,7 @@ impl<F: Fs> StateJournal<F> {
             for (nth, place) in known.name.iter().chain(&known.records).enumerate() {
                 let bytes = self.read(*place)?;
                 if Frame::parse(&bytes).is_none() {
-                    return Err(self.changed());
+                    break;
                 }
                 let place = Place { at: written + buffer.len() as u64, len: place.len };
                 match known.name.is_some() && nth == 0 {
@@ -370,13 +381,14 @@ fn checksum_of(name: &str) -> u64 {
 pub struct Records<F: Fs> {
     journal: Arc<Mutex<StateJournal<F>>>,
     name: Arc<str>,
+    number: Option<DatabaseNo>,
 }
 
 impl<F: Fs> Records<F> {
     /// Those that stand under `name`. The journal is not touched yet: its lock may be held by a
     /// thread whose disk does not answer.
     pub fn new(journal: Arc<Mutex<StateJournal<F>>>, name: Arc<str>) -> Records<F> {
-        Records { journal, name }
+        Records { journal, name, number: None }
     }
 }
 
@@ -388,7 +400,11 @@ where
 
     fn perform(&mut self, request: &StateRequest) -> Self::Answer {
         let mut journal = self.journal.lock().expect("no holder panics");
-        let database = journal.number(&self.name).map_err(|error| error.to_string())?;
+        let database = match self.number {
+            Some(number) => number,
+            None => journal.number(&self.name).map_err(|error| error.to_string())?,
+        };
+        self.number = Some(database);
         let done = match request {
             StateRequest::Load => {
                 let records = journal.load_records(database).map_err(|error| error.to_string())?;
@@ -475,6 +491,32 @@ mod tests {
             assert_eq!(journal.number("/b\n/rb").unwrap(), b);
         }
         assert_eq!(journal.number("/c\n/rc").unwrap(), DatabaseNo(3));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// A record that the disk has spoilt costs its database that and what follows, and the others nothing.
+    #[test]
+    fn a_damaged_record_is_left_behind_with_those_after_it() {
+        let directory = std::env::temp_dir().join(format!("driftless-journal-rot-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let open = || StateJournal::open(RealFs, directory.clone()).unwrap();
+        let mut journal = open();
+        let (a, b) = (journal.number("/a\n/ra").unwrap(), journal.number("/b\n/rb").unwrap());
+        for record in [&b"one"[..], b"two", b"three"] {
+            journal.append(a, record).unwrap();
+            journal.append(b, record).unwrap();
+        }
+        let path = directory.join("journal");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(3).position(|bytes| bytes == b"two").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(journal.load_records(a).is_err());
+        journal.leave_behind().unwrap();
+        for journal in [&journal, &open()] {
+            assert_eq!(journal.load_records(a).unwrap(), records(&[b"one"]));
+            assert_eq!(journal.load_records(b).unwrap(), records(&[b"one", b"two", b"three"]));
+        }
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

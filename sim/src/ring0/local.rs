@@ -148,3 +148,49 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::disk::{DiskConfig, DiskFault, DiskOp, SimClock};
+
+    fn record(text: &str) -> Chunk {
+        Chunk::from(text.as_bytes().to_vec())
+    }
+
+    /// The kernel tells of a failed sync once, and then takes what was not stored for stored.
+    #[test]
+    fn what_is_said_to_be_durable_after_a_failed_sync_survives_the_power() {
+        for by_sync in [false, true] {
+            let disk = Disk::new(DiskConfig::default(), SimClock::new(1));
+            let (mut journal, number) = Local::open(&disk).unwrap();
+            journal.append(number, b"one").unwrap();
+            journal.sync().unwrap();
+            journal.append(number, b"two").unwrap();
+            let armed = AtomicBool::new(true);
+            disk.set_fault_hook(Some(Arc::new(move |op, _| {
+                (op == DiskOp::Sync && armed.swap(false, Ordering::SeqCst))
+                    .then_some(DiskFault::SyncEioThenClean)
+            })));
+            assert!(journal.sync().is_err());
+            let expected = match by_sync {
+                true => {
+                    journal.sync().unwrap();
+                    [record("one"), record("two")]
+                }
+                false => {
+                    let records = [record("three"), record("four")];
+                    journal.rewrite(number, &records).unwrap();
+                    records
+                }
+            };
+            drop(journal);
+            disk.power_loss(|_| false);
+            let (journal, number) = Local::open(&disk).unwrap();
+            assert_eq!(journal.load_records(number).unwrap(), expected, "by_sync: {by_sync}");
+        }
+    }
+}
