@@ -162,6 +162,8 @@ pub enum Order {
     Rest(u32),
     /// Tell the engine to finish.
     Finish(u32),
+    /// Look at the files of all that are cold, and tell of each.
+    Look,
 }
 
 /// Where a database is.
@@ -207,6 +209,10 @@ pub struct Tiers {
     resting: BTreeSet<(Mono, u32)>,
     /// When cold ones owe something.
     due: BTreeSet<(Mono, u32)>,
+    /// Some have begun cold whose directories are not in view yet.
+    unseen: bool,
+    /// They are now, and were not looked at since.
+    look: bool,
 }
 
 /// A database that was at rest when the process began has an engine once within this time, which asks its
@@ -233,6 +239,8 @@ impl Tiers {
             leaving: 0,
             resting: BTreeSet::new(),
             due: BTreeSet::new(),
+            unseen: false,
+            look: false,
         }
     }
 
@@ -256,6 +264,13 @@ impl Tiers {
         let due = now.after(LOOKED_AFTER / LOOKS_SPREAD * (database % LOOKS_SPREAD + 1));
         self.databases.insert(database, State::Cold { fingerprint: Some(fingerprint), due: Some(due) });
         self.due.insert((due, database));
+        self.unseen = true;
+    }
+
+    /// Changes to any of the databases are told from now on. What has happened to those that began cold
+    /// between the look at their files and now was told to nobody: they are looked at again.
+    pub fn in_view(&mut self) {
+        self.look |= core::mem::take(&mut self.unseen);
     }
 
     /// A database of which nothing is left, or that has ended by itself.
@@ -381,6 +396,9 @@ impl Tiers {
     /// What to do now. What is answered counts as done.
     pub fn orders(&mut self, now: Mono, orders: &mut Vec<Order>) {
         self.wake_due(now);
+        if core::mem::take(&mut self.look) {
+            orders.push(Order::Look);
+        }
         let mut needed = self.needed();
         while self.resting.len() > self.limits.resting || needed > 0 {
             let Some((_, database)) = self.resting.pop_first() else { break };

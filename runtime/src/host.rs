@@ -61,7 +61,6 @@ use self::databases::{Entry, Life, Origin};
 use self::discovering::Discovery;
 pub use self::following::run_follower;
 use self::paths::Paths;
-use self::places::Sweep;
 pub use self::prefixes::replicated_in;
 use self::probes::Probes;
 use self::registrations::Registration;
@@ -157,8 +156,6 @@ pub(crate) struct Host {
     tiers: RefCell<Tiers>,
     /// Says that this may have changed.
     places_told: Sender<()>,
-    /// Whether the files of all without an engine are to be looked at.
-    sweep: Cell<Sweep>,
     /// Databases without an engine that are to finish, by when.
     give_ups: RefCell<BTreeSet<(Mono, u32)>>,
     /// When free memory goes back to the system.
@@ -362,7 +359,6 @@ impl Host {
             databases: RefCell::default(),
             tiers: RefCell::new(Tiers::new(places::within_descriptors(options.limits))),
             places_told,
-            sweep: Cell::default(),
             give_ups: RefCell::default(),
             give_back_at: Cell::new(None),
             next_number: Cell::new(0),

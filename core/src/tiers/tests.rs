@@ -257,6 +257,23 @@ fn what_an_earlier_run_has_left_at_rest_begins_cold_beyond_the_first() {
 }
 
 #[test]
+fn a_change_before_the_directories_are_in_view_is_seen() {
+    let mut tiers = Tiers::new(Limits { hot: 100, starting: 100, resting: 0, ..Limits::default() });
+    tiers.in_view();
+    assert_eq!(orders(&mut tiers, 0), []);
+    (1..3).for_each(|database| tiers.add_at_rest(at(0), database, files(1)));
+    // Not before: between that look and the view there would be a gap again.
+    assert_eq!(orders(&mut tiers, 1), []);
+    tiers.in_view();
+    assert_eq!(orders(&mut tiers, 2), [Order::Look]);
+    tiers.told(1, || Some(files(1)));
+    tiers.told(2, || Some(files(2)));
+    assert_eq!(orders(&mut tiers, 3), [Order::Start(2)]);
+    tiers.in_view();
+    assert_eq!(orders(&mut tiers, 4), []);
+}
+
+#[test]
 fn a_wal_that_has_gone_or_is_empty_tells_nothing_of_sealed_files() {
     let wal = |inode, size, mtime_ns| Some(WalFacts { inode, size, mtime_ns });
     let of = |wal| Fingerprint::new(1, 2, 3, 4, wal);
@@ -374,6 +391,7 @@ impl Crowd {
                 }
                 Order::Rest(database) => self.told.push((database, true)),
                 Order::Finish(database) => self.told.push((database, false)),
+                Order::Look => unreachable!("none of them began cold"),
             }
         }
         let engines = self.databases.iter().filter(|db| db.engine).count();

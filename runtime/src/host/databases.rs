@@ -210,7 +210,7 @@ impl Entry {
     /// Its engine has gone, and nothing is owed as far as is known.
     pub(super) fn goes_cold(&mut self) {
         if let Shown::Whole(status) = &mut self.status {
-            status.phase = Phase::Quiet;
+            status.phase = if status.waiting.is_some() { Phase::Waiting } else { Phase::Quiet };
             if let Some(resting) = Resting::of(status) {
                 self.status = Shown::Resting(resting);
             }

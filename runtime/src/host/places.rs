@@ -28,16 +28,6 @@ const SWEEP: Duration = Duration::from_secs(15 * 60);
 /// Free memory goes back to the system so long after a database has been closed: many are closed
 /// together, and to look for what is free takes long where there is much.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
-/// Whether the files of all cold databases are to be looked at before it is time.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Sweep {
-    #[default]
-    No,
-    /// Once their directories are in view: what has changed before was told to nobody.
-    OnceInView,
-    Now,
-}
-
 /// Databases looked at in one go on a thread.
 const SWEEP_BATCH: usize = 1_000;
 
@@ -68,7 +58,7 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
         host.tiers.borrow_mut().orders(clock::mono(), &mut orders);
         let any = !orders.is_empty();
         for order in orders.drain(..) {
-            carry_out(&host, order);
+            carry_out(&host, order, &mut sweep_at);
         }
         host.give_up_late(clock::mono());
         host.give_back(clock::mono());
@@ -77,11 +67,7 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
             futures_lite::future::yield_now().await;
             continue;
         }
-        let is_asked = host.sweep.get() == Sweep::Now;
-        if is_asked || sweep_at <= clock::mono() {
-            if is_asked {
-                host.sweep.set(Sweep::No);
-            }
+        if sweep_at <= clock::mono() {
             sweep(&host).await;
             sweep_at = clock::mono().after(SWEEP);
         }
@@ -102,7 +88,7 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
     }
 }
 
-fn carry_out(host: &Rc<Host>, order: Order) {
+fn carry_out(host: &Rc<Host>, order: Order, sweep_at: &mut Mono) {
     match order {
         Order::Start(number) => {
             if let Err(error) = running::start(host, number) {
@@ -114,6 +100,7 @@ fn carry_out(host: &Rc<Host>, order: Order) {
                 host.tiers(|tiers| tiers.remove(number));
             }
         }
+        Order::Look => *sweep_at = clock::mono(),
         Order::Rest(number) => {
             host.look(number, |entry| entry.rest.as_ref().map(|rest| rest.try_send(())));
         }
@@ -150,14 +137,6 @@ impl Host {
         // A full channel says it already.
         let _ = self.places_told.try_send(());
         changed
-    }
-
-    /// Every directory is in view that should be.
-    pub(super) fn is_in_view(&self) {
-        if self.sweep.get() == Sweep::OnceInView {
-            self.sweep.set(Sweep::Now);
-            let _ = self.places_told.try_send(());
-        }
     }
 
     /// Has free memory given back to the system in a moment.

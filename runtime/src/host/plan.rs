@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_core::machine::Exit;
+use driftless_core::tiers::Tier;
 
-use super::databases::{Life, Origin};
-use super::places::Sweep;
+use super::databases::{Entry, Life, Origin};
 use super::registrations::Registration;
 use super::rested::Rested;
 use super::twins::{Keys, Refusal, Twins};
@@ -153,9 +153,6 @@ impl Host {
         }
         let new: Vec<Wanted> = order.iter().filter_map(|database| new.remove(database)).collect();
         let rested = self.rested(new.iter().map(|wanted| &wanted.job)).await;
-        if rested.iter().any(Option::is_some) {
-            self.sweep.set(Sweep::OnceInView);
-        }
         for (Wanted { job, origin, keys }, rested) in new.into_iter().zip(rested) {
             self.add(job, origin, &keys, rested);
         }
@@ -218,16 +215,18 @@ impl Host {
 
     /// Has a database run whose replica can be opened.
     fn run_on(&self, number: u32, rested: Option<Rested>) {
-        self.change(number, |entry| {
-            entry.begin();
-            if let Some((_, resting)) = rested {
-                entry.rests(resting);
+        self.change(number, Entry::begin);
+        let tier = self.tiers(|tiers| {
+            match rested {
+                Some((fingerprint, _)) => tiers.add_at_rest(clock::mono(), number, fingerprint),
+                None => tiers.add(number),
             }
+            tiers.tier(number)
         });
-        self.tiers(|tiers| match rested {
-            Some((fingerprint, _)) => tiers.add_at_rest(clock::mono(), number, fingerprint),
-            None => tiers.add(number),
-        });
+        // One that gets an engine all the same finds out by itself how it stands.
+        if let Some((_, resting)) = rested.filter(|_| tier == Some(Tier::Cold)) {
+            self.change(number, |entry| entry.rests(resting));
+        }
         self.watches_changed();
     }
 

@@ -34,11 +34,14 @@ impl Host {
             .collect();
         let journal = self.journal.clone();
         let look = move || {
-            let journal = journal.lock().expect("no holder panics");
             let now = clock::mono();
             let rested = |(name, path): (String, PathBuf)| {
                 // What cannot be read counts as lost: an engine finds out.
-                let records = journal.load_records(journal.find(&name).ok()??).ok()?;
+                let records = {
+                    // For one at a time: engines that run have records to write.
+                    let journal = journal.lock().expect("no holder panics");
+                    journal.load_records(journal.find(&name).ok()??).ok()?
+                };
                 let (file, wal) = probe::seal_facts(&path)?;
                 Journal::replay(&records).at_rest(now, &file, wal)
             };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use driftless_core::tiers::Tiers;
 use futures_lite::FutureExt as _;
 use smol::channel::Receiver;
 
@@ -143,7 +144,7 @@ impl Views {
         }
         host.ask_for_new(|directory| self.is_in_view(directory));
         self.choose_polls(&databases);
-        host.is_in_view();
+        host.tiers(Tiers::in_view);
     }
 
     /// Begins to watch a directory; what stands in the way is said once.
