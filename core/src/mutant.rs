@@ -56,6 +56,10 @@ mutants! {
         "a commit cuts off one page too many: the last of the database";
     OldestImageKept, "oldest-image-kept", "",
         "of a page that changed twice the first image is sent";
+    OutdatedFrameRead, "outdated-frame-read", "",
+        "of the frames of one page in a stretch of the WAL the oldest is read instead of the newest";
+    NewestUnproven, "newest-unproven", "",
+        "frames that are read for being the newest of their page are taken without their checksums";
     GrowthOmitted, "growth-omitted", "",
         "pages by which the database grew are left out of the segment";
     TornBeginTrusted, "torn-begin-trusted", "review",

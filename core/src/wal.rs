@@ -11,6 +11,8 @@
 //! - only frames up to `mxFrame` of the [wal-index](WalIndex) are committed, and the running
 //!   checksum there must equal its `aFrameCksum`.
 //!
+//! Of many frames only those are read that hold the newest image of their page ([`Newest`]).
+//!
 //! The layout is SQLite's: <https://sqlite.org/fileformat2.html#walformat> for the file and
 //! <https://sqlite.org/walformat.html> for the wal-index.
 
@@ -18,12 +20,14 @@ mod checksum;
 mod frame;
 mod header;
 mod index;
+mod newest;
 mod scan;
 
 pub use checksum::WalChecksum;
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes, frame_offset};
 pub use header::{Salts, WAL_HEADER_BYTES, WAL_VERSION, WalHeader, WalHeaderError};
 pub use index::{INDEX_BYTES, READ_MARK_UNUSED, WalIndex, WalIndexError};
+pub use newest::Newest;
 pub use scan::{ScanStop, Scanner, WalPosition};
 
 #[cfg(test)]

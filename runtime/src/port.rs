@@ -62,7 +62,9 @@ pub fn is_short(request: &SourceRequest) -> bool {
             | SourceRequest::BeginImmediate(_)
             | SourceRequest::Rollback(_)
             | SourceRequest::HasMoved
+            | SourceRequest::FramePages { .. }
             | SourceRequest::ReadWal { recent: true, .. }
+            | SourceRequest::ReadWalParts { recent: true, .. }
             | SourceRequest::ReadDatabase { recent: true, .. }
     )
 }

@@ -76,6 +76,43 @@ fn closing_leaves_the_wal_unless_it_is_plain() {
 }
 
 #[test]
+fn the_wal_index_names_the_page_of_each_frame() {
+    let place = Place::new();
+    let mut app = place.app(3);
+    // Three regions of the wal-index: 4,062 frames, 4,096, and some more.
+    app.ok("INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) \
+            SELECT hex(zeroblob(1600)) FROM n");
+    let mut link = place.link();
+    assert_eq!(link.frame_pages(1, 10).expect("no error"), Vec::<u8>::new(), "nothing was read yet");
+    link.begin_read(Slot::A).expect("pin");
+    let frames = index(&mut link).frames;
+    assert!(frames > 4062 + 4096 + 100, "{frames} frames");
+    let wal = place.bytes("-wal");
+    let frame_bytes = 24 + 4096;
+    let named = |first: u32, count: u32| -> Vec<u8> {
+        let headers = wal[32..].chunks(frame_bytes).skip(first as usize - 1).take(count as usize);
+        let page = |frame: &[u8]| u32::from_be_bytes(frame[..4].try_into().expect("four bytes"));
+        headers.flat_map(|frame| page(frame).to_ne_bytes()).collect()
+    };
+    for (first, count) in [(1, frames), (1, 1), (4060, 3), (4062, 2), (8158, 2), (frames, 1)] {
+        assert_eq!(link.frame_pages(first, count).expect("pages"), named(first, count), "{first}+{count}");
+    }
+
+    // Parts of the WAL come one behind the other, and end where the file does.
+    let part = |frame: usize, count: usize| (32 + frame as u64 * 4120, (count * frame_bytes) as u32);
+    let parts = [part(2, 1), part(7, 3), part(frames as usize - 1, 2)];
+    let mut read = vec![0; 6 * frame_bytes];
+    let there = link.read_wal_parts_into(&parts, &mut read).expect("parts");
+    let expected: Vec<u8> = [2..3, 7..10, frames as usize - 1..frames as usize]
+        .into_iter()
+        .flat_map(|frames| &wal[32 + frames.start * frame_bytes..32 + frames.end * frame_bytes])
+        .copied()
+        .collect();
+    assert_eq!(there, expected.len());
+    assert_eq!(read[..there], expected);
+}
+
+#[test]
 fn a_pin_above_mark_0_keeps_the_generation() {
     let place = Place::new();
     let mut app = place.app(5);

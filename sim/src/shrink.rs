@@ -233,6 +233,7 @@ impl Shrinker<'_> {
         self.change(|plan| plan.config.pending_bytes_max = usual.pending_bytes_max);
         self.change(|plan| plan.config.store_deadline = usual.store_deadline);
         self.change(|plan| plan.config.remote = usual.remote);
+        self.change(|plan| plan.config.newest_only_from = usual.newest_only_from);
         self.change(|plan| plan.config.pending_byte = usual.pending_byte);
     }
 

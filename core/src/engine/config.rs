@@ -45,6 +45,9 @@ pub struct Config {
     pub adopt: bool,
     /// Replicate what is there, then stop.
     pub once: bool,
+    /// Frames that a capture must find before it leaves out those that are out of date; below it,
+    /// to ask which they are costs more than to read them. Default 32; only tests move it.
+    pub newest_only_from: u32,
     /// Where SQLite keeps its lock bytes; only tests move them.
     pub pending_byte: u64,
 }
@@ -79,6 +82,7 @@ impl Default for Config {
             dictionary_permille_max: 970,
             adopt: false,
             once: false,
+            newest_only_from: 32,
             pending_byte: PENDING_BYTE,
         }
     }
@@ -126,6 +130,8 @@ pub const PASSES_MAX: u8 = 5;
 /// Bytes of the WAL captured in one step: so few that the engine's thread, which reads and checks
 /// what was written a moment ago in place, serves others within a millisecond.
 pub const CAPTURE_BYTES: u32 = 1 << 18;
+/// Frames of which the newest of each page are looked for at once.
+pub const NEWEST_FRAMES: u32 = 1 << 12;
 /// Bytes read from the WAL or the database in one request of a base.
 pub const READ_BYTES: u32 = 1 << 20;
 /// The longest wait for another try to let go, where an application keeps the write lock.

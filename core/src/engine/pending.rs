@@ -25,7 +25,8 @@ pub struct Pending {
     over: bool,
     /// Pages in the database at the last commit captured; 0 before the first.
     commit: u32,
-    /// The fewest pages that the database had since the last segment.
+    /// The fewest pages that the database had since the last segment, at the commits that were read:
+    /// one whose frame was out of date is not among them.
     floor: u32,
     /// When the first frame was captured.
     pub since: Option<Mono>,
@@ -98,6 +99,11 @@ impl Pending {
                 self.bytes -= last.remove().len();
             }
         }
+    }
+
+    /// Counts frames that were not read, since later ones hold their pages.
+    pub fn note_outdated(&mut self, frames: u64) {
+        self.frames += frames;
     }
 
     fn give_up_images(&mut self) {

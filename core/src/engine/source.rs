@@ -31,7 +31,7 @@ use core::time::Duration;
 use super::config::{
     ALERT_AFTER, ALERT_FACTOR, CAPTURE_BYTES, CHECKPOINT_AGAIN, CHECKPOINT_WAIT, COMMIT_WAIT_MAX,
     CTIME_SETTLED_NS, LOCK_AGAIN, LOCK_FACTOR, LOCK_HOLD, LOCK_REFUSED_MAX, LOCK_REST_LONG, LOCK_REST_SHORT,
-    LOCK_TRY, LOOK_MAX, LOOK_MIN, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
+    LOCK_TRY, LOOK_MAX, LOOK_MIN, NEWEST_FRAMES, PASSES_MAX, SCRIPT_AGAIN, SLOW_LOCK, SWEEP,
 };
 use super::pin::{Pin, PinClass, classify};
 use super::standing::{Admission, Continuity, Sighting, plan_admission, plan_continuity, plan_header};
@@ -43,7 +43,7 @@ use crate::machine::{
 };
 use crate::mutant::{self, Mutant};
 use crate::wal::{
-    FRAME_HEADER_BYTES, FrameHeader, Salts, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex,
+    FRAME_HEADER_BYTES, FrameHeader, Newest, Salts, ScanStop, Scanner, WAL_HEADER_BYTES, WalHeader, WalIndex,
     WalPosition, frame_offset,
 };
 
@@ -102,6 +102,8 @@ enum Part {
     Facts,
     Moved,
     Frames,
+    FramePages,
+    Newest,
     Aside,
 }
 
@@ -136,6 +138,10 @@ pub(super) struct Source {
     /// Everything up to here is captured.
     pub(super) position: Option<WalPosition>,
     scanner: Option<Scanner>,
+    /// What is being read of many frames, behind the position.
+    newest: Option<Newest>,
+    /// The wal-index did not name the pages of this capture's frames, so all are read.
+    every_frame: bool,
     mark: Option<FrameHeader>,
     /// The files' facts while continuity is being proven.
     proof_facts: Option<Box<SourceFacts>>,
@@ -215,6 +221,8 @@ impl Source {
             index_is_old: false,
             position: None,
             scanner: None,
+            newest: None,
+            every_frame: false,
             mark: None,
             proof_facts: None,
             step_until: None,
@@ -276,6 +284,8 @@ impl Source {
     /// The scanner stands elsewhere than the position does now.
     pub(super) fn forget_scanner(&mut self) {
         self.scanner = None;
+        self.newest = None;
+        self.every_frame = false;
         self.target = None;
     }
 

@@ -77,6 +77,21 @@ pub enum SourceRequest {
         /// them in place, since a thread would cost more than the read.
         recent: bool,
     },
+    /// Parts of the WAL, one behind the other in the answer, which ends where the file does.
+    ReadWalParts {
+        /// Offset from the start of the file and length of each, in ascending order.
+        parts: Vec<(u64, u32)>,
+        /// As for `ReadWal`.
+        recent: bool,
+    },
+    /// The pages of frames, as the wal-index has them: four bytes each, in the byte order of this
+    /// machine. Zero, or fewer of them, where it has none.
+    FramePages {
+        /// The first frame, counted from 1.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
     /// Bytes of the database file.
     ReadDatabase {
         /// From the start of the file.
@@ -111,7 +126,7 @@ pub enum SourceReply {
 pub struct LinkReply {
     /// The wal-index after the call; `None` while there is no shared memory.
     pub index: Option<Box<[u8; INDEX_BYTES]>>,
-    /// To `ReadWal` and `ReadDatabase`.
+    /// To `ReadWal`, `ReadWalParts`, `FramePages` and `ReadDatabase`.
     pub bytes: Option<Chunk>,
     /// To `HasMoved`.
     pub moved: bool,

@@ -91,7 +91,7 @@ impl Scanner {
             }
             let (head, data) =
                 frame.split_first_chunk::<FRAME_HEADER_BYTES>().expect("a frame is longer than its header");
-            let header = self.check(head, data)?;
+            let header = check(self.position, self.big_endian_checksums, head, data)?;
             self.position.frame += 1;
             self.position.checksum = header.checksum;
             consumed += size;
@@ -109,24 +109,26 @@ impl Scanner {
     pub const fn page_size(&self) -> PageSize {
         self.page_size
     }
+}
 
-    /// The checks of SQLite in their order: salts, page number, checksum.
-    fn check(&self, head: &[u8; FRAME_HEADER_BYTES], data: &[u8]) -> Result<FrameHeader, ScanStop> {
-        let frame = self.position.frame + 1;
-        if Salts::read(head, 8) != self.position.salts {
-            return Err(ScanStop::SaltMismatch { frame });
-        }
-        let header = FrameHeader::decode(head).ok_or(ScanStop::ZeroPage { frame })?;
-        let checksum = self
-            .position
-            .checksum
-            .update(&head[..8], self.big_endian_checksums)
-            .update(data, self.big_endian_checksums);
-        if checksum != header.checksum {
-            return Err(ScanStop::ChecksumMismatch { frame });
-        }
-        Ok(header)
+/// Checks the frame behind `before` as SQLite does, in its order: salts, page number, checksum.
+pub(super) fn check(
+    before: WalPosition,
+    big_endian_checksums: bool,
+    head: &[u8; FRAME_HEADER_BYTES],
+    data: &[u8],
+) -> Result<FrameHeader, ScanStop> {
+    let frame = before.frame + 1;
+    if Salts::read(head, 8) != before.salts {
+        return Err(ScanStop::SaltMismatch { frame });
     }
+    let header = FrameHeader::decode(head).ok_or(ScanStop::ZeroPage { frame })?;
+    let checksum =
+        before.checksum.update(&head[..8], big_endian_checksums).update(data, big_endian_checksums);
+    if checksum != header.checksum {
+        return Err(ScanStop::ChecksumMismatch { frame });
+    }
+    Ok(header)
 }
 
 /// Why a frame does not continue the WAL. At or below `mxFrame` each of these means that the WAL
@@ -148,6 +150,16 @@ pub enum ScanStop {
         /// Its number, from 1.
         frame: u32,
     },
+    /// The frame holds another page than the wal-index says.
+    OtherPage {
+        /// Its number, from 1.
+        frame: u32,
+    },
+    /// The file ends before the frame does.
+    Missing {
+        /// Its number, from 1.
+        frame: u32,
+    },
 }
 
 impl fmt::Display for ScanStop {
@@ -156,6 +168,10 @@ impl fmt::Display for ScanStop {
             ScanStop::SaltMismatch { frame } => write!(f, "wal frame {frame}: salts of another generation"),
             ScanStop::ChecksumMismatch { frame } => write!(f, "wal frame {frame}: checksum mismatch"),
             ScanStop::ZeroPage { frame } => write!(f, "wal frame {frame}: page number zero"),
+            ScanStop::OtherPage { frame } => {
+                write!(f, "wal frame {frame}: another page than the wal-index says")
+            }
+            ScanStop::Missing { frame } => write!(f, "wal frame {frame}: the file ends before it"),
         }
     }
 }

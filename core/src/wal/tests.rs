@@ -1,6 +1,8 @@
 //! One test for each sentence of SQLite's WAL format page on which a reader depends, named after
 //! it. The bytes are built here by hand, independently of the code under test.
 
+mod newest;
+
 use std::string::ToString;
 use std::vec;
 use std::vec::Vec;

@@ -17,7 +17,10 @@ use driftless_core::machine::{
     StoreReply, StoreRequest, WalFacts,
 };
 use driftless_core::probe::{Finding, Findings};
-use driftless_core::wal::{FrameHeader, READ_MARK_UNUSED, Salts, WalChecksum, WalHeader, WalIndex};
+use driftless_core::wal::{
+    FRAME_HEADER_BYTES, FrameHeader, READ_MARK_UNUSED, Salts, WAL_HEADER_BYTES, WalChecksum, WalHeader,
+    WalIndex,
+};
 use driftless_fuzz::{Feed, lengthened};
 
 const PAGE_BYTES: usize = 512;
@@ -145,6 +148,17 @@ impl Host<'_> {
         Chunk::from(all[start..(start + len as usize).min(all.len())].to_vec())
     }
 
+    /// The pages of frames, from their headers.
+    fn frame_pages(&mut self, wal: &[u8], first: u32, count: u32) -> Chunk {
+        let first = WAL_HEADER_BYTES + (first as usize - 1) * (FRAME_HEADER_BYTES + PAGE_BYTES);
+        let frames = wal.get(first..).unwrap_or_default().chunks(FRAME_HEADER_BYTES + PAGE_BYTES);
+        let pages = frames
+            .take(count as usize)
+            .flat_map(|frame| u32::from_be_bytes(frame[..4].try_into().expect("four bytes")).to_ne_bytes());
+        let pages: Vec<u8> = pages.collect();
+        self.slice(&pages, 0, count * 4)
+    }
+
     fn facts(&mut self) -> SourceFacts {
         SourceFacts {
             device: 1,
@@ -204,6 +218,17 @@ impl Host<'_> {
             SourceRequest::ReadWal { offset, len, .. } => {
                 let all = std::mem::take(&mut self.wals[self.generation as usize].bytes);
                 bytes = Some(self.slice(&all, *offset, *len));
+                self.wals[self.generation as usize].bytes = all;
+            }
+            SourceRequest::ReadWalParts { parts, .. } => {
+                let all = std::mem::take(&mut self.wals[self.generation as usize].bytes);
+                let parts = parts.iter().flat_map(|(offset, len)| self.slice(&all, *offset, *len).to_vec());
+                bytes = Some(Chunk::from(parts.collect::<Vec<u8>>()));
+                self.wals[self.generation as usize].bytes = all;
+            }
+            SourceRequest::FramePages { first, count } => {
+                let all = std::mem::take(&mut self.wals[self.generation as usize].bytes);
+                bytes = Some(self.frame_pages(&all, *first, *count));
                 self.wals[self.generation as usize].bytes = all;
             }
             SourceRequest::ReadDatabase { offset, len, .. } => {
@@ -408,6 +433,7 @@ fn config(feed: &mut Feed<'_>) -> Config {
         create_if_absent: feed.below(4) != 0,
         once: feed.below(8) == 0,
         adopt: feed.below(8) == 0,
+        newest_only_from: 1 + feed.below(9),
         ..Config::default()
     }
 }

@@ -100,6 +100,13 @@ impl<F: SourceFiles> SourcePort<F> {
             SourceRequest::ReadWal { offset, len, .. } => {
                 read(*len, |buffer| link.read_wal_into(*offset, buffer)).map(|read| bytes = Some(read))
             }
+            SourceRequest::ReadWalParts { parts, .. } => {
+                let len = parts.iter().map(|(_, len)| len).sum();
+                read(len, |buffer| link.read_wal_parts_into(parts, buffer)).map(|read| bytes = Some(read))
+            }
+            SourceRequest::FramePages { first, count } => {
+                link.frame_pages(*first, *count).map(|pages| bytes = Some(Chunk::from(pages)))
+            }
             SourceRequest::ReadDatabase { offset, len, .. } => {
                 read(*len, |buffer| link.read_pages_into(*offset, buffer)).map(|read| bytes = Some(read))
             }

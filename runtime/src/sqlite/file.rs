@@ -87,14 +87,42 @@ impl<'c> DbFile<'c> {
     /// Only for a database file whose connection has a WAL open: without one the VFS would create
     /// `-shm` here.
     pub(super) fn map_index(&self) -> Result<Option<NonNull<u32>>, SqliteCode> {
+        self.map_index_region(0)
+    }
+
+    /// A region of the wal-index if it exists, as [`map_index`](DbFile::map_index).
+    fn map_index_region(&self, region: c_int) -> Result<Option<NonNull<u32>>, SqliteCode> {
         // Methods of version 1 end before this field.
         let map = if self.methods.iVersion >= 2 { self.methods.xShmMap } else { None };
         let map = map.ok_or(SqliteCode::MISUSE)?;
-        let mut region = ptr::null_mut();
-        // SAFETY: the file is open, 0 asks for the first region without extending it, and
-        // `region` is written to.
-        SqliteCode::check(unsafe { map(self.file.as_ptr(), 0, INDEX_REGION_BYTES, 0, &mut region) })?;
-        Ok(NonNull::new(region.cast()))
+        let mut start = ptr::null_mut();
+        // SAFETY: the file is open, the 0 asks for a region without extending the file, and `start` is
+        // written to.
+        SqliteCode::check(unsafe { map(self.file.as_ptr(), region, INDEX_REGION_BYTES, 0, &mut start) })?;
+        Ok(NonNull::new(start.cast()))
+    }
+
+    /// The pages of `count` frames from `first` on, as [`Link::frame_pages`](super::Link::frame_pages).
+    ///
+    /// A region is 4,096 page numbers and, behind them, the table by which SQLite finds one. The first
+    /// begins with the head, which takes the place of 34 of them.
+    pub(super) fn frame_pages(&self, first: u32, count: u32) -> Result<Vec<u8>, SqliteCode> {
+        const HEAD_WORDS: u32 = INDEX_HEADER_BYTES as u32 / 4;
+        const REGION_FRAMES: u32 = INDEX_REGION_BYTES as u32 / 8;
+        let mut pages = Vec::with_capacity(count as usize * 4);
+        let (mut at, end) = (first - 1 + HEAD_WORDS, first - 1 + HEAD_WORDS + count);
+        while at < end {
+            let region = at / REGION_FRAMES;
+            let Some(start) = self.map_index_region(region as c_int)? else { break };
+            for word in at % REGION_FRAMES..(end - region * REGION_FRAMES).min(REGION_FRAMES) {
+                // SAFETY: `start` is what SQLite mapped a moment ago, 32 KB that stay mapped as long as a
+                // connection on the file is open, which this is; other processes write to it.
+                let word = unsafe { AtomicU32::from_ptr(start.as_ptr().add(word as usize)) };
+                pages.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            }
+            at = (region + 1) * REGION_FRAMES;
+        }
+        Ok(pages)
     }
 
     /// Whether no connection, here or elsewhere, reads at a mark above 0 at this moment.

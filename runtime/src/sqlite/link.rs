@@ -317,6 +317,38 @@ impl Link {
         self.connection_mut(Slot::A)?.wal_file().map_or(Ok(0), |wal| wal.read_at(offset, buf))
     }
 
+    /// Reads parts of the WAL, each an offset and a length, one behind the other into `buf`, which is
+    /// as long as all of them; answers how many bytes there were before the file ended.
+    ///
+    /// # Errors
+    /// As the VFS says.
+    pub fn read_wal_parts_into(&mut self, parts: &[(u64, u32)], buf: &mut [u8]) -> Result<usize, SqliteCode> {
+        let Some(wal) = self.connection_mut(Slot::A)?.wal_file() else { return Ok(0) };
+        let mut there = 0;
+        for (offset, len) in parts {
+            let read = wal.read_at(*offset, &mut buf[there..there + *len as usize])?;
+            there += read;
+            if read < *len as usize {
+                break;
+            }
+        }
+        Ok(there)
+    }
+
+    /// The pages of `count` frames from `first` on, as the wal-index has them: four bytes each, in the
+    /// byte order of this machine; fewer where it ends. No system call, but for the first time that a
+    /// part of the wal-index is looked at.
+    ///
+    /// # Errors
+    /// As the VFS says.
+    pub fn frame_pages(&mut self, first: u32, count: u32) -> Result<Vec<u8>, SqliteCode> {
+        let connection = self.connection_mut(Slot::A)?;
+        match connection.wal_file() {
+            Some(_) => connection.main_file().frame_pages(first, count),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// As [`read_wal_into`](Link::read_wal_into), into a vector of `len` bytes or fewer.
     ///
     /// # Errors

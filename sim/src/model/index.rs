@@ -73,6 +73,12 @@ impl Index {
         frames.iter().rev().copied().find(|frame| *frame <= high).filter(|frame| *frame >= low)
     }
 
+    /// The pages of `count` frames from `first` on, as they lie in memory: fewer where it has none.
+    pub(super) fn frame_pages(&self, first: u32, count: u32) -> Vec<u8> {
+        let pages = self.pages.iter().skip(first as usize - 1).take(count as usize);
+        pages.flat_map(|page| page.to_ne_bytes()).collect()
+    }
+
     /// Pages that have frames, in ascending order, each with its newest frame up to `high`.
     pub(super) fn newest(&self, high: u32) -> Vec<(u32, u32)> {
         let pages = 1..self.frames.len() as u32;

@@ -76,6 +76,18 @@ impl ModelSource {
                 let read = wal.map_or(Ok(Vec::new()), |wal| read(&wal.file, *offset, *len));
                 read.map(|read| bytes = Some(Chunk::from(read)))
             }
+            SourceRequest::ReadWalParts { parts, .. } => {
+                let wal = slots[0].pager.wal.as_ref();
+                let read = wal.map_or(Ok(Vec::new()), |wal| read_parts(&wal.file, parts));
+                read.map(|read| bytes = Some(Chunk::from(read)))
+            }
+            SourceRequest::FramePages { first, count } => {
+                let pager = &slots[0].pager;
+                let pages =
+                    pager.wal.as_ref().map(|_| pager.db.index(|index| index.frame_pages(*first, *count)));
+                bytes = Some(Chunk::from(pages.unwrap_or_default()));
+                Ok(())
+            }
             SourceRequest::ReadDatabase { offset, len, .. } => {
                 read(&slots[0].pager.db, *offset, *len).map(|read| bytes = Some(Chunk::from(read)))
             }
@@ -168,6 +180,19 @@ fn read(file: &super::machine::File, offset: u64, len: u32) -> Result<Vec<u8>, C
     let mut bytes = vec![0; u64::from(len).min(there) as usize];
     let there = file.read_some(&mut bytes, offset)?;
     bytes.truncate(there);
+    Ok(bytes)
+}
+
+fn read_parts(file: &super::machine::File, parts: &[(u64, u32)]) -> Result<Vec<u8>, Code> {
+    let mut bytes = Vec::new();
+    for (offset, len) in parts {
+        let part = read(file, *offset, *len)?;
+        let cut = part.len() < *len as usize;
+        bytes.extend_from_slice(&part);
+        if cut {
+            break;
+        }
+    }
     Ok(bytes)
 }
 

@@ -9,7 +9,7 @@ use driftless_core::engine::Record;
 use driftless_core::ids::Mono;
 use driftless_core::keeper::Keeper;
 use driftless_core::machine::{
-    Action, Actions, ByteRange, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
+    Action, Actions, ByteRange, Chunk, Event, Exit, Fact, Machine, Notice, OpId, Outcome, ReplicaId, Request,
     SourceReply, SourceRequest, StateRequest, StoreError, StoreReply, StoreRequest,
 };
 
@@ -289,25 +289,19 @@ impl World {
         self.source_steps.set(u64::from(self.healed_at.is_none()) * (self.summary.actions + 1));
         // Frames with their headers are proven by checksums; a page by itself, like one of the
         // database file, has none, and who reads it must take it as it comes.
-        if matches!(request, SourceRequest::ReadWal { len, .. } if *len > 24 && !(*len >= 512 && len.is_power_of_two()))
-        {
+        let framed = match request {
+            SourceRequest::ReadWal { len, .. } => *len > 24 && !(*len >= 512 && len.is_power_of_two()),
+            SourceRequest::ReadWalParts { .. } => true,
+            _ => false,
+        };
+        if framed {
             self.works(Worker::Wal);
         }
         let running = self.running.as_mut().expect("checked by the caller");
         let mut outcome = Outcome::Source(running.port.perform(request));
         self.works(Worker::Other);
         self.source_steps.set(0);
-        if let Outcome::Source(Ok(SourceReply::Link(reply))) = &mut outcome
-            && self.healed_at.is_none()
-            && self.sites.strikes(
-                "index",
-                "source: index torn",
-                self.dice.chance("index", "torn", self.summary.actions, 1, 100),
-            )
-        {
-            // A writer is in the middle of publishing it.
-            reply.index = None;
-        }
+        self.spoil_index(request, &mut outcome);
         if !self.sqlite.is_alive(DRIFTLESS) {
             self.note(node::MACHINE, Kind::Fault, format_args!("death in {request:?}"));
             self.kill();
@@ -325,6 +319,29 @@ impl World {
         let wait = self.dice.wait("source", "answer", n, 1, latency);
         self.later(wait, Entry::Deliver { run, op, outcome });
         Ok(())
+    }
+
+    /// What an answer tells of the wal-index, at a moment when somebody writes it.
+    fn spoil_index(&mut self, request: &SourceRequest, outcome: &mut Outcome) {
+        let Outcome::Source(Ok(SourceReply::Link(reply))) = outcome else { return };
+        if self.healed_at.is_some() {
+            return;
+        }
+        let n = self.summary.actions;
+        let torn = self.dice.chance("index", "torn", n, 1, 100);
+        if self.sites.strikes("index", "source: index torn", torn) {
+            // A writer is in the middle of publishing it.
+            reply.index = None;
+        }
+        let SourceRequest::FramePages { count, .. } = request else { return };
+        let emptied = self.dice.chance("index", "emptied", n, 1, 20);
+        if self.sites.strikes("frame pages", "source: index emptied", emptied) {
+            // An old SQLite recovers the WAL: it empties the table before it fills it again.
+            let mut pages = reply.bytes.take().map_or(Vec::new(), |pages| pages.to_vec());
+            let from = self.dice.draw("index", "emptied from", n) % u64::from(*count);
+            pages.iter_mut().skip(4 * from as usize).for_each(|byte| *byte = 0);
+            reply.bytes = Some(Chunk::from(pages));
+        }
     }
 
     fn fails(&self, what: &str, n: u64, fault: &'static str) -> bool {

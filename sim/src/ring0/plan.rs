@@ -380,6 +380,7 @@ fn config(dice: &Dice) -> Config {
         compression: Compression::Lz4,
         sample_pages_min: 16,
         dictionary_permille_max: 970,
+        newest_only_from: pick("newest", &[1, 2, 8, 32]) as u32,
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
     }
 }

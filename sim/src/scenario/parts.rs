@@ -95,6 +95,7 @@ pub struct ConfigText {
     pub compression: Compression,
     pub sample_pages_min: usize,
     pub dictionary_permille_max: u64,
+    pub newest_only_from: u32,
     pub pending_byte: u64,
 }
 
@@ -115,6 +116,7 @@ impl Default for ConfigText {
             compression,
             sample_pages_min,
             dictionary_permille_max,
+            newest_only_from,
             pending_byte,
         } = Config::default();
         ConfigText {
@@ -132,6 +134,7 @@ impl Default for ConfigText {
             compression,
             sample_pages_min,
             dictionary_permille_max,
+            newest_only_from,
             pending_byte,
         }
     }

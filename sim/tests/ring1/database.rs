@@ -300,6 +300,17 @@ impl Database {
         Ok(())
     }
 
+    /// The pages of frames, as the wal-index would have them.
+    fn frame_pages(&self, first: u32, count: u32) -> Chunk {
+        let frames = (first..first + count).filter(|frame| *frame <= self.index.mx_frame);
+        let pages = frames.flat_map(|frame| {
+            let at = frame_offset(self.page_size, frame) as usize;
+            let page = self.wal[at..at + 4].try_into().expect("four bytes");
+            u32::from_be_bytes(page).to_ne_bytes()
+        });
+        Chunk::from(pages.collect::<Vec<u8>>())
+    }
+
     fn facts(&self) -> SourceFacts {
         // The tick of a kernel's clock.
         let tick = |ns: i128| ns - ns % 4_000_000;
@@ -404,6 +415,16 @@ impl Blocking<SourceRequest> for Source {
             SourceRequest::CheckpointTruncate(slot) => database.checkpoint_truncate(connection(*slot)),
             SourceRequest::ReadWal { offset, len, .. } => {
                 bytes = Some(part(&database.wal, *offset, *len));
+                Ok(())
+            }
+            SourceRequest::ReadWalParts { parts, .. } => {
+                let parts =
+                    parts.iter().flat_map(|(offset, len)| part(&database.wal, *offset, *len).to_vec());
+                bytes = Some(Chunk::from(parts.collect::<Vec<u8>>()));
+                Ok(())
+            }
+            SourceRequest::FramePages { first, count } => {
+                bytes = Some(database.frame_pages(*first, *count));
                 Ok(())
             }
             SourceRequest::ReadDatabase { offset, len, .. } => {

@@ -177,6 +177,7 @@ fn config(dice: &Dice, large: bool) -> Config {
         pending_bytes_max: pick("pending", &[20_000, 16 << 20]) as usize,
         store_deadline: Duration::from_secs(if large { 60 } else { pick("deadline", &[4, 20, 60]) }),
         remote: true,
+        newest_only_from: pick("newest", &[2, 8, 32]) as u32,
         ..Config::default()
     }
 }

@@ -51,6 +51,16 @@ impl Replicator {
             let request = SourceRequest::ReadWal { offset: 0, len: WAL_HEADER_BYTES as u32, recent };
             return self.source_submit(now, Part::WalHeader, request, out);
         }
+        if let Some(newest) = &mut self.source.newest {
+            let parts = newest.ask(CAPTURE_BYTES);
+            let request = SourceRequest::ReadWalParts { parts, recent: self.source.recent };
+            return self.source_submit(now, Part::Newest, request, out);
+        }
+        let count = (target.mx_frame - at.frame).min(NEWEST_FRAMES);
+        if self.reads_newest_only(count) {
+            let request = SourceRequest::FramePages { first: at.frame + 1, count };
+            return self.source_submit(now, Part::FramePages, request, out);
+        }
         if self.source.scanner.is_none() {
             self.source.scanner = Some(Scanner::resume(at, page_size, target.big_endian_checksums));
         }
@@ -68,6 +78,8 @@ impl Replicator {
         let bytes = reply.bytes.as_deref().unwrap_or_default();
         match part {
             Part::WalHeader => self.capture_header(now, bytes, out),
+            Part::FramePages => self.choose_newest(bytes),
+            Part::Newest => self.capture_newest(now, bytes, out),
             Part::Aside => self.aside_read(now, bytes, out),
             // Only the index was asked for.
             Part::Only => {}
@@ -115,6 +127,47 @@ impl Replicator {
         }
     }
 
+    /// Whether of so many frames only the newest of each page are read. Not while a base is made: what
+    /// it has not read yet is put aside by each size that the database had meanwhile, and sizes stand
+    /// in the frames alone.
+    fn reads_newest_only(&self, count: u32) -> bool {
+        count >= self.config.newest_only_from
+            && self.base.is_none()
+            && !self.source.every_frame
+            && beyond() == 0
+    }
+
+    /// Knows which frames to read, or that all must be.
+    fn choose_newest(&mut self, pages: &[u8]) {
+        let target = self.source.target.as_ref().expect("set when the capture began");
+        let before = self.source.position.expect("a capture has a position");
+        let page_size = self.source.page_size.expect("read before opening");
+        self.source.newest = Newest::of(before, page_size, target.big_endian_checksums, pages);
+        self.source.every_frame = self.source.newest.is_none();
+    }
+
+    /// Takes newest frames. The position moves only when all of their stretch were read: an image of
+    /// an earlier state may stand for a page until then.
+    fn capture_newest(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
+        let before = self.source.position.expect("a capture has a position");
+        let mut newest = self.source.newest.take().expect("asked for");
+        let pending = &mut self.pending;
+        pending.start.get_or_insert(before);
+        if let Err(stop) = newest.take(bytes, &mut |frame, data| pending.take(now.mono, frame, data)) {
+            return self.lose_position(now, &scan_stop_text(&stop), out);
+        }
+        if !newest.is_done() {
+            self.source.newest = Some(newest);
+            return;
+        }
+        let after = newest.position();
+        let frames = u64::from(after.frame - before.frame);
+        pending.note_outdated(frames - newest.len() as u64);
+        self.frames_captured += frames;
+        self.source.position = Some(after);
+        self.source.scanner = None;
+    }
+
     pub(super) fn capture_ends(&mut self, now: Now, out: &mut Actions) {
         let target = self.source.target.as_ref().expect("set when the capture began");
         let at = self.source.position.expect("a capture has a position");
@@ -130,6 +183,7 @@ impl Replicator {
             return;
         }
         self.source.target = None;
+        self.source.every_frame = false;
         self.synced.captured = Some(self.source.target_at);
         if self.endangers() {
             // The pin stays where it is: the next capture goes on with it, without the lock.
