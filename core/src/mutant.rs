@@ -263,8 +263,21 @@ mod planted {
         MET.load(Ordering::Relaxed)
     }
 
+    /// The unit tests have the one that the environment names.
+    #[cfg(test)]
+    fn choose_as_asked() {
+        static ASKED: std::sync::Once = std::sync::Once::new();
+        ASKED.call_once(|| {
+            let Ok(name) = std::env::var("DRIFTLESS_MUTANT") else { return };
+            let named = Mutant::ALL.iter().find(|mutant| mutant.name() == name);
+            choose(Some(*named.expect("DRIFTLESS_MUTANT names a planted bug")));
+        });
+    }
+
     /// Whether this bug is the one that was chosen.
     pub fn on(mutant: Mutant) -> bool {
+        #[cfg(test)]
+        choose_as_asked();
         let on = CHOSEN.load(Ordering::Relaxed) == mutant as u32 + 1;
         MET.fetch_add(u64::from(on), Ordering::Relaxed);
         on

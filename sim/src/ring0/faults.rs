@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-const FAULTS: [Fault; 98] = [
+const FAULTS: [Fault; 99] = [
     fault(Class::Store, "store: latency tail", "a request takes up to a minute and a half"),
     fault(Class::Store, "store: slow bodies", "bodies move slowly, some too slowly for a deadline"),
     fault(Class::Store, "store: no effect, no answer", "no answer, and no effect"),
@@ -178,6 +178,7 @@ const FAULTS: [Fault; 98] = [
     fault(Class::Application, "app: synchronous FULL", "by the application"),
     fault(Class::Application, "app: several connections", "a transaction of another process"),
     fault(Class::Application, "app: lock page crossed", "by the size of the database"),
+    fault(Class::Application, "app: index emptied", "an old SQLite recovers the WAL while we look"),
     fault(Class::Topology, "topology: a rival", "another database replicates to the same place"),
     fault(
         Class::Topology,

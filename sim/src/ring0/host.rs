@@ -334,9 +334,9 @@ impl World {
             reply.index = None;
         }
         let SourceRequest::FramePages { count, .. } = request else { return };
-        let emptied = self.dice.chance("index", "emptied", n, 1, 20);
-        if self.sites.strikes("frame pages", "source: index emptied", emptied) {
-            // An old SQLite recovers the WAL: it empties the table before it fills it again.
+        let emptied = self.may("app: index emptied") && self.dice.chance("index", "emptied", n, 1, 20);
+        if self.sites.strikes("frame pages", "app: index emptied", emptied) {
+            // It empties the table before it fills it again.
             let mut pages = reply.bytes.take().map_or(Vec::new(), |pages| pages.to_vec());
             let from = self.dice.draw("index", "emptied from", n) % u64::from(*count);
             pages.iter_mut().skip(4 * from as usize).for_each(|byte| *byte = 0);
