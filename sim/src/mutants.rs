@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::ring0::faults::FULL_FROM;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM, VALIDATION_FROM, ZSTD_FROM};
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM, RIVALS_FROM, VALIDATION_FROM, ZSTD_FROM};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
@@ -40,17 +40,16 @@ pub fn seed_of(number: u64) -> u64 {
 }
 
 /// Planted bugs of rules that only a compactor has.
-const OF_LEVELS: [Mutant; 6] = [
+const OF_LEVELS: [Mutant; 5] = [
     Mutant::OldestPageMerged,
     Mutant::GapBridged,
     Mutant::CutPageMerged,
     Mutant::InputUnverified,
     Mutant::MergeMissesPage,
-    Mutant::ForeignLevelTaken,
 ];
 
 /// Planted bugs of rules that only a retainer has.
-const OF_RETENTION: [Mutant; 9] = [
+const OF_RETENTION: [Mutant; 8] = [
     Mutant::RetentionImpatient,
     Mutant::HeadNotKept,
     Mutant::InputsEaten,
@@ -59,8 +58,10 @@ const OF_RETENTION: [Mutant; 9] = [
     Mutant::CoverUnlinked,
     Mutant::WallClockTrusted,
     Mutant::DeleteBelieved,
-    Mutant::TenureUnproven,
 ];
+
+/// Planted bugs of rules for replicas with levels on which somebody else writes.
+const OF_RIVALS: [Mutant; 2] = [Mutant::ForeignLevelTaken, Mutant::TenureUnproven];
 
 /// Planted bugs of rules that only zstd has.
 const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBeforeDictionary];
@@ -73,6 +74,7 @@ fn seed_for(mutant: Mutant, number: u64) -> u64 {
     match mutant {
         _ if OF_LEVELS.contains(&mutant) => LEVELS_FROM + number,
         _ if OF_RETENTION.contains(&mutant) => RETAIN_FROM + number,
+        _ if OF_RIVALS.contains(&mutant) => RIVALS_FROM + number,
         _ if OF_ZSTD.contains(&mutant) => ZSTD_FROM + number,
         _ if OF_VALIDATION.contains(&mutant) => VALIDATION_FROM + number,
         _ => seed_of(number),

@@ -18,7 +18,7 @@ mod levels;
 mod validation;
 mod zstd;
 
-pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, Retain};
+pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, RIVALS_FROM, Retain};
 pub use validation::VALIDATION_FROM;
 pub use zstd::ZSTD_FROM;
 
@@ -203,6 +203,10 @@ pub const CONDITIONS_FROM: u64 = 1_000_000;
 /// Seeds from here on run on a model of SQLite; those before were kept for SQLite itself.
 pub const MODEL_FROM: u64 = 10_000_000;
 
+/// Seeds whose stories are told only where every frame of a short capture is read, as it was when they
+/// were kept.
+const EVERY_FRAME: [u64; 2] = [15_301_791, 15_613_030];
+
 /// What the application and the replicator's link run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -318,7 +322,11 @@ impl Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
-        let plan = if seed < LEVELS_FROM { plan } else { plan.with_levels(&dice, seed >= RETAIN_FROM) };
+        let plan = if seed < LEVELS_FROM {
+            plan
+        } else {
+            plan.with_levels(&dice, seed >= RETAIN_FROM, seed >= RIVALS_FROM)
+        };
         let plan = if seed < ZSTD_FROM { plan } else { plan.with_zstd(&dice) };
         if seed < VALIDATION_FROM { plan } else { plan.with_validation(&dice) }
     }
@@ -336,7 +344,7 @@ impl Plan {
         };
         Plan {
             workload: if seed < MODEL_FROM { Workload::Library } else { Workload::Model },
-            config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice) },
+            config: Config { create_if_absent: conditions != Conditions::Disclaimed, ..config(&dice, seed) },
             blows: blows(&dice, length),
             script,
             store: StoreFaults {
@@ -363,7 +371,8 @@ impl Plan {
     }
 }
 
-fn config(dice: &Dice) -> Config {
+fn config(dice: &Dice, seed: u64) -> Config {
+    let as_ever = seed < FULL_FROM || EVERY_FRAME.contains(&seed);
     let pick = |name: &str, of: &[u64]| *dice.pick("config", name, 0, of);
     Config {
         sync_interval: Duration::from_millis(pick("sync interval", &[20, 200, 1_000, 10_000])),
@@ -380,7 +389,7 @@ fn config(dice: &Dice) -> Config {
         compression: Compression::Lz4,
         sample_pages_min: 16,
         dictionary_permille_max: 970,
-        newest_only_from: pick("newest", &[1, 2, 8, 32]) as u32,
+        newest_only_from: if as_ever { 32 } else { pick("newest", &[1, 2, 8, 32]) as u32 },
         pending_byte: pick("pending byte", &[PENDING_BYTE, PENDING_BYTE, 0x10000]),
     }
 }

@@ -130,7 +130,7 @@ impl World {
             sqlite,
             state,
             truth,
-            config: Config { adopt, ..self.plan.config.clone() },
+            config: Config { adopt, prove_tenure: self.plan.levels.is_some(), ..self.plan.config.clone() },
             runs: 0,
             fenced: false,
             adoptions: if adopt { ADOPTIONS } else { 0 },

@@ -73,7 +73,7 @@ impl TrainJob {
 fn train(pages: &[&[u8]]) -> Option<Dictionary> {
     let sizes: Vec<usize> = pages.iter().map(|page| page.len()).collect();
     let sample = pages.concat();
-    let mut bytes = vec![0; (sample.len() / TAUGHT_FACTOR).clamp(1 << 10, DICTIONARY_BYTES_MAX)];
+    let mut bytes = vec![0; (sample.len() / TAUGHT_FACTOR).clamp(1 << 10, DICTIONARY_BYTES_MAX / 2)];
     let len = zstd_safe::train_from_buffer(&mut bytes[..], &sample, &sizes).ok()?;
     bytes.truncate(len);
     // The segment's header names it; a number within each page would only take room.

@@ -17,8 +17,11 @@ pub const LEVELS_FROM: u64 = 20_000_000;
 /// Seeds from here on delete what is covered as well.
 pub const RETAIN_FROM: u64 = 30_000_000;
 
+/// Seeds from here on have others beside levels who write to the same replica.
+pub const RIVALS_FROM: u64 = 50_000_000;
+
 /// What cannot be judged yet where there are levels: a store that loses what it has acknowledged makes
-/// files of a history that is written anew, and another writer's files mix with ours.
+/// files of a history that is written anew.
 const NOT_WITH_LEVELS: [&str; 1] = ["store: objects vanish"];
 
 /// The settings of a compactor, in milliseconds.
@@ -94,13 +97,13 @@ impl Levels {
 }
 
 impl Plan {
-    /// The same with a compactor, and with a retainer or without.
-    pub(super) fn with_levels(self, dice: &Dice, retains: bool) -> Plan {
+    /// The same with a compactor, with a retainer or without, and with rivals or without.
+    pub(super) fn with_levels(self, dice: &Dice, retains: bool, rivals: bool) -> Plan {
         let mut plan = self;
-        plan.blows.retain(|(_, blow)| !matches!(blow, Blow::Rival { .. } | Blow::Clone));
+        plan.blows.retain(|(_, blow)| rivals || !matches!(blow, Blow::Rival { .. } | Blow::Clone));
         let judged = |name: &&str| {
             let topology = Fault::named(name).is_some_and(|fault| fault.class == Class::Topology);
-            !topology && !NOT_WITH_LEVELS.contains(name)
+            (rivals || !topology) && !NOT_WITH_LEVELS.contains(name)
         };
         plan.faults = Faults::of_names(plan.faults.names().filter(judged));
         let levels = Levels::of_dice(dice);

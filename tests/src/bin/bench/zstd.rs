@@ -53,7 +53,7 @@ fn write(db: &Path, seconds: f64, rate: f64, kind: &str) -> Command {
 fn pages_by_themselves(kind: &str) {
     let directory = scratch("zstd-pages");
     let db = directory.join("app.db");
-    assert!(write(&db, 4.0, 4_000.0, kind).output().expect("the writer runs").status.success());
+    assert!(write(&db, 2.0, 2_000.0, kind).output().expect("the writer runs").status.success());
     let connection = rusqlite::Connection::open(&db).expect("the database opens");
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     connection.query_row(checkpoint, [], |_| Ok(())).expect("the checkpoint runs");
