@@ -208,6 +208,25 @@ mutants! {
         "the next block of level 0 goes without a look whether the one before has gone";
     TenureUnproven, "tenure-unproven", "",
         "a put under a name that was deleted is taken for the head";
+    // Databases without an engine.
+    ChangedFilesBelieved, "changed-files-believed", "",
+        "a database without an engine is as it was left, whatever its files are now";
+    OldRecordsBelieved, "old-records-believed", "",
+        "a database begins without an engine although its files are not those of its seal";
+    UnsettledRecordsBelieved, "unsettled-records-believed", "",
+        "a database begins without an engine although a put of it was never known to have ended";
+    ChangeInLeavingForgotten, "change-in-leaving-forgotten", "",
+        "what is told of a database whose engine leaves is forgotten";
+    LeftUnlooked, "left-unlooked", "",
+        "the files of a database are not looked at once its engine has gone";
+    ViewUnlooked, "view-unlooked", "",
+        "what has changed before the directories are watched is not looked for";
+    UnreplicatedRests, "unreplicated-rests", "",
+        "an engine that ends with something unreplicated counts as finished";
+    PendingRests, "pending-rests", "",
+        "an engine with captured pages that wait, or a put under way, counts as resting";
+    SweepForgotten, "sweep-forgotten", "",
+        "the files of databases without an engine are never looked at unless somebody tells of them";
     // Validation.
     VanishedIsDamage, "vanished-is-damage", "",
         "an object that goes while a validation reads counts as damaged";

@@ -27,6 +27,7 @@ use core::time::Duration;
 use crate::checksum::FileDigest;
 use crate::ids::Mono;
 use crate::machine::{Exit, WalFacts};
+use crate::mutant::{self, Mutant};
 
 /// What the files of a database are, in two words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +60,8 @@ impl Fingerprint {
     /// everything then, so that a `-wal` that has gone since, as by our own closing, or is empty tells
     /// nothing.
     pub fn is_as_left(self, left: Fingerprint) -> bool {
-        self.file == left.file && (self.wal.is_none() || self.wal == left.wal)
+        let same = self.file == left.file && (self.wal.is_none() || self.wal == left.wal);
+        same || mutant::on(Mutant::ChangedFilesBelieved)
     }
 }
 
@@ -80,6 +82,9 @@ pub struct Limits {
     /// While others wait, an engine that always has something to do keeps its place for so long
     /// (default: 10 s).
     pub longest_turn: Duration,
+    /// The files of cold databases are looked at this often, since an event may have been lost
+    /// (default: 15 min).
+    pub sweep: Duration,
 }
 
 impl Default for Limits {
@@ -90,6 +95,7 @@ impl Default for Limits {
             resting: 64,
             idle_turn: Duration::from_secs(1),
             longest_turn: Duration::from_secs(10),
+            sweep: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -147,6 +153,7 @@ impl Left {
                 None if told => Left::Behind,
                 None => Left::Finished,
             }),
+            Some(Exit::Unreplicated { .. }) if mutant::on(Mutant::UnreplicatedRests) => Some(Left::Finished),
             Some(Exit::Unreplicated { .. }) => Some(Left::Behind),
             Some(_) => None,
         }
@@ -213,11 +220,13 @@ pub struct Tiers {
     unseen: bool,
     /// They are now, and were not looked at since.
     look: bool,
+    /// When all that are cold are looked at next; `None` while none is.
+    sweep_at: Option<Mono>,
 }
 
 /// A database that was at rest when the process began has an engine once within this time, which asks its
 /// store.
-const LOOKED_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub const LOOKED_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// At so many moments of it.
 const LOOKS_SPREAD: u32 = 24 * 60;
 
@@ -241,6 +250,7 @@ impl Tiers {
             due: BTreeSet::new(),
             unseen: false,
             look: false,
+            sweep_at: None,
         }
     }
 
@@ -270,7 +280,7 @@ impl Tiers {
     /// Changes to any of the databases are told from now on. What has happened to those that began cold
     /// between the look at their files and now was told to nobody: they are looked at again.
     pub fn in_view(&mut self) {
-        self.look |= core::mem::take(&mut self.unseen);
+        self.look |= core::mem::take(&mut self.unseen) && !mutant::on(Mutant::ViewUnlooked);
     }
 
     /// A database of which nothing is left, or that has ended by itself.
@@ -324,7 +334,7 @@ impl Tiers {
                 self.changed.push_back(database);
                 self.owes_no_more(database, due);
             }
-            Some(State::Leaving { changed, .. }) => *changed = true,
+            Some(State::Leaving { changed, .. }) => *changed = !mutant::on(Mutant::ChangeInLeavingForgotten),
             // An engine hears of it by itself.
             Some(State::Waiting | State::Hot { .. }) | None => {}
         }
@@ -388,7 +398,9 @@ impl Tiers {
                 self.changed.push_back(database);
             }
         }
-        if let Left::Rested(_) = left {
+        if let Left::Rested(_) = left
+            && !mutant::on(Mutant::LeftUnlooked)
+        {
             self.told(database, look);
         }
     }
@@ -396,9 +408,13 @@ impl Tiers {
     /// What to do now. What is answered counts as done.
     pub fn orders(&mut self, now: Mono, orders: &mut Vec<Order>) {
         self.wake_due(now);
-        if core::mem::take(&mut self.look) {
+        let cold = self.counts().0 > 0 && !mutant::on(Mutant::SweepForgotten);
+        let swept = self.sweep_at.filter(|_| cold);
+        if core::mem::take(&mut self.look) || swept.is_some_and(|at| at <= now) {
+            self.sweep_at = None;
             orders.push(Order::Look);
         }
+        self.sweep_at = cold.then(|| self.sweep_at.unwrap_or(now.after(self.limits.sweep)));
         let mut needed = self.needed();
         while self.resting.len() > self.limits.resting || needed > 0 {
             let Some((_, database)) = self.resting.pop_first() else { break };
@@ -502,7 +518,7 @@ impl Tiers {
         let turns = self.hot.iter().filter(|_| waits).filter_map(|database| self.turn_ends(*database));
         let turn = turns.map(|(end, _)| end).min();
         let due = self.due.first().map(|(due, _)| *due);
-        [turn, due].into_iter().flatten().min()
+        [turn, due, self.sweep_at].into_iter().flatten().min()
     }
 
     /// Where a database is; `None` if it is none of these.

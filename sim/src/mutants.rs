@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::ring0::faults::FULL_FROM;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, RETAIN_FROM, RIVALS_FROM, VALIDATION_FROM, ZSTD_FROM};
+use crate::ring0::plan::{
+    LEVELS_FROM, MODEL_FROM, RETAIN_FROM, RIVALS_FROM, TIERS_FROM, VALIDATION_FROM, ZSTD_FROM,
+};
 use crate::ring0::profile::Profile;
 use crate::ring0::{Plan, report};
 use crate::scenario::Scenario;
@@ -60,6 +62,19 @@ const OF_RETENTION: [Mutant; 8] = [
     Mutant::DeleteBelieved,
 ];
 
+/// Planted bugs of rules for databases without an engine.
+const OF_TIERS: [Mutant; 9] = [
+    Mutant::ChangedFilesBelieved,
+    Mutant::OldRecordsBelieved,
+    Mutant::UnsettledRecordsBelieved,
+    Mutant::ChangeInLeavingForgotten,
+    Mutant::LeftUnlooked,
+    Mutant::ViewUnlooked,
+    Mutant::UnreplicatedRests,
+    Mutant::PendingRests,
+    Mutant::SweepForgotten,
+];
+
 /// Planted bugs of rules for replicas with levels on which somebody else writes.
 const OF_RIVALS: [Mutant; 2] = [Mutant::ForeignLevelTaken, Mutant::TenureUnproven];
 
@@ -74,6 +89,7 @@ fn seed_for(mutant: Mutant, number: u64) -> u64 {
     match mutant {
         _ if OF_LEVELS.contains(&mutant) => LEVELS_FROM + number,
         _ if OF_RETENTION.contains(&mutant) => RETAIN_FROM + number,
+        _ if OF_TIERS.contains(&mutant) => TIERS_FROM + number,
         _ if OF_RIVALS.contains(&mutant) => RIVALS_FROM + number,
         _ if OF_ZSTD.contains(&mutant) => ZSTD_FROM + number,
         _ if OF_VALIDATION.contains(&mutant) => VALIDATION_FROM + number,

@@ -38,6 +38,7 @@ pub mod mirror;
 pub mod misfortune;
 mod mishap;
 pub mod oracles;
+mod places;
 pub mod plan;
 pub mod planted;
 pub mod profile;

@@ -62,7 +62,8 @@ fn one_that_rests_is_cold_until_its_files_differ() {
     tiers.stands(at(1), 7, Standing::Resting);
     assert_eq!(orders(&mut tiers, 1), [Order::Rest(7)]);
     leave(&mut tiers, 7, rested(99));
-    assert_eq!((orders(&mut tiers, 2), tiers.next_deadline(), tiers.counts()), (vec![], None, (1, 0, 0)));
+    let sweep = Some(at(2 + 15 * 60_000));
+    assert_eq!((orders(&mut tiers, 2), tiers.next_deadline(), tiers.counts()), (vec![], sweep, (1, 0, 0)));
     assert_eq!(tiers.cold().collect::<Vec<_>>(), [7]);
     tiers.told(7, || Some(files(99)));
     assert_eq!(orders(&mut tiers, 3), []);
@@ -221,6 +222,21 @@ fn the_end_of_a_run_tells_whether_something_may_be_left() {
     ] {
         assert_eq!(Left::of(exit, rest, told), left, "{exit:?} {rest:?} {told}");
     }
+}
+
+#[test]
+fn those_that_are_cold_are_looked_at_although_nobody_tells_of_them() {
+    let mut tiers = Tiers::new(Limits { sweep: Duration::from_secs(10), ..limits(1, 1) });
+    tiers.add(7);
+    assert_eq!(orders(&mut tiers, 60_000), [Order::Start(7)], "none is cold");
+    leave(&mut tiers, 7, rested(1));
+    assert_eq!((orders(&mut tiers, 61_000), tiers.next_deadline()), (vec![], Some(at(71_000))));
+    assert_eq!(orders(&mut tiers, 70_999), []);
+    assert_eq!(orders(&mut tiers, 71_000), [Order::Look]);
+    assert_eq!((orders(&mut tiers, 71_001), tiers.next_deadline()), (vec![], Some(at(81_000))));
+    tiers.told(7, || Some(files(2)));
+    assert_eq!(orders(&mut tiers, 71_002), [Order::Start(7)]);
+    assert_eq!(tiers.next_deadline(), None);
 }
 
 #[test]

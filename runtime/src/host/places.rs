@@ -23,8 +23,6 @@ use crate::sqlite::probe::fingerprint;
 
 /// How long the final sync of an engine may take that makes room for others.
 const TURN_END: Duration = Duration::from_secs(10);
-/// The files of cold databases are looked at this often: an event may have been lost.
-const SWEEP: Duration = Duration::from_secs(15 * 60);
 /// Free memory goes back to the system so long after a database has been closed: many are closed
 /// together, and to look for what is free takes long where there is much.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
@@ -53,12 +51,15 @@ pub(super) fn within_descriptors(limits: Limits) -> Limits {
 /// Gives places and takes them away, for as long as the process runs.
 pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
     let mut orders = Vec::new();
-    let mut sweep_at = clock::mono().after(SWEEP);
     loop {
         host.tiers.borrow_mut().orders(clock::mono(), &mut orders);
         let any = !orders.is_empty();
+        let look = orders.contains(&Order::Look);
         for order in orders.drain(..) {
-            carry_out(&host, order, &mut sweep_at);
+            carry_out(&host, order);
+        }
+        if look {
+            sweep(&host).await;
         }
         host.give_up_late(clock::mono());
         host.give_back(clock::mono());
@@ -67,18 +68,12 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
             futures_lite::future::yield_now().await;
             continue;
         }
-        if sweep_at <= clock::mono() {
-            sweep(&host).await;
-            sweep_at = clock::mono().after(SWEEP);
-        }
         let woken = async {
             told.recv().await.expect("the host holds a sender");
         };
         let due = async {
-            let cold = host.tiers.borrow().counts().0 > 0;
-            let sweep = cold.then_some(sweep_at);
             let deadlines =
-                [host.tiers.borrow().next_deadline(), host.next_give_up(), host.give_back_at.get(), sweep];
+                [host.tiers.borrow().next_deadline(), host.next_give_up(), host.give_back_at.get()];
             match deadlines.into_iter().flatten().min() {
                 Some(at) => async_io::Timer::after(at.since(clock::mono())).await,
                 None => std::future::pending().await,
@@ -88,7 +83,7 @@ pub(super) async fn serve(host: Rc<Host>, told: Receiver<()>) {
     }
 }
 
-fn carry_out(host: &Rc<Host>, order: Order, sweep_at: &mut Mono) {
+fn carry_out(host: &Rc<Host>, order: Order) {
     match order {
         Order::Start(number) => {
             if let Err(error) = running::start(host, number) {
@@ -100,7 +95,8 @@ fn carry_out(host: &Rc<Host>, order: Order, sweep_at: &mut Mono) {
                 host.tiers(|tiers| tiers.remove(number));
             }
         }
-        Order::Look => *sweep_at = clock::mono(),
+        // The caller does, once the others are carried out.
+        Order::Look => {}
         Order::Rest(number) => {
             host.look(number, |entry| entry.rest.as_ref().map(|rest| rest.try_send(())));
         }

@@ -54,18 +54,20 @@ impl World {
         self.note(node::MACHINE, Kind::Fault, format_args!("{blow:?}"));
         self.hit(blow.name());
         match blow {
-            Blow::Kill { state, down } if self.running.is_some() => {
+            Blow::Kill { state, down } if self.is_up() => {
                 self.kill();
                 self.lose(state);
                 self.later(down, Entry::Start);
                 Ok(())
             }
             Blow::Stop { down } if self.running.is_some() => self.stop(down),
+            Blow::Stop { down } if self.is_up() => self.stop_without_engine(down),
             Blow::Kill { .. } | Blow::Stop { .. } => Ok(()),
             Blow::WallStep(ms) => {
                 self.step_wall(ms * 1_000_000);
                 Ok(())
             }
+            Blow::SyncNow if self.running.is_none() => self.sync_without_engine(),
             Blow::SyncNow => self.handle(Event::SyncNow),
             Blow::PowerLoss { down } => {
                 self.power_loss();

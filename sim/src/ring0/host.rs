@@ -42,9 +42,11 @@ pub(super) struct Running {
     pub(super) wake: u64,
     /// When it starts again, once it was told to stop.
     pub(super) stopping: Option<Duration>,
+    /// It was told to make room for other databases of the process.
+    pub(super) turn_over: bool,
     first: Keeper,
     tape: Tape,
-    underway: Underway,
+    pub(super) underway: Underway,
     story: Story,
 }
 
@@ -59,7 +61,7 @@ const FATES: [Fate; 7] =
 
 impl World {
     pub(super) fn start(&mut self) -> Result<(), Violation> {
-        if self.running.is_some() || self.full.main_fenced {
+        if self.is_up() || self.full.main_fenced {
             return Ok(());
         }
         self.perhaps_vanish();
@@ -67,6 +69,11 @@ impl World {
             self.later(Duration::from_secs(1), Entry::Start);
             return Ok(());
         }
+        if self.plan.tiers { self.open_places() } else { self.start_engine() }
+    }
+
+    /// The database gets its engine.
+    pub(super) fn start_engine(&mut self) -> Result<(), Violation> {
         self.runs += 1;
         self.reads.clear();
         self.summary.starts += 1;
@@ -89,6 +96,7 @@ impl World {
             run,
             wake: 0,
             stopping: None,
+            turn_over: false,
             tape: Tape::default(),
             underway: Underway::default(),
             story: Story::default(),
@@ -115,6 +123,12 @@ impl World {
     fn end(&mut self) {
         self.sqlite.kill_process(DRIFTLESS);
         self.close_local();
+        self.full.places = None;
+        self.end_engine();
+    }
+
+    /// The engine is no more.
+    pub(super) fn end_engine(&mut self) {
         if let Some(running) = self.running.take()
             && let Err(violation) = running.tape.check(running.first)
         {
@@ -173,7 +187,8 @@ impl World {
         if self.summary.actions > ACTIONS_MAX {
             return Err(Violation::new("spin", format!("more than {ACTIONS_MAX} actions")));
         }
-        self.check_synced()
+        self.check_synced()?;
+        self.note_standing()
     }
 
     /// Plans the tick for the deadline that stands now.
@@ -490,13 +505,13 @@ impl World {
 
     fn stopped(&mut self, exit: Exit) -> Result<(), Violation> {
         let running = self.running.as_ref().expect("it has just acted");
-        let stopping = running.stopping;
+        let (stopping, turn_over) = (running.stopping, running.turn_over);
         let fenced = matches!(exit, Exit::Fenced { .. });
         let unknown = self.state_lost && !self.adopt;
         exit::check(
             &exit,
             exit::Allowed {
-                stop: stopping.is_some(),
+                stop: stopping.is_some() || turn_over,
                 fenced: unknown || self.full.excuses.fence() || !self.full.rivals.is_empty(),
                 corrupt: self.full.excuses.corruption(),
             },
@@ -504,18 +519,11 @@ impl World {
         if matches!(exit, Exit::Unreplicated { .. }) {
             self.hit("process: stopped with work undone");
         }
-        self.restore_all()?;
-        let owed = self.owed.saturating_sub(1);
-        // Another may have gone on from there.
-        let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, owed);
-        let mut all =
-            self.truth.find(&self.restored.image, owed).is_some() || passed() || self.nothing_is_owed();
-        if exit == Exit::Done && !all && self.has_gone_back() {
-            self.excuse(AHEAD);
-            all = true;
-        }
-        exit::check_done(&exit, if all { self.owed } else { 0 }, self.owed)?;
+        self.check_owed(&exit)?;
         self.note(node::DRIFTLESS, Kind::Stop, format_args!("{exit:?}"));
+        if self.turn_ended(&exit)? {
+            return Ok(());
+        }
         self.end();
         if fenced && !self.full.rivals.is_empty() {
             self.hit("topology: fenced by a rival");
@@ -530,6 +538,21 @@ impl World {
         }
         self.later(stopping.unwrap_or(Duration::from_secs(1)), Entry::Start);
         Ok(())
+    }
+
+    /// Whoever says that all is done has everything on the replica that was owed when they were told to stop.
+    pub(super) fn check_owed(&mut self, exit: &Exit) -> Result<(), Violation> {
+        self.restore_all()?;
+        let owed = self.owed.saturating_sub(1);
+        // Another may have gone on from there.
+        let passed = || !self.full.rivals.is_empty() && self.restored.had(&self.truth, owed);
+        let mut all =
+            self.truth.find(&self.restored.image, owed).is_some() || passed() || self.nothing_is_owed();
+        if *exit == Exit::Done && !all && self.has_gone_back() {
+            self.excuse(AHEAD);
+            all = true;
+        }
+        exit::check_done(exit, if all { self.owed } else { 0 }, self.owed)
     }
 
     /// A process that nobody ended is a function of its events as well, of which no more come.

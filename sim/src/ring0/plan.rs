@@ -18,7 +18,7 @@ mod levels;
 mod validation;
 mod zstd;
 
-pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, RIVALS_FROM, Retain};
+pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, RIVALS_FROM, Retain, TIERS_FROM};
 pub use validation::VALIDATION_FROM;
 pub use zstd::ZSTD_FROM;
 
@@ -259,6 +259,9 @@ pub struct Plan {
     /// The compactor, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levels: Option<Levels>,
+    /// Whether the process has many databases, so that the engine comes and goes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tiers: bool,
     /// How often the replica is validated, if it is, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_ms: Option<u64>,
@@ -306,6 +309,7 @@ impl Plan {
             strike: Strike::All,
             faults: Faults::none(),
             levels: None,
+            tiers: false,
             validation_ms: None,
             planted: None,
         }
@@ -322,6 +326,9 @@ impl Plan {
         let plan = Plan::of_early_seed(seed, ops, page_sizes);
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
+        if seed >= TIERS_FROM {
+            return plan.with_zstd(&dice).with_tiers(seed);
+        }
         let plan = if seed < LEVELS_FROM {
             plan
         } else {
@@ -365,6 +372,7 @@ impl Plan {
             strike: Strike::All,
             faults: Faults::none(),
             levels: None,
+            tiers: false,
             validation_ms: None,
             planted: None,
         }

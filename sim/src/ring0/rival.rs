@@ -389,8 +389,10 @@ impl World {
 
     fn contenders_sleep(&self) -> bool {
         let main = self.full.main_fenced || self.main_sleeps();
-        let waiting =
-            |entry: &Entry| !matches!(entry, Entry::Tick { .. } | Entry::Rival(_, ToRival::Tick { .. }));
+        let waiting = |entry: &Entry| {
+            let ticks = matches!(entry, Entry::Tick { .. } | Entry::Rival(_, ToRival::Tick { .. }));
+            !ticks && !self.is_sweep(entry)
+        };
         main && self.rivals_sleep() && !self.queue.iter().any(waiting)
     }
 

@@ -13,6 +13,7 @@ use super::excuses::Excuses;
 use super::levels::Compacted;
 use super::local::Local;
 use super::mishap::{Mishap, Worker};
+use super::places::Places;
 use super::plan::{Blow, Conditions, Plan, StateFate};
 use super::restore::Restored;
 use super::rival::Rival;
@@ -36,6 +37,14 @@ pub(super) struct Full {
     pub(super) local: Option<Local>,
     /// Others who write there.
     pub(super) rivals: Vec<Rival>,
+    /// Which databases of the process have an engine, where that is decided.
+    pub(super) places: Option<Places>,
+    /// Processes that have begun with places.
+    pub(super) processes: u64,
+    /// A database was left to the sweep.
+    pub(super) swept: bool,
+    /// What their dice have been asked.
+    pub(super) places_steps: u64,
     /// The main replicator ended fenced by one of them, and nobody starts it again.
     pub(super) main_fenced: bool,
     /// The faults of the store.

@@ -25,6 +25,7 @@ use super::oracles::fork::Histories;
 use super::oracles::limits::{self, Occasions};
 use super::oracles::wrong_bytes::Reads;
 use super::oracles::{idle, unharmed};
+use super::places::ToPlaces;
 use super::plan::{Blow, Conditions, Plan};
 use super::planted::Seen;
 use super::queue::Queue;
@@ -80,6 +81,8 @@ pub(super) enum Entry {
     },
     Changed,
     Start,
+    /// Something to come for the places of a process.
+    Places(u64, ToPlaces),
     Blow(Blow),
     /// Something to come for another who writes there.
     Rival(usize, ToRival),
@@ -363,10 +366,14 @@ impl World {
             Entry::Blow(blow) => self.blow(blow),
             Entry::Start => self.start(),
             Entry::Rival(n, entry) => self.rival(n, entry),
+            Entry::Places(process, entry) => self.places_entry(process, entry),
             Entry::Changed => {
                 self.changed_waits = false;
-                let wants = self.running.as_ref().is_some_and(|running| running.engine.wants_events());
-                if wants { self.handle(Event::SourceChanged) } else { Ok(()) }
+                match &self.running {
+                    Some(running) if running.engine.wants_events() => self.handle(Event::SourceChanged),
+                    Some(_) => Ok(()),
+                    None => self.changed_without_engine(),
+                }
             }
             Entry::Tick { run, wake } => match &self.running {
                 Some(running) if running.run == run && running.wake == wake => self.tick(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use driftless_core::engine::LATE_PUT;
 use driftless_core::ids::Mono;
 use driftless_core::machine::{Machine as _, Reason};
+use driftless_core::tiers::LOOKED_AFTER;
 
 use super::super::app::PATH;
 use super::super::image::Image;
@@ -92,6 +93,14 @@ impl World {
             bound.time += Duration::from_nanos((-self.steps_ns).max(0) as u64).min(RETAINS * 2);
             bound.why.push("retention");
         }
+        if self.full.swept || (self.plan.tiers && !self.full.rivals.is_empty()) {
+            bound.time += SWEEP;
+            bound.why.push("an engine may have finished without a rest: the sweep");
+        }
+        if self.plan.tiers && self.sites.hits().of("store: objects vanish") > 0 {
+            bound.time += LOOKED_AFTER;
+            bound.why.push("what began without an engine asks its store within a day");
+        }
         // A page that waits for nothing else is a part of its own.
         let truths = self.full.rivals.iter().map(|rival| &rival.truth).chain([&self.truth]);
         let pages = truths.filter_map(|truth| truth.last()).map(Image::pages).max();
@@ -129,7 +138,7 @@ impl World {
         self.main_sleeps()
             && self.queue.iter().all(|entry| {
                 // A validation goes on at its interval, whatever else rests.
-                matches!(entry, Entry::Tick { .. }) || self.is_of_validation(entry)
+                matches!(entry, Entry::Tick { .. }) || self.is_of_validation(entry) || self.is_sweep(entry)
             })
     }
 
@@ -144,7 +153,7 @@ impl World {
 
     /// Whether the replicator rests.
     pub(in super::super) fn main_sleeps(&self) -> bool {
-        let Some(running) = &self.running else { return false };
+        let Some(running) = &self.running else { return self.rests_without_engine() };
         // With a clock that is years behind, or files from a day ahead, nothing is old enough for as long; what
         // it waits for otherwise takes minutes.
         let far = self.now().mono.after(RETAINS * 2);

@@ -21,6 +21,11 @@ pub const ACTIONS_MAX: usize = 40;
 pub struct Underway(BTreeMap<OpId, &'static str>);
 
 impl Underway {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// An event led to these actions; `completed` is what it ended.
     ///
     /// # Errors
