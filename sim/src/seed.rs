@@ -4,12 +4,13 @@
 //! than the one before and everybody can say which: the first seven digits of its hash, read as a
 //! hexadecimal number, modulo [`COMMIT_SEEDS`], after [`COMMIT_FROM`]. The short and the long form
 //! of a hash are the same seed. The seeds of the model of SQLite that a commit tries come
-//! [`MODEL_FROM`] minus [`COMMIT_FROM`] later, those with levels [`LEVELS_FROM`] minus that.
+//! [`MODEL_FROM`] minus [`COMMIT_FROM`] later, those with levels [`LEVELS_FROM`] minus that,
+//! and those of a process of many databases [`TIERS_FROM`] minus that.
 
 use std::ops::Range;
 
 use crate::bad_input::BadInput;
-use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM};
+use crate::ring0::plan::{LEVELS_FROM, MODEL_FROM, TIERS_FROM};
 
 /// The seeds of commits begin here: those before have stories to keep.
 pub const COMMIT_FROM: u64 = 2_000_000;
@@ -54,6 +55,11 @@ pub const fn on_the_model(seed: u64) -> u64 {
 /// The seed with levels that goes with a commit's seed.
 pub const fn with_levels(seed: u64) -> u64 {
     LEVELS_FROM + (seed - COMMIT_FROM)
+}
+
+/// The seed of a process of many databases that goes with a commit's seed.
+pub const fn with_tiers(seed: u64) -> u64 {
+    TIERS_FROM + (seed - COMMIT_FROM)
 }
 
 /// The seeds that once failed, each with its story. They run first, always.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use driftless_sim::commit;
-use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model, with_levels};
+use driftless_sim::seed::{COMMIT_FROM, kept, of_commit, on_the_model, with_levels, with_tiers};
 
 /// Seeds with SQLite itself, in two processes: its generator is one for each.
 const SQLITE_SEEDS: u64 = 150;
@@ -12,6 +12,8 @@ const SQLITE_SEEDS: u64 = 150;
 const MODEL_SEEDS: u64 = 400;
 /// Those with levels, on the model too.
 const LEVEL_SEEDS: u64 = 100;
+/// Those of a process of many databases, one in eight with SQLite itself.
+const TIER_SEEDS: u64 = 200;
 
 /// The first seed of the commit; without git, one that follows from the version.
 fn first() -> u64 {
@@ -41,7 +43,12 @@ fn the_seeds_of_this_commit_stay_quiet() {
     let told = run(&["--seeds", &format!("{first}+{SQLITE_SEEDS}")]);
     let all = SQLITE_SEEDS + kept().count() as u64;
     assert!(told.contains(&format!("seeds        {all}, 0 failed")), "the kept ones run as well:\n{told}");
-    for (first, seeds) in [(on_the_model(first), MODEL_SEEDS), (with_levels(first), LEVEL_SEEDS)] {
+    let others = [
+        (on_the_model(first), MODEL_SEEDS),
+        (with_levels(first), LEVEL_SEEDS),
+        (with_tiers(first), TIER_SEEDS),
+    ];
+    for (first, seeds) in others {
         let told = run(&["--only", "--seeds", &format!("{first}+{seeds}")]);
         assert!(told.contains(&format!("seeds        {seeds}, 0 failed")), "{told}");
     }

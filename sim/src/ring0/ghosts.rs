@@ -67,7 +67,13 @@ impl World {
             return Ok(());
         };
         let (_, op, put) = self.store.waiting.remove(at);
-        let replaces = !self.store.keeps_conditions && self.store.get(&object).is_some();
+        // Where nothing is refused, a put that is on its way replaces what lands before it.
+        let comes = |entry: &Entry| {
+            let Entry::Store { request: StoreRequest::PutCommit { put }, .. } = entry else { return false };
+            self.store.object_of(put) == Some(object)
+        };
+        let replaces = !self.store.keeps_conditions
+            && (self.store.get(&object).is_some() || self.queue.iter().any(comes));
         if self.state_lost || self.healed_at.is_some() || replaces {
             return Ok(());
         }

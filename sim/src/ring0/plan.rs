@@ -15,10 +15,12 @@ use crate::scenario::parts::{ConfigText, time, timed};
 
 mod full;
 mod levels;
+mod tiers;
 mod validation;
 mod zstd;
 
-pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, RIVALS_FROM, Retain, TIERS_FROM};
+pub use levels::{LEVELS_FROM, Levels, RETAIN_FROM, RIVALS_FROM, Retain};
+pub use tiers::TIERS_FROM;
 pub use validation::VALIDATION_FROM;
 pub use zstd::ZSTD_FROM;
 
@@ -327,7 +329,7 @@ impl Plan {
         let dice = Dice::new(seed);
         let plan = if seed < FULL_FROM { plan } else { plan.made_full(&dice) };
         if seed >= TIERS_FROM {
-            return plan.with_zstd(&dice).with_tiers(seed);
+            return plan.with_zstd(&dice).with_tiers(seed, &dice);
         }
         let plan = if seed < LEVELS_FROM {
             plan

@@ -7,7 +7,7 @@ use driftless_core::engine::Config;
 use driftless_core::retain::RetainConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Blow, Plan, Workload};
+use super::{Blow, Plan};
 use crate::ring0::dice::Dice;
 use crate::ring0::faults::{Class, Fault, Faults};
 
@@ -19,10 +19,6 @@ pub const RETAIN_FROM: u64 = 30_000_000;
 
 /// Seeds from here on have others beside levels who write to the same replica.
 pub const RIVALS_FROM: u64 = 50_000_000;
-
-/// Seeds from here on have a process of many databases, in which engines come and go; without levels, which
-/// keep one busy.
-pub const TIERS_FROM: u64 = 60_000_000;
 
 /// What cannot be judged yet where there are levels: a store that loses what it has acknowledged makes
 /// files of a history that is written anew.
@@ -113,15 +109,5 @@ impl Plan {
         let levels = Levels::of_dice(dice);
         plan.levels = Some(if retains { levels.with_retention(dice) } else { levels });
         plan
-    }
-
-    /// The same in a process of many databases; one in eight on SQLite itself.
-    pub(super) fn with_tiers(self, seed: u64) -> Plan {
-        // Files that change without a new time are taken for what they were, unless an engine is there.
-        let judged = |name: &&str| *name != "clock: wall stands";
-        let blows = self.blows.into_iter().filter(|(_, blow)| judged(&blow.name())).collect();
-        let faults = Faults::of_names(self.faults.names().filter(judged));
-        let workload = if seed.is_multiple_of(8) { Workload::Library } else { self.workload };
-        Plan { workload, blows, faults, tiers: true, ..self }
     }
 }
