@@ -213,8 +213,6 @@ mutants! {
         "a database without an engine is as it was left, whatever its files are now";
     OldRecordsBelieved, "old-records-believed", "",
         "a database begins without an engine although its files are not those of its seal";
-    UnsettledRecordsBelieved, "unsettled-records-believed", "",
-        "a database begins without an engine although a put of it was never known to have ended";
     ChangeInLeavingForgotten, "change-in-leaving-forgotten", "",
         "what is told of a database whose engine leaves is forgotten";
     LeftUnlooked, "left-unlooked", "",

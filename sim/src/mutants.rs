@@ -63,10 +63,9 @@ const OF_RETENTION: [Mutant; 8] = [
 ];
 
 /// Planted bugs of rules for databases without an engine.
-const OF_TIERS: [Mutant; 9] = [
+const OF_TIERS: [Mutant; 8] = [
     Mutant::ChangedFilesBelieved,
     Mutant::OldRecordsBelieved,
-    Mutant::UnsettledRecordsBelieved,
     Mutant::ChangeInLeavingForgotten,
     Mutant::LeftUnlooked,
     Mutant::ViewUnlooked,

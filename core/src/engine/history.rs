@@ -253,9 +253,9 @@ impl Journal {
     ) -> Option<(Fingerprint, Resting)> {
         let seal = self.history.seal.as_ref()?;
         let point = self.history.point.as_ref()?;
-        let settled = self.intent.is_none() || mutant::on(Mutant::UnsettledRecordsBelieved);
-        let settled = settled && self.history.lineage.is_some() && !self.history.reset;
-        let same = seal == file || mutant::on(Mutant::OldRecordsBelieved);
+        let settled = self.intent.is_none() && self.history.lineage.is_some() && !self.history.reset;
+        let believed = seal != file && mutant::on(Mutant::OldRecordsBelieved);
+        let (seal, same) = if believed { (file, true) } else { (seal, seal == file) };
         let as_left = settled && wal.is_none_or(|wal| wal.size == 0) && same;
         let resting = || Resting {
             replicated: Some(point.txid),
