@@ -152,20 +152,23 @@ impl Replicator {
         let before = self.source.position.expect("a capture has a position");
         let mut newest = self.source.newest.take().expect("asked for");
         let pending = &mut self.pending;
+        let frames = pending.frames;
         pending.start.get_or_insert(before);
-        if let Err(stop) = newest.take(bytes, &mut |frame, data| pending.take(now.mono, frame, data)) {
-            return self.lose_position(now, &scan_stop_text(&stop), out);
-        }
-        if !newest.is_done() {
-            self.source.newest = Some(newest);
-            return;
-        }
+        let result = newest.take(bytes, &mut |frame, data| pending.take(now.mono, frame, data));
         let after = newest.position();
-        let frames = u64::from(after.frame - before.frame);
-        pending.note_outdated(frames - newest.len() as u64);
-        self.frames_captured += frames;
-        self.source.position = Some(after);
-        self.source.scanner = None;
+        if result.is_ok() && newest.is_done() {
+            pending.note_outdated(u64::from(after.frame - before.frame) - newest.len() as u64);
+        }
+        // What waits is counted as it comes: it is taken off again if it must be forgotten.
+        self.frames_captured += pending.frames - frames;
+        match result {
+            Ok(()) if newest.is_done() => {
+                self.source.position = Some(after);
+                self.source.scanner = None;
+            }
+            Ok(()) => self.source.newest = Some(newest),
+            Err(stop) => self.lose_position(now, &scan_stop_text(&stop), out),
+        }
     }
 
     pub(super) fn capture_ends(&mut self, now: Now, out: &mut Actions) {
