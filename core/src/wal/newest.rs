@@ -107,13 +107,8 @@ impl Newest {
     }
 
     /// How many frames hold a newest image.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.frames.len()
-    }
-
-    /// Whether there are none, which never is.
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
     }
 
     /// Whether all were taken, so that [`position`](Newest::position) is behind the stretch.

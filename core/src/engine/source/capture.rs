@@ -157,7 +157,7 @@ impl Replicator {
         let result = newest.take(bytes, &mut |frame, data| pending.take(now.mono, frame, data));
         let after = newest.position();
         if result.is_ok() && newest.is_done() {
-            pending.note_outdated(u64::from(after.frame - before.frame) - newest.len() as u64);
+            pending.note_outdated(u64::from(after.frame - before.frame) - newest.count() as u64);
         }
         // What waits is counted as it comes: it is taken off again if it must be forgotten.
         self.frames_captured += pending.frames - frames;

@@ -70,7 +70,7 @@ proptest! {
             .unwrap();
 
         let mut newest = Newest::of(before, header.page_size, false, &index[4 * start..]).unwrap();
-        prop_assert_eq!(newest.len(), expected.len());
+        prop_assert_eq!(newest.count(), expected.len());
         let (images, _) = read_newest(&mut newest, &wal, bytes_max).unwrap();
         prop_assert_eq!(images, expected);
         prop_assert_eq!(newest.position(), scanner.position());
