@@ -22,6 +22,7 @@
 //! change of the page size needs another file in the copy's place.
 
 mod apply;
+mod bequest;
 mod machine;
 mod open;
 mod position;
@@ -30,9 +31,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use bequest::Candidates;
 pub use machine::Follower;
 pub use position::{Position, decode as decode_positions, encode as encode_positions, mask};
 pub use route::{Route, route};
+
+use bequest::bequest;
 
 use core::time::Duration;
 

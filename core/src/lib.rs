@@ -27,6 +27,7 @@ pub mod health;
 pub mod ids;
 pub mod job;
 pub mod keeper;
+pub mod lease;
 pub mod legacy;
 pub mod ltx;
 pub mod machine;

@@ -37,6 +37,7 @@ use core::fmt;
 
 use crate::ids::{Incarnation, Mono, Now, Txid};
 use crate::job::{Job, JobOutput};
+use crate::lease::LeaseEvent;
 use crate::probe::Findings;
 
 /// A database with one replica target. A database with several targets has several of these.
@@ -81,6 +82,8 @@ pub enum Event {
     SyncNow,
     /// What the start-up probe found out about the store; it may come at any time, or never.
     StoreProbed(Findings),
+    /// Something about the lease of the process.
+    Lease(LeaseEvent),
     /// A segment of level 0 is on the replica, and so is everything before it.
     Stored {
         /// Its transaction.
@@ -128,6 +131,8 @@ pub enum Outcome {
     Compute(JobOutput),
     /// Of a [`Request::Grant`]: it was granted, or is given back.
     Granted,
+    /// Of a [`Request::Prove`]; a failure is for good, and says why.
+    Proven(Result<(), String>),
 }
 
 /// What a machine asks of its host.
@@ -181,6 +186,8 @@ pub enum Request {
     Compute(Job),
     /// A share of what all machines of the process have together.
     Grant(GrantRequest),
+    /// Complete once a look at the lease that began after this has shown that the process still holds it.
+    Prove,
 }
 
 /// Local records: an append-only, checksummed journal that the host keeps per replica. All of it
@@ -318,6 +325,12 @@ pub enum Exit {
         /// What a person can do.
         hint: String,
     },
+    /// A predecessor has written one more transaction, so that this database, its successor's, is not at the
+    /// end of the history any more: it follows and tries again. Exit code 5.
+    Overtaken {
+        /// What was found.
+        error: String,
+    },
     /// The replica belongs to another history; exit code 5.
     Fenced {
         /// What was found.
@@ -345,6 +358,7 @@ impl Exit {
             | Exit::Misconfigured { error, .. }
             | Exit::NothingToRestore { error, .. }
             | Exit::Corrupt { error, .. }
+            | Exit::Overtaken { error }
             | Exit::Fenced { error, .. }
             | Exit::Unreplicated { error, .. } => Some(error),
         }
@@ -358,7 +372,7 @@ impl Exit {
             Exit::Misconfigured { .. } => 2,
             Exit::NothingToRestore { .. } => 3,
             Exit::Corrupt { .. } => 4,
-            Exit::Fenced { .. } => 5,
+            Exit::Overtaken { .. } | Exit::Fenced { .. } => 5,
             Exit::Unreplicated { .. } => 6,
         }
     }

@@ -225,6 +225,23 @@ mutants! {
         "an engine with captured pages that wait, or a put under way, counts as resting";
     SweepForgotten, "sweep-forgotten", "",
         "the files of databases without an engine are never looked at unless somebody tells of them";
+    // The lease.
+    WaiterImpatient, "waiter-impatient", "",
+        "whoever waits takes the lease when half of its holder's time is over";
+    TenureFromAnswer, "tenure-from-answer", "",
+        "a holder counts its time from the answer to its renewal, not from before it was sent";
+    TenureNeverEnds, "tenure-never-ends", "",
+        "a holder that cannot renew its lease goes on";
+    EpochKept, "epoch-kept", "",
+        "a new holder has the epoch of the one before";
+    RefusalIsOurs, "refusal-is-ours", "",
+        "a refused write of the lease is taken for an earlier one of ours that has succeeded";
+    LeaseUnread, "lease-unread", "",
+        "a put counts as replicated without a look at the lease after it";
+    SuccessionUnfenced, "succession-unfenced", "",
+        "a successor whose database is as the replica says begins without a segment of its own";
+    PredecessorReverted, "predecessor-reverted", "",
+        "what the predecessor wrote last is taken for an earlier try of ours, and undone";
     // Validation.
     VanishedIsDamage, "vanished-is-damage", "",
         "an object that goes while a validation reads counts as damaged";

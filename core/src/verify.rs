@@ -491,7 +491,11 @@ impl Machine for Verifier {
                 };
                 self.decoded(now, object, stream, &decoded, next, out);
             }
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Stored { .. } => {}
+            Event::SourceChanged
+            | Event::SyncNow
+            | Event::StoreProbed(_)
+            | Event::Lease(_)
+            | Event::Stored { .. } => {}
         }
     }
 

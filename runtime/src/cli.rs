@@ -13,6 +13,7 @@ mod databases;
 pub mod error;
 pub mod integrity;
 mod lag;
+mod lease;
 mod list;
 mod logging;
 mod ltx;
@@ -77,7 +78,10 @@ fn run(args: &[OsString]) -> Result<(), CliError> {
         return Ok(());
     }
     match command.name {
-        "replicate" => replicate::run(&args),
+        "replicate" => replicate::run(&args, true),
+        "standby" => replicate::run(&args, false),
+        "handoff" => lease::handoff(&args, &mut out),
+        "lease" => lease::show(&args, &mut out),
         "restore" => restore::run(&args, &mut out),
         "status" => status::run(&args, &mut out),
         "list" => list::list(&args, &mut out),

@@ -10,6 +10,7 @@ mod directory;
 pub mod duration;
 pub mod expand;
 pub mod keys;
+mod lease;
 mod read;
 pub mod replica;
 mod scope;
@@ -62,6 +63,8 @@ pub struct Config {
     pub heartbeat_url: Option<String>,
     /// How often a heartbeat goes out, at least a minute.
     pub heartbeat_interval: Option<Duration>,
+    /// How this host contends with others for the right to write, if it does.
+    pub lease: Option<Lease>,
     /// The control socket.
     pub socket: Socket,
     /// What a person should know about the file.
@@ -101,6 +104,21 @@ impl Settings {
             Arc::make_mut(self).engine.adopt = adopt;
         }
     }
+}
+
+/// How a host contends with others for the right to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Where the lease is: an object store that replaces on condition.
+    pub replica: Replica,
+    /// How long a holder may go without renewing it.
+    pub ttl: Duration,
+    /// Where this process can be asked, for people and load balancers.
+    pub address: Option<String>,
+    /// A command that is run once this process is the primary.
+    pub promote: Option<String>,
+    /// A command that is run once it is not any more, to end the application.
+    pub demote: Option<String>,
 }
 
 /// The control socket; `None` where the file does not say.

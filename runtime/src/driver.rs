@@ -23,6 +23,7 @@ use smol::channel::{Receiver, Sender};
 
 use crate::clock;
 use crate::port::grant::Grants;
+use crate::port::lease::LeaseView;
 use crate::port::store::StorePort;
 use crate::port::{self, Shared, buffers};
 
@@ -43,6 +44,8 @@ pub struct Ports {
     pub copy: Option<port::Copy>,
     /// What it holds of what the process has.
     pub grants: Grants,
+    /// The lease under which it writes, if there is one.
+    pub lease: Option<Rc<LeaseView>>,
     /// Held by everything of this machine that runs on a thread.
     pub tenure: Tenure,
 }
@@ -245,6 +248,10 @@ async fn perform(op: OpId, request: Request, ports: Ports) -> Outcome {
             ports.grants.perform(op, request).await;
             Outcome::Granted
         }
+        Request::Prove => Outcome::Proven(match ports.lease {
+            Some(lease) => lease.prove().await,
+            None => Err("there is no lease".into()),
+        }),
         Request::Compute(job) => Outcome::Compute(unblock(move || job.run()).await),
     }
 }

@@ -6,10 +6,12 @@
 //! telling its engine to finish and waiting until nothing of it is left (`running`).
 
 mod alone;
-pub(crate) mod changes;
+mod contending;
 pub(crate) mod databases;
 pub(crate) mod discovering;
+mod ending;
 mod following;
+pub(crate) mod lease;
 mod paths;
 mod places;
 mod plan;
@@ -55,11 +57,12 @@ use crate::service::notify::{self, Notifier};
 use crate::service::signals::Signals;
 use crate::service::{Ended, Service};
 
-pub use self::alone::{run_machine, with_store};
-use self::changes::Changes;
+pub use self::alone::{read_lease, run_machine, with_store};
 use self::databases::{Entry, Life, Origin};
 use self::discovering::Discovery;
 pub use self::following::run_follower;
+pub use self::lease::LeaseOptions;
+use self::lease::LeaseSide;
 use self::paths::Paths;
 pub use self::prefixes::replicated_in;
 use self::probes::Probes;
@@ -67,6 +70,7 @@ use self::registrations::Registration;
 use self::reload::Reloads;
 pub use self::reload::{Reread, Rereader};
 use self::twins::{Keys, Refusal, Twins};
+use crate::changes::Changes;
 pub use crate::control::SocketPlace;
 
 /// One database and where it is replicated.
@@ -107,6 +111,8 @@ pub struct ReplicateOptions {
     pub addr: Option<String>,
     /// What the databases may have together.
     pub limits: Limits,
+    /// How the process contends for the right to write, if others may have it.
+    pub lease: Option<LeaseOptions>,
 }
 
 impl Default for ReplicateOptions {
@@ -123,6 +129,7 @@ impl Default for ReplicateOptions {
             heartbeat: None,
             addr: None,
             limits: Limits::default(),
+            lease: None,
         }
     }
 }
@@ -197,6 +204,8 @@ pub(crate) struct Host {
     shares: Shares,
     /// When it started.
     pub(crate) started: Now,
+    /// The right to write, if others may have it.
+    pub(crate) lease: Option<Rc<LeaseSide>>,
 }
 
 /// Compactions under way at once, of some 20 MiB each.
@@ -249,6 +258,7 @@ async fn run_all(
         Ok(begun) => {
             let Begun { host, command, helpers, sockets, lock } = begun;
             let ended = Service::new(command, signals, host.clone()).run().await;
+            lease::release(&host, &ended.databases).await;
             // Whoever has asked for this end hears of it.
             let answered = host.changes.until(|| (host.answering.get() == 0).then_some(()));
             let _ = requests::within(LAST_ANSWERS, answered).await;
@@ -287,15 +297,22 @@ async fn begin(
     let (socket, command) = (options.socket.clone(), options.exec.take());
     let heartbeat = options.heartbeat.take();
     let endpoint = options.addr.as_deref().map(Endpoint::bind).transpose().map_err(refuse)?;
-    let (host, watching, places) = Host::new(executor.clone(), net, directory, options)
+    let lease = options.lease.take();
+    let contends = |options| LeaseSide::open(options, command.is_some(), &directory, (&executor, &net));
+    let (lease, contender) = lease.map(contends).transpose()?.unzip();
+    let (host, watching, places) = Host::new(executor.clone(), net, directory, options, lease)
         .await
         .map_err(|error| misconfigured(&error, "give a directory that can be written with -state-dir"))?;
     let sockets = control::open(&host.directory, socket.as_ref()).map_err(refuse)?;
-    if let Err(refusal) = host.begin(jobs, directories).await {
+    let mut helpers = Vec::new();
+    if let Some(contender) = contender {
+        helpers.push(executor.spawn(lease::serve(host.clone(), contender)));
+        helpers.push(executor.spawn(contending::contend(host.clone(), jobs)));
+    } else if let Err(refusal) = host.begin(jobs, directories).await {
         sockets.iter().for_each(|socket| socket.remove());
         return Err(refuse(refusal));
     }
-    let mut helpers = vec![executor.spawn(watching::watch(host.clone(), watching))];
+    helpers.push(executor.spawn(watching::watch(host.clone(), watching)));
     helpers.push(executor.spawn(places::serve(host.clone(), places)));
     helpers.push(executor.spawn(discovering::discover(host.clone())));
     helpers.extend(sockets.iter().map(|socket| executor.spawn(control::serve(host.clone(), socket.clone()))));
@@ -340,6 +357,7 @@ impl Host {
         net: Net,
         directory: PathBuf,
         options: ReplicateOptions,
+        lease: Option<Rc<LeaseSide>>,
     ) -> Result<(Rc<Host>, watching::Signals, Receiver<()>), String> {
         let place = directory.clone();
         let opened = unblock(move || {
@@ -382,6 +400,7 @@ impl Host {
             notifier: options.notifier,
             requests: Requests::default(),
             shares: Shares::new(COMPACTIONS_MAX, VALIDATIONS_MAX),
+            lease,
             started: clock::now(),
         };
         Ok((Rc::new(host), watching::Signals { databases, wanted }, places))
@@ -513,37 +532,6 @@ impl Host {
     /// Whether the process was told to end.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
-    }
-
-    /// Ends the process: the first call has each database finish, any other has it stop at once.
-    pub(crate) fn close(&self) {
-        let deadline = clock::mono().after(self.shutdown_sync_timeout.get());
-        if self.closing.replace(true) {
-            self.for_each(|entry| entry.send(Event::Shutdown { deadline }));
-            self.give_up_all();
-        } else {
-            self.tell(Moment::Stopping);
-            let numbers: Vec<u32> = self.databases.borrow().keys().copied().collect();
-            numbers.into_iter().for_each(|number| self.finish(number, deadline));
-        }
-        self.changes.tell();
-        self.lives.tell();
-    }
-
-    /// The worst end, once all databases have come to theirs.
-    pub(crate) fn ended(&self) -> Option<Exit> {
-        let databases = self.databases.borrow();
-        let over = |entry: &Entry| match entry.life {
-            Life::Ended(_) | Life::Leaving { asked: false, .. } => true,
-            Life::Stopped(_) | Life::Leaving { asked: true, .. } => self.closing.get(),
-            Life::Running | Life::Stopping | Life::Resetting { .. } => false,
-        };
-        let goes_on = (self.stays || self.discovery.watches()) && !self.closing.get();
-        if goes_on || !databases.values().all(|entry| over(entry)) {
-            return None;
-        }
-        let exits = databases.values().filter_map(|entry| entry.exit());
-        Some(exits.max_by_key(|exit| exit.code()).cloned().unwrap_or(Exit::Done))
     }
 }
 

@@ -8,6 +8,7 @@
 //! simulated process, and the rest of the crate is left out: time, threads and the network are then
 //! madsim's, behind [`clock`] and the timers, the pool and the sockets of `driftless-adapters`.
 
+mod changes;
 #[cfg(not(madsim))]
 pub mod cli;
 pub mod clock;

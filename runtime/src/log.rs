@@ -20,6 +20,7 @@ pub fn exit(database: &str, exit: &Exit) {
         Exit::Unreplicated { from, frames, error } => {
             tracing::error!(database, txid = %from, frames, "stopped with unreplicated transactions from {from} on: {error}");
         }
+        Exit::Overtaken { error } => tracing::info!(database, "the copy is not at the end yet: {error}"),
         Exit::Failed { error, hint }
         | Exit::Misconfigured { error, hint }
         | Exit::NothingToRestore { error, hint }

@@ -9,6 +9,7 @@ pub mod buffers;
 #[cfg(not(madsim))]
 pub mod copy;
 pub mod grant;
+pub mod lease;
 pub mod output;
 #[cfg(not(madsim))]
 pub mod place;

@@ -216,6 +216,13 @@ enum Woken {
 }
 
 fn standing(host: &Host) -> Databases {
+    if let Some(lease) = &host.lease {
+        match (lease.lost().is_some(), lease.is_active()) {
+            (true, _) => return Databases::Lost,
+            (false, false) => return Databases::Starting,
+            (false, true) => {}
+        }
+    }
     let mut standing = Standing::default();
     host.for_each(|entry| match &entry.life {
         Life::Running | Life::Stopping => standing.add(entry.status().as_deref(), None),

@@ -383,7 +383,7 @@ impl Machine for Compactor {
                 return out.push(Action::Stopped(Exit::Done));
             }
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::SourceChanged | Event::SyncNow => {}
+            Event::SourceChanged | Event::SyncNow | Event::Lease(_) => {}
         }
         self.pump(now, out);
     }

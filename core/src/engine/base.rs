@@ -462,7 +462,11 @@ impl Replicator {
             }
             Outcome::Store(Ok(_)) => self.base_stored(now, op, out),
             Outcome::Store(Err(error)) => self.base_store_failed(now, error, out),
-            other @ (Outcome::Output(_) | Outcome::Copy(_) | Outcome::Cell(_) | Outcome::Granted) => {
+            other @ (Outcome::Output(_)
+            | Outcome::Copy(_)
+            | Outcome::Cell(_)
+            | Outcome::Granted
+            | Outcome::Proven(_)) => {
                 unreachable!("a base asks for no {other:?}")
             }
         }

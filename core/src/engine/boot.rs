@@ -14,10 +14,10 @@ use alloc::string::String;
 
 use super::adoption::Adoption;
 use super::ghost::Ghost;
-use super::history::Journal;
+use super::history::{History, Journal};
 use super::standing::{Claims, Head, Standing, decode_header, plan_incarnation, plan_standing};
 use super::{Record, Replicator, Retry};
-use crate::ids::{Level, Lineage, Mono, Now, Txid, TxidRange};
+use crate::ids::{Incarnation, Level, Lineage, Mono, Now, Txid, TxidRange};
 use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
     Actions, ByteRange, Exit, Fact, Listed, LitestreamHead, Object, OpId, Outcome, Reason, Request, Severity,
@@ -400,26 +400,37 @@ impl Replicator {
             head: head.as_ref(),
             litestream: litestream.as_ref(),
             adopt: self.config.adopt,
+            succeeds: self.config.succeeds,
         });
         let drawn = self.draw();
         let fresh = Lineage::new(drawn.max(1)).expect("not zero");
         let kept = journal.history.lineage;
         let local = journal.history;
         let theirs = head.as_ref().and_then(|head| head.header.lineage);
-        // A first put of an earlier run may still land, on an empty replica or on one that was told
-        // to adopt: under the same lineage it is our ghost. Behind another's segment no lineage comes
-        // again, and what lands there is gone behind.
-        let unconfirmed = local.point.is_none();
-        let others = theirs.is_some() && theirs != kept;
         let lineage = match &standing {
-            Standing::Begin { .. } if !unconfirmed || others || mutant::on(Mutant::LineageRedrawn) => fresh,
             Standing::Prove => theirs.expect("only a head with a lineage needs proof"),
+            Standing::Extend if self.config.succeeds => theirs.expect("it was compared with the head's"),
+            Standing::Begin { .. } if begins_anew(&local, theirs) => fresh,
             _ => kept.unwrap_or(fresh),
         };
         let incarnation = plan_incarnation(&local, head.as_ref(), lineage);
         self.history = local;
         self.stand_at_head();
+        self.boot_stands(standing, lineage, incarnation, out);
+    }
+
+    /// What follows from who we are.
+    fn boot_stands(
+        &mut self,
+        standing: Standing,
+        lineage: Lineage,
+        incarnation: Incarnation,
+        out: &mut Actions,
+    ) {
         match standing {
+            Standing::Extend if self.config.succeeds => {
+                self.want_base("another writer's history is gone on with".into(), false, false, false);
+            }
             Standing::Extend => {}
             Standing::Confirm(mut step) => {
                 // Another try may have led to the same state: what counts is the stamp that stands there.
@@ -454,6 +465,12 @@ impl Replicator {
         if self.is_on_trial() || mutant::on(Mutant::IdentityUnwritten) {
             // A claim to another's history is written down once it is proven: a run that finds it
             // written, and no table, would take the table for lost and write a base.
+            return self.boot_end(out);
+        }
+        if self.config.succeeds {
+            // What the journal holds has no lineage, and an identity behind it would undo it: it is written
+            // anew instead, while the source is opened, and no put begins before that.
+            self.journal.bytes = u64::MAX / 4;
             return self.boot_end(out);
         }
         self.finding().step = Find::Identity;
@@ -493,6 +510,15 @@ impl Replicator {
         let older_than = super::config::UNFINISHED_AFTER;
         self.cleanup = Some(self.submit(Request::Store(StoreRequest::DropUnfinished { older_than }), out));
     }
+}
+
+/// Whether a new history has a lineage of its own. A first put of an earlier run may still land, on an empty
+/// replica or on one that was told to adopt: under the same lineage it is our ghost. Behind another's segment
+/// no lineage comes again, and what lands there is gone behind.
+fn begins_anew(local: &History, theirs: Option<Lineage>) -> bool {
+    let confirmed = local.point.is_some();
+    let others = theirs.is_some() && theirs != local.lineage;
+    confirmed || others || mutant::on(Mutant::LineageRedrawn)
 }
 
 fn passing(text: impl Into<String>) -> StoreError {

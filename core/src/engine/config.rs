@@ -32,6 +32,13 @@ pub struct Config {
     /// Whether segments are deleted once a file of a higher level holds them. Each put is then followed by
     /// a look that no one else went on meanwhile ([`retain`](crate::retain)). Off by default.
     pub prove_tenure: bool,
+    /// Whether the process holds a [lease](crate::lease): nothing counts as replicated before a look at it that
+    /// began after the put. Off by default.
+    pub leased: bool,
+    /// Whether this database is a copy that comes after another writer's: it must be at the end of the
+    /// history, its first segment takes the next name whether anything has changed or not, and where another
+    /// has gone on, the run ends with [`Exit::Overtaken`](crate::machine::Exit). Off by default.
+    pub succeeds: bool,
     /// The longest wait between two tries of a failed request during the final sync. Default 500 ms.
     pub shutdown_sync_interval: Duration,
     /// How pages are compressed.
@@ -76,6 +83,8 @@ impl Default for Config {
             remote: false,
             create_if_absent: true,
             prove_tenure: false,
+            leased: false,
+            succeeds: false,
             shutdown_sync_interval: Duration::from_millis(500),
             compression: Compression::default(),
             sample_pages_min: 64,

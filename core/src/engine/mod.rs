@@ -113,6 +113,8 @@ pub struct Replicator {
     scratch_files: u64,
     /// Until something of ours stands on a replica that it was told to adopt.
     adoption: Option<Adoption>,
+    /// A segment of this run stands on the replica.
+    succeeded: bool,
     /// Post-states of streamed bases that were sent as the next transaction and may yet land.
     tried: Vec<DbChecksum>,
     /// Pages whose images were given up; all that a base wanted for them need read.
@@ -225,6 +227,7 @@ impl Replicator {
             base_differed: false,
             scratch_files: 0,
             adoption: None,
+            succeeded: false,
             tried: Vec::new(),
             dirty: None,
             history: History::default(),
@@ -262,6 +265,11 @@ impl Replicator {
             self.life = Life::Stopped;
             out.push(Action::Stopped(exit));
         }
+    }
+
+    /// Whether it comes after another writer, and that one may still go on.
+    fn is_unfenced(&self) -> bool {
+        self.config.succeeds && !self.succeeded
     }
 
     /// The earliest transaction that is not on the replica.
@@ -505,7 +513,7 @@ impl Machine for Replicator {
             },
             Event::StoreProbed(findings) => self.store_probed(findings, out),
             // The replicator is who says so.
-            Event::Stored { .. } => {}
+            Event::Stored { .. } | Event::Lease(_) => {}
             Event::Completed { op, outcome } => self.complete(now, op, outcome, out),
         }
         self.pump(now, out);

@@ -63,7 +63,7 @@ pub enum Standing {
         /// Why.
         why: String,
     },
-    /// Not ours.
+    /// Not ours, or not ours yet.
     Fenced(Exit),
 }
 
@@ -80,6 +80,8 @@ pub struct Claims<'a> {
     pub litestream: Option<&'a LitestreamHead>,
     /// Whether a person said that this database owns the replica.
     pub adopt: bool,
+    /// Whether the local journal was left by a copy that has followed the replica to its end.
+    pub succeeds: bool,
 }
 
 /// Decides who we are to this replica.
@@ -91,6 +93,9 @@ pub fn plan_standing(claims: Claims<'_>) -> Standing {
         };
         return Standing::Begin { why: why.into() };
     };
+    if claims.succeeds {
+        return plan_succession(claims, head);
+    }
     let Some(theirs) = head.header.lineage else { return plan_after_litestream(claims, head) };
     if claims.local.lineage == Some(theirs) {
         return plan_own(claims, head);
@@ -150,6 +155,20 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
         Some(step) if at == point.txid.next() && confirms(step, head) => Standing::Confirm(step.clone()),
         _ => Standing::CatchUp,
     }
+}
+
+/// A copy that has followed the replica goes on where it ends, and nowhere else.
+fn plan_succession(claims: Claims<'_>, head: &Head) -> Standing {
+    let at = claims.local.point.as_ref().map(|point| (point.txid, Some(point.post)));
+    if at == Some((head.txid(), head.header.chain.post)) && head.header.lineage.is_some() {
+        return Standing::Extend;
+    }
+    Standing::Fenced(overtaken(head.object))
+}
+
+/// The exit of a successor that is not at the end of the history.
+pub fn overtaken(object: Object) -> Exit {
+    Exit::Overtaken { error: format!("{object} is on the replica, which the copy has not followed yet") }
 }
 
 fn confirms(step: &Step, head: &Head) -> bool {
@@ -417,8 +436,8 @@ mod tests {
             header.chain.incarnation = Incarnation(incarnation);
             let head = Head { object: Object { level: Level::CAPTURES, range }, header };
             let local = History { lineage, incarnation: Incarnation(2), ..History::default() };
-            let (intent, litestream) = (None, None);
-            plan_standing(Claims { local: &local, intent, head: Some(&head), litestream, adopt })
+            let (intent, litestream, succeeds) = (None, None, false);
+            plan_standing(Claims { local: &local, intent, head: Some(&head), litestream, adopt, succeeds })
         };
         assert!(matches!(stands(2, false), Standing::Base { .. }));
         assert_eq!(stands(3, false), Standing::Prove);

@@ -97,7 +97,7 @@ pub struct Status {
     /// Whether a put is under way.
     pub uploading: bool,
     /// Whether it is still open that the replica's history is this database's: the database is being
-    /// compared with the replica's end, and may turn out to be another.
+    /// compared with the replica's end, and may turn out to be another; or its predecessor may still go on.
     pub on_trial: bool,
 }
 
@@ -226,7 +226,7 @@ impl Replicator {
             page_size: self.source.page_size(),
             source_asked: self.source.asked_since(),
             uploading: !matches!(self.upload, Upload::Idle),
-            on_trial: self.is_on_trial(),
+            on_trial: self.is_on_trial() || self.is_unfenced(),
         }
     }
 }

@@ -263,6 +263,7 @@ impl Replicator {
             }
             Outcome::Store(Ok(reply)) => self.upload_progress(now, reply, out),
             Outcome::Store(Err(error)) => self.upload_failed(now, error, out),
+            Outcome::Proven(shown) => self.lease_shown(shown, out),
             Outcome::State(result) => {
                 if let Err(error) = result {
                     self.journal_failed(error, out);

@@ -10,12 +10,13 @@ use core::time::Duration;
 use super::apply::Apply;
 use super::open::Survey;
 use super::table::Table;
-use super::{FollowConfig, FollowPhase, FollowStatus, Position, route};
+use super::{FollowConfig, FollowPhase, FollowStatus, Position, bequest, route};
 use crate::ids::{Level, Mono, Now, Txid, TxidRange};
 use crate::job::{Job, JobOutput};
+use crate::lease::LeaseEvent;
 use crate::ltx::{Dictionaries, DictionaryId};
 use crate::machine::{
-    Action, Actions, CopyReply, CopyRequest, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds,
+    Action, Actions, Chunk, CopyReply, CopyRequest, Event, Exit, Fact, Listed, Machine, Object, OpId, OpIds,
     Outcome, Reason, Request, Severity, StoreErrorKind, StoreReply, StoreRequest,
 };
 use crate::reading::{Flight, Landed, Listings, exit_of};
@@ -27,6 +28,8 @@ const POLL_ENTRIES: u32 = 1000;
 const PROBE_EVERY: u32 = 16;
 /// After so long without news everything is listed again.
 const WIDE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The longest rest before a look that has a reason.
+const BRIEF: Duration = Duration::from_secs(1);
 /// The longest rest after trouble.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a file may be bad before it is gone around; once may be the wire.
@@ -124,6 +127,12 @@ pub struct Follower {
     pub(super) commits: u64,
     pub(super) rebases: u64,
     pub(super) shutdown: Option<Mono>,
+    /// There is news, and it has not looked since.
+    news: bool,
+    /// It is to come to the end of the history and to stop there.
+    succeeds: bool,
+    bequest: Option<Vec<Chunk>>,
+    pub(super) unknown: bool,
 }
 
 impl Follower {
@@ -161,7 +170,18 @@ impl Follower {
             commits: 0,
             rebases: 0,
             shutdown: None,
+            news: false,
+            succeeds: false,
+            bequest: None,
+            unknown: false,
         }
+    }
+
+    /// The records of a local journal by which a replicator goes on from the copy
+    /// ([`succeeds`](crate::engine::Config::succeeds)): of a follower that was told
+    /// [`LeaseEvent::Succeed`] and has ended with [`Exit::Done`].
+    pub fn bequest(&mut self) -> Option<Vec<Chunk>> {
+        self.bequest.take()
     }
 
     pub(super) fn copy(&mut self, request: CopyRequest, out: &mut Actions) {
@@ -183,7 +203,26 @@ impl Follower {
 
     /// Everything seen is applied: waits for the next look.
     pub(super) fn rest(&mut self) {
-        self.rest_until(self.polled.after(self.config.interval));
+        match core::mem::take(&mut self.news) || self.succeeds {
+            true => self.look_again(),
+            false => self.rest_until(self.polled.after(self.config.interval)),
+        }
+    }
+
+    /// Waits a moment before another look, however rarely it looks.
+    fn rest_briefly(&mut self) {
+        self.rest_until(self.polled.after(self.config.interval.min(BRIEF)));
+    }
+
+    /// The copy shows the newest state.
+    fn is_current(&mut self, out: &mut Actions) {
+        self.went_well(out);
+        if !self.succeeds {
+            return self.rest();
+        }
+        let (Some(position), Some(table)) = (self.position, &self.table) else { return self.rest() };
+        self.bequest = Some(bequest(&position, table));
+        self.close(Then::Exit(Exit::Done), out);
     }
 
     /// Goes on at once, since there may be more.
@@ -227,8 +266,7 @@ impl Follower {
         }
         let Some(highest) = entries.iter().filter(newer).map(|it| it.object.range.max()).max() else {
             self.quiet_polls += 1;
-            self.went_well(out);
-            return self.rest();
+            return self.is_current(out);
         };
         self.quiet_polls = 0;
         self.head = self.head.max(Some(highest));
@@ -264,8 +302,7 @@ impl Follower {
             let (have, highest) = (position.txid, all.highest());
             if highest == Some(have) {
                 (self.wide, self.suspicion) = (false, None);
-                self.went_well(out);
-                return self.rest();
+                return self.is_current(out);
             }
             if highest.is_none_or(|highest| highest < have) {
                 return self.suspect(format!("the replica ends before transaction {have}"), out);
@@ -317,7 +354,7 @@ impl Follower {
         }
         out.notify(Severity::Info, Fact::Remark { text: format!("{text}; listing the replica again") });
         self.suspicion = Some(text);
-        self.rest();
+        self.rest_briefly();
     }
 
     pub(super) fn went_well(&mut self, out: &mut Actions) {
@@ -328,7 +365,8 @@ impl Follower {
 
     /// Something failed that may pass: lets go of the copy, waits and begins again with what is there.
     pub(super) fn trouble(&mut self, error: String, out: &mut Actions) {
-        let wait = self.config.interval.saturating_mul(1 << self.failures.min(5)).min(TROUBLE_WAIT_MAX);
+        let first = self.config.interval.min(BRIEF);
+        let wait = first.saturating_mul(1 << self.failures.min(5)).min(TROUBLE_WAIT_MAX);
         self.failures += 1;
         let wait_ms = wait.as_millis() as u64;
         let what = "following".into();
@@ -451,6 +489,23 @@ impl Follower {
         }
     }
 
+    /// There is news, or the end is to be found.
+    fn hear(&mut self, succeeds: bool) {
+        self.news = true;
+        self.succeeds |= succeeds;
+        // What the look before this has found is not the end.
+        self.wide |= succeeds;
+        if matches!(self.phase, Phase::Rest { .. }) && self.failures == 0 {
+            self.news = false;
+            self.look_again();
+        }
+    }
+
+    /// Whether it has ended since what stands in the copy's place is in no state that is known.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
     /// Whether enough time has passed, and what to do then.
     fn wake(&mut self, now: Now, out: &mut Actions) {
         match self.phase {
@@ -478,6 +533,11 @@ impl Machine for Follower {
     type Status = FollowStatus;
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Actions) {
+        match event {
+            Event::SyncNow => self.hear(false),
+            Event::Lease(LeaseEvent::Succeed) => self.hear(true),
+            _ => {}
+        }
         match (&self.phase, event) {
             (Phase::Stopped, _) => return,
             (_, Event::Shutdown { deadline }) => self.shut_down(now, deadline, out),

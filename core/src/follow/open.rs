@@ -201,6 +201,7 @@ impl Follower {
             self.rebase = Some(why.into());
             return self.rest_until(self.polled);
         }
+        self.unknown = true;
         // It may be somebody's database by now, with transactions that are nowhere else.
         let hint = "keep it if it is in use; -force brings it back to what the replica holds";
         self.close(Then::Exit(Exit::Failed { error: why.into(), hint: hint.into() }), out);

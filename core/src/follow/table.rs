@@ -60,6 +60,12 @@ impl Table {
         changed
     }
 
+    /// All pages with a checksum, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PageNo, u64)> + '_ {
+        let known = self.sums.iter().zip(1..).filter(|(sum, _)| **sum != 0);
+        known.filter_map(|(sum, no)| Some((PageNo::new(no)?, *sum)))
+    }
+
     /// The first page from `from` on that nobody has given.
     pub(super) fn missing(&self, from: u32) -> Option<PageNo> {
         let unset = |page: &PageNo| *page != self.lock_page && self.sums[page.get() as usize - 1] == 0;

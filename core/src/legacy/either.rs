@@ -128,6 +128,7 @@ impl EitherRestorer {
             | Event::SourceChanged
             | Event::SyncNow
             | Event::StoreProbed(_)
+            | Event::Lease(_)
             | Event::Stored { .. } => {}
         }
     }

@@ -387,7 +387,11 @@ impl Machine for LegacyRestorer {
             }
             Event::Shutdown { deadline } => self.shut_down(deadline, out),
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Stored { .. } => {}
+            Event::SourceChanged
+            | Event::SyncNow
+            | Event::StoreProbed(_)
+            | Event::Lease(_)
+            | Event::Stored { .. } => {}
         }
         self.settled(now, out);
     }

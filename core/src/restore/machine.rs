@@ -576,7 +576,11 @@ impl Machine for Restorer {
             }
             Event::Shutdown { deadline } => self.shut_down(deadline, out),
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Stored { .. } => {}
+            Event::SourceChanged
+            | Event::SyncNow
+            | Event::StoreProbed(_)
+            | Event::Lease(_)
+            | Event::Stored { .. } => {}
         }
         self.settled(now, out);
     }

@@ -575,7 +575,7 @@ impl Machine for Retainer {
                 return out.push(Action::Stopped(Exit::Done));
             }
             Event::Completed { op, outcome } => self.completed(now, op, outcome, out),
-            Event::Stored { .. } | Event::StoreProbed(_) | Event::SourceChanged | Event::SyncNow => {}
+            _ => {}
         }
         if self.step != Step::Stopped {
             self.pump(now, out);

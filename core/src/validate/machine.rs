@@ -210,7 +210,7 @@ impl Machine for Validator {
             }
             Event::Completed { outcome: Outcome::Granted, .. } => {}
             event @ (Event::Completed { .. } | Event::Tick) => self.verify(now, event, out),
-            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) => {}
+            Event::SourceChanged | Event::SyncNow | Event::StoreProbed(_) | Event::Lease(_) => {}
         }
         self.pump(now, out);
     }

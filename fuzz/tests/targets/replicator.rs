@@ -356,7 +356,11 @@ impl Host<'_> {
                 Outcome::Scratch(Ok(Chunk::from(self.feed.fill(len as usize))))
             }
             Request::Scratch(_) => Outcome::Scratch(Ok(Chunk::from(Vec::new()))),
-            other @ (Request::Cell(_) | Request::Output(_) | Request::Copy(_) | Request::Grant(_)) => {
+            other @ (Request::Cell(_)
+            | Request::Output(_)
+            | Request::Copy(_)
+            | Request::Grant(_)
+            | Request::Prove) => {
                 panic!("the replicator asks for {other:?}")
             }
         }

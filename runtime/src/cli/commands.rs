@@ -1,5 +1,9 @@
 //! The commands, their flags and their help: one table, read by the parser and printed by `help`.
 
+mod failover;
+
+use self::failover::{HANDOFF, LEASE, STANDBY};
+
 /// A flag.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
@@ -77,7 +81,7 @@ pub fn find(name: &str) -> Option<&'static Command> {
 /// All commands, in the order of the help.
 pub const COMMANDS: &[Command] = &[
     REPLICATE, RESTORE, STATUS, LIST, INFO, SYNC, REGISTER, UNREGISTER, START, STOP, RESET, LTX, VERIFY,
-    RETAIN, DATABASES, CHECK, DEMO, VERSION, HELP,
+    RETAIN, STANDBY, HANDOFF, LEASE, DATABASES, CHECK, DEMO, VERSION, HELP,
 ];
 
 const REPLICATE: Command = Command {

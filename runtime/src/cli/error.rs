@@ -71,6 +71,7 @@ impl CliError {
         let code = exit.code();
         let (error, hint) = match exit {
             Exit::Done => return Ok(()),
+            Exit::Overtaken { error } => (error, String::new()),
             Exit::Failed { error, hint }
             | Exit::Misconfigured { error, hint }
             | Exit::NothingToRestore { error, hint }

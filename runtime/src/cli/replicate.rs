@@ -10,9 +10,9 @@ use driftless_core::tiers::Limits;
 use super::args::Args;
 use super::error::CliError;
 use super::{load_config, logging, need_config, target};
-use crate::config::{Config, Database, Logging, Settings};
+use crate::config::{Config, Database, Lease, Logging, Settings};
 use crate::discover::Directory;
-use crate::host::{self, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
+use crate::host::{self, LeaseOptions, ReplicateJob, ReplicateOptions, Reread, Rereader, SocketPlace};
 use crate::service::heartbeat::Heartbeat;
 use crate::service::notify::Notifier;
 use crate::service::{Ended, words};
@@ -23,8 +23,9 @@ pub const SOCKET_PATH: &str = "/var/run/litestream.sock";
 /// From one heartbeat to the next, as with Litestream.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// Replicates until all databases have ended.
-pub fn run(args: &Args) -> Result<(), CliError> {
+/// Replicates until all databases have ended. A process that does not begin takes no lease that nobody has
+/// ever held.
+pub fn run(args: &Args, begins: bool) -> Result<(), CliError> {
     let (jobs, config, warnings) = match args.positionals.as_slice() {
         [] => {
             let config = need_config(args)?;
@@ -67,7 +68,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             "replicating"
         );
     }
+    let lease = config.lease.as_ref().map(|lease| lease_of(args, lease, begins)).transpose()?;
+    if lease.is_none() && !begins {
+        return Err(CliError::usage(format!("{} has no lease to wait for", config.path.display()))
+            .hint("docs/FAILOVER.md tells how to write one"));
+    }
     let options = ReplicateOptions {
+        lease,
         state_dir: args.path("state-dir").or_else(|| config.state_dir.clone()),
         shutdown_sync_timeout: timeout_of(&config),
         // With -once it ends when all is done, whoever might still want to ask.
@@ -85,6 +92,32 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }),
     };
     outcome(host::replicate(jobs, options))
+}
+
+/// How the process contends, by the section of the configuration.
+fn lease_of(args: &Args, lease: &Lease, begins: bool) -> Result<LeaseOptions, CliError> {
+    if args.is_on("once") || args.is_on("adopt") {
+        return Err(CliError::usage(
+            "a lease is for a process that goes on, and its successor proves what it owns",
+        )
+        .hint("leave out -once and -adopt, or use a configuration without a lease"));
+    }
+    let words = |name: &str, text: &Option<String>| {
+        let split = |text: &String| {
+            words::split(text).map_err(|error| {
+                CliError::usage(format!("the command of lease.{name} cannot be understood")).cause(error)
+            })
+        };
+        text.as_ref().map(split).transpose()
+    };
+    Ok(LeaseOptions {
+        replica: lease.replica.clone(),
+        ttl: lease.ttl,
+        address: lease.address.clone().unwrap_or_default(),
+        begins,
+        promote: words("promote", &lease.promote)?,
+        demote: words("demote", &lease.demote)?,
+    })
 }
 
 /// The service manager, if one started us.
@@ -202,6 +235,7 @@ fn rereader(args: Args, before: Config) -> Rereader {
             ("state-dir", moved),
             ("socket", config.socket != before.socket),
             ("exec", config.exec != before.exec),
+            ("lease", config.lease != before.lease),
             ("addr", config.addr != before.addr),
             ("heartbeat", beats(&config) != beats(&before)),
         ] {

@@ -68,6 +68,8 @@ pub const LEVEL: &[Key] = &[used("interval")];
 pub const SNAPSHOT: &[Key] = &[used("interval"), used("retention")];
 /// Keys of `validation`.
 pub const VALIDATION: &[Key] = &[used("interval")];
+/// Keys of `lease`.
+pub const LEASE: &[Key] = &[used("url"), used("ttl"), used("address"), used("promote"), used("demote")];
 /// Keys of `retention`.
 pub const RETENTION: &[Key] = &[used("enabled")];
 
@@ -79,6 +81,7 @@ pub const TOP: &[Key] = &[
     used("exec"),
     used("addr"),
     used("max-hot"),
+    used("lease"),
     used("socket"),
     used("heartbeat-url"),
     used("heartbeat-interval"),

@@ -9,12 +9,12 @@ use driftless_core::ltx::{ZSTD_LEVEL, ZSTD_LEVELS};
 
 use super::directory::{self, Place};
 use super::expand::Lookup;
-use super::keys;
 use super::replica::options::{self, Options, Origin};
 use super::replica::{Described, ReplicaError, describe_keys, describe_url};
 use super::scope::{Result, Scope, list, text};
 use super::yaml::{Entry, LineError, Node, Value};
 use super::{Config, Database, Logging, Replica, Settings, Socket};
+use super::{keys, lease};
 use crate::discover::Directory;
 
 /// Litestream's bound as well: a heartbeat is for a service that counts in minutes.
@@ -28,13 +28,20 @@ const RETENTION_MIN: Duration = Duration::from_secs(1);
 const LEVELS_MAX: usize = 8;
 
 /// What holds for all databases unless they say otherwise.
-struct Defaults<'a> {
+pub(super) struct Defaults<'a> {
     settings: Settings,
     /// Whether nothing is deleted, whatever a database says.
     keeps_all: bool,
     /// Options for all replicas.
     shared: Vec<&'a Entry>,
-    env: Lookup<'a>,
+    pub(super) env: Lookup<'a>,
+}
+
+impl Defaults<'_> {
+    /// The options of a replica that has none of its own.
+    pub(super) fn options(&self) -> Result<Options> {
+        options_of(self, None).map(|(_, options)| options)
+    }
 }
 
 /// Reads the whole file. `env` is the environment.
@@ -48,28 +55,7 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     if let Some(interval) = top.duration_from("shutdown-sync-interval", SHUTDOWN_SYNC_INTERVAL_MIN)? {
         defaults.settings.engine.shutdown_sync_interval = interval;
     }
-    defaults.settings.levels = levels(&top, None, &mut config.warnings)?;
-    if let Some(time) = top.duration_from("l0-retention", RETENTION_MIN)? {
-        let levels = defaults.settings.levels.get_or_insert_default();
-        levels.retention.get_or_insert_default().l0_retention = time;
-    }
-    if let Some(entry) = top.entry("retention") {
-        let retention =
-            Scope::new(&entry.value, "retention", &[keys::RETENTION], false, &mut config.warnings)?;
-        match retention.boolean("enabled")? {
-            Some(true) => drop(defaults.settings.levels.get_or_insert_default()),
-            Some(false) => defaults.keeps_all = true,
-            None => {}
-        }
-    }
-    if let Some(levels) = defaults.settings.levels.as_mut().filter(|_| defaults.keeps_all) {
-        levels.retention = None;
-    }
-    validation_interval(&top, "validation-interval", &mut defaults.settings.validation)?;
-    if let Some(entry) = top.entry("validation") {
-        let scope = Scope::new(&entry.value, "validation", &[keys::VALIDATION], false, &mut config.warnings)?;
-        validation_interval(&scope, "interval", &mut defaults.settings.validation)?;
-    }
+    upkeep(&top, &mut defaults, &mut config.warnings)?;
     config.settings = defaults.settings.clone();
     config.shutdown_sync_timeout = top.duration("shutdown-sync-timeout")?;
     config.state_dir = top.path("state-dir")?;
@@ -104,8 +90,39 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
             take_state_dir(&mut config, state_dir);
         }
     }
+    if let Some(entry) = top.entry("lease") {
+        let mut told = Vec::new();
+        config.lease = Some(lease::lease(entry, &defaults, &config, &mut told)?);
+        config.warnings.append(&mut told);
+    }
     refuse_useless(&defaults.shared, &config)?;
     Ok(config)
+}
+
+/// What is done to replicas besides writing to them: levels, retention, validation.
+fn upkeep(top: &Scope<'_>, defaults: &mut Defaults<'_>, warnings: &mut Vec<String>) -> Result<()> {
+    defaults.settings.levels = levels(top, None, warnings)?;
+    if let Some(time) = top.duration_from("l0-retention", RETENTION_MIN)? {
+        let levels = defaults.settings.levels.get_or_insert_default();
+        levels.retention.get_or_insert_default().l0_retention = time;
+    }
+    if let Some(entry) = top.entry("retention") {
+        let retention = Scope::new(&entry.value, "retention", &[keys::RETENTION], false, warnings)?;
+        match retention.boolean("enabled")? {
+            Some(true) => drop(defaults.settings.levels.get_or_insert_default()),
+            Some(false) => defaults.keeps_all = true,
+            None => {}
+        }
+    }
+    if let Some(levels) = defaults.settings.levels.as_mut().filter(|_| defaults.keeps_all) {
+        levels.retention = None;
+    }
+    validation_interval(top, "validation-interval", &mut defaults.settings.validation)?;
+    if let Some(entry) = top.entry("validation") {
+        let scope = Scope::new(&entry.value, "validation", &[keys::VALIDATION], false, warnings)?;
+        validation_interval(&scope, "interval", &mut defaults.settings.validation)?;
+    }
+    Ok(())
 }
 
 /// An option for all replicas must have a use for one of them: whoever wrote it expects that.
@@ -399,7 +416,7 @@ fn replica(
     Ok(described)
 }
 
-fn at(line: usize, error: ReplicaError) -> LineError {
+pub(super) fn at(line: usize, error: ReplicaError) -> LineError {
     LineError::new(error.line.unwrap_or(line), error.error).hint(error.hint)
 }
 

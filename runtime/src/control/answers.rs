@@ -6,6 +6,7 @@
 //! | `GET /status[?path=][&look=no]` | every database in full (ours), after a look at it or without |
 //! | `GET /list`, `GET /info`, `GET /txid?path=` | |
 //! | `POST /sync` | `path`, `wait`, `timeout` in seconds |
+//! | `GET /lease`, `POST /handoff` (ours) | |
 //! | `POST /register` | `path`, `replica_url` |
 //! | `POST /unregister`, `/start`, `/stop`, `/reset` (ours) | `path`, `timeout` in seconds |
 //!
@@ -58,6 +59,8 @@ pub(super) async fn answer(host: &Rc<Host>, request: &Request) -> Reply {
         }
         ("GET", "/list") => Ok(list(host)),
         ("GET", "/info") => Ok(info(host)),
+        ("GET", "/lease") => lease(host),
+        ("POST", "/handoff") => hand_over(host),
         ("GET", "/txid") => txid(host, query_value(&request.query, "path")),
         ("POST", path @ ("/sync" | "/register" | "/unregister" | "/start" | "/stop" | "/reset")) => {
             match asked(&request.body) {
@@ -65,8 +68,8 @@ pub(super) async fn answer(host: &Rc<Host>, request: &Request) -> Reply {
                 Err(failure) => Err(failure),
             }
         }
-        (_, "/status" | "/list" | "/info" | "/txid") => return Reply::error(405, "this is a GET"),
-        (_, "/sync" | "/register" | "/unregister" | "/start" | "/stop" | "/reset") => {
+        (_, "/status" | "/list" | "/info" | "/txid" | "/lease") => return Reply::error(405, "this is a GET"),
+        (_, "/handoff" | "/sync" | "/register" | "/unregister" | "/start" | "/stop" | "/reset") => {
             return Reply::error(405, "this is a POST");
         }
         _ => return Reply::error(404, "there is nothing at this path"),
@@ -104,7 +107,49 @@ fn path_of(text: &str) -> Result<PathBuf, Failure> {
     absolute(text.as_ref()).map_err(|error| wrong(format!("cannot tell where {text} is: {error}")))
 }
 
+/// The process among those that contend for its lease.
+fn lease(host: &Rc<Host>) -> Result<Value, Failure> {
+    let Some(lease) = &host.lease else { return Err(without_lease()) };
+    let status = lease.status();
+    let body = status.body.as_ref();
+    Ok(json!({
+        "role": status.role.word(),
+        "active": lease.is_active(),
+        "host": format!("{:016x}", lease.holder()),
+        "holder": body.map(|body| format!("{:016x}", body.holder)),
+        "state": body.map(|body| body.state.word()),
+        "epoch": body.map(|body| body.epoch),
+        "address": body.map(|body| body.address.clone()),
+        "requests": status.requests,
+        "error": status.lost.or(status.last_error),
+    }))
+}
+
+fn without_lease() -> Failure {
+    Failure::new(FailureKind::Conflict, 2, "this process has no lease", "add a lease to its configuration")
+}
+
+/// Gives the lease up, once those who wait have had time to hear of it.
+fn hand_over(host: &Rc<Host>) -> Result<Value, Failure> {
+    let Some(lease) = &host.lease else { return Err(without_lease()) };
+    if !lease.is_active() {
+        let error = "this process is not the primary";
+        return Err(Failure::new(
+            FailureKind::Conflict,
+            1,
+            error,
+            "ask on the host that driftless lease names",
+        ));
+    }
+    host.hand_over();
+    Ok(json!({ "status": "handing_over" }))
+}
+
 async fn act(host: &Rc<Host>, what: &str, asked: &Asked, path: PathBuf) -> Result<Value, Failure> {
+    if host.lease.as_ref().is_some_and(|lease| !lease.is_active()) {
+        let hint = "ask on the host that driftless lease names";
+        return Err(Failure::new(FailureKind::Unavailable, 1, "this process is not the primary", hint));
+    }
     let timeout = Duration::from_secs(asked.timeout.unwrap_or(TIMEOUT).min(TIMEOUT_MAX));
     let word = |effect, done: &str, already: &str| match effect {
         Effect::Done => done.to_owned(),

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::keys::ReplicaLayout;
 use driftless_adapters::store::{Store, StoreError};
-use driftless_core::machine::{Exit, Machine, Notice};
+use driftless_core::lease::CELL;
+use driftless_core::machine::{CellReply, CellRequest, Exit, Machine, Notice, StoreErrorKind};
 
 use super::{block_on, tune_allocator};
 use crate::config::Replica;
@@ -60,5 +61,25 @@ pub fn with_store<T>(
     block_on(async |_, net| {
         let (store, layout) = place::open(replica, &net)?;
         work(&*store, layout).await
+    })
+}
+
+/// The content of the lease at a replica, as it is now; `None` if there is none.
+///
+/// # Errors
+/// `Misconfigured` where the replica's settings cannot work, and as the store says.
+pub fn read_lease(replica: &Replica) -> Result<Option<Vec<u8>>, StoreError> {
+    block_on(async |_, net| {
+        let (store, layout) = place::open(replica, &net)?;
+        let port = StorePort::new(store, layout);
+        match port.perform_cell(CellRequest::Read { cell: CELL.into() }).await {
+            Ok(CellReply::Content { bytes, .. }) => Ok(Some(bytes.to_vec())),
+            Ok(CellReply::Done) => Ok(None),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let failed = StoreError::new(StoreErrorKind::Retry, "the lease cannot be read", error.text);
+                Err(StoreError { hint: Some(error.hint).filter(|hint| !hint.is_empty()), ..failed })
+            }
+        }
     })
 }

@@ -43,6 +43,10 @@ impl Host {
     /// changes nothing.
     pub(crate) async fn reload(self: &Rc<Self>) {
         let Some(reread) = self.reread.as_ref().filter(|_| !self.closing.get()) else { return };
+        if self.lease.as_ref().is_some_and(|lease| !lease.is_active()) {
+            tracing::warn!("the configuration is not read again while this process is no primary");
+            return;
+        }
         self.tell(Moment::Reloading);
         let registrations = self.registrations.lock().await;
         let outcome = match reread() {

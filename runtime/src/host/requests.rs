@@ -447,7 +447,7 @@ mod tests {
         smol::block_on(executor.clone().run(async move {
             let options = ReplicateOptions::default();
             let (host, _watching, _places) =
-                Host::new(executor.clone(), net, place.clone(), options).await.unwrap();
+                Host::new(executor.clone(), net, place.clone(), options, None).await.unwrap();
             let database = place.join("a.db");
             let replica = Replica::parse(&format!("file://{}", place.join("r").display())).unwrap();
             let job = ReplicateJob {

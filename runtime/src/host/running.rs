@@ -51,6 +51,9 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let tenure = ports.tenure.clone();
         let remote = entry.replica.server().is_some();
         let mut config = Config { create_if_absent, remote, ..entry.settings.engine.clone() };
+        if let Some(lease) = &host.lease {
+            (config.leased, config.succeeds) = (true, lease.is_unfenced(&entry.database));
+        }
         // What was adopted once is ours: another's history is not to be overrun a second time.
         config.adopt &= entry.last_sync.is_none();
         let levels = entry.settings.levels.clone();
@@ -106,6 +109,7 @@ fn ports(host: &Host, number: u32, entry: &Entry, store: Arc<StorePort>) -> Port
         scratch: Some(Arc::new(Mutex::new(Scratch::new(RealFs, scratch)))),
         output: None,
         grants: Grants::new(host.shares.clone()),
+        lease: host.lease.as_ref().map(|lease| lease.view()),
         tenure: Tenure::default(),
     }
 }
@@ -242,6 +246,9 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             host.give_back_soon();
         }
         Fact::Replicated { .. } | Fact::Adopted { .. } => {
+            if let Some(lease) = &host.lease {
+                lease.progress();
+            }
             host.change(number, |entry| entry.last_sync = Some(clock::wall()));
         }
         _ => {}

@@ -84,14 +84,28 @@ async fn answer(mut stream: Async<TcpStream>, host: Rc<Host>) -> io::Result<()> 
                     let (status, body) = collect::health(&host);
                     (status, PLAIN, body)
                 }
-                (_, "/metrics" | "/healthz") => (405, PLAIN, "this is a GET\n".to_owned()),
-                _ => (404, PLAIN, "/metrics and /healthz are all there is\n".to_owned()),
+                ("GET" | "HEAD", "/primary") => role(&host, true),
+                ("GET" | "HEAD", "/standby") => role(&host, false),
+                (_, "/metrics" | "/healthz" | "/primary" | "/standby") => {
+                    (405, PLAIN, "this is a GET\n".to_owned())
+                }
+                _ => (404, PLAIN, "/metrics, /healthz, /primary and /standby are all there is\n".to_owned()),
             };
             (status, kind, body, with_body)
         }
     };
     let written = http::write_text(&mut stream, status, kind, &body, with_body);
     within(ANSWER_TIME, written).await.unwrap_or(Ok(()))
+}
+
+/// For load balancers: 200 where the process has this role, 503 where it has not.
+fn role(host: &Host, primary: bool) -> (u16, &'static str, String) {
+    let (has, word) = match &host.lease {
+        None => (primary, "without a lease"),
+        Some(lease) if primary => (lease.is_active(), lease.status().role.word()),
+        Some(lease) => (lease.is_standby(), lease.status().role.word()),
+    };
+    (if has { 200 } else { 503 }, "text/plain; charset=utf-8", format!("{word}\n"))
 }
 
 #[cfg(test)]

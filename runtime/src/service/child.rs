@@ -58,9 +58,18 @@ impl Application {
     /// # Errors
     /// What is wrong with the command, or with the system.
     pub fn start(words: &[String]) -> Result<Application, Exit> {
+        Application::start_with(words, &[])
+    }
+
+    /// The same, with these variables in its environment besides.
+    ///
+    /// # Errors
+    /// As [`Application::start`].
+    pub fn start_with(words: &[String], variables: &[(&str, String)]) -> Result<Application, Exit> {
         let (program, arguments) = words.split_first().expect("a command has a first word");
         let mut command = Command::new(program);
         command.args(arguments);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
         }

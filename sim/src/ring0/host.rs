@@ -263,7 +263,7 @@ impl World {
                 let wait = self.dice.wait("grant", "wait", n, 1, 500_000);
                 self.later(wait, Entry::Deliver { run, op, outcome: Outcome::Granted });
             }
-            other @ (Request::Output(_) | Request::Copy(_) | Request::Cell(_)) => {
+            other @ (Request::Output(_) | Request::Copy(_) | Request::Cell(_) | Request::Prove) => {
                 return Err(Violation::new("contract", format!("a replicator asks for {other:?}")));
             }
         }

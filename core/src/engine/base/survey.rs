@@ -93,6 +93,8 @@ impl Replicator {
             return self.base_surveyed(now, out);
         }
         let budget = self.config.pending_bytes_max;
+        // A successor's first segment takes the next name, and has a page.
+        let fences = self.is_unfenced() && !mutant::on(Mutant::SuccessionUnfenced);
         let old = self.history.table.take();
         let base = self.base_ref();
         let images = base.summed_chunk.take().expect("kept for the images");
@@ -104,7 +106,8 @@ impl Replicator {
             // Of a page that is known to have changed, an equal checksum says nothing: CRC-64/ISO is
             // the same after changes of two bytes, eight apart, that fit each other, as two counters
             // side by side make them.
-            let changed = base.only.as_ref().is_some_and(|only| only.contains(&page));
+            let changed =
+                base.only.as_ref().is_some_and(|only| only.contains(&page)) || (page == 1 && fences);
             if !changed && old.as_ref().is_some_and(|old| old.get(no) == Some(*sum)) {
                 base.table.set(no, *sum);
                 continue;

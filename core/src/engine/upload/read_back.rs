@@ -13,7 +13,7 @@ use super::{Landed, Segment, Streamed, Upload};
 use crate::engine::adoption::Refused;
 use crate::engine::config::LATE_PUT;
 use crate::engine::ghost::{Ghost, GhostStep, step_of};
-use crate::engine::standing::{decode_header, fenced};
+use crate::engine::standing::{decode_header, fenced, overtaken};
 use crate::engine::verdict::{Verdict, judge_header};
 use crate::engine::{Replicator, Retry};
 use crate::ids::{Lineage, Mono, Now, PageNo};
@@ -34,6 +34,9 @@ impl Replicator {
     /// Whose segment stands where ours was to go?
     pub(super) fn judge(&mut self, now: Now, mut segment: Box<Segment>, bytes: &[u8], out: &mut Actions) {
         let Some(found) = self.header_there(segment.object, bytes, out) else { return };
+        if self.is_preceded(&found) {
+            return self.stop(overtaken(segment.object), out);
+        }
         match judge_header(&segment.header, &self.tried, &found) {
             // The same states by an earlier run, at a later time: what follows must not be before it, and
             // a header alone proves no time.
@@ -58,6 +61,9 @@ impl Replicator {
     /// read whole, since its page checksums were not kept.
     pub(super) fn settled(&mut self, now: Now, mut put: Box<Streamed>, bytes: &[u8], out: &mut Actions) {
         let Some(found) = self.header_there(put.object, bytes, out) else { return };
+        if self.is_preceded(&found) {
+            return self.stop(overtaken(put.object), out);
+        }
         match judge_header(&put.header, &self.tried, &found) {
             Verdict::Ghost if self.may_land(now, Some(put.given_up)) => {
                 self.wait_for_ours(now, &mut put.retry, out);
@@ -85,6 +91,16 @@ impl Replicator {
             || mutant::on(Mutant::ServerBelieved);
         let refused = self.config.create_if_absent && known || mutant::on(Mutant::LateBody);
         !refused && given_up.is_some_and(|at| now.mono < at.after(LATE_PUT))
+    }
+
+    /// Whether what stands where a successor's first segment was to go is the predecessor's, which this
+    /// database does not have.
+    fn is_preceded(&self, found: &LtxHeader) -> bool {
+        let earlier = found.chain.incarnation < self.history.incarnation;
+        self.is_unfenced()
+            && found.lineage == self.history.lineage
+            && earlier
+            && !mutant::on(Mutant::PredecessorReverted)
     }
 
     /// The header of what stands there; stops where there is none to read.

@@ -10,6 +10,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Segment, Upload, header_request};
@@ -40,17 +41,24 @@ pub(in crate::engine) enum Proof {
     Back(Txid),
     /// What lies past the put.
     Beyond,
+    /// The lease, which whoever goes on takes first.
+    Lease,
 }
 
 impl Replicator {
     /// What follows once a put is known to have succeeded.
     pub(in crate::engine) fn landed(&mut self, now: Now, landed: Landed, out: &mut Actions) {
-        if !self.config.prove_tenure || mutant::on(Mutant::TenureUnproven) {
-            return self.proven(landed, out);
-        }
-        let put = self.next_txid().get();
-        let back = put.checked_sub(TENURE_BACK).and_then(Txid::new);
-        let proof = back.map_or(Proof::Beyond, Proof::Back);
+        let leased = self.config.leased && !mutant::on(Mutant::LeaseUnread);
+        let proves = self.config.prove_tenure && !mutant::on(Mutant::TenureUnproven);
+        let proof = match (leased, proves) {
+            // Whoever went on meanwhile has taken the lease first.
+            (true, _) => Proof::Lease,
+            (false, false) => return self.proven(landed, out),
+            (false, true) => {
+                let back = self.next_txid().get().checked_sub(TENURE_BACK).and_then(Txid::new);
+                back.map_or(Proof::Beyond, Proof::Back)
+            }
+        };
         self.upload = Upload::Tenure { op: None, since: now.mono, proof, landed, retry: Retry::default() };
     }
 
@@ -67,6 +75,7 @@ impl Replicator {
                 let after = Some(TxidRange::single(put));
                 Request::Store(StoreRequest::List { level: Level::CAPTURES, after, limit: 1 })
             }
+            Proof::Lease => Request::Prove,
         };
         let asked = self.submit(request, out);
         if let Upload::Tenure { op, since, .. } = &mut self.upload {
@@ -88,6 +97,17 @@ impl Replicator {
                 None => self.proven(landed, out),
             },
             other => unreachable!("a proof is not answered by {other:?}"),
+        }
+    }
+
+    /// The lease was looked at.
+    pub(super) fn lease_shown(&mut self, shown: Result<(), String>, out: &mut Actions) {
+        let Upload::Tenure { landed, .. } = core::mem::replace(&mut self.upload, Upload::Idle) else {
+            unreachable!("only called while a put is being proven");
+        };
+        match shown {
+            Ok(()) => self.proven(landed, out),
+            Err(error) => self.stop(fenced(error), out),
         }
     }
 
@@ -124,6 +144,7 @@ impl Replicator {
 
     /// It is the head.
     fn proven(&mut self, landed: Landed, out: &mut Actions) {
+        self.succeeded = true;
         match landed {
             Landed::Segment(segment) => self.stored(*segment, out),
             Landed::Base => self.base_is_stored(out),

@@ -74,6 +74,7 @@ const fn party(request: &Request) -> &'static str {
         Request::Copy(_) => "copy",
         Request::Cell(_) => "cell",
         Request::Grant(_) => "grant",
+        Request::Prove => "lease",
     }
 }
 

@@ -1,0 +1,81 @@
+//! The `lease` section: how this host contends with others for the right to write.
+
+use std::time::Duration;
+
+use super::read::Defaults;
+use super::replica::describe_url;
+use super::scope::{Result, Scope, text};
+use super::yaml::{Entry, LineError};
+use super::{Config, Lease, Replica, keys};
+
+/// Shorter, and a slow answer of a store is the end of a holder.
+const TTL_MIN: Duration = Duration::from_secs(2);
+const TTL_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Reads it, and refuses what would not be safe beside it.
+pub(super) fn lease(
+    entry: &Entry,
+    defaults: &Defaults<'_>,
+    config: &Config,
+    warnings: &mut Vec<String>,
+) -> Result<Lease> {
+    let scope = Scope::new(&entry.value, "lease", &[keys::LEASE], false, warnings)?;
+    let line = |name: &str| scope.entry(name).map_or(entry.line, |entry| entry.line);
+    let ttl = scope.duration_from("ttl", TTL_MIN)?.unwrap_or(Duration::from_secs(10));
+    if ttl > TTL_MAX {
+        return Err(LineError::new(line("ttl"), "ttl is longer than ten minutes")
+            .hint("a successor waits for that long; 10s is usual"));
+    }
+    let replica = match scope.entry("url") {
+        Some(entry) => {
+            let described = describe_url(text(&entry.value, "url")?, defaults.options()?, defaults.env);
+            described.map_err(|error| super::read::at(entry.line, error))?.replica
+        }
+        None => only_replica(config, entry.line)?,
+    };
+    if matches!(replica, Replica::Directory(_)) {
+        return Err(LineError::new(
+            line("url"),
+            "a directory cannot hold a lease: it replaces nothing on condition",
+        )
+        .hint("failover takes s3, abs or gs; name one with lease.url"));
+    }
+    if let Some(directory) = config.directories.first() {
+        let error = format!(
+            "{} holds many databases, and a lease is for those that are named one by one",
+            directory.root.display()
+        );
+        return Err(LineError::new(entry.line, error).hint("name each database with path"));
+    }
+    let deletes = config
+        .databases
+        .iter()
+        .find(|database| database.settings.levels.as_ref().is_some_and(|levels| levels.retention.is_some()));
+    if let Some(database) = deletes {
+        let error = format!(
+            "{} has levels from which covered files are deleted, and a lease: a writer that wakes late could write under a name that was deleted",
+            database.path.display()
+        );
+        return Err(LineError::new(entry.line, error).hint("add retention: {enabled: false}"));
+    }
+    let words = |name: &str| -> Result<Option<String>> { Ok(scope.filled(name)?.map(str::to_owned)) };
+    Ok(Lease {
+        replica,
+        ttl,
+        address: words("address")?,
+        promote: words("promote")?,
+        demote: words("demote")?,
+    })
+}
+
+fn only_replica(config: &Config, line: usize) -> Result<Replica> {
+    match config.databases.as_slice() {
+        [database] => Ok(database.replica.clone()),
+        [] => Err(LineError::new(line, "there is a lease and no database").hint("name one under dbs")),
+        _ => Err(LineError::new(
+            line,
+            "one lease is for all databases of the file, and each has a replica of its own",
+        )
+        .hint("say with url where the lease is, such as s3://bucket/cluster")),
+    }
+}
