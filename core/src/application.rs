@@ -122,6 +122,8 @@ pub enum Event {
         /// Whether it came from the terminal, which sends it to the application as well.
         shared: bool,
     },
+    /// Another host is to take over: the application ends, then replication, with everything replicated.
+    HandOver,
     /// The application has ended, or could not begin.
     Ended,
     /// The deadline has passed, or any time at all.
@@ -168,12 +170,17 @@ enum Life {
 pub struct Attendant {
     life: Life,
     told_to_stop: bool,
+    hands_over: bool,
 }
 
 impl Attendant {
     /// Of a process with an application, or without one.
     pub fn new(application: bool) -> Attendant {
-        Attendant { life: if application { Life::Awaited } else { Life::Gone }, told_to_stop: false }
+        Attendant {
+            life: if application { Life::Awaited } else { Life::Gone },
+            told_to_stop: false,
+            hands_over: false,
+        }
     }
 
     /// Whether there is no application, or none any more.
@@ -209,9 +216,10 @@ impl Attendant {
         match event {
             Event::Databases(databases) => self.databases(now, databases, &mut out),
             Event::Signal { signal, shared } => self.signal(signal, shared, &mut out),
+            Event::HandOver => self.hand_over(now, &mut out),
             Event::Ended => {
                 // Replication that has ended has nothing to finish.
-                if self.life == Life::Running {
+                if self.life == Life::Running || self.hands_over {
                     out.push(Action::Finish);
                 }
                 self.life = Life::Gone;
@@ -249,6 +257,21 @@ impl Attendant {
         }
     }
 
+    fn hand_over(&mut self, now: Mono, out: &mut Vec<Action>) {
+        self.hands_over = true;
+        match self.life {
+            Life::Running => {
+                self.life = Life::Stopping { kill_at: Some(now.after(STOP_MAX)) };
+                out.push(Action::Send(Signal::Term));
+            }
+            Life::Stopping { .. } => {}
+            Life::Awaited | Life::Gone => {
+                self.life = Life::Gone;
+                out.push(Action::Finish);
+            }
+        }
+    }
+
     fn signal(&mut self, signal: Signal, shared: bool, out: &mut Vec<Action>) {
         if signal == Signal::Hup {
             out.push(Action::Reload);
@@ -269,7 +292,7 @@ impl Attendant {
     /// Its own failure does, whatever came of the final sync: what started us wants to know of the
     /// application. But if it ended because we told it to, the reason for that does.
     pub fn verdict(&self, databases: &Exit, application: u8) -> Verdict {
-        let ours = self.told_to_stop && databases.code() != 0;
+        let ours = self.hands_over || self.told_to_stop && databases.code() != 0;
         if application == 0 || ours { Verdict::Databases } else { Verdict::Application }
     }
 }
@@ -293,6 +316,18 @@ mod tests {
     fn status(phase: Phase, last_error: bool, on_trial: bool) -> Status {
         let status = Replicator::new(ReplicaId(0), 1, Config::default()).status();
         Status { phase, last_error: last_error.then(|| String::from("x")), on_trial, ..status }
+    }
+
+    #[test]
+    fn whoever_hands_over_ends_the_application_first() {
+        let (attendant, out) = after(&[Event::Databases(Databases::Ready), Event::HandOver]);
+        assert_eq!(out, [Action::Begin, Action::Send(Signal::Term)]);
+        assert_eq!(attendant.next_deadline(), Some(NOW.after(STOP_MAX)));
+        let (attendant, out) = after(&[Event::Databases(Databases::Ready), Event::HandOver, Event::Ended]);
+        assert_eq!(out[2..], [Action::Finish]);
+        // It was we who ended it: what counts is whether everything is replicated.
+        assert_eq!(attendant.verdict(&Exit::Done, 143), Verdict::Databases);
+        assert_eq!(after(&[Event::HandOver]).1, [Action::Finish]);
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub(crate) struct Service {
     application: Option<Application>,
     end: Option<End>,
     not_begun: Option<Exit>,
+    handed_over: bool,
     /// The worst end of the databases, once all have ended.
     databases: Option<Exit>,
 }
@@ -71,6 +72,7 @@ impl Service {
             application: None,
             end: None,
             not_begun: None,
+            handed_over: false,
             databases: None,
         }
     }
@@ -138,7 +140,7 @@ impl Service {
     }
 
     async fn next_event(&mut self) -> Event {
-        let Service { attendant, host, application, signals, databases, .. } = self;
+        let Service { attendant, host, application, signals, databases, handed_over, .. } = self;
         let standing = async {
             let known = || Some(standing(host)).filter(|known| attendant.is_concerned(*known));
             Event::Databases(match (attendant.is_awaited(), attendant.is_gone()) {
@@ -159,6 +161,14 @@ impl Service {
             tracing::info!(signal = ?arrived.signal, "a signal has come");
             Event::Signal { signal: arrived.signal, shared: arrived.from_terminal }
         };
+        let handover = async {
+            let wanted = || host.lease.as_ref().filter(|lease| lease.hands_over()).map(|_| ());
+            match handed_over {
+                false => host.lives.until(wanted).await,
+                true => pending().await,
+            }
+            Event::HandOver
+        };
         let left = async {
             match application {
                 Some(application) => application.ended().await,
@@ -174,7 +184,7 @@ impl Service {
         };
         let left = async { Woken::Left(left.await) };
         let all_ended = async { Woken::AllEnded(all_ended.await) };
-        let others = async { Woken::Other(standing.or(signal).or(tick).await) };
+        let others = async { Woken::Other(standing.or(signal).or(handover).or(tick).await) };
         match left.or(all_ended).or(others).await {
             Woken::Left(end) => {
                 tracing::info!("the application {}", end.describe());
@@ -185,7 +195,10 @@ impl Service {
                 self.databases = Some(worst);
                 Event::Databases(Databases::Ended)
             }
-            Woken::Other(event) => event,
+            Woken::Other(event) => {
+                self.handed_over |= event == Event::HandOver;
+                event
+            }
         }
     }
 }

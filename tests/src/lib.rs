@@ -28,6 +28,7 @@ pub mod command;
 pub mod daemon;
 pub mod db;
 pub mod dir;
+pub mod failover;
 pub mod http;
 pub mod objects;
 pub mod place;

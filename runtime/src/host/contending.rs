@@ -7,14 +7,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driftless_adapters::fs::RealFs;
 use driftless_adapters::pool::unblock;
 use driftless_core::application::{Databases, Standing};
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
 use driftless_core::lease::{LeaseEvent, Role};
-use driftless_core::machine::{Chunk, Event, Exit, OpIds, ReplicaId, StateReply, StateRequest};
+use driftless_core::machine::{Chunk, Event, Exit, Fact, OpIds, ReplicaId, StateReply, StateRequest};
 use futures_lite::FutureExt as _;
 use smol::channel::Sender;
 
@@ -35,6 +35,8 @@ use crate::sqlite::probe::companion;
 
 /// A copy looks when the lease says that there is news, and otherwise this often.
 const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The shortest time between two log lines about progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long a copy may take to let go.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -290,7 +292,15 @@ async fn keep_on(host: &Rc<Host>, lease: &LeaseSide, copy: &Copy) -> Result<Opti
         if copy.succeeds.get() {
             let _ = sender.try_send(Event::Lease(LeaseEvent::Succeed));
         }
-        let exit = driver.run(|_, notice| notice.into_iter().for_each(|it| log::notice(&name, it))).await;
+        let mut said = Instant::now();
+        let run = driver.run(|_, notice| {
+            let Some(notice) = notice else { return };
+            if !matches!(notice.fact, Fact::Progress { .. }) || said.elapsed() >= PROGRESS_EVERY {
+                log::notice(&name, notice);
+                said = Instant::now();
+            }
+        });
+        let exit = run.await;
         *copy.follower.borrow_mut() = None;
         match exit {
             Exit::Done => match driver.machine.bequest() {

@@ -70,6 +70,7 @@ pub(crate) struct LeaseSide {
     /// Copies that follow the replica.
     pub(super) copies: Cell<usize>,
     active: Cell<bool>,
+    hands_over: Cell<bool>,
     progress: Cell<u64>,
     lost: RefCell<Option<Exit>>,
     /// Nothing keeps a process that has lost it any more.
@@ -130,6 +131,7 @@ impl LeaseSide {
             unfenced: RefCell::default(),
             copies: Cell::new(0),
             active: Cell::new(false),
+            hands_over: Cell::new(false),
             progress: Cell::new(0),
             lost: RefCell::default(),
             may_end: Cell::new(false),
@@ -157,6 +159,11 @@ impl LeaseSide {
     /// Whether this process is the primary, with everything fenced.
     pub(crate) fn is_active(&self) -> bool {
         self.active.get() && self.lost.borrow().is_none()
+    }
+
+    /// Whether the application is to end, so that another host can take over.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over.get()
     }
 
     /// Whether another may be the primary, and this process waits.
@@ -429,7 +436,7 @@ impl Kept {
 }
 
 impl Host {
-    /// Ends the process as a signal does, once those who wait look often.
+    /// Ends the application and the process, once those who wait look often.
     pub(crate) fn hand_over(self: &Rc<Self>) {
         let Some(lease) = self.lease.clone() else { return };
         tracing::info!("handing over");
@@ -438,13 +445,8 @@ impl Host {
         let host = Rc::clone(self);
         self.spawn(async move {
             async_io::Timer::after(wait).await;
-            if !host.is_closing() {
-                // The application ends first, as by any other signal.
-                let pid = rustix::process::getpid();
-                if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
-                    tracing::error!(%error, "the process cannot be told to end");
-                }
-            }
+            lease.hands_over.set(true);
+            host.lives.tell();
         });
     }
 }

@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod directories;
 mod exec;
+mod failover;
 mod fixtures;
 mod follow;
 mod handover;

@@ -1,0 +1,35 @@
+//! Failover, round after round (`tests/src/failover.rs`).
+//!
+//! `cargo run --release -p driftless-tests --bin failover -- [--rounds N] [--store s3|azure]`
+//! strikes the writer in each of the ways N times (default 30), and tells how long takeovers took. What is
+//! lost, or takes too long, is a panic, and the files stay.
+#![expect(clippy::print_stdout, reason = "it says how far it is")]
+
+use driftless_tests::failover::{Blow, Pair, ways};
+use driftless_tests::place::Remote;
+use driftless_tests::servers::{azurite, moto};
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
+    let rounds: usize = value("--rounds").map_or(30, |text| text.parse().expect("--rounds is a number"));
+    let mut pair = match value("--store").as_deref() {
+        None | Some("s3") => {
+            let bucket = moto().bucket("failover");
+            Pair::start("failover-s3", ways(moto().address(), |way| Remote::s3(&bucket, way)))
+        }
+        Some("azure") => {
+            let container = azurite().container("failover");
+            Pair::start("failover-azure", ways(azurite().address(), |way| Remote::azure(&container, way)))
+        }
+        Some(other) => panic!("what is {other:?}? Use: failover [--rounds N] [--store s3|azure]"),
+    };
+    for blow in Blow::ALL {
+        let mut took: Vec<f64> = (0..rounds).map(|_| pair.round(blow).takeover.as_secs_f64()).collect();
+        took.sort_by(f64::total_cmp);
+        let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("{blow:?}: {rounds} rounds, median {median:.2} s, most {most:.2} s");
+    }
+    pair.end();
+    println!("one history, nothing acknowledged is lost");
+}
