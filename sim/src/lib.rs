@@ -6,6 +6,7 @@
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
 //! - [`trace`] hashes what happens and [`timeline`] draws it;
 //! - [`scenario`] writes a run down, [`shrink`] makes it small, [`explore`] leaves nothing out;
+//! - [`failover`] has hosts contend for a lease;
 //! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),
@@ -18,6 +19,8 @@ pub mod commit;
 pub mod disk;
 #[cfg(not(madsim))]
 pub mod explore;
+#[cfg(not(madsim))]
+pub mod failover;
 #[cfg(not(madsim))]
 pub mod model;
 #[cfg(not(madsim))]

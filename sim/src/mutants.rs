@@ -21,6 +21,7 @@ use driftless_core::mutant::Mutant;
 use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
+use crate::failover;
 use crate::ring0::faults::FULL_FROM;
 use crate::ring0::plan::{
     LEVELS_FROM, MODEL_FROM, RETAIN_FROM, RIVALS_FROM, TIERS_FROM, VALIDATION_FROM, ZSTD_FROM,
@@ -82,6 +83,17 @@ const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBefor
 
 /// Planted bugs of rules that only a validator has.
 const OF_VALIDATION: [Mutant; 1] = [Mutant::VanishedIsDamage];
+
+/// Planted bugs of the lease, which hosts contend for in a world of its own.
+const OF_LEASE: [Mutant; 7] = [
+    Mutant::WaiterImpatient,
+    Mutant::TenureFromAnswer,
+    Mutant::TenureNeverEnds,
+    Mutant::EpochKept,
+    Mutant::RefusalIsOurs,
+    Mutant::LeaseUnread,
+    Mutant::SuccessionUnfenced,
+];
 
 /// The seed of a number for one bug: what only a compactor does is looked for where there is one.
 fn seed_for(mutant: Mutant, number: u64) -> u64 {
@@ -157,6 +169,9 @@ pub fn hunt(
     shrinking: Option<Duration>,
 ) -> (Trial, Option<Scenario>) {
     let mut trial = Trial { name: mutant.name().into(), met: 0, kill: None, small: None };
+    if OF_LEASE.contains(&mutant) {
+        return (hunt_lease(mutant, seeds, trial), None);
+    }
     for number in 1..=seeds {
         let seed = seed_for(mutant, number);
         let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
@@ -173,6 +188,20 @@ pub fn hunt(
     }
     trial.kill = by_kept(mutant, seeds);
     (trial, None)
+}
+
+/// The same for a bug of the lease.
+fn hunt_lease(mutant: Mutant, seeds: u64, mut trial: Trial) -> Trial {
+    for number in 1..=seeds {
+        let (result, met) = with(mutant, || (failover::run(number), was_met()));
+        trial.met += u64::from(met);
+        if let Err(violation) = result {
+            let (oracle, text) = (violation.oracle.to_string(), violation.text);
+            trial.kill = Some(Kill { seeds: number, kept: None, oracle, text });
+            return trial;
+        }
+    }
+    trial
 }
 
 /// What every run begins with: the seeds that once failed find again what they were kept for.

@@ -4,6 +4,7 @@
 
 mod args;
 mod explore;
+mod failover;
 mod failure;
 mod mutants;
 mod replay;
@@ -102,6 +103,18 @@ const COMMANDS: &[Command] = &[
         ],
         positionals_max: 0,
         run: explore::run,
+        shown: true,
+    },
+    Command {
+        name: "failover",
+        usage: "failover --seeds A..B [--jobs N]",
+        about: "Runs seeds of hosts that contend for one lease.",
+        flags: &[
+            value("seeds", "A..B", "which seeds"),
+            value("jobs", "N", "how many threads (default: one for each processor)"),
+        ],
+        positionals_max: 0,
+        run: failover::command,
         shown: true,
     },
     Command {

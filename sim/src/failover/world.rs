@@ -1,0 +1,572 @@
+//! The loop.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::lease::{LeaseConfig, LeaseEvent, Role};
+use driftless_core::machine::{
+    Action, Actions, CellReply, CellRequest, Event, Exit, Machine as _, OpId, Outcome, Request, StoreError,
+    StoreErrorKind,
+};
+use driftless_core::mutant::{self, Mutant};
+
+use super::Summary;
+use super::host::{Host, Writer};
+use super::store::{Segment, Store, Tenure};
+use crate::ring0::Violation;
+use crate::ring0::dice::Dice;
+use crate::ring0::queue::Queue;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Until when faults strike.
+const TROUBLED: u64 = 180 * SECOND;
+/// Until when all goes on without any.
+const END: u64 = TROUBLED + 120 * SECOND;
+/// After the faults, somebody writes within the time to live and this.
+const BEYOND: u64 = 20 * SECOND;
+const STEPS_MAX: u64 = 400_000;
+
+/// What is asked of the store.
+#[derive(Clone, Debug)]
+enum Ask {
+    Cell(OpId, CellRequest),
+    List,
+    Put(u64, Segment),
+    /// What stands under this name?
+    Look(u64),
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Cell(OpId, Result<CellReply, StoreError>),
+    Listed(Vec<(u64, Segment)>),
+    Put(Result<(), StoreErrorKind>),
+    Found(Option<Segment>),
+    /// Nothing came back in time.
+    Lost(Ask),
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Tick(usize, u64),
+    Commit(usize, u64),
+    /// A request arrives.
+    Effect {
+        host: usize,
+        run: u64,
+        n: u64,
+        ask: Ask,
+    },
+    Deliver {
+        host: usize,
+        run: u64,
+        answer: Answer,
+    },
+    Begin(usize),
+    Blow(u64),
+    Healed,
+    End,
+}
+
+struct World {
+    dice: Dice,
+    now: u64,
+    queue: Queue<Entry>,
+    hosts: Vec<Host>,
+    store: Store,
+    tenures: Vec<Tenure>,
+    ttl: Duration,
+    requests: u64,
+    runs: u64,
+    transactions: u64,
+    acknowledged: BTreeSet<u64>,
+    summary: Summary,
+    /// When somebody's application last began to run, or went on.
+    writes_since_heal: Option<u64>,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What an oracle saw.
+pub fn run(seed: u64) -> Result<Summary, Violation> {
+    let dice = Dice::new(seed);
+    let count = dice.range("plan", "hosts", 0, 2, 3) as usize;
+    let ttl = Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10]));
+    let clock = |n: usize| dice.range("clock", "", n as u64, 0, 1 << 50);
+    let world = World {
+        queue: Queue::new(Dice::new(seed)),
+        now: 0,
+        hosts: (0..count).map(|n| Host::new(n, clock(n))).collect(),
+        store: Store::default(),
+        tenures: Vec::new(),
+        ttl,
+        requests: 0,
+        runs: 0,
+        transactions: 0,
+        acknowledged: BTreeSet::new(),
+        summary: Summary::default(),
+        writes_since_heal: None,
+        dice,
+    };
+    world.run()
+}
+
+impl World {
+    fn run(mut self) -> Result<Summary, Violation> {
+        for host in 0..self.hosts.len() {
+            let at = self.dice.wait("plan", "begin", host as u64, 0, 5_000_000).as_nanos() as u64;
+            self.queue.push(at, Entry::Begin(host));
+        }
+        for n in 0..self.dice.range("plan", "blows", 0, 0, 9) {
+            self.queue.push(self.dice.range("blow", "at", n, SECOND, TROUBLED), Entry::Blow(n));
+        }
+        self.queue.push(TROUBLED, Entry::Healed);
+        self.queue.push(END, Entry::End);
+        let mut steps = 0;
+        while let Some((at, entry)) = self.queue.pop() {
+            steps += 1;
+            if steps > STEPS_MAX {
+                return Err(Violation::new("spin", format!("more than {STEPS_MAX} steps")));
+            }
+            self.now = at;
+            if matches!(entry, Entry::End) {
+                return self.finish();
+            }
+            self.happen(entry)?;
+        }
+        Err(Violation::new("liveness", "nothing is left to happen"))
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.now < TROUBLED
+    }
+
+    fn note(&mut self, word: u64) {
+        self.summary.hash =
+            (self.summary.hash ^ word ^ self.now).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(7);
+    }
+
+    fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
+        // A host that stands still does nothing until it goes on; what it has sent arrives.
+        let of = match &entry {
+            Entry::Tick(host, _) | Entry::Commit(host, _) | Entry::Deliver { host, .. } => Some(*host),
+            _ => None,
+        };
+        if let Some(host) = of
+            && self.hosts[host].paused_until > self.now
+        {
+            self.queue.push(self.hosts[host].paused_until, entry);
+            return Ok(());
+        }
+        match entry {
+            Entry::Tick(host, run) if self.hosts[host].run == run => {
+                // One that was superseded says nothing; after a pause all that is due comes at once.
+                if self.hosts[host].tick_at.take_if(|at| *at <= self.now).is_none() {
+                    return Ok(());
+                }
+                self.tell(host, Event::Tick)
+            }
+            Entry::Commit(host, run) if self.hosts[host].run == run => self.commit(host),
+            Entry::Effect { host, run, n, ask } => self.arrive(host, run, n, &ask),
+            Entry::Deliver { host, run, answer } if self.hosts[host].run == run => {
+                self.answered(host, answer)
+            }
+            Entry::Begin(host) => self.begin(host),
+            Entry::Blow(n) => self.blow(n),
+            Entry::Healed => {
+                for host in &mut self.hosts {
+                    (host.paused_until, host.cut_until) = (host.paused_until.min(self.now), 0);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, host: usize) -> Result<(), Violation> {
+        if self.hosts[host].lease.is_some() {
+            return Ok(());
+        }
+        self.runs += 1;
+        let run = self.runs;
+        let config = LeaseConfig { ttl: self.ttl, begins: host == 0, ..LeaseConfig::default() };
+        self.hosts[host].begin(run, config);
+        let entropy = self.dice.draw("entropy", "", run);
+        self.tell(host, Event::Start { entropy })
+    }
+
+    /// The process of a host ends, and another begins after a while.
+    fn ends(&mut self, host: usize, least: u64) {
+        self.hosts[host].end();
+        // A process that is dead takes no answers.
+        self.runs += 1;
+        self.hosts[host].run = self.runs;
+        let wait = self.dice.wait("restart", "", self.runs, 100_000, 20_000_000).as_nanos() as u64;
+        self.queue.push(self.now + least + wait, Entry::Begin(host));
+    }
+
+    fn blow(&mut self, n: u64) -> Result<(), Violation> {
+        let host = (self.dice.draw("blow", "host", n) % self.hosts.len() as u64) as usize;
+        // Most strike whoever writes.
+        let writer = self.hosts.iter().position(|it| it.runs_application);
+        let host = writer.filter(|_| self.dice.chance("blow", "writer", n, 2, 3)).unwrap_or(host);
+        let long = self.dice.wait("blow", "long", n, 100_000, 40_000_000).as_nanos() as u64;
+        self.summary.faults += 1;
+        match self.dice.draw("blow", "kind", n) % 7 {
+            0 | 1 => self.ends(host, 0),
+            2 | 3 => self.hosts[host].paused_until = (self.now + long).min(TROUBLED),
+            4 => self.hosts[host].cut_until = self.now + long,
+            5 if self.hosts[host].lease.is_some() => {
+                (self.hosts[host].runs_application, self.hosts[host].leaves) = (false, true);
+                self.hosts[host].writer = Writer::Idle;
+                let deadline = self.mono(host).after(Duration::from_secs(5));
+                return self.tell(host, Event::Shutdown { deadline });
+            }
+            _ => {
+                // A machine becomes a copy of another, disk and all.
+                let other = (host + 1) % self.hosts.len();
+                let from = &self.hosts[host];
+                let (holder, term) = (from.holder, from.term);
+                let (database, replicated, segments) =
+                    (from.database.clone(), from.replicated, from.segments);
+                self.ends(other, 0);
+                let to = &mut self.hosts[other];
+                (to.holder, to.term) = (holder, term);
+                (to.database, to.replicated, to.segments) = (database, replicated, segments);
+            }
+        }
+        Ok(())
+    }
+
+    fn mono(&self, host: usize) -> Mono {
+        Mono::from_duration(Duration::from_nanos(self.now + self.hosts[host].clock_ns))
+    }
+
+    /// Tells the lease of a host something, and carries out what it says.
+    fn tell(&mut self, host: usize, event: Event) -> Result<(), Violation> {
+        let now =
+            Now { mono: self.mono(host), wall: Wall(self.dice.draw("wall", "", self.requests) as i64 >> 20) };
+        let mut out = Actions::new();
+        let Some(lease) = self.hosts[host].lease.as_mut() else { return Ok(()) };
+        lease.handle(now, event, &mut out);
+        let status = lease.status();
+        let next = lease.next_deadline();
+        let run = self.hosts[host].run;
+        let mut ended = None;
+        for action in out.drain() {
+            match action {
+                Action::Submit { op, request: Request::Cell(request) } => {
+                    self.hosts[host].asked = Some(op);
+                    self.ask(host, Ask::Cell(op, request));
+                }
+                Action::Stopped(exit) => ended = Some(exit),
+                Action::Cancel { .. } | Action::Notify(_) => {}
+                other => return Err(Violation::new("contract", format!("a lease asks for {other:?}"))),
+            }
+        }
+        self.note(status.requests << 8 | status.role as u64);
+        if let Some((at, _)) = next {
+            let at =
+                (at.as_duration().as_nanos() as u64).saturating_sub(self.hosts[host].clock_ns).max(self.now);
+            let known = self.hosts[host].tick_at.replace(at);
+            if known != Some(at) {
+                self.queue.push(at, Entry::Tick(host, run));
+            }
+        }
+        if let (Some(until), Some(term), Some(body)) = (status.until, status.term, &status.body)
+            && !self.hosts[host].leaves
+        {
+            let until_ns = (until.as_duration().as_nanos() as u64).saturating_sub(self.hosts[host].clock_ns);
+            self.holds(Tenure { holder: body.holder, term: term.0, until_ns, released: false })?;
+        }
+        if let Some(exit) = ended {
+            if let Role::Released = status.role {
+                let term = status.body.map(|body| body.term.0);
+                self.tenures.iter_mut().filter(|it| Some(it.term) == term).for_each(|it| it.released = true);
+            }
+            self.summary.deposed += u64::from(matches!(exit, Exit::Fenced { .. }));
+            self.ends(host, 0);
+            return Ok(());
+        }
+        self.write_on(host)
+    }
+
+    /// Whoever holds the lease is the only one, by everyone's own account.
+    fn holds(&mut self, tenure: Tenure) -> Result<(), Violation> {
+        if let Some(known) = self.tenures.iter_mut().find(|it| it.term == tenure.term) {
+            *known = tenure;
+        } else {
+            self.tenures.push(tenure);
+        }
+        let now = self.now;
+        let overlaps = |it: &&Tenure| {
+            it.term != tenure.term && it.holder != tenure.holder && !it.released && it.until_ns > now
+        };
+        // One that is dead, or deposed, holds nothing; one that gives it up has stopped writing, and may not
+        // have heard that it is given up.
+        let living: BTreeSet<u64> = self
+            .hosts
+            .iter()
+            .filter(|host| host.holds() && !host.leaves)
+            .filter_map(|host| host.lease.as_ref().and_then(|lease| lease.status().term).map(|term| term.0))
+            .collect();
+        match self.tenures.iter().filter(|it| living.contains(&it.term)).find(overlaps) {
+            Some(other) => {
+                let text = format!("{tenure:?} begins while {other:?} lasts, at {now}");
+                Err(Violation::new("tenure", text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, host: usize, ask: Ask) {
+        self.requests += 1;
+        let n = self.requests;
+        let run = self.hosts[host].run;
+        let latency = self.dice.wait("store", "latency", n, 1_000, 400_000).as_nanos() as u64;
+        self.queue.push(self.now + latency, Entry::Effect { host, run, n, ask });
+    }
+
+    /// A request is at the store, or is lost on the way.
+    fn arrive(&mut self, host: usize, run: u64, n: u64, ask: &Ask) -> Result<(), Violation> {
+        let troubled = self.is_troubled();
+        if self.hosts[host].cut_until > self.now && troubled {
+            self.lose(host, run, ask);
+            return Ok(());
+        }
+        let fault = if troubled { self.dice.draw("store", "fault", n) % 30 } else { 99 };
+        self.summary.faults += u64::from(fault < 4);
+        // Late: what was sent arrives when nobody waits for it any more.
+        if fault == 0 && !self.dice.chance("store", "again", n, 1, 2) {
+            let later = self.dice.wait("store", "late", n, 500_000, 30_000_000).as_nanos() as u64;
+            let n = n | 1 << 40;
+            self.queue
+                .push((self.now + later).min(TROUBLED), Entry::Effect { host, run, n, ask: ask.clone() });
+            self.lose(host, run, ask);
+            return Ok(());
+        }
+        let refused = fault == 1;
+        let error = |kind| StoreError::new(kind, "simulated");
+        let answer = match ask {
+            Ask::Cell(op, _) if refused => Answer::Cell(*op, Err(error(StoreErrorKind::Retry))),
+            Ask::Put(..) if refused => Answer::Put(Err(StoreErrorKind::Retry)),
+            Ask::Cell(op, request) => Answer::Cell(*op, self.store.cell(request)?),
+            Ask::List => {
+                Answer::Listed(self.store.chain.iter().map(|(name, it)| (*name, it.clone())).collect())
+            }
+            Ask::Put(name, segment) => {
+                Answer::Put(self.store.put(*name, segment)?.map_err(|error| error.kind))
+            }
+            Ask::Look(name) => Answer::Found(self.store.chain.get(name).cloned()),
+        };
+        let answer = match (fault, answer) {
+            (2, Answer::Cell(op, _)) => Answer::Cell(op, Err(error(StoreErrorKind::Ambiguous))),
+            (2, Answer::Put(_)) => Answer::Put(Err(StoreErrorKind::Ambiguous)),
+            // The answer of one that is lost is waited for, as long as a client waits.
+            (3, Answer::Put(_)) => Answer::Put(Err(StoreErrorKind::Ambiguous)),
+            (3, Answer::Cell(..)) => return Ok(()),
+            (_, answer) => answer,
+        };
+        let latency = self.dice.wait("store", "back", n, 1_000, 300_000).as_nanos() as u64;
+        self.queue.push(self.now + latency, Entry::Deliver { host, run, answer });
+        Ok(())
+    }
+
+    /// No answer comes. The lease knows by itself how long to wait for one.
+    fn lose(&mut self, host: usize, run: u64, ask: &Ask) {
+        if !matches!(ask, Ask::Cell(..)) {
+            let answer = Answer::Lost(ask.clone());
+            self.queue.push(self.now + 5 * SECOND, Entry::Deliver { host, run, answer });
+        }
+    }
+
+    fn answered(&mut self, host: usize, answer: Answer) -> Result<(), Violation> {
+        match answer {
+            Answer::Cell(op, result) => {
+                if self.hosts[host].asked != Some(op) {
+                    return Ok(());
+                }
+                return self.tell(host, Event::Completed { op, outcome: Outcome::Cell(result) });
+            }
+            Answer::Listed(chain) => self.listed(host, &chain),
+            Answer::Put(result) => self.put_ended(host, result),
+            Answer::Found(found) => self.found(host, found),
+            Answer::Lost(Ask::Put(..)) => self.put_ended(host, Err(StoreErrorKind::Ambiguous)),
+            Answer::Lost(ask) => self.ask(host, ask),
+        }
+        self.write_on(host)
+    }
+
+    /// What the writer of a host does next.
+    fn write_on(&mut self, host: usize) -> Result<(), Violation> {
+        let it = &mut self.hosts[host];
+        if !it.holds() || it.leaves {
+            if it.lease.is_some() {
+                it.writer = Writer::Idle;
+            }
+            return Ok(());
+        }
+        let status = it.lease.as_ref().expect("it holds one").status();
+        match it.writer.clone() {
+            Writer::Idle => {
+                it.writer = Writer::Listing;
+                self.ask(host, Ask::List);
+            }
+            Writer::Proving { proof, segment, first } if status.proves(proof) == Some(true) => {
+                self.proven(host, &segment, first)?;
+            }
+            Writer::Activating if status.role == Role::Primary => {
+                it.writer = Writer::Active;
+                it.term = status.term;
+                it.runs_application = true;
+                let run = it.run;
+                if !self.is_troubled() || self.now + SECOND > TROUBLED {
+                    self.writes_since_heal.get_or_insert(self.now);
+                }
+                self.queue.push(self.now + 10 * MS, Entry::Commit(host, run));
+            }
+            Writer::Active if it.database.len() as u64 > it.replicated => self.put(host, false),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn listed(&mut self, host: usize, chain: &[(u64, Segment)]) {
+        let it = &mut self.hosts[host];
+        if it.writer != Writer::Listing {
+            return;
+        }
+        // A copy follows to the end; what this host alone had is kept aside, and in no history.
+        let history: Vec<u64> =
+            chain.iter().flat_map(|(_, segment)| segment.transactions.iter().copied()).collect();
+        let continues = it.lease.as_ref().is_some_and(|lease| lease.status().continues);
+        let own = continues && it.database.starts_with(&history);
+        if !own {
+            it.database = history.clone();
+        }
+        it.replicated = history.len() as u64;
+        it.segments = chain.last().map_or(0, |(name, _)| *name);
+        if mutant::on(Mutant::SuccessionUnfenced) {
+            it.writer = Writer::Activating;
+            let _ = self.tell(host, Event::Lease(LeaseEvent::Activate));
+            return;
+        }
+        self.put(host, true);
+    }
+
+    fn put(&mut self, host: usize, first: bool) {
+        let it = &mut self.hosts[host];
+        let transactions = if first { Vec::new() } else { it.database[it.replicated as usize..].to_vec() };
+        let segment = Segment { epoch: it.epoch(), run: it.run, before: it.replicated, transactions };
+        let name = it.segments + 1;
+        it.writer = Writer::Putting { name, segment: segment.clone(), first };
+        self.ask(host, Ask::Put(name, segment));
+    }
+
+    fn put_ended(&mut self, host: usize, result: Result<(), StoreErrorKind>) {
+        let Writer::Putting { name, segment, first } = self.hosts[host].writer.clone() else { return };
+        match result {
+            Ok(()) => self.prove(host, segment, first),
+            Err(StoreErrorKind::AlreadyExists | StoreErrorKind::Ambiguous) => self.ask(host, Ask::Look(name)),
+            Err(_) => self.ask(host, Ask::Put(name, segment)),
+        }
+    }
+
+    fn prove(&mut self, host: usize, segment: Segment, first: bool) {
+        let it = &mut self.hosts[host];
+        it.proofs += 1;
+        let proof = it.proofs;
+        it.writer = Writer::Proving { proof, segment, first };
+        if mutant::on(Mutant::LeaseUnread) {
+            let Writer::Proving { segment, .. } = self.hosts[host].writer.clone() else { return };
+            let _ = self.proven(host, &segment, first);
+            return;
+        }
+        let _ = self.tell(host, Event::Lease(LeaseEvent::Prove(proof)));
+    }
+
+    fn found(&mut self, host: usize, found: Option<Segment>) {
+        let Writer::Putting { name, segment, first } = self.hosts[host].writer.clone() else { return };
+        match found {
+            Some(found) if found == segment => self.prove(host, segment, first),
+            None => self.ask(host, Ask::Put(name, segment)),
+            // The predecessor was faster: followed, and tried again.
+            Some(found) if first && found.epoch < segment.epoch => {
+                self.summary.overtaken += 1;
+                self.hosts[host].writer = Writer::Listing;
+                self.ask(host, Ask::List);
+            }
+            Some(_) => self.ends(host, 0),
+        }
+    }
+
+    fn proven(&mut self, host: usize, segment: &Segment, first: bool) -> Result<(), Violation> {
+        let it = &mut self.hosts[host];
+        it.segments += 1;
+        it.replicated += segment.transactions.len() as u64;
+        if first {
+            it.writer = Writer::Activating;
+            return self.tell(host, Event::Lease(LeaseEvent::Activate));
+        }
+        it.writer = Writer::Active;
+        self.acknowledged.extend(segment.transactions.iter().copied());
+        match segment.transactions.iter().find(|it| !self.store.there.contains(it)) {
+            Some(lost) => {
+                Err(Violation::new("acknowledged", format!("{lost} is acknowledged and in no history")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, host: usize) -> Result<(), Violation> {
+        if !self.hosts[host].runs_application {
+            return Ok(());
+        }
+        self.transactions += 1;
+        self.summary.commits += 1;
+        let (transaction, run) = (self.transactions, self.hosts[host].run);
+        self.hosts[host].database.push(transaction);
+        self.note(transaction);
+        let wait = self.dice.wait("commit", "", transaction, 5_000, 2_000_000).as_nanos() as u64;
+        self.queue.push(self.now + wait, Entry::Commit(host, run));
+        if self.now >= TROUBLED {
+            self.writes_since_heal.get_or_insert(self.now);
+        }
+        self.write_on(host)
+    }
+
+    fn finish(mut self) -> Result<Summary, Violation> {
+        let history = self.store.history();
+        let there: BTreeSet<u64> = history.iter().copied().collect();
+        if there.len() != history.len() {
+            return Err(Violation::new("fork", "a transaction is in the history twice"));
+        }
+        if let Some(lost) = self.acknowledged.iter().find(|it| !there.contains(it)) {
+            return Err(Violation::new(
+                "acknowledged",
+                format!("{lost} was acknowledged and is in no history"),
+            ));
+        }
+        let bound = TROUBLED + 2 * self.ttl.as_nanos() as u64 + BEYOND;
+        match self.writes_since_heal {
+            Some(at) if at <= bound => {}
+            at => {
+                return Err(Violation::new(
+                    "liveness",
+                    format!("nobody wrote until {at:?}, {bound} is the bound"),
+                ));
+            }
+        }
+        if !self.hosts.iter().any(|host| host.runs_application && host.role() == Some(Role::Primary)) {
+            return Err(Violation::new("liveness", "in the end nobody writes"));
+        }
+        let lost = self.transactions - there.len() as u64;
+        let (claims, takeovers) = (self.store.claims, self.store.takeovers);
+        self.summary = Summary { claims, takeovers, lost_tails: lost, ..self.summary };
+        self.summary.acknowledged = self.acknowledged.len() as u64;
+        Ok(self.summary)
+    }
+}
