@@ -42,8 +42,8 @@ enum Ask {
 enum Answer {
     Cell(OpId, Result<CellReply, StoreError>),
     Listed(Vec<(u64, Segment)>),
-    Put(Result<(), StoreErrorKind>),
-    Found(Option<Segment>),
+    Put(u64, Segment, Result<(), StoreErrorKind>),
+    Found(u64, Option<Segment>),
     /// Nothing came back in time.
     Lost(Ask),
 }
@@ -77,6 +77,8 @@ struct World {
     hosts: Vec<Host>,
     store: Store,
     tenures: Vec<Tenure>,
+    /// Claims after which another was made under the same name.
+    superseded: BTreeSet<u64>,
     ttl: Duration,
     requests: u64,
     runs: u64,
@@ -102,6 +104,7 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
         hosts: (0..count).map(|n| Host::new(n, clock(n))).collect(),
         store: Store::default(),
         tenures: Vec::new(),
+        superseded: BTreeSet::new(),
         ttl,
         requests: 0,
         runs: 0,
@@ -296,14 +299,25 @@ impl World {
 
     /// Whoever holds the lease is the only one, by everyone's own account.
     fn holds(&mut self, tenure: Tenure) -> Result<(), Violation> {
+        if self.superseded.contains(&tenure.term) {
+            return Ok(());
+        }
         if let Some(known) = self.tenures.iter_mut().find(|it| it.term == tenure.term) {
             *known = tenure;
         } else {
+            // A copy of a machine takes what is its original's at once: that hears of it at its next look, and
+            // until then nothing that it puts is proven.
+            let earlier = self.tenures.iter().filter(|it| it.holder == tenure.holder).map(|it| it.term);
+            self.superseded.extend(earlier);
             self.tenures.push(tenure);
         }
         let now = self.now;
         let overlaps = |it: &&Tenure| {
-            it.term != tenure.term && it.holder != tenure.holder && !it.released && it.until_ns > now
+            !self.superseded.contains(&it.term)
+                && it.term != tenure.term
+                && it.holder != tenure.holder
+                && !it.released
+                && it.until_ns > now
         };
         // One that is dead, or deposed, holds nothing; one that gives it up has stopped writing, and may not
         // have heard that it is given up.
@@ -352,21 +366,20 @@ impl World {
         let error = |kind| StoreError::new(kind, "simulated");
         let answer = match ask {
             Ask::Cell(op, _) if refused => Answer::Cell(*op, Err(error(StoreErrorKind::Retry))),
-            Ask::Put(..) if refused => Answer::Put(Err(StoreErrorKind::Retry)),
+            Ask::Put(name, it) if refused => Answer::Put(*name, it.clone(), Err(StoreErrorKind::Retry)),
             Ask::Cell(op, request) => Answer::Cell(*op, self.store.cell(request)?),
             Ask::List => {
                 Answer::Listed(self.store.chain.iter().map(|(name, it)| (*name, it.clone())).collect())
             }
-            Ask::Put(name, segment) => {
-                Answer::Put(self.store.put(*name, segment)?.map_err(|error| error.kind))
+            Ask::Put(name, it) => {
+                let put = self.store.put(*name, it)?.map_err(|error| error.kind);
+                Answer::Put(*name, it.clone(), put)
             }
-            Ask::Look(name) => Answer::Found(self.store.chain.get(name).cloned()),
+            Ask::Look(name) => Answer::Found(*name, self.store.chain.get(name).cloned()),
         };
         let answer = match (fault, answer) {
             (2, Answer::Cell(op, _)) => Answer::Cell(op, Err(error(StoreErrorKind::Ambiguous))),
-            (2, Answer::Put(_)) => Answer::Put(Err(StoreErrorKind::Ambiguous)),
-            // The answer of one that is lost is waited for, as long as a client waits.
-            (3, Answer::Put(_)) => Answer::Put(Err(StoreErrorKind::Ambiguous)),
+            (2 | 3, Answer::Put(name, it, _)) => Answer::Put(name, it, Err(StoreErrorKind::Ambiguous)),
             (3, Answer::Cell(..)) => return Ok(()),
             (_, answer) => answer,
         };
@@ -392,10 +405,15 @@ impl World {
                 return self.tell(host, Event::Completed { op, outcome: Outcome::Cell(result) });
             }
             Answer::Listed(chain) => self.listed(host, &chain),
-            Answer::Put(result) => self.put_ended(host, result),
-            Answer::Found(found) => self.found(host, found),
-            Answer::Lost(Ask::Put(..)) => self.put_ended(host, Err(StoreErrorKind::Ambiguous)),
-            Answer::Lost(ask) => self.ask(host, ask),
+            // An answer that is not awaited any more says nothing.
+            Answer::Put(name, it, result) if self.puts(host, name, Some(&it)) => self.put_ended(host, result),
+            Answer::Found(name, found) if self.puts(host, name, None) => self.found(host, found),
+            Answer::Lost(Ask::Put(name, it)) if self.puts(host, name, Some(&it)) => {
+                self.put_ended(host, Err(StoreErrorKind::Ambiguous));
+            }
+            Answer::Lost(Ask::Look(name)) if self.puts(host, name, None) => self.ask(host, Ask::Look(name)),
+            Answer::Lost(Ask::List) => self.ask(host, Ask::List),
+            Answer::Put(..) | Answer::Found(..) | Answer::Lost(_) => {}
         }
         self.write_on(host)
     }
@@ -464,6 +482,16 @@ impl World {
         let name = it.segments + 1;
         it.writer = Writer::Putting { name, segment: segment.clone(), first };
         self.ask(host, Ask::Put(name, segment));
+    }
+
+    /// Whether a host awaits what became of this segment, or of whatever it puts under this name.
+    fn puts(&self, host: usize, name: u64, of: Option<&Segment>) -> bool {
+        match &self.hosts[host].writer {
+            Writer::Putting { name: awaited, segment, .. } => {
+                *awaited == name && of.is_none_or(|it| it == segment)
+            }
+            _ => false,
+        }
     }
 
     fn put_ended(&mut self, host: usize, result: Result<(), StoreErrorKind>) {
