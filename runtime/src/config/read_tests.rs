@@ -332,3 +332,38 @@ fn mistakes_about_directories_are_named() {
         "a place of its own",
     );
 }
+
+#[test]
+fn a_lease_is_read_and_what_is_unsafe_beside_it_is_refused() {
+    let db = |replica: &str| format!("dbs:\n  - path: /srv/a.db\n    replica: {replica}\n");
+    let s3 = db("s3://bucket/a");
+    let lease = parse(&format!("lease: {{}}\n{s3}")).lease.unwrap();
+    assert_eq!(
+        (lease.ttl, lease.replica.place().to_string()),
+        (Duration::from_secs(10), "s3://bucket/a".into())
+    );
+    let full = "lease: {ttl: 4s, url: 's3://other/b', address: 'one:80', promote: up -x, demote: down}\n";
+    let lease = parse(&format!("{full}{s3}  - path: /srv/b.db\n    replica: s3://bucket/b\n")).lease.unwrap();
+    assert_eq!(
+        (lease.ttl, lease.replica.place().to_string()),
+        (Duration::from_secs(4), "s3://other/b".into())
+    );
+    assert_eq!((lease.address.as_deref(), lease.promote.as_deref()), (Some("one:80"), Some("up -x")));
+    assert_eq!(lease.demote.as_deref(), Some("down"));
+    assert_eq!(parse(&s3).lease, None);
+
+    check_error(&format!("lease: {{}}\n{}", db("file:///backup/a")), 1, "cannot hold a lease", "lease.url");
+    check_error(&format!("lease: {{ttl: 1s}}\n{s3}"), 1, "ttl", "");
+    check_error(&format!("lease: {{ttl: 1h}}\n{s3}"), 1, "longer than ten minutes", "10s");
+    check_error(&format!("lease: {{tll: 4s}}\n{s3}"), 1, "tll", "ttl");
+    check_error("lease: {}\n", 1, "no database", "dbs");
+    let two = format!("lease: {{}}\n{s3}  - path: /srv/b.db\n    replica: s3://bucket/b\n");
+    check_error(&two, 1, "a replica of its own", "url");
+    let many =
+        "lease: {url: 's3://bucket/l'}\ndbs:\n  - dir: /srv\n    pattern: '*'\n    replica: s3://bucket/d\n";
+    check_error(many, 1, "many databases", "path");
+    let deleting = format!("lease: {{}}\nlevels: [{{interval: 30s}}]\n{s3}");
+    check_error(&deleting, 1, "covered files are deleted", "enabled: false");
+    let kept = format!("lease: {{}}\nlevels: [{{interval: 30s}}]\nretention: {{enabled: false}}\n{s3}");
+    assert!(parse(&kept).lease.is_some());
+}
