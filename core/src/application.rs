@@ -100,6 +100,9 @@ impl Standing {
 }
 
 fn is_ready(status: &Status) -> bool {
+    if status.unfenced {
+        return false;
+    }
     match status.phase {
         Phase::Waiting | Phase::Stopping => true,
         // Nobody can say when a store that fails will answer.
@@ -316,6 +319,17 @@ mod tests {
     fn status(phase: Phase, last_error: bool, on_trial: bool) -> Status {
         let status = Replicator::new(ReplicaId(0), 1, Config::default()).status();
         Status { phase, last_error: last_error.then(|| String::from("x")), on_trial, ..status }
+    }
+
+    #[test]
+    fn nothing_begins_before_the_predecessor_is_fenced() {
+        for (phase, last_error) in
+            [(Phase::Waiting, false), (Phase::Starting, true), (Phase::Following, false)]
+        {
+            let mut standing = Standing::default();
+            standing.add(Some(&Status { unfenced: true, ..status(phase, last_error, false) }), None);
+            assert_eq!(standing.sum(), Databases::Starting, "{phase:?}");
+        }
     }
 
     #[test]

@@ -97,8 +97,11 @@ pub struct Status {
     /// Whether a put is under way.
     pub uploading: bool,
     /// Whether it is still open that the replica's history is this database's: the database is being
-    /// compared with the replica's end, and may turn out to be another; or its predecessor may still go on.
+    /// compared with the replica's end, and may turn out to be another.
     pub on_trial: bool,
+    /// Whether it comes after another writer, which may still go on: nothing may be committed before that is
+    /// over, since it would stand on a state that need not be the last.
+    pub unfenced: bool,
 }
 
 /// The status of a database at rest about which there is nothing to say, in a few words: a process may
@@ -152,6 +155,7 @@ impl Resting {
             source_asked: None,
             uploading: false,
             on_trial: false,
+            unfenced: false,
         }
     }
 }
@@ -226,7 +230,8 @@ impl Replicator {
             page_size: self.source.page_size(),
             source_asked: self.source.asked_since(),
             uploading: !matches!(self.upload, Upload::Idle),
-            on_trial: self.is_on_trial() || self.is_unfenced(),
+            on_trial: self.is_on_trial(),
+            unfenced: self.is_unfenced(),
         }
     }
 }
