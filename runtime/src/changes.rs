@@ -17,6 +17,7 @@ impl Changes {
     }
 
     /// Waits for the next change.
+    #[cfg(not(madsim))]
     pub(crate) async fn next(&self) {
         let mut looks = 0;
         self.until(|| {
