@@ -99,6 +99,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Role; 5] = [Role::Standby, Role::Claimant, Role::Primary, Role::Deposed, Role::Released];
+
     /// The word for people and metrics.
     pub const fn word(self) -> &'static str {
         match self {

@@ -211,6 +211,10 @@ async fn serve_reloads(host: Rc<Host>, reloads: Receiver<()>) {
 
 /// Whether every database is well, and there is one.
 pub(crate) fn is_well(host: &Host) -> bool {
+    if let Some(lease) = host.lease.as_ref().filter(|lease| !lease.is_active()) {
+        // A standby is well while it knows who the primary is.
+        return lease.is_standby() && lease.status().last_error.is_none();
+    }
     // A directory that is watched may be empty.
     let (mut any, mut well) = (host.discovery.watches(), true);
     let now = clock::mono();

@@ -351,16 +351,14 @@ impl Host<'_> {
             Request::Store(request) => self.store(op, &request),
             Request::State(request) => self.state(&request),
             Request::Compute(job) => Outcome::Compute(job.run()),
+            Request::Prove if self.rarely() => Outcome::Proven(Err("another has it".into())),
+            Request::Prove => Outcome::Proven(Ok(())),
             Request::Scratch(_) if self.rarely() => Outcome::Scratch(Err("no room".into())),
             Request::Scratch(ScratchRequest::Read { len, .. }) => {
                 Outcome::Scratch(Ok(Chunk::from(self.feed.fill(len as usize))))
             }
             Request::Scratch(_) => Outcome::Scratch(Ok(Chunk::from(Vec::new()))),
-            other @ (Request::Cell(_)
-            | Request::Output(_)
-            | Request::Copy(_)
-            | Request::Grant(_)
-            | Request::Prove) => {
+            other @ (Request::Cell(_) | Request::Output(_) | Request::Copy(_) | Request::Grant(_)) => {
                 panic!("the replicator asks for {other:?}")
             }
         }
@@ -429,7 +427,7 @@ impl Host<'_> {
 }
 
 fn config(feed: &mut Feed<'_>) -> Config {
-    Config {
+    let config = Config {
         sync_interval: Duration::from_millis(u64::from(feed.below(3)) * 100),
         min_checkpoint_pages: 1 + feed.below(4),
         quiet_after: Duration::from_millis(u64::from(feed.below(3)) * 200),
@@ -439,7 +437,10 @@ fn config(feed: &mut Feed<'_>) -> Config {
         adopt: feed.below(8) == 0,
         newest_only_from: 1 + feed.below(9),
         ..Config::default()
-    }
+    };
+    // By a draw that was there before: the corpus keeps its meaning.
+    let by = config.newest_only_from;
+    Config { leased: by.is_multiple_of(3), succeeds: by % 4 == 1, ..config }
 }
 
 fn event(host: &mut Host<'_>, now: &mut Duration, deadline: Option<Mono>) -> Event {

@@ -67,15 +67,14 @@ async fn come_to_write(host: &Rc<Host>, jobs: Vec<ReplicateJob>) -> Result<(), E
     let known = view.until(|status| (status.role != Role::Standby || status.settled).then_some(()));
     let closing = async { host.changes.until(|| host.is_closing().then_some(())).await };
     known.or(closing).await;
-    host.changes
-        .until(|| lease.tried())
-        .or(async {
+    if !lease.goes_on() {
+        let ends = async {
             host.changes.until(|| (host.is_closing() || lease.lost().is_some()).then_some(())).await;
             Ok(())
-        })
-        .await?;
-    let own = || view.look(|status| status.until.is_some() && status.continues);
-    if !own() && !host.is_closing() && lease.lost().is_none() {
+        };
+        host.changes.until(|| lease.tried()).or(ends).await?;
+    }
+    if !lease.continues() && !host.is_closing() && lease.lost().is_none() {
         let copies = follow(host, &lease, jobs.clone()).await?;
         if copies.is_empty() && !jobs.is_empty() {
             return Ok(());
@@ -91,6 +90,10 @@ async fn come_to_write(host: &Rc<Host>, jobs: Vec<ReplicateJob>) -> Result<(), E
     }
     let refused = |error: super::Refusal| Exit::Misconfigured { error: error.error, hint: error.hint };
     host.begin(jobs.clone(), Vec::new()).await.map_err(refused)?;
+    if lease.lost().is_some() {
+        // It was lost while they were begun.
+        host.abandon();
+    }
     loop {
         let standing = host.changes.until(|| settled(host, &lease)).await;
         match standing {

@@ -63,6 +63,8 @@ pub(crate) struct LeaseSide {
     /// Kept on this host: who it is, and the claim that it made last.
     file: PathBuf,
     holder: u64,
+    /// Whether an earlier process of this host was the primary, with a store that was tried.
+    returns: bool,
     /// Whether the process runs its application itself.
     attends: bool,
     /// Databases whose history may still be gone on with by the predecessor.
@@ -127,6 +129,7 @@ impl LeaseSide {
             options,
             file,
             holder: kept.holder,
+            returns: kept.term.is_some(),
             attends,
             unfenced: RefCell::default(),
             copies: Cell::new(0),
@@ -169,6 +172,17 @@ impl LeaseSide {
     /// Whether another may be the primary, and this process waits.
     pub(crate) fn is_standby(&self) -> bool {
         self.view.look(|status| status.role == Role::Standby) && self.lost.borrow().is_none()
+    }
+
+    /// Whether this process goes on from where one before it on this host left off, which nobody has been
+    /// able to do since.
+    pub(super) fn goes_on(&self) -> bool {
+        self.returns && self.continues()
+    }
+
+    /// Whether nobody has held it between the last process of this host that did, and this one, which does.
+    pub(super) fn continues(&self) -> bool {
+        self.view.look(|status| status.until.is_some() && status.continues)
     }
 
     /// Why it is lost, if it is.

@@ -13,6 +13,7 @@ use driftless_adapters::pool::unblock;
 use driftless_core::engine::Status;
 use driftless_core::health::Ailment;
 use driftless_core::ids::{Mono, Wall};
+use driftless_core::lease::Role;
 use driftless_core::validate::ValidateStatus;
 
 use super::PER_DATABASE_MAX;
@@ -72,6 +73,7 @@ pub(crate) async fn metrics(host: &Host) -> String {
     of_process(host, &mut text);
     of_all(&totals, &mut text);
     of_tiers(host, &mut text);
+    of_lease(host, &mut text);
     of_requests(host, &mut text);
     of_each(&rows, now.mono, now.wall, &mut text);
     as_litestream(&rows, &mut text);
@@ -92,7 +94,16 @@ pub(crate) fn health(host: &Host) -> (u16, String) {
     });
     match count {
         0 if crate::service::is_well(host) => (200, "ok\n".to_owned()),
-        0 => (503, "there is no database\n".to_owned()),
+        0 => (
+            503,
+            host.lease
+                .as_ref()
+                .map_or(
+                    "there is no database\n",
+                    |_| "this process is not the primary, and no standby that could be\n",
+                )
+                .to_owned(),
+        ),
         _ => (503, ill),
     }
 }
@@ -213,6 +224,23 @@ fn of_tiers(host: &Host, text: &mut Text) {
     for (tier, count) in [("cold", cold), ("waiting", waiting), ("hot", hot)] {
         family.sample(&[("tier", tier)], count);
     }
+}
+
+/// Nothing where there is no lease.
+fn of_lease(host: &Host, text: &mut Text) {
+    let Some(lease) = &host.lease else { return };
+    let status = lease.status();
+    let mut family =
+        text.family("driftless_lease_role", "gauge", "1 for what this process is among the contenders.");
+    for role in Role::ALL {
+        family.sample(&[("role", role.word())], u64::from(role == status.role));
+    }
+    let epoch = status.body.map_or(0, |body| body.epoch);
+    text.family("driftless_lease_epoch", "gauge", "The epoch of the lease, as last seen.").sample(&[], epoch);
+    let help = "Whether this process is the primary, with everything fenced.";
+    text.family("driftless_lease_active", "gauge", help).sample(&[], u64::from(lease.is_active()));
+    let help = "Requests to the store for the lease.";
+    text.family("driftless_lease_requests_total", "counter", help).sample(&[], status.requests);
 }
 
 fn of_all(totals: &Totals, text: &mut Text) {

@@ -1,6 +1,7 @@
 //! The first pass: every page's checksum, and what follows from them.
 
 use super::*;
+use crate::machine::Exit;
 
 impl Replicator {
     pub(super) fn base_survey(&mut self) {
@@ -138,12 +139,20 @@ impl Replicator {
             return self.base_proven(now, out);
         }
         let base = self.base_ref();
+        let written = base.differ.iter().any(|page| *page > 1);
         let unchanged = base.differ.is_empty() && !base.wanted.full;
         let same_pages = self
             .history
             .point
             .as_ref()
             .is_some_and(|point| point.pages == self.base.as_ref().map_or(0, |b| b.pages));
+        if self.is_unfenced() && (written || !same_pages) {
+            // It was the copy of a state; what stands there now is in no history, and came too early for this.
+            let error = "the database was written to before this host was the primary".into();
+            let hint = "start the application by -exec or lease.promote; what it wrote is kept beside the copy \
+                        when this host stands by again";
+            return self.stop(Exit::Failed { error, hint: hint.into() }, out);
+        }
         if unchanged && same_pages && self.history.table.is_some() {
             return self.base_unchanged(out);
         }
