@@ -18,8 +18,8 @@ use futures_lite::future::pending;
 use smol::channel::{Receiver, Sender, bounded};
 
 use crate::clock;
-use crate::host::Host;
 use crate::host::databases::Life;
+use crate::host::{Host, lease};
 use child::{Application, End};
 use signals::Signals;
 
@@ -98,7 +98,7 @@ impl Service {
             (Action::Begin, _) => return self.begin(),
             (Action::Finish, _) => {
                 tracing::info!("stopping");
-                self.host.close();
+                lease::finish(&self.host);
             }
             (Action::Send(signal), Some(application)) => application.send(signal),
             (Action::Kill, Some(application)) => {

@@ -55,7 +55,7 @@ for turn in range(1 << 60):
     print("committed", n, time.time(), file=told)
     if turn % 8 == 7 and replicated():
         print("acknowledged", n, file=told)
-    time.sleep(0.02)
+    time.sleep(0.05)
 "#;
 
 /// What strikes the writer.
@@ -74,6 +74,14 @@ pub enum Blow {
 impl Blow {
     /// Each of them.
     pub const ALL: [Blow; 4] = [Blow::Kill, Blow::Pause, Blow::Cut, Blow::Handoff];
+}
+
+impl Blow {
+    /// How long a takeover may take on a machine that has nothing else to do: the program that measures holds
+    /// it to that, and the tests do not.
+    pub fn allowed(self) -> Duration {
+        if self == Blow::Handoff { HANDOVER } else { TTL + BEYOND }
+    }
 }
 
 /// What came of a round.
@@ -113,7 +121,7 @@ impl Host {
         );
         let mut text = format!("exec: \"{exec}\"\nlease: {{ttl: {}s, address: {name}}}\n", TTL.as_secs());
         text.push_str(&format!(
-            "dbs:\n  - path: {}\n    sync-interval: 100ms\n    replica:\n",
+            "dbs:\n  - path: {}\n    sync-interval: 250ms\n    replica:\n",
             database.display()
         ));
         for (key, value) in place.litestream_keys() {
@@ -279,8 +287,6 @@ impl Pair {
         self.end_of(old, blow);
         self.writer = new;
         let took = Took { takeover: Duration::from_secs_f64(took.max(0.0)) };
-        let most = if blow == Blow::Handoff { HANDOVER } else { TTL + BEYOND };
-        assert!(took.takeover <= most, "{blow:?} took {took:?}, {most:?} are allowed\n{}", self.logs());
         self.hosts[old].proxy.heal();
         self.stand_by(old);
         self.check();

@@ -73,6 +73,10 @@ pub(crate) struct LeaseSide {
     pub(super) copies: Cell<usize>,
     active: Cell<bool>,
     hands_over: Cell<bool>,
+    /// The application that this process does not run was told to end, or nobody can tell it.
+    finishing: Cell<bool>,
+    /// It has ended.
+    demoted: Cell<bool>,
     progress: Cell<u64>,
     lost: RefCell<Option<Exit>>,
     /// Nothing keeps a process that has lost it any more.
@@ -135,6 +139,8 @@ impl LeaseSide {
             copies: Cell::new(0),
             active: Cell::new(false),
             hands_over: Cell::new(false),
+            finishing: Cell::new(false),
+            demoted: Cell::new(false),
             progress: Cell::new(0),
             lost: RefCell::default(),
             may_end: Cell::new(false),
@@ -391,11 +397,41 @@ fn write_lock(database: &Path) -> Result<Link, String> {
     Ok(link)
 }
 
-/// The process ends: a lease that it holds is given up if everything is replicated, and runs out otherwise.
+/// The process is to end. An application that it does not run is ended first: what that would commit once the
+/// lease is given up would be lost.
+pub(crate) fn finish(host: &Rc<Host>) {
+    let ends = |lease: &&Rc<LeaseSide>| lease.is_active() && !lease.attends && !lease.finishing.replace(true);
+    let Some(lease) = host.lease.as_ref().filter(ends).cloned() else { return host.close() };
+    let Some(words) = lease.options.demote.clone() else {
+        let hint = "stop the application first, or name a command that does with lease.demote";
+        tracing::warn!(hint, "the application may go on committing: the lease is not given up, and runs out");
+        return host.close();
+    };
+    let epoch = lease.status().body.map_or(0, |body| body.epoch);
+    let task = {
+        let host = Rc::clone(host);
+        async move {
+            match hook("demote", &words, epoch).await {
+                Ok(()) => lease.demoted.set(true),
+                Err(error) => {
+                    tracing::error!("the demote hook {error}: the lease is not given up, and runs out");
+                }
+            }
+            if !host.is_closing() {
+                host.close();
+            }
+        }
+    };
+    host.spawn(task);
+}
+
+/// The process ends: a lease that it holds is given up if everything is replicated and nobody can commit any
+/// more, and runs out otherwise.
 pub(super) async fn release(host: &Host, databases: &Exit) {
     let Some(lease) = host.lease.as_ref().filter(|lease| lease.lost().is_none()) else { return };
     let holds = lease.view.look(|status| status.until.is_some());
-    if !holds || *databases != Exit::Done {
+    let ended = lease.attends || lease.demoted.get() || !lease.active.get();
+    if !holds || !ended || *databases != Exit::Done {
         return;
     }
     lease.view.tell(Event::Shutdown { deadline: clock::mono().after(RELEASE_MAX) });

@@ -29,6 +29,7 @@ fn main() {
         took.sort_by(f64::total_cmp);
         let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
         println!("{blow:?}: {rounds} rounds, median {median:.2} s, most {most:.2} s");
+        assert!(most <= blow.allowed().as_secs_f64(), "{:?} are allowed", blow.allowed());
     }
     pair.end();
     println!("one history, nothing acknowledged is lost");
