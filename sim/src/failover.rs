@@ -8,7 +8,8 @@
 //!
 //! **What can go wrong**: hosts die, stand still for longer than the lease lives while their requests arrive
 //! late, are cut off from the store one by one, come back under the name of another that was copied; the store
-//! refuses, loses answers, and carries out the writes of the dead. Clocks of hosts begin anywhere.
+//! refuses, loses answers, and carries out the writes of the dead; in half of the seeds what is covered is deleted,
+//! so that its names can be taken again. Clocks of hosts begin anywhere.
 //!
 //! **What must hold**: epochs only grow, and each holder has one of its own; the times of two holders, each by
 //! its own account, do not overlap; there is one history, in which no segment of an earlier epoch stands behind

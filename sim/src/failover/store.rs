@@ -35,6 +35,10 @@ pub(super) struct Store {
     lease: Option<(Body, u64)>,
     versions: u64,
     pub(super) chain: BTreeMap<u64, Segment>,
+    /// Names up to here were deleted, since other files hold what they held: they can be taken again.
+    free_to: u64,
+    /// What was put under such a name. No restore leads to it.
+    junk: BTreeMap<u64, Segment>,
     /// All transactions of the chain.
     pub(super) there: BTreeSet<u64>,
     pub(super) claims: u64,
@@ -97,8 +101,12 @@ impl Store {
 
     /// Puts a segment where nothing stands.
     pub(super) fn put(&mut self, name: u64, segment: &Segment) -> Result<Result<(), StoreError>, Violation> {
-        if self.chain.contains_key(&name) {
+        if self.at(name).is_some() {
             return Ok(Err(no(StoreErrorKind::AlreadyExists)));
+        }
+        if name <= self.free_to {
+            self.junk.insert(name, segment.clone());
+            return Ok(Ok(()));
         }
         let last = self.chain.last_key_value();
         let (at, before) = last.map_or((0, 0), |(at, it)| (*at, it.before + it.transactions.len() as u64));
@@ -121,6 +129,17 @@ impl Store {
         self.there.extend(segment.transactions.iter().copied());
         self.chain.insert(name, segment.clone());
         Ok(Ok(()))
+    }
+
+    /// What stands under a name.
+    pub(super) fn at(&self, name: u64) -> Option<&Segment> {
+        self.junk.get(&name).or_else(|| self.chain.get(&name).filter(|_| name > self.free_to))
+    }
+
+    /// Deletes all names but the newest few.
+    pub(super) fn retain(&mut self) {
+        let last = self.chain.last_key_value().map_or(0, |(name, _)| *name);
+        self.free_to = self.free_to.max(last.saturating_sub(2));
     }
 
     /// All transactions, in order.

@@ -66,6 +66,8 @@ enum Entry {
     },
     Begin(usize),
     Blow(u64),
+    /// What is covered is deleted.
+    Retain,
     Healed,
     End,
 }
@@ -126,6 +128,9 @@ impl World {
         for n in 0..self.dice.range("plan", "blows", 0, 0, 9) {
             self.queue.push(self.dice.range("blow", "at", n, SECOND, TROUBLED), Entry::Blow(n));
         }
+        if self.dice.chance("plan", "retention", 0, 1, 2) {
+            self.queue.push(20 * SECOND, Entry::Retain);
+        }
         self.queue.push(TROUBLED, Entry::Healed);
         self.queue.push(END, Entry::End);
         let mut steps = 0;
@@ -179,6 +184,11 @@ impl World {
             }
             Entry::Begin(host) => self.begin(host),
             Entry::Blow(n) => self.blow(n),
+            Entry::Retain => {
+                self.store.retain();
+                self.queue.push(self.now + 5 * SECOND, Entry::Retain);
+                Ok(())
+            }
             Entry::Healed => {
                 for host in &mut self.hosts {
                     (host.paused_until, host.cut_until) = (host.paused_until.min(self.now), 0);
@@ -375,7 +385,7 @@ impl World {
                 let put = self.store.put(*name, it)?.map_err(|error| error.kind);
                 Answer::Put(*name, it.clone(), put)
             }
-            Ask::Look(name) => Answer::Found(*name, self.store.chain.get(name).cloned()),
+            Ask::Look(name) => Answer::Found(*name, self.store.at(*name).cloned()),
         };
         let answer = match (fault, answer) {
             (2, Answer::Cell(op, _)) => Answer::Cell(op, Err(error(StoreErrorKind::Ambiguous))),
