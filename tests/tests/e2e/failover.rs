@@ -96,6 +96,15 @@ fn a_writer_without_the_lease_keeps_others_from_committing() {
     daemon.wait_end(PATIENCE).expect_code(5);
     assert_eq!(fs::read_to_string(told).unwrap(), "demote\n2\n");
     app.execute_batch("insert into t values (5)").unwrap();
+
+    // At an orderly end as well, before the lease is given up.
+    proxy.heal();
+    fs::remove_file(dir.join("demoted")).unwrap();
+    let mut daemon = replicate(&place, &config);
+    daemon.wait_for_line("this process is the primary");
+    let ended = daemon.term().expect_code(0);
+    assert!(ended.log.contains("the lease was given up"), "{}", ended.log);
+    assert_eq!(fs::read_to_string(dir.join("demoted")).unwrap(), "demote\n3\n");
 }
 
 #[test]
