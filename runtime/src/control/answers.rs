@@ -141,6 +141,11 @@ fn hand_over(host: &Rc<Host>) -> Result<Value, Failure> {
             "ask on the host that driftless lease names",
         ));
     }
+    if !lease.ends_application() {
+        let error = "nothing here can end the application, and what it commits after that would be lost";
+        let hint = "run it with -exec, or name a command that stops it with lease.demote";
+        return Err(Failure::new(FailureKind::Conflict, 2, error, hint));
+    }
     host.hand_over();
     Ok(json!({ "status": "handing_over" }))
 }

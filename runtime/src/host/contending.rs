@@ -399,13 +399,17 @@ fn move_aside(database: &Path, epoch: u64) -> io::Result<PathBuf> {
         PathBuf::from(name)
     };
     let aside = (1..).map(name).find(|aside| !aside.exists()).expect("numbers do not run out");
-    for suffix in ["-wal", "-journal", ""] {
-        match fs::rename(companion(database, suffix), companion(&aside, suffix)) {
+    // Under both names before it loses the first: a death in between must not part a database from its WAL,
+    // which would go with whatever takes the place.
+    for suffix in ["", "-wal", "-journal"] {
+        match fs::hard_link(companion(database, suffix), companion(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    for left in [companion(database, "-shm"), position_path(database)] {
+    sync_directory(database)?;
+    let names = ["", "-wal", "-journal", "-shm"].map(|suffix| companion(database, suffix));
+    for left in names.into_iter().chain([position_path(database)]) {
         match fs::remove_file(left) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -428,4 +432,44 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(super::databases::directory_of(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_moved_aside_keeps_its_wal_wherever_a_death_comes() {
+        let directory = std::env::temp_dir().join(format!("driftless-aside-{}", std::process::id()));
+        for left in [&["", "-wal"][..], &["-wal"], &["", "-wal", "-shm", "-txid"]] {
+            let _ = fs::remove_dir_all(&directory);
+            fs::create_dir_all(&directory).unwrap();
+            let database = directory.join("a.db");
+            // A try before this one came as far as both names, and perhaps further.
+            let tried = directory.join("a.db.unreplicated-7");
+            for suffix in ["", "-wal"] {
+                fs::write(companion(&tried, suffix), format!("what{suffix}")).unwrap();
+            }
+            left.iter()
+                .for_each(|suffix| fs::write(companion(&database, suffix), format!("what{suffix}")).unwrap());
+            let aside = move_aside(&database, 7).unwrap();
+            assert_eq!(aside, directory.join("a.db.unreplicated-7-2"));
+            for kept in [tried.clone(), aside] {
+                for suffix in ["", "-wal"].into_iter().filter(|suffix| kept == tried || left.contains(suffix))
+                {
+                    assert_eq!(
+                        fs::read_to_string(companion(&kept, suffix)).unwrap(),
+                        format!("what{suffix}")
+                    );
+                }
+            }
+            let names = fs::read_dir(&directory).unwrap().flatten();
+            assert!(
+                names
+                    .into_iter()
+                    .all(|it| it.file_name().to_string_lossy().starts_with("a.db.unreplicated-7"))
+            );
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -175,6 +175,11 @@ impl LeaseSide {
         self.hands_over.get()
     }
 
+    /// Whether this process can end whoever commits to its databases.
+    pub(crate) fn ends_application(&self) -> bool {
+        self.attends || self.options.demote.is_some()
+    }
+
     /// Whether another may be the primary, and this process waits.
     pub(crate) fn is_standby(&self) -> bool {
         self.view.look(|status| status.role == Role::Standby) && self.lost.borrow().is_none()
