@@ -177,7 +177,7 @@ pub fn hunt(
         let (kill, met) = try_plan(mutant, seed, profile.plan(seed));
         trial.met += u64::from(met);
         let Some((oracle, text)) = kill else { continue };
-        if report(seed, profile.plan(seed), Keep::Hash, None).result.is_err() {
+        if report(seed, profile.plan(seed), Keep::Nothing, None).result.is_err() {
             // It fails without the bug, too, and says nothing of it.
             continue;
         }
@@ -240,7 +240,7 @@ fn make_small(mutant: Mutant, found: (u64, Profile), time: Duration) -> Option<S
 fn shrink_planted(mutant: Mutant, seed: u64, plan: &Plan, time: Duration) -> Option<Shrunk> {
     let passes = |plan: &Plan| {
         plant(None);
-        let passes = report(seed, plan.clone(), Keep::Hash, None).result.is_ok();
+        let passes = report(seed, plan.clone(), Keep::Nothing, None).result.is_ok();
         plant(Some(mutant));
         passes
     };
@@ -255,7 +255,7 @@ fn shrink_planted(mutant: Mutant, seed: u64, plan: &Plan, time: Duration) -> Opt
 /// # Panics
 /// In a build that does not hold the bugs.
 pub fn replay(mutant: Mutant, scenario: &Scenario) -> Result<Trial, BadInput> {
-    if let Err(violation) = report(scenario.seed, scenario.plan.clone(), Keep::Hash, None).result {
+    if let Err(violation) = report(scenario.seed, scenario.plan.clone(), Keep::Nothing, None).result {
         return Err(BadInput::new(format!("{}: it fails without the bug: {violation}", mutant.name())));
     }
     let (kill, met) = try_plan(mutant, scenario.seed, scenario.plan.clone());
@@ -268,7 +268,7 @@ pub fn replay(mutant: Mutant, scenario: &Scenario) -> Result<Trial, BadInput> {
 /// What an oracle says of a run with the bug, and whether the broken rule was asked for.
 fn try_plan(mutant: Mutant, seed: u64, plan: Plan) -> (Option<(String, String)>, bool) {
     with(mutant, || {
-        let result = report(seed, plan, Keep::Hash, None).result;
+        let result = report(seed, plan, Keep::Nothing, None).result;
         (result.err().map(|violation| (violation.oracle.to_string(), violation.text)), was_met())
     })
 }

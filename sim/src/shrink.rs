@@ -66,7 +66,7 @@ pub fn shrink(seed: u64, plan: &Plan, time: Duration) -> Option<Shrunk> {
 
 /// The same, to a run of which `holds` is true as well: that it passes without a planted bug.
 pub fn shrink_where(seed: u64, plan: &Plan, time: Duration, holds: &dyn Fn(&Plan) -> bool) -> Option<Shrunk> {
-    let first = report(seed, plan.clone(), Keep::Hash, None);
+    let first = report(seed, plan.clone(), Keep::Nothing, None);
     let violation = first.result.as_ref().err()?.clone();
     let before = Size::of(plan, first.struck.len());
     let deadline = Instant::now() + time;
@@ -126,7 +126,7 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let report = report(self.seed, plan.clone(), Keep::Hash, None);
+        let report = report(self.seed, plan.clone(), Keep::Nothing, None);
         let Err(violation) = &report.result else { return false };
         if !is_same(violation, &self.violation) || !(self.holds)(&plan) {
             return false;
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn a_planted_failure_shrinks_to_what_it_takes() {
         let planted = |seed: u64| Plan { planted: Some(Planted::LostAnswer), ..Plan::of_seed(seed) };
-        let fails = |seed: &u64| report(*seed, planted(*seed), Keep::Hash, None).result.is_err();
+        let fails = |seed: &u64| report(*seed, planted(*seed), Keep::Nothing, None).result.is_err();
         let seed =
             (100_000..100_200).find(fails).expect("some seed loses an answer after a VACUUM and a death");
         let shrunk = shrink(seed, &planted(seed), Duration::from_secs(60)).expect("it fails");
@@ -359,7 +359,7 @@ mod tests {
         assert!(shrunk.after.length < shrunk.before.length);
 
         let again = Scenario::read(&shrunk.scenario.write()).unwrap();
-        let seen = report(again.seed, again.plan, Keep::Hash, None).result.unwrap_err();
+        let seen = report(again.seed, again.plan, Keep::Nothing, None).result.unwrap_err();
         assert_eq!(seen, shrunk.violation, "the file says all that it takes");
     }
 

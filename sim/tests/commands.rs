@@ -62,7 +62,7 @@ fn a_planted_random_state_is_found() {
 /// fails in the same way.
 #[test]
 fn a_failure_is_told_made_small_and_drawn() {
-    let fails = |seed, plan: &Plan| report(seed, plan.clone(), Keep::Hash, None).result.is_err();
+    let fails = |seed, plan: &Plan| report(seed, plan.clone(), Keep::Nothing, None).result.is_err();
     let path = planted("lost_answer", Planted::LostAnswer, fails);
     let (code, told, _) = sim(&["replay", &path]);
     assert_eq!(code, 1, "{told}");

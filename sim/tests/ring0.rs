@@ -3,8 +3,9 @@
 use driftless_sim::ring0::plan::{
     CONDITIONS_FROM, Conditions, LEVELS_FROM, Levels, Plan, RETAIN_FROM, Retain, StateFate, VALIDATION_FROM,
 };
-use driftless_sim::ring0::{run_plan, run_seed, run_with_every_crash, scripts};
+use driftless_sim::ring0::{Summary, report, run_plan, run_seed, run_with_every_crash, scripts};
 use driftless_sim::seed::kept;
+use driftless_sim::trace::Keep;
 
 fn crash_everywhere(plan: &Plan) {
     for state in [StateFate::Kept, StateFate::Cut(2), StateFate::Lost] {
@@ -117,11 +118,13 @@ fn fresh_seeds_of_stores_without_conditions_stay_quiet() {
 
 #[test]
 fn a_seed_repeats() {
-    let first = run_seed(17, false).expect("it passes");
-    assert_eq!(run_seed(17, false).expect("it passes"), first);
-    let plan = Plan { crash_at: Some(90), ..scripts::daily() };
-    let crashed = run_plan(3, plan.clone(), false).expect("it passes");
-    assert_eq!(run_plan(3, plan, false).expect("it passes"), crashed);
+    let run = |seed, plan: &Plan| report(seed, plan.clone(), Keep::Hash, None).result.expect("it passes");
+    for (seed, plan) in [(17, Plan::of_seed(17)), (3, Plan { crash_at: Some(90), ..scripts::daily() })] {
+        let first = run(seed, &plan);
+        assert_eq!(run(seed, &plan), first);
+        let kept_nothing = run_plan(seed, plan, false).expect("it passes");
+        assert_eq!(Summary { trace_hash: first.trace_hash, ..kept_nothing }, first, "a trace does not count");
+    }
 }
 
 /// A busy database for 24 hours: what is on the replica stays within the formula of decision 0015, and

@@ -44,14 +44,16 @@ pub(super) struct Running {
     pub(super) stopping: Option<Duration>,
     /// It was told to make room for other databases of the process.
     pub(super) turn_over: bool,
-    first: Keeper,
-    tape: Tape,
+    /// What it was in the beginning and what happened to it since, where it is to be played again.
+    again: Option<(Keeper, Tape)>,
     pub(super) underway: Underway,
     story: Story,
 }
 
 /// A run of more actions than this counts as one that goes in circles; usual ones have some thousands.
 const ACTIONS_MAX: u64 = 1_000_000;
+/// One run of the process out of so many is played again in the end.
+const PLAYED_AGAIN_OF: u64 = 4;
 /// A put whose sender has died.
 const GHOST: &str = "store: put lands after its sender's death";
 
@@ -88,8 +90,10 @@ impl World {
         };
         self.note(node::DRIFTLESS, Kind::Start, format_args!("start {}, run {run:x}", self.runs));
         self.full_start();
+        // Played again are some: what differs once differs in all, and it takes as long as the run itself.
+        let again = self.dice.chance("purity", "", self.runs, 1, PLAYED_AGAIN_OF);
         self.running = Some(Running {
-            first: engine.clone(),
+            again: again.then(|| (engine.clone(), Tape::default())),
             engine,
             port,
             scratch,
@@ -97,7 +101,6 @@ impl World {
             wake: 0,
             stopping: None,
             turn_over: false,
-            tape: Tape::default(),
             underway: Underway::default(),
             story: Story::default(),
         });
@@ -129,8 +132,8 @@ impl World {
 
     /// The engine is no more.
     pub(super) fn end_engine(&mut self) {
-        if let Some(running) = self.running.take()
-            && let Err(violation) = running.tape.check(running.first)
+        if let Some(Running { again: Some((first, tape)), .. }) = self.running.take()
+            && let Err(violation) = tape.check(first)
         {
             self.broken.get_or_insert(violation);
         }
@@ -155,9 +158,14 @@ impl World {
         let mut actions = Actions::new();
         self.note(node::DRIFTLESS, Kind::Event, format_args!("{event:?}"));
         let running = self.running.as_mut().expect("looked at above");
-        running.engine.handle(now, event.clone(), &mut actions);
         let completed = if let Event::Completed { op, .. } = &event { Some(*op) } else { None };
-        running.tape.record(now, event, &actions);
+        match &mut running.again {
+            Some((_, tape)) => {
+                running.engine.handle(now, event.clone(), &mut actions);
+                tape.record(now, event, &actions);
+            }
+            None => running.engine.handle(now, event, &mut actions),
+        }
         let actions: Vec<Action> = actions.drain().collect();
         running.underway.step(completed, &actions)?;
         for action in actions {
@@ -558,6 +566,6 @@ impl World {
     /// A process that nobody ended is a function of its events as well, of which no more come.
     pub(super) fn check_purity(&mut self) -> Result<(), Violation> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        std::mem::take(&mut running.tape).check(running.first.clone())
+        running.again.take().map_or(Ok(()), |(first, tape)| tape.check(first))
     }
 }

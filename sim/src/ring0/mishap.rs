@@ -108,8 +108,10 @@ impl Mishap {
         if inner.died.load(Ordering::SeqCst) {
             return Some(DiskFault::Eio);
         }
-        let faults = lock(&inner.faults).clone();
-        let here: Vec<_> = kinds(worker, op).iter().copied().filter(|kind| faults.has(kind)).collect();
+        let here: Vec<_> = {
+            let faults = lock(&inner.faults);
+            kinds(worker, op).iter().copied().filter(|kind| faults.has(kind)).collect()
+        };
         if here.is_empty() {
             return None;
         }

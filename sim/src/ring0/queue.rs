@@ -1,7 +1,7 @@
 //! What is to happen, in order of time; what happens at the same time, in the order of the dice.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use super::dice::Dice;
 
@@ -9,41 +9,47 @@ use super::dice::Dice;
 #[derive(Debug)]
 pub struct Queue<T> {
     dice: Dice,
-    heap: BinaryHeap<Reverse<(u64, u64, u64)>>,
-    /// In boxes, for the map moves what it holds.
-    entries: BTreeMap<u64, Box<T>>,
+    /// Time, tie, number and place; the heap moves these about, and not what is to come.
+    heap: BinaryHeap<Reverse<(u64, u64, u64, usize)>>,
+    places: Vec<Option<T>>,
+    free: Vec<usize>,
     next: u64,
 }
 
 impl<T> Queue<T> {
     /// Nothing to come.
     pub fn new(dice: Dice) -> Queue<T> {
-        Queue { dice, heap: BinaryHeap::new(), entries: BTreeMap::new(), next: 0 }
+        Queue { dice, heap: BinaryHeap::new(), places: Vec::new(), free: Vec::new(), next: 0 }
     }
 
     /// `entry` is to happen at `at_ns`.
     pub fn push(&mut self, at_ns: u64, entry: T) {
         self.next += 1;
         let tie = self.dice.draw("tie", "", self.next);
-        self.heap.push(Reverse((at_ns, tie, self.next)));
-        self.entries.insert(self.next, Box::new(entry));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[place] = Some(entry);
+        self.heap.push(Reverse((at_ns, tie, self.next, place)));
     }
 
     /// What happens next, and when.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        let Reverse((at_ns, _, name)) = self.heap.pop()?;
-        let entry = self.entries.remove(&name).expect("each name in the heap has an entry");
-        Some((at_ns, *entry))
+        let Reverse((at_ns, _, _, place)) = self.heap.pop()?;
+        let entry = self.places[place].take().expect("what stands in the heap has its place");
+        self.free.push(place);
+        Some((at_ns, entry))
     }
 
     /// When the next thing happens.
     pub fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((at_ns, _, _))| *at_ns)
+        self.heap.peek().map(|Reverse((at_ns, ..))| *at_ns)
     }
 
     /// All that is to come, in no particular order of time.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.values().map(Box::as_ref)
+        self.places.iter().flatten()
     }
 }
 

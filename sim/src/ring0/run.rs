@@ -111,7 +111,7 @@ pub fn run_seed(seed: u64, verbose: bool) -> Result<Summary, Failure> {
 /// # Errors
 /// What an oracle said, or the message of a panic.
 pub fn run_plan(seed: u64, plan: Plan, verbose: bool) -> Result<Summary, Failure> {
-    let keep = if verbose { Keep::Print } else { Keep::Hash };
+    let keep = if verbose { Keep::Print } else { Keep::Nothing };
     report(seed, plan, keep, None).result.map_err(|violation| Failure { seed, violation })
 }
 

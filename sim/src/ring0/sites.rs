@@ -8,7 +8,7 @@
 //! without another fault in the place of the one that mattered. A site is bound to a time and not to
 //! a count from the start, so that it stays where it was when what came before it is taken out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ pub struct Sites(Arc<Mutex<Inner>>);
 struct Inner {
     strike: Strike,
     now: Duration,
-    /// How often a place was asked for at this moment.
-    asked: BTreeMap<String, u64>,
+    /// How often a place was asked for at this moment; seldom more than three are.
+    asked: Vec<(String, u64)>,
     struck: Vec<Site>,
     /// All that could have struck, if that is to be known.
     survey: Option<Vec<Site>>,
@@ -69,7 +69,7 @@ impl Sites {
         Sites(Arc::new(Mutex::new(Inner {
             strike,
             now: Duration::ZERO,
-            asked: BTreeMap::new(),
+            asked: Vec::new(),
             struck: Vec::new(),
             survey: None,
             hits: Hits::default(),
@@ -94,12 +94,15 @@ impl Sites {
         kinds: &[&'static str],
     ) -> Option<&'static str> {
         let inner = &mut *lock(&self.0);
-        let nth = match inner.asked.get_mut(at) {
-            Some(asked) => {
+        let nth = match inner.asked.iter_mut().find(|(place, _)| place == at) {
+            Some((_, asked)) => {
                 *asked += 1;
                 *asked
             }
-            None => *inner.asked.entry(at.to_owned()).or_default(),
+            None => {
+                inner.asked.push((at.to_owned(), 0));
+                0
+            }
         };
         let site = |fault: &str| Site { fault: fault.to_owned(), at: at.to_owned(), after: inner.now, nth };
         if let Some(survey) = &mut inner.survey {

@@ -5,6 +5,7 @@
 //! at all. A body that was sent whole may land after the process that sent it has died.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use driftless_core::ids::Wall;
@@ -314,18 +315,20 @@ impl SimStore {
         let missing = || StoreError::new(StoreErrorKind::NotFound, "no such object");
         match request {
             StoreRequest::List { level, after, limit } => {
-                let from = after.map(|after| (level.get(), after.min().get(), after.max().get()));
+                let level = level.get();
+                let from = after.map(|after| (level, after.min().get(), after.max().get()));
+                let from = from.map_or(Bound::Included((level, 0, 0)), Bound::Excluded);
+                let max = self.page_max.min(*limit as usize);
                 let mut entries: Vec<Listed> = self
                     .objects
-                    .iter()
-                    .filter(|(key, _)| key.0 == level.get() && from.is_none_or(|from| **key > from))
+                    .range((from, Bound::Included((level, u64::MAX, u64::MAX))))
+                    .take(max.saturating_add(1))
                     .map(|(_, (object, body))| Listed {
                         object: *object,
                         len: body.len() as u64,
                         modified: self.modified(object),
                     })
                     .collect();
-                let max = self.page_max.min(*limit as usize);
                 let more = entries.len() > max;
                 entries.truncate(max);
                 Ok(StoreReply::Listing { entries, more })

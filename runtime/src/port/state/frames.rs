@@ -92,7 +92,7 @@ pub(super) fn scan<F: Fs>(
     len: u64,
     mut take: impl FnMut(u64, Frame<'_>),
 ) -> Result<u64, FsError> {
-    let mut window = Window { fs, file, at: 0, bytes: Vec::new(), past: 0 };
+    let mut window = Window { fs, file, len, at: 0, bytes: Vec::new(), past: 0 };
     if window.want(MAGIC.len())? != *MAGIC {
         return Ok(0);
     }
@@ -116,6 +116,8 @@ pub(super) fn scan<F: Fs>(
 struct Window<'a, F: Fs> {
     fs: &'a F,
     file: &'a F::File,
+    /// What is known of the length of the file: memory that nothing would be read to is not asked for.
+    len: u64,
     /// Where `bytes` begin in the file.
     at: u64,
     bytes: Vec<u8>,
@@ -131,8 +133,10 @@ impl<F: Fs> Window<'_, F> {
             self.at += self.past as u64;
             self.past = 0;
             let held = self.bytes.len();
-            self.bytes.resize(held + READ_BYTES.max(count - held), 0);
-            let read = self.fs.read_at(self.file, &mut self.bytes[held..], self.at + held as u64);
+            let from = self.at + held as u64;
+            let room = READ_BYTES.min(self.len.saturating_sub(from) as usize).max(count - held);
+            self.bytes.resize(held + room, 0);
+            let read = self.fs.read_at(self.file, &mut self.bytes[held..], from);
             self.bytes.truncate(held + *read.as_ref().unwrap_or(&0));
             if read? == 0 {
                 break;

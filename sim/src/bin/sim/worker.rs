@@ -29,7 +29,7 @@ pub struct Line {
 
 /// What a seed comes to in this process.
 pub fn line(seed: u64, profile: Profile) -> Line {
-    let report = report(seed, profile.plan(seed), Keep::Hash, None);
+    let report = report(seed, profile.plan(seed), Keep::Nothing, None);
     let (summary, seen) = match report.result {
         Ok(summary) => (Some(summary), None),
         Err(violation) => (None, Some((violation.oracle.to_owned(), violation.text))),
