@@ -36,6 +36,7 @@ pub mod probe;
 mod reading;
 pub mod restore;
 pub mod retain;
+pub mod succession;
 pub mod tiers;
 pub mod validate;
 pub mod verify;
