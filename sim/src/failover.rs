@@ -17,8 +17,10 @@
 //! bound.
 
 mod host;
-mod store;
+pub(crate) mod store;
 mod world;
+
+use std::fmt;
 
 pub use world::run;
 
@@ -56,6 +58,17 @@ impl Summary {
         self.deposed += other.deposed;
         self.overtaken += other.overtaken;
         self.faults += other.faults;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "claims        {}, {} of them takeovers", self.claims, self.takeovers)?;
+        writeln!(f, "deposed       {}", self.deposed)?;
+        writeln!(f, "overtaken     {}", self.overtaken)?;
+        let Summary { commits, acknowledged, lost_tails, .. } = self;
+        writeln!(f, "commits       {commits}, {acknowledged} acknowledged, {lost_tails} in no history")?;
+        writeln!(f, "faults        {}", self.faults)
     }
 }
 

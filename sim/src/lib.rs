@@ -6,7 +6,7 @@
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
 //! - [`trace`] hashes what happens and [`timeline`] draws it;
 //! - [`scenario`] writes a run down, [`shrink`] makes it small, [`explore`] leaves nothing out;
-//! - [`failover`] has hosts contend for a lease;
+//! - [`failover`] has hosts contend for a lease, and [`pair`] hand one database on to each other;
 //! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),
@@ -27,6 +27,8 @@ pub mod model;
 pub mod mutants;
 #[cfg(not(madsim))]
 pub mod nested;
+#[cfg(not(madsim))]
+pub mod pair;
 #[cfg(not(madsim))]
 pub mod ring0;
 #[cfg(madsim)]

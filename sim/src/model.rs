@@ -15,6 +15,7 @@
 
 mod code;
 mod connection;
+mod copy;
 mod index;
 mod link;
 mod machine;
@@ -29,6 +30,7 @@ use crate::disk::{Disk, Saved, SimClock, Unsynced};
 use crate::ring0::sqlite::{Connection, Source, SqlResult, Sqlite};
 use crate::vfs::VfsFaultHook;
 use connection::ModelConnection;
+pub use copy::ModelCopy;
 use link::ModelSource;
 use machine::Machine;
 
@@ -42,6 +44,11 @@ impl Model {
     /// that is started over may have checksums of big-endian words.
     pub fn new(disk: Disk, seed: u64, pending_byte: u64, both_orders: bool) -> Model {
         Model { machine: Machine::new(disk, seed, pending_byte, both_orders) }
+    }
+
+    /// The port by which a process writes a copy of a replica.
+    pub fn copy(&self, process: &str, path: &str) -> ModelCopy {
+        ModelCopy::new(&self.machine, self.machine.process(process), path)
     }
 }
 

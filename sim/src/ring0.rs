@@ -63,6 +63,6 @@ pub mod world;
 
 pub use hits::Hits;
 pub use plan::Plan;
-pub use run::{Failure, Report, report, run_plan, run_seed, run_with_every_crash};
+pub use run::{Failure, Report, caught, report, run_plan, run_seed, run_with_every_crash};
 pub use violation::{Class, Violation};
 pub use world::{Summary, World};

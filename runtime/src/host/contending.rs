@@ -1,8 +1,8 @@
-//! From a standby to the primary: copies follow the replica, are brought to its end when the lease is taken,
-//! and become databases that are replicated.
+//! From a standby to the primary: what the core's [`Succession`] decides is carried out, with followers,
+//! replicators and files.
 
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
+use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,15 +13,15 @@ use driftless_adapters::fs::RealFs;
 use driftless_adapters::pool::unblock;
 use driftless_core::application::{Databases, Standing};
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
-use driftless_core::lease::{LeaseEvent, Role};
+use driftless_core::lease::LeaseEvent;
 use driftless_core::machine::{Chunk, Event, Exit, Fact, OpIds, ReplicaId, StateReply, StateRequest};
+use driftless_core::succession::{self, Action, Followed, Stand, Succession, View};
 use futures_lite::FutureExt as _;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 
-use super::databases::Life;
+use super::databases::{Entry, Life};
 use super::lease::{LeaseSide, depose};
 use super::{Host, ReplicateJob, name_in_journal};
-use crate::changes::Changes;
 use crate::clock;
 use crate::driver::{self, Driver, Ports};
 use crate::log;
@@ -40,297 +40,256 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long a copy may take to let go.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// A copy that follows one replica.
-struct Copy {
-    job: ReplicateJob,
-    follower: RefCell<Option<Sender<Event>>>,
-    /// It is to come to the end of the history.
-    succeeds: Cell<bool>,
-    ends: Cell<bool>,
-    news: Changes,
-    /// What the journal is to say; nothing where there is nothing on the replica.
-    outcome: RefCell<Option<Result<Option<Vec<Chunk>>, Exit>>>,
-}
-
 /// Contends until this process is the primary, or ends.
 pub(super) async fn contend(host: Rc<Host>, jobs: Vec<ReplicateJob>) {
-    if let Err(exit) = come_to_write(&host, jobs).await {
+    let lease = Rc::clone(host.lease.as_ref().expect("only a process with a lease contends"));
+    let (told, hears) = smol::channel::unbounded();
+    let sides = jobs.into_iter().map(|job| Side { job, follower: None, begun: false, stand: None }).collect();
+    let contention = Contention { host: host.clone(), lease, sides, told, hears };
+    if let Err(exit) = contention.run().await {
         depose(&host, exit);
     }
     host.changes.tell();
     host.lives.tell();
 }
 
-async fn come_to_write(host: &Rc<Host>, jobs: Vec<ReplicateJob>) -> Result<(), Exit> {
-    let lease = Rc::clone(host.lease.as_ref().expect("only a process with a lease contends"));
-    let view = lease.view();
-    let known = view.until(|status| (status.role != Role::Standby || status.settled).then_some(()));
-    let closing = async { host.changes.until(|| host.is_closing().then_some(())).await };
-    known.or(closing).await;
-    if !lease.goes_on() {
-        let ends = async {
-            host.changes.until(|| (host.is_closing() || lease.lost().is_some()).then_some(())).await;
-            Ok(())
-        };
-        host.changes.until(|| lease.tried()).or(ends).await?;
-    }
-    if !lease.continues() && !host.is_closing() && lease.lost().is_none() {
-        let copies = follow(host, &lease, jobs.clone()).await?;
-        if copies.is_empty() && !jobs.is_empty() {
-            return Ok(());
-        }
-        for copy in &copies {
-            inherit(host, copy).await?;
-        }
-        let fenced = copies.iter().filter(|copy| copy.bequest().is_some());
-        lease.will_fence(fenced.map(|copy| copy.job.database.clone()));
-    }
-    if host.is_closing() || lease.lost().is_some() {
-        return Ok(());
-    }
-    let refused = |error: super::Refusal| Exit::Misconfigured { error: error.error, hint: error.hint };
-    host.begin(jobs.clone(), Vec::new()).await.map_err(refused)?;
-    if lease.lost().is_some() {
-        // It was lost while they were begun.
-        host.abandon();
-    }
-    loop {
-        let standing = host.changes.until(|| settled(host, &lease)).await;
-        match standing {
-            Settled::Ready => break,
-            Settled::Ended => return Ok(()),
-            Settled::Failed(exit) => return Err(exit),
-            Settled::Overtaken(database) => {
-                tracing::info!(database = %database.display(), "the predecessor has written one more: following it");
-                let job = jobs.iter().find(|job| job.database == database).cloned();
-                let copies = follow(host, &lease, job.into_iter().collect()).await?;
-                for copy in &copies {
-                    inherit(host, copy).await?;
+/// Carries out what a [`Succession`] decides, and tells it what came of it.
+struct Contention {
+    host: Rc<Host>,
+    lease: Rc<LeaseSide>,
+    /// By number.
+    sides: Vec<Side>,
+    told: Sender<succession::Event>,
+    hears: Receiver<succession::Event>,
+}
+
+/// One database.
+struct Side {
+    job: ReplicateJob,
+    /// Leads to the follower that was begun last.
+    follower: Option<Sender<Event>>,
+    /// Whether a replicator was begun for it.
+    begun: bool,
+    /// What was last told of that.
+    stand: Option<Stand>,
+}
+
+impl Contention {
+    async fn run(mut self) -> Result<(), Exit> {
+        let mut succession = Succession::new(self.sides.len(), self.lease.returns());
+        let (mut seen, mut tried) = (None, false);
+        let mut stands_by = false;
+        while !succession.is_over() {
+            let event = self.next(seen, tried).await;
+            match &event {
+                succession::Event::Lease(view) => seen = Some(*view),
+                succession::Event::Tried(_) => tried = true,
+                succession::Event::Stands(n, stand) => self.sides[*n].stand = Some(stand.clone()),
+                succession::Event::Followed(n, followed) => self.tell_end(*n, followed),
+                _ => {}
+            }
+            for action in succession.handle(event) {
+                if matches!(action, Action::Name(_)) && !std::mem::replace(&mut stands_by, true) {
+                    self.say_that_it_stands_by();
                 }
-                let begun = host.start(&database, ENDS_WITHIN).await;
-                begun.map_err(|failure| Exit::Failed { error: failure.error, hint: failure.hint })?;
+                if let Err(exit) = self.carry_out(action).await {
+                    for action in succession.handle(succession::Event::Ends) {
+                        let _ = self.carry_out(action).await;
+                    }
+                    return Err(exit);
+                }
             }
         }
+        Ok(())
     }
-    for job in &jobs {
-        // The database goes on from here: what the file says of the copy is over.
-        let _ = fs::remove_file(position_path(&job.database));
-    }
-    lease.activate().await
-}
 
-enum Settled {
-    Ready,
-    Overtaken(PathBuf),
-    Failed(Exit),
-    Ended,
-}
-
-/// Whether the databases are fenced, or something keeps them from it.
-fn settled(host: &Host, lease: &LeaseSide) -> Option<Settled> {
-    if host.is_closing() || lease.lost().is_some() {
-        return Some(Settled::Ended);
-    }
-    let (mut standing, mut ended) = (Standing::default(), None);
-    host.for_each(|entry| match &entry.life {
-        Life::Ended(Exit::Overtaken { .. }) => ended = Some(Settled::Overtaken(entry.database.clone())),
-        Life::Ended(exit) | Life::Leaving { exit, .. } => standing.add(None, Some(exit)),
-        _ => standing.add(entry.status().as_deref(), None),
-    });
-    if ended.is_some() {
-        return ended;
-    }
-    match standing.sum() {
-        Databases::Ready => Some(Settled::Ready),
-        Databases::Starting => None,
-        Databases::Failed | Databases::Lost | Databases::Ended => {
-            let mut exit = None;
-            host.for_each(|entry| match &entry.life {
-                Life::Ended(found) if !matches!(found, Exit::Done) => exit = Some(found.clone()),
-                _ => {}
-            });
-            // One that leaves has not ended yet.
-            exit.map(Settled::Failed)
-        }
-    }
-}
-
-/// Follows until this process holds the lease and each copy is at the end of its history. No copies come back
-/// when the process ends instead.
-async fn follow(
-    host: &Rc<Host>,
-    lease: &Rc<LeaseSide>,
-    jobs: Vec<ReplicateJob>,
-) -> Result<Vec<Rc<Copy>>, Exit> {
-    let view = lease.view();
-    let holder =
-        view.look(|status| status.body.as_ref().map(|body| (body.holder, body.epoch, body.address.clone())));
-    match holder {
-        _ if view.look(|status| status.until.is_some()) => {}
-        Some((holder, epoch, address)) => {
-            let holder = format!("{holder:016x}");
-            tracing::info!(holder, epoch, address, "standing by: another process holds the lease");
-        }
-        None => tracing::info!("standing by: nobody has ever held the lease"),
-    }
-    let copies: Vec<Rc<Copy>> = jobs.into_iter().map(Copy::new).map(Rc::new).collect();
-    for copy in &copies {
-        lease.copies.set(lease.copies.get() + 1);
-        host.spawn(keep(host.clone(), lease.clone(), copy.clone()));
-    }
-    let over = || host.is_closing() || lease.lost().is_some();
-    let mut seen = None;
-    loop {
-        let news = view.until(|status| {
-            let held = status.until.is_some();
-            let progress = status.body.as_ref().map(|body| (body.epoch, body.progress));
-            (held || progress != seen).then_some((held, progress))
+    /// What the succession is to be told next. What ends it comes first.
+    async fn next(&self, seen: Option<View>, tried: bool) -> succession::Event {
+        let (host, lease) = (&self.host, &self.lease);
+        let ends = host
+            .changes
+            .until(|| (host.is_closing() || lease.lost().is_some()).then_some(succession::Event::Ends));
+        let view = lease.view();
+        let looks = view.until(|status| {
+            let view = View::of(status);
+            (Some(view) != seen).then_some(succession::Event::Lease(view))
         });
-        let ends = async {
-            host.changes.until(|| over().then_some(())).await;
-            (false, seen)
-        };
-        let failed = async {
-            host.changes.until(|| copies.iter().any(|copy| copy.has_failed()).then_some(())).await;
-            (false, seen)
-        };
-        let (held, progress) = news.or(ends).or(failed).await;
-        seen = progress;
-        if over() {
-            copies.iter().for_each(|copy| copy.end());
-            host.changes.until(|| (lease.copies.get() == 0).then_some(())).await;
-            return Ok(Vec::new());
+        let store = host.changes.until(|| lease.tried().filter(|_| !tried).map(succession::Event::Tried));
+        let stands = host.changes.until(|| self.changed_stand());
+        let told = async { self.hears.recv().await.expect("this holds a sender") };
+        ends.or(looks).or(store).or(told).or(stands).await
+    }
+
+    /// A replicator that stands otherwise than was told last.
+    fn changed_stand(&self) -> Option<succession::Event> {
+        let begun = self.sides.iter().enumerate().filter(|(_, side)| side.begun);
+        let mut stands: Vec<(usize, &Side, Stand)> =
+            begun.map(|(n, side)| (n, side, Stand::Starting)).collect();
+        self.host.for_each(|entry| {
+            let mut stands = stands.iter_mut();
+            if let Some((_, _, stand)) = stands.find(|(_, side, _)| side.job.database == entry.database) {
+                *stand = stand_of(entry);
+            }
+        });
+        let mut changed = stands.into_iter().filter(|(_, side, stand)| side.stand.as_ref() != Some(stand));
+        changed.next().map(|(n, _, stand)| succession::Event::Stands(n, stand))
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<(), Exit> {
+        match action {
+            Action::Name(n) => {
+                let named = name_its_state(&self.host, &self.sides[n].job);
+                self.spawn(async move { succession::Event::Named(n, named.await) });
+            }
+            Action::Follow { database, succeeds } => return self.follow(database, succeeds),
+            Action::Tell(n, event) => self.sides[n].send(event),
+            Action::End(n) => {
+                self.sides[n].send(Event::Shutdown { deadline: clock::mono().after(ENDS_WITHIN) });
+            }
+            Action::MoveAside(n) => {
+                let (database, epoch) = (self.sides[n].job.database.clone(), self.lease.epoch());
+                self.spawn(
+                    async move { succession::Event::MovedAside(n, keep_aside(database, epoch).await) },
+                );
+            }
+            Action::Inherit(n, records) => {
+                let written = inherit(&self.host, &self.sides[n].job, records);
+                self.spawn(async move { succession::Event::Inherited(n, written.await) });
+            }
+            Action::Begin(databases) => return self.begin(databases).await,
+            Action::Activate => {
+                for side in &self.sides {
+                    // The database goes on from here: what the file says of the copy is over.
+                    let _ = fs::remove_file(position_path(&side.job.database));
+                }
+                return self.lease.activate().await;
+            }
+            Action::Fail(exit) => return Err(exit),
         }
-        if let Some(exit) = copies.iter().find_map(|copy| copy.failure()) {
-            copies.iter().for_each(|copy| copy.end());
-            return Err(exit);
+        Ok(())
+    }
+
+    /// Does something for a database, and tells what came of it. The process does not end before that.
+    fn spawn(&self, step: impl Future<Output = succession::Event> + 'static) {
+        let (host, lease, told) = (self.host.clone(), self.lease.clone(), self.told.clone());
+        lease.copies.set(lease.copies.get() + 1);
+        self.host.spawn(async move {
+            // Nobody hears it once the succession is over.
+            let _ = told.try_send(step.await);
+            lease.copies.set(lease.copies.get() - 1);
+            host.changes.tell();
+            host.lives.tell();
+        });
+    }
+
+    fn follow(&mut self, n: usize, succeeds: bool) -> Result<(), Exit> {
+        let side = &mut self.sides[n];
+        let name = side.job.database.display().to_string();
+        if side.begun {
+            tracing::info!(database = name, "the predecessor has written one more: following it");
         }
-        copies.iter().for_each(|copy| copy.tell(held));
-        if held {
-            break;
-        }
-    }
-    let done = || copies.iter().all(|copy| copy.outcome.borrow().is_some()).then_some(());
-    let ends = async { host.changes.until(|| over().then_some(())).await };
-    host.changes.until(done).or(ends).await;
-    if over() {
-        copies.iter().for_each(|copy| copy.end());
-        return Ok(Vec::new());
-    }
-    match copies.iter().find_map(|copy| copy.failure()) {
-        Some(exit) => Err(exit),
-        None => Ok(copies),
-    }
-}
-
-impl Copy {
-    fn new(job: ReplicateJob) -> Copy {
-        Copy {
-            job,
-            follower: RefCell::default(),
-            succeeds: Cell::new(false),
-            ends: Cell::new(false),
-            news: Changes::default(),
-            outcome: RefCell::default(),
-        }
-    }
-
-    fn send(&self, event: Event) {
-        if let Some(follower) = &*self.follower.borrow() {
-            let _ = follower.try_send(event);
-        }
-        self.news.tell();
-    }
-
-    /// There is news, or this process holds the lease.
-    fn tell(&self, held: bool) {
-        if held {
-            self.succeeds.set(true);
-            return self.send(Event::Lease(LeaseEvent::Succeed));
-        }
-        self.send(Event::SyncNow);
-    }
-
-    fn end(&self) {
-        self.ends.set(true);
-        self.send(Event::Shutdown { deadline: clock::mono().after(ENDS_WITHIN) });
-    }
-
-    fn bequest(&self) -> Option<Vec<Chunk>> {
-        self.outcome.borrow().as_ref()?.as_ref().ok()?.clone()
-    }
-
-    fn failure(&self) -> Option<Exit> {
-        self.outcome.borrow().as_ref()?.as_ref().err().cloned()
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failure().is_some()
-    }
-}
-
-/// Keeps one copy, through whatever ends its follower.
-async fn keep(host: Rc<Host>, lease: Rc<LeaseSide>, copy: Rc<Copy>) {
-    let outcome = keep_on(&host, &lease, &copy).await;
-    *copy.outcome.borrow_mut() = Some(outcome);
-    lease.copies.set(lease.copies.get() - 1);
-    host.changes.tell();
-    host.lives.tell();
-}
-
-async fn keep_on(host: &Rc<Host>, lease: &LeaseSide, copy: &Copy) -> Result<Option<Vec<Chunk>>, Exit> {
-    let database = copy.job.database.clone();
-    let name = database.display().to_string();
-    let trouble = |error: io::Error| Exit::Failed {
-        error: format!("{}: {error}", database.display()),
-        hint: "see to the disk of the database".into(),
-    };
-    name_its_state(host, &copy.job).await.map_err(trouble)?;
-    loop {
-        if copy.ends.get() {
-            return Ok(None);
-        }
-        let (mut driver, sender) = follower(host, &copy.job)?;
-        *copy.follower.borrow_mut() = Some(sender.clone());
-        if copy.succeeds.get() {
+        let (driver, sender) = follower(&self.host, &side.job)?;
+        if succeeds {
             let _ = sender.try_send(Event::Lease(LeaseEvent::Succeed));
         }
-        let mut said = Instant::now();
-        let run = driver.run(|_, notice| {
-            let Some(notice) = notice else { return };
-            if !matches!(notice.fact, Fact::Progress { .. }) || said.elapsed() >= PROGRESS_EVERY {
-                log::notice(&name, notice);
-                said = Instant::now();
+        side.follower = Some(sender);
+        self.spawn(async move { succession::Event::Followed(n, run_follower(driver, &name).await) });
+        Ok(())
+    }
+
+    async fn begin(&mut self, databases: Vec<(usize, bool)>) -> Result<(), Exit> {
+        let fenced = databases.iter().filter(|(_, fences)| *fences);
+        self.lease.will_fence(fenced.map(|(n, _)| self.sides[*n].job.database.clone()));
+        let (again, new): (Vec<usize>, Vec<usize>) =
+            databases.iter().map(|(n, _)| *n).partition(|n| self.sides[*n].begun);
+        for (n, _) in &databases {
+            (self.sides[*n].begun, self.sides[*n].stand) = (true, None);
+        }
+        if !new.is_empty() {
+            let jobs = new.iter().map(|n| self.sides[*n].job.clone()).collect();
+            let begun = self.host.begin(jobs, Vec::new()).await;
+            begun.map_err(|refusal| Exit::Misconfigured { error: refusal.error, hint: refusal.hint })?;
+        }
+        for n in again {
+            let begun = self.host.start(&self.sides[n].job.database, ENDS_WITHIN).await;
+            begun.map_err(|failure| Exit::Failed { error: failure.error, hint: failure.hint })?;
+        }
+        if self.lease.lost().is_some() {
+            // It was lost while they were begun.
+            self.host.abandon();
+        }
+        Ok(())
+    }
+
+    fn say_that_it_stands_by(&self) {
+        let status = self.lease.status();
+        match status.body {
+            _ if status.until.is_some() => {}
+            Some(body) => {
+                let (holder, epoch, address) = (format!("{:016x}", body.holder), body.epoch, body.address);
+                tracing::info!(holder, epoch, address, "standing by: another process holds the lease");
             }
-        });
-        let exit = run.await;
-        *copy.follower.borrow_mut() = None;
-        match exit {
-            Exit::Done => match driver.machine.bequest() {
-                Some(records) => return Ok(Some(records)),
-                None if copy.ends.get() => return Ok(None),
-                None => {}
-            },
-            Exit::NothingToRestore { .. } if copy.succeeds.get() => return Ok(None),
-            Exit::NothingToRestore { .. } => {
-                let waits = || (copy.succeeds.get() || copy.ends.get()).then_some(());
-                tracing::info!(database = name, "there is nothing on the replica yet");
-                let again = async {
-                    copy.news.next().await;
-                };
-                copy.news.until(waits).or(again).await;
-            }
-            Exit::Failed { error, .. } if driver.machine.is_unknown() => {
-                tracing::warn!(database = name, "{error}");
-                let epoch = lease.status().body.map_or(0, |body| body.epoch);
-                let path = database.clone();
-                let aside = unblock(move || move_aside(&path, epoch)).await.map_err(trouble)?;
-                let what = "what was not replicated is kept";
-                tracing::warn!(database = name, kept = %aside.display(), "{what}");
-            }
-            exit => return Err(exit),
+            None => tracing::info!("standing by: nobody has ever held the lease"),
         }
     }
+
+    fn tell_end(&self, n: usize, followed: &Followed) {
+        let database = self.sides[n].job.database.display().to_string();
+        match &followed.exit {
+            Exit::NothingToRestore { .. } => tracing::info!(database, "there is nothing on the replica yet"),
+            Exit::Failed { error, .. } if followed.unknown => tracing::warn!(database, "{error}"),
+            _ => {}
+        }
+    }
+}
+
+impl Side {
+    fn send(&self, event: Event) {
+        if let Some(follower) = &self.follower {
+            // One that has ended needs none.
+            let _ = follower.try_send(event);
+        }
+    }
+}
+
+fn stand_of(entry: &Entry) -> Stand {
+    match &entry.life {
+        Life::Ended(exit) => Stand::Ended(exit.clone()),
+        // It has not ended yet.
+        Life::Leaving { .. } => Stand::Starting,
+        _ => {
+            let mut standing = Standing::default();
+            standing.add(entry.status().as_deref(), None);
+            if standing.sum() == Databases::Ready { Stand::Ready } else { Stand::Starting }
+        }
+    }
+}
+
+async fn run_follower(mut driver: Driver<'static, Follower>, name: &str) -> Followed {
+    let mut said = Instant::now();
+    let run = driver.run(|_, notice| {
+        let Some(notice) = notice else { return };
+        if !matches!(notice.fact, Fact::Progress { .. }) || said.elapsed() >= PROGRESS_EVERY {
+            log::notice(name, notice);
+            said = Instant::now();
+        }
+    });
+    let exit = run.await;
+    Followed { exit, bequest: driver.machine.bequest(), unknown: driver.machine.is_unknown() }
+}
+
+async fn keep_aside(database: PathBuf, epoch: u64) -> Result<(), Exit> {
+    let name = database.display().to_string();
+    let path = database.clone();
+    let aside =
+        unblock(move || move_aside(&path, epoch)).await.map_err(|error| disk_trouble(&database, &error))?;
+    tracing::warn!(database = name, kept = %aside.display(), "what was not replicated is kept");
+    Ok(())
+}
+
+fn disk_trouble(database: &Path, error: &io::Error) -> Exit {
+    let error = format!("{}: {error}", database.display());
+    Exit::Failed { error, hint: "see to the disk of the database".into() }
 }
 
 fn follower(host: &Rc<Host>, job: &ReplicateJob) -> Result<(Driver<'static, Follower>, Sender<Event>), Exit> {
@@ -357,35 +316,43 @@ fn records(host: &Host, job: &ReplicateJob) -> Records<RealFs> {
 }
 
 /// Says in the position file in which states this host may have left the database as its writer.
-async fn name_its_state(host: &Host, job: &ReplicateJob) -> io::Result<()> {
+fn name_its_state(host: &Host, job: &ReplicateJob) -> impl Future<Output = Result<(), Exit>> + use<> {
     let (database, mut records) = (job.database.clone(), records(host, job));
-    unblock(move || {
-        let position = position_path(&database);
-        if position.exists() || !database.exists() {
-            return Ok(());
+    let named = unblock({
+        let database = database.clone();
+        move || {
+            let position = position_path(&database);
+            if position.exists() || !database.exists() {
+                return Ok(());
+            }
+            let known = match records.perform(&StateRequest::Load) {
+                Ok(StateReply::Records(records)) => Candidates::of_journal(&records),
+                _ => None,
+            };
+            // Without any it is in no state that is known, and is kept.
+            write_whole(&position, &known.map_or_else(Vec::new, |known| known.encode()))
         }
-        let known = match records.perform(&StateRequest::Load) {
-            Ok(StateReply::Records(records)) => Candidates::of_journal(&records),
-            _ => None,
-        };
-        // Without any it is in no state that is known, and is kept.
-        write_whole(&position, &known.map_or_else(Vec::new, |known| known.encode()))
-    })
-    .await
+    });
+    async move { named.await.map_err(|error| disk_trouble(&database, &error)) }
 }
 
 /// What the copy was becomes what this process has replicated.
-async fn inherit(host: &Host, copy: &Copy) -> Result<(), Exit> {
-    let Some(bequest) = copy.bequest() else { return Ok(()) };
-    let mut journal = records(host, &copy.job);
+fn inherit(
+    host: &Host,
+    job: &ReplicateJob,
+    bequest: Vec<Chunk>,
+) -> impl Future<Output = Result<(), Exit>> + use<> {
+    let mut journal = records(host, job);
     let written = unblock(move || {
         journal.perform(&StateRequest::Rewrite(bequest))?;
         journal.perform(&StateRequest::Sync)
     });
-    written.await.map(drop).map_err(|error| Exit::Failed {
-        error: format!("the local journal cannot be written: {error}"),
-        hint: "see to the disk of the state directory".into(),
-    })
+    async move {
+        written.await.map(drop).map_err(|error| Exit::Failed {
+            error: format!("the local journal cannot be written: {error}"),
+            hint: "see to the disk of the state directory".into(),
+        })
+    }
 }
 
 /// Moves a database out of the way, with all that belongs to it.

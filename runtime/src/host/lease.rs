@@ -185,15 +185,14 @@ impl LeaseSide {
         self.view.look(|status| status.role == Role::Standby) && self.lost.borrow().is_none()
     }
 
-    /// Whether this process goes on from where one before it on this host left off, which nobody has been
-    /// able to do since.
-    pub(super) fn goes_on(&self) -> bool {
-        self.returns && self.continues()
+    /// Whether an earlier process of this host was the primary, with a store that was tried.
+    pub(super) fn returns(&self) -> bool {
+        self.returns
     }
 
-    /// Whether nobody has held it between the last process of this host that did, and this one, which does.
-    pub(super) fn continues(&self) -> bool {
-        self.view.look(|status| status.until.is_some() && status.continues)
+    /// The epoch of the lease as it was last seen.
+    pub(super) fn epoch(&self) -> u64 {
+        self.status().body.map_or(0, |body| body.epoch)
     }
 
     /// Why it is lost, if it is.
@@ -362,7 +361,7 @@ async fn keep_from_committing(host: Rc<Host>, held: bool) {
                 Err(error) => tracing::error!(database = shown, "commits are not kept from it: {error}"),
             }
         }
-        let epoch = lease.status().body.map_or(0, |body| body.epoch);
+        let epoch = lease.epoch();
         let stopped = match &lease.options.demote {
             None => false,
             Some(words) => match hook("demote", words, epoch).await {
@@ -412,7 +411,7 @@ pub(crate) fn finish(host: &Rc<Host>) {
         tracing::warn!(hint, "the application may go on committing: the lease is not given up, and runs out");
         return host.close();
     };
-    let epoch = lease.status().body.map_or(0, |body| body.epoch);
+    let epoch = lease.epoch();
     let task = {
         let host = Rc::clone(host);
         async move {

@@ -31,7 +31,7 @@ pub(super) struct Tenure {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     lease: Option<(Body, u64)>,
     versions: u64,
     pub(super) chain: BTreeMap<u64, Segment>,
@@ -51,7 +51,7 @@ fn no(kind: StoreErrorKind) -> StoreError {
 
 impl Store {
     /// Carries out a request of the lease.
-    pub(super) fn cell(&mut self, request: &CellRequest) -> Result<Result<CellReply, StoreError>, Violation> {
+    pub(crate) fn cell(&mut self, request: &CellRequest) -> Result<Result<CellReply, StoreError>, Violation> {
         match request {
             CellRequest::Read { .. } => Ok(match &self.lease {
                 None => Err(no(StoreErrorKind::NotFound)),

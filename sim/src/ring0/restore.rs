@@ -43,6 +43,11 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// Of a replica to which so many others write, from its beginning.
+    pub fn beside(others: usize) -> Restored {
+        Restored { others_at: vec![0; others], ..Restored::default() }
+    }
+
     /// The transaction that comes next.
     pub fn next(&self) -> Txid {
         self.txid.map_or(Txid::FIRST, Txid::next)

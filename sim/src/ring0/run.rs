@@ -72,7 +72,7 @@ thread_local! {
 
 /// Runs something, and makes a violation of a panic. It is told with its place by whoever gets it,
 /// not printed: the shrinker meets the same one hundreds of times.
-fn caught<T>(run: impl FnOnce() -> Result<T, Violation>) -> Result<T, Violation> {
+pub fn caught<T>(run: impl FnOnce() -> Result<T, Violation>) -> Result<T, Violation> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();

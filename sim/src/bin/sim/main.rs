@@ -107,10 +107,12 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "failover",
-        usage: "failover --seeds A..B [--jobs N]",
+        usage: "failover --seeds A..B [--whole [-v]] [--jobs N]",
         about: "Runs seeds of hosts that contend for one lease.",
         flags: &[
             value("seeds", "A..B", "which seeds"),
+            switch("whole", "with follower, replicator and database on each host"),
+            switch("v", "tell what happens"),
             value("jobs", "N", "how many threads (default: one for each processor)"),
         ],
         positionals_max: 0,

@@ -1,0 +1,241 @@
+//! What the succession of a process decides, carried out; and what its machines do to it.
+
+use driftless_core::application::{Databases, Standing};
+use driftless_core::engine::{Config, Replicator};
+use driftless_core::follow::{Candidates, FollowConfig, Follower};
+use driftless_core::lease::{LeaseEvent, Role};
+use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId, StateRequest};
+use driftless_core::succession::{self, Action, Followed, Stand, View};
+
+use super::node::{DRIFTLESS, PENDING, Running, Who};
+use super::world::{Entry, World};
+use crate::disk::Disk;
+use crate::ring0::Violation;
+use crate::ring0::app::PATH;
+use crate::ring0::sqlite::Sqlite as _;
+use crate::trace::Kind;
+
+const POSITION: &str = "/a.db-txid";
+
+impl World {
+    /// Tells the succession of a process something, and carries out what it decides.
+    pub(super) fn succeed(&mut self, host: usize, event: succession::Event) -> Result<(), Violation> {
+        let run = self.nodes[host].run;
+        let Some(succession) = &mut self.nodes[host].succession else { return Ok(()) };
+        let actions = succession.handle(event);
+        for action in actions {
+            if self.nodes[host].run != run {
+                return Ok(());
+            }
+            self.note(host, Kind::Note, format_args!("succession: {action:?}"));
+            self.carry_out(host, action)?;
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, host: usize, event: succession::Event) {
+        let wait = self.draw_wait("told", 100, 30_000);
+        let run = self.nodes[host].run;
+        self.later(wait, Entry::Told { host, run, event });
+    }
+
+    fn carry_out(&mut self, host: usize, action: Action) -> Result<(), Violation> {
+        match action {
+            Action::Name(n) => {
+                self.name_its_state(host);
+                self.told(host, succession::Event::Named(n, Ok(())));
+            }
+            Action::Follow { succeeds, .. } => return self.follow(host, succeeds),
+            Action::Tell(_, event) => return self.handle(host, Who::Follower, event),
+            Action::End(_) => {
+                let deadline = self.times(host).mono;
+                return self.handle(host, Who::Follower, Event::Shutdown { deadline });
+            }
+            Action::MoveAside(n) => {
+                self.move_aside(host);
+                self.told(host, succession::Event::MovedAside(n, Ok(())));
+            }
+            Action::Inherit(n, records) => {
+                self.nodes[host].state.perform(&StateRequest::Rewrite(records));
+                self.told(host, succession::Event::Inherited(n, Ok(())));
+            }
+            Action::Begin(databases) => {
+                return databases.into_iter().try_for_each(|(_, fences)| self.replicate(host, fences));
+            }
+            Action::Activate => {
+                self.check_successor(host)?;
+                let node = &mut self.nodes[host];
+                let _ = node.disk().unlink(POSITION);
+                node.activating = true;
+                node.term = node.lease.as_ref().and_then(|it| it.machine.status().term);
+                return self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Activate));
+            }
+            Action::Fail(exit) => {
+                // Whatever a person would have to see to does not happen here.
+                let text = format!("host {host}: {exit:?}");
+                if !matches!(exit, Exit::Fenced { .. }) {
+                    return Err(Violation::new("succession", text));
+                }
+                self.depose(host, &text);
+            }
+        }
+        Ok(())
+    }
+
+    fn name_its_state(&mut self, host: usize) {
+        let node = &self.nodes[host];
+        let disk = node.disk();
+        if disk.exists(POSITION) || !disk.exists(PATH) {
+            return;
+        }
+        let known = Candidates::of_journal(node.state.records());
+        write_whole(&disk, POSITION, &known.map_or_else(Vec::new, |known| known.encode()));
+    }
+
+    fn follow(&mut self, host: usize, succeeds: bool) -> Result<(), Violation> {
+        let no = self.number();
+        let ids = OpIds::new(ReplicaId(1), self.dice.draw("run", "follower", no));
+        let config =
+            FollowConfig { interval: std::time::Duration::from_secs(3_600), ..FollowConfig::default() };
+        let node = &mut self.nodes[host];
+        node.copy = Some(node.model.copy(DRIFTLESS, PATH));
+        node.follower = Some(Running { machine: Follower::new(config, ids), no, wake: 0 });
+        let entropy = self.dice.draw("entropy", "follower", no);
+        self.handle(host, Who::Follower, Event::Start { entropy })?;
+        match succeeds {
+            true => self.handle(host, Who::Follower, Event::Lease(LeaseEvent::Succeed)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn follower_ended(
+        &mut self,
+        host: usize,
+        mut follower: Follower,
+        exit: Exit,
+    ) -> Result<(), Violation> {
+        self.summary.followed += follower.status().commits;
+        let followed = Followed { exit, bequest: follower.bequest(), unknown: follower.is_unknown() };
+        self.told(host, succession::Event::Followed(0, followed));
+        Ok(())
+    }
+
+    /// A database gets another name, with all that belongs to it: under both before it loses the first.
+    fn move_aside(&mut self, host: usize) {
+        let epoch = self.nodes[host].epoch();
+        let node = &mut self.nodes[host];
+        let disk = node.disk();
+        node.asides.extend(node.image());
+        let aside = format!("{PATH}.unreplicated-{epoch}-{}", node.asides.len());
+        for suffix in ["", "-wal", "-journal"] {
+            let _ = disk.link(&format!("{PATH}{suffix}"), &format!("{aside}{suffix}"));
+        }
+        let _ = disk.sync_dir("/");
+        for left in ["", "-wal", "-journal", "-shm", "-txid"] {
+            let _ = disk.unlink(&format!("{PATH}{left}"));
+        }
+        let _ = disk.sync_dir("/");
+        self.summary.asides += 1;
+    }
+
+    fn replicate(&mut self, host: usize, fences: bool) -> Result<(), Violation> {
+        let no = self.number();
+        let run = self.dice.draw("run", "replicator", no);
+        let config = Config {
+            leased: true,
+            succeeds: fences,
+            remote: true,
+            pending_byte: PENDING,
+            sync_interval: std::time::Duration::from_millis(*self.dice.pick("plan", "sync", 0, &[50, 1_000])),
+            ..Config::default()
+        };
+        let node = &mut self.nodes[host];
+        node.unfenced |= fences;
+        node.stand = None;
+        // What stands there is what it goes on from.
+        let disk = node.disk();
+        node.truth.committed(&disk, PATH, PENDING);
+        node.source = Some(node.model.source(DRIFTLESS, PATH));
+        node.replicator = Some(Running { machine: Replicator::new(ReplicaId(0), run, config), no, wake: 0 });
+        let entropy = self.dice.draw("entropy", "replicator", no);
+        self.handle(host, Who::Replicator, Event::Start { entropy })
+    }
+
+    pub(super) fn replicator_moved(&mut self, host: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[host];
+        let Some(replicator) = &node.replicator else { return Ok(()) };
+        let mut standing = Standing::default();
+        standing.add(Some(&replicator.machine.status()), None);
+        let stand = if standing.sum() == Databases::Ready { Stand::Ready } else { Stand::Starting };
+        self.stands(host, stand)
+    }
+
+    fn stands(&mut self, host: usize, stand: Stand) -> Result<(), Violation> {
+        if self.nodes[host].stand.as_ref() == Some(&stand) {
+            return Ok(());
+        }
+        self.nodes[host].stand = Some(stand.clone());
+        self.succeed(host, succession::Event::Stands(0, stand))
+    }
+
+    pub(super) fn replicator_ended(&mut self, host: usize, exit: Exit) -> Result<(), Violation> {
+        self.summary.overtaken += u64::from(matches!(exit, Exit::Overtaken { .. }));
+        if self.nodes[host].leaves {
+            if exit == Exit::Done {
+                let deadline = self.times(host).mono.after(std::time::Duration::from_secs(10));
+                return self.handle(host, Who::Lease, Event::Shutdown { deadline });
+            }
+            self.ends(host);
+            return Ok(());
+        }
+        if self.nodes[host].active || self.nodes[host].activating {
+            match &exit {
+                Exit::Fenced { .. } => self.depose(host, exit.error().unwrap_or_default()),
+                exit => {
+                    return Err(Violation::new(
+                        "exit",
+                        format!("the replicator of host {host} ends: {exit:?}"),
+                    ));
+                }
+            }
+            return Ok(());
+        }
+        self.stands(host, Stand::Ended(exit))
+    }
+
+    pub(super) fn lease_moved(&mut self, host: usize) -> Result<(), Violation> {
+        let Some(lease) = &self.nodes[host].lease else { return Ok(()) };
+        let (run, status) = (self.nodes[host].run, lease.machine.status());
+        if let Some((number, no, op)) = self.nodes[host].proving
+            && let Some(proven) = status.proves(number)
+        {
+            self.nodes[host].proving = None;
+            let shown = if proven { Ok(()) } else { Err("the lease is another's".into()) };
+            let outcome = driftless_core::machine::Outcome::Proven(shown);
+            let wait = self.draw_wait("proven", 1, 500);
+            self.later(wait, Entry::Deliver { host, who: Who::Replicator, no, op, outcome });
+        }
+        if self.nodes[host].activating && self.role(host) == Some(Role::Primary) {
+            self.is_primary(host);
+        }
+        let view = View::of(&status);
+        if self.nodes[host].run == run && self.nodes[host].view != Some(view) {
+            self.nodes[host].view = Some(view);
+            return self.succeed(host, succession::Event::Lease(view));
+        }
+        Ok(())
+    }
+}
+
+fn write_whole(disk: &Disk, path: &str, bytes: &[u8]) {
+    let beside = format!("{path}.new");
+    let write = || {
+        let file = disk.create(&beside)?;
+        file.set_len(0)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync()?;
+        disk.rename(&beside, path)?;
+        disk.sync_dir("/")
+    };
+    write().expect("this disk has no faults");
+}

@@ -1,0 +1,722 @@
+//! The loop: what happens next, requests to the store, blows, and what must hold.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
+use driftless_core::lease::{LeaseConfig, Role};
+use driftless_core::machine::{
+    Action, Actions, CellRequest, Event, Exit, Fact, Machine, Object, OpId, OpIds, Outcome, ReplicaId,
+    Request, SourceRequest, StoreRequest,
+};
+use driftless_core::succession::{self, Succession};
+
+use super::Summary;
+use super::node::{Node, PENDING, Running, Who};
+use crate::failover::store::Store as Cell;
+use crate::ring0::Violation;
+use crate::ring0::app::Work;
+use crate::ring0::dice::Dice;
+use crate::ring0::image::Image;
+use crate::ring0::queue::Queue;
+use crate::ring0::restore::Restored;
+use crate::ring0::sqlite::{SqlErrorKind, Sqlite as _};
+use crate::ring0::store::{Fate, SimStore};
+use crate::trace::{Kind, Trace};
+
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MS;
+const START_NS: u64 = 1_800_000_000_000_000_000;
+/// Until when faults strike.
+const TROUBLED: u64 = 120 * SECOND;
+/// When applications stop to write.
+const RESTS: u64 = TROUBLED + 60 * SECOND;
+/// When all that was committed is on the replica.
+const END: u64 = RESTS + 30 * SECOND;
+/// After the faults, somebody writes within twice the time to live and this.
+const BEYOND: u64 = 25 * SECOND;
+const STEPS_MAX: u64 = 400_000;
+const NAMES: [&str; 3] = ["host 0", "host 1", "host 2"];
+
+/// What is asked of the store.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Store(StoreRequest),
+    Cell(CellRequest),
+}
+
+#[derive(Debug)]
+pub(super) enum Entry {
+    Begin(usize),
+    Blow(u64),
+    App(usize, u64),
+    Changed(usize, u64),
+    Tick {
+        host: usize,
+        who: Who,
+        no: u64,
+        wake: u64,
+    },
+    Source {
+        host: usize,
+        no: u64,
+        op: OpId,
+        request: SourceRequest,
+    },
+    /// A request reaches the store.
+    Arrive {
+        host: usize,
+        who: Who,
+        no: u64,
+        op: OpId,
+        ask: Ask,
+    },
+    Deliver {
+        host: usize,
+        who: Who,
+        no: u64,
+        op: OpId,
+        outcome: Outcome,
+    },
+    /// What came of a step of the succession of this process.
+    Told {
+        host: usize,
+        run: u64,
+        event: succession::Event,
+    },
+    Healed,
+    End,
+}
+
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
+    pub(super) dice: Dice,
+    pub(super) now: u64,
+    queue: Queue<Entry>,
+    pub(super) store: SimStore,
+    cell: Cell,
+    restored: Restored,
+    /// The states of the replica, without what the copy's SQLite puts into page 1.
+    known: BTreeSet<u64>,
+    ttl: Duration,
+    per_mille: u64,
+    latency: u64,
+    pub(super) numbers: u64,
+    requests: u64,
+    primary: Option<u64>,
+    writes_since_heal: Option<u64>,
+    pub(super) summary: Summary,
+    trace: Trace,
+}
+
+/// Runs one seed, and writes what happens to a trace.
+///
+/// # Errors
+/// What an oracle saw.
+pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
+    let dice = Dice::new(seed);
+    let count = dice.range("plan", "hosts", 0, 2, 3) as usize;
+    let skewed = dice.chance("plan", "skewed", 0, 1, 2);
+    let clocks = |n: u64| {
+        let ahead = if skewed { dice.range("clock", "ahead", n, 0, 90) * SECOND } else { 0 };
+        (ahead, dice.range("clock", "mono", n, 0, 1 << 50))
+    };
+    let node = |n: usize| Node::new(n, START_NS, clocks(n as u64), dice.draw("plan", "sqlite", n as u64));
+    let world = World {
+        nodes: (0..count).map(node).collect(),
+        now: 0,
+        queue: Queue::new(dice),
+        store: SimStore::new(1_000, true),
+        cell: Cell::default(),
+        restored: Restored::beside(count - 1),
+        known: BTreeSet::new(),
+        ttl: Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10])),
+        per_mille: *dice.pick("plan", "faults", 0, &[0, 20, 100]),
+        latency: *dice.pick("plan", "latency", 0, &[5, 50, 400]),
+        numbers: 0,
+        requests: 0,
+        primary: None,
+        writes_since_heal: None,
+        summary: Summary::default(),
+        trace,
+        dice,
+    };
+    world.run()
+}
+
+impl World {
+    fn run(mut self) -> Result<Summary, Violation> {
+        for host in 0..self.nodes.len() {
+            let at = self.dice.wait("plan", "begin", host as u64, 0, 5_000_000).as_nanos() as u64;
+            self.queue.push(at, Entry::Begin(host));
+        }
+        for n in 0..self.dice.range("plan", "blows", 0, 1, 8) {
+            self.queue.push(self.dice.range("blow", "at", n, 5 * SECOND, TROUBLED), Entry::Blow(n));
+        }
+        self.queue.push(TROUBLED, Entry::Healed);
+        self.queue.push(END, Entry::End);
+        for _ in 0..STEPS_MAX {
+            let Some((at, entry)) = self.queue.pop() else { break };
+            self.pass_to(at);
+            if matches!(entry, Entry::End) {
+                return self.finish();
+            }
+            self.happen(entry)?;
+        }
+        Err(Violation::new("spin", format!("more than {STEPS_MAX} steps")))
+    }
+
+    fn pass_to(&mut self, at: u64) {
+        self.now = self.now.max(at);
+        self.store.now_ns = self.now;
+        self.nodes.iter().for_each(|node| node.clock.set_ns(START_NS + self.now + node.ahead_ns));
+    }
+
+    pub(super) fn is_troubled(&self) -> bool {
+        self.now < TROUBLED
+    }
+
+    pub(super) fn later(&mut self, wait_ns: u64, entry: Entry) {
+        self.queue.push(self.now + wait_ns, entry);
+    }
+
+    pub(super) fn times(&self, host: usize) -> Now {
+        let node = &self.nodes[host];
+        Now {
+            mono: Mono::from_duration(Duration::from_nanos(self.now + node.mono_ns)),
+            wall: Wall(((START_NS + self.now + node.ahead_ns) / MS) as i64),
+        }
+    }
+
+    pub(super) fn note(&self, host: usize, kind: Kind, text: std::fmt::Arguments<'_>) {
+        self.trace.note(self.now, NAMES[host], kind, text);
+    }
+
+    /// A number for the next of something.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(super) fn draw_wait(&mut self, what: &str, least_us: u64, most_us: u64) -> u64 {
+        let n = self.number();
+        self.dice.wait("wait", what, n, least_us, most_us).as_nanos() as u64
+    }
+
+    fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
+        // Who stands still does nothing until it goes on; what was sent arrives.
+        let stands_until = match &entry {
+            Entry::Tick { host, .. } | Entry::Source { host, .. } | Entry::Deliver { host, .. } => {
+                self.nodes[*host].paused_until
+            }
+            Entry::Told { host, .. } | Entry::Changed(host, _) => self.nodes[*host].paused_until,
+            Entry::App(host, _) => self.nodes[*host].app_paused_until,
+            _ => 0,
+        };
+        if stands_until > self.now {
+            self.queue.push(stands_until, entry);
+            return Ok(());
+        }
+        match entry {
+            Entry::Begin(host) => self.begin(host),
+            Entry::Blow(n) => self.blow(n),
+            Entry::App(host, run) if self.nodes[host].run == run => self.app_step(host),
+            Entry::Changed(host, run) if self.nodes[host].run == run => {
+                let replicator = self.nodes[host].replicator.as_ref();
+                let wants = replicator.is_some_and(|it| it.machine.wants_events());
+                if wants { self.handle(host, Who::Replicator, Event::SourceChanged) } else { Ok(()) }
+            }
+            Entry::Tick { host, who, no, wake } => {
+                let node = &self.nodes[host];
+                let wakes = match who {
+                    Who::Lease => node.lease.as_ref().map(|it| (it.no, it.wake)),
+                    Who::Follower => node.follower.as_ref().map(|it| (it.no, it.wake)),
+                    Who::Replicator => node.replicator.as_ref().map(|it| (it.no, it.wake)),
+                };
+                if wakes == Some((no, wake)) { self.handle(host, who, Event::Tick) } else { Ok(()) }
+            }
+            Entry::Source { host, no, op, request }
+                if self.nodes[host].number_of(Who::Replicator) == Some(no) =>
+            {
+                let source = self.nodes[host].source.as_mut().expect("a replicator has one");
+                let outcome = Outcome::Source(source.perform(&request));
+                self.handle(host, Who::Replicator, Event::Completed { op, outcome })
+            }
+            Entry::Arrive { host, who, no, op, ask } => self.arrive(host, (who, no), op, ask),
+            Entry::Deliver { host, who, no, op, outcome } if self.nodes[host].number_of(who) == Some(no) => {
+                self.handle(host, who, Event::Completed { op, outcome })
+            }
+            Entry::Told { host, run, event } if self.nodes[host].run == run => self.succeed(host, event),
+            Entry::Healed => {
+                for node in &mut self.nodes {
+                    (node.paused_until, node.app_paused_until) = (0, 0);
+                    node.cut_until = 0;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A process begins.
+    fn begin(&mut self, host: usize) -> Result<(), Violation> {
+        if self.nodes[host].lease.is_some() {
+            return Ok(());
+        }
+        let run = self.number();
+        let no = self.number();
+        let ids = OpIds::new(ReplicaId(7), self.dice.draw("run", "lease", no));
+        let node = &mut self.nodes[host];
+        let config = LeaseConfig {
+            ttl: self.ttl,
+            begins: host == 0,
+            holder: node.holder,
+            term: node.term,
+            ..LeaseConfig::default()
+        };
+        use driftless_core::lease::Lease;
+        (node.run, node.succession) = (run, Some(Succession::new(1, node.term.is_some())));
+        node.lease = Some(Running { machine: Lease::new(config, ids), no, wake: 0 });
+        self.note(host, Kind::Start, format_args!("process {run}"));
+        let tried = succession::Event::Tried(Ok(()));
+        let wait = self.draw_wait("tried", 100_000, 2_000_000);
+        self.later(wait, Entry::Told { host, run, event: tried });
+        let entropy = self.dice.draw("entropy", "", run);
+        self.handle(host, Who::Lease, Event::Start { entropy })
+    }
+
+    /// The process ends, and another begins after a while.
+    pub(super) fn ends(&mut self, host: usize) {
+        self.note(host, Kind::Crash, format_args!("the process ends"));
+        self.nodes[host].end();
+        self.nodes[host].run = self.number();
+        let wait = self.draw_wait("restart", 100_000, 15_000_000);
+        self.later(wait, Entry::Begin(host));
+    }
+
+    /// The lease is lost, or the process cannot go on.
+    pub(super) fn depose(&mut self, host: usize, why: &str) {
+        self.note(host, Kind::Note, format_args!("deposed: {why}"));
+        self.summary.deposed += u64::from(self.nodes[host].active);
+        self.ends(host);
+    }
+
+    fn blow(&mut self, n: u64) -> Result<(), Violation> {
+        let any = (self.dice.draw("blow", "host", n) % self.nodes.len() as u64) as usize;
+        // Most strike whoever writes.
+        let writer = self.nodes.iter().position(|it| it.active);
+        let host = writer.filter(|_| self.dice.chance("blow", "writer", n, 3, 4)).unwrap_or(any);
+        let long = self.dice.wait("blow", "long", n, 500_000, 40_000_000).as_nanos() as u64;
+        let kind = self.dice.draw("blow", "kind", n) % 9;
+        self.summary.faults += 1;
+        self.note(host, Kind::Fault, format_args!("blow {kind}, {} ms", long / MS));
+        match kind {
+            0 | 1 => self.ends(host),
+            2 => self.nodes[host].paused_until = (self.now + long).min(TROUBLED),
+            3 => {
+                let until = (self.now + long).min(TROUBLED);
+                (self.nodes[host].paused_until, self.nodes[host].app_paused_until) = (until, until);
+            }
+            4 | 5 => self.nodes[host].cut_until = self.now + long,
+            6 => {
+                self.ends(host);
+                let dice = self.dice;
+                let mut lost = 0;
+                self.nodes[host].model.power_loss(&mut |_| {
+                    lost += 1;
+                    dice.chance("power", "survives", (n << 32) + lost, 1, 2)
+                });
+                self.nodes[host].state.lose_unsynced(dice.range("power", "records", n, 0, 4) as usize);
+            }
+            7 if self.nodes[host].active => return self.hand_over(host),
+            _ => {
+                self.ends(host);
+                self.nodes[host].state.lose_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// The application ends, and the process once everything is replicated.
+    fn hand_over(&mut self, host: usize) -> Result<(), Violation> {
+        self.nodes[host].end_application();
+        self.nodes[host].leaves = true;
+        let deadline = self.times(host).mono.after(Duration::from_secs(30));
+        self.handle(host, Who::Replicator, Event::Shutdown { deadline })
+    }
+
+    /// One transaction of the application.
+    fn app_step(&mut self, host: usize) -> Result<(), Violation> {
+        let n = self.number();
+        let (dice, node) = (self.dice, &mut self.nodes[host]);
+        if !node.active || self.now >= RESTS {
+            return Ok(());
+        }
+        let work = match dice.draw("app", "work", n) % 5 {
+            0 => Work::Update { of: 3 },
+            1 => Work::Delete { of: 5 },
+            _ => Work::Insert { rows: dice.range("app", "rows", n, 1, 5) as u32, bytes: 180 },
+        };
+        let mode = *dice.pick("app", "mode", n, &["PASSIVE", "RESTART", "TRUNCATE"]);
+        let mut step = || {
+            if node.connection.is_none() {
+                let mut connection = node.model.open(super::node::APP, crate::ring0::app::PATH)?;
+                connection.prepare(512, true)?;
+                node.connection = Some(connection);
+            }
+            let connection = node.connection.as_mut().expect("opened above");
+            if !connection.is_autocommit() {
+                connection.rollback()?;
+            }
+            connection.begin()?;
+            let number = connection.number()?;
+            connection.work(work, number + 1)?;
+            connection.commit()?;
+            if dice.chance("app", "checkpoint", n, 1, 12) {
+                let _ = connection.checkpoint(mode);
+            }
+            if dice.chance("app", "closes", n, 1, 30)
+                && let Some(connection) = node.connection.take()
+            {
+                let _ = connection.close();
+            }
+            Ok(())
+        };
+        let done: crate::ring0::sqlite::SqlResult<()> = step();
+        let (run, disk) = (node.run, node.disk());
+        let wait = match &done {
+            Ok(()) => {
+                node.truth.committed(&disk, crate::ring0::app::PATH, PENDING);
+                self.summary.commits += 1;
+                if !self.is_troubled() {
+                    self.writes_since_heal.get_or_insert(self.now);
+                }
+                self.draw_wait("app", 2_000, 3_000_000)
+            }
+            Err(error) if error.kind == SqlErrorKind::Busy => 2 * MS,
+            Err(error) => return Err(Violation::new("application", error.to_string())),
+        };
+        self.note(host, Kind::Commit, format_args!("{work:?}: {done:?}"));
+        self.later(wait, Entry::App(host, run));
+        let told = self.draw_wait("event", 100, 2_000);
+        self.later(told, Entry::Changed(host, run));
+        Ok(())
+    }
+
+    /// Gives a machine an event and carries out what it asks for.
+    pub(super) fn handle(&mut self, host: usize, who: Who, event: Event) -> Result<(), Violation> {
+        let now = self.times(host);
+        let Some(no) = self.nodes[host].number_of(who) else { return Ok(()) };
+        self.note(host, Kind::Event, format_args!("{who:?} {event:?}"));
+        let node = &mut self.nodes[host];
+        let mut actions = Actions::new();
+        match who {
+            Who::Lease => step(&mut node.lease, now, event, &mut actions),
+            Who::Follower => step(&mut node.follower, now, event, &mut actions),
+            Who::Replicator => step(&mut node.replicator, now, event, &mut actions),
+        }
+        for action in actions.drain() {
+            self.note(host, Kind::Action, format_args!("{who:?} {action:?}"));
+            match action {
+                Action::Submit { op, request } => self.submit(host, (who, no), op, request)?,
+                Action::Cancel { .. } => {}
+                Action::Notify(notice) => self.says(host, who, &notice.fact)?,
+                Action::Stopped(exit) => return self.stopped(host, who, exit),
+            }
+            if self.nodes[host].number_of(who) != Some(no) {
+                return Ok(());
+            }
+        }
+        self.arm(host, who, now);
+        match who {
+            Who::Lease => self.lease_moved(host),
+            Who::Replicator => self.replicator_moved(host),
+            Who::Follower => Ok(()),
+        }
+    }
+
+    fn arm(&mut self, host: usize, who: Who, now: Now) {
+        let node = &mut self.nodes[host];
+        let (due, no, wake) = match who {
+            Who::Lease => wake(&mut node.lease),
+            Who::Follower => wake(&mut node.follower),
+            Who::Replicator => wake(&mut node.replicator),
+        };
+        let wait = due.map(|at| at.since(now.mono) + Duration::from_micros(200));
+        if let Some(wait) = wait.filter(|wait| *wait < Duration::from_secs(1 << 20)) {
+            self.later(wait.as_nanos() as u64, Entry::Tick { host, who, no, wake });
+        }
+    }
+
+    fn submit(
+        &mut self,
+        host: usize,
+        (who, no): (Who, u64),
+        op: OpId,
+        request: Request,
+    ) -> Result<(), Violation> {
+        let wait = self.draw_wait("takes", 1, 3_000);
+        let node = &mut self.nodes[host];
+        let outcome = match request {
+            Request::Store(request) => return self.send(host, (who, no), op, Ask::Store(request)),
+            Request::Cell(request) => return self.send(host, (who, no), op, Ask::Cell(request)),
+            Request::Source(request) => {
+                self.later(wait, Entry::Source { host, no, op, request });
+                return Ok(());
+            }
+            Request::Compute(job) => Outcome::Compute(job.run()),
+            Request::State(request) => Outcome::State(Ok(node.state.perform(&request))),
+            Request::Scratch(request) => {
+                Outcome::Scratch(node.scratch.perform(&request).map_err(|error| error.to_string()))
+            }
+            Request::Grant(_) => Outcome::Granted,
+            Request::Prove => {
+                node.proofs += 1;
+                node.proving = Some((node.proofs, no, op));
+                let number = node.proofs;
+                let event = Event::Lease(driftless_core::lease::LeaseEvent::Prove(number));
+                return self.handle(host, Who::Lease, event);
+            }
+            Request::Copy(request) => {
+                self.check_copy(host, &request)?;
+                let copy = self.nodes[host].copy.as_mut().expect("a follower has one");
+                Outcome::Copy(copy.perform(&request))
+            }
+            Request::Output(request) => {
+                self.check_output(host, &request)?;
+                Outcome::Output(super::output::perform(&self.nodes[host].disk(), &request))
+            }
+        };
+        self.later(wait, Entry::Deliver { host, who, no, op, outcome });
+        Ok(())
+    }
+
+    fn send(&mut self, host: usize, (who, no): (Who, u64), op: OpId, ask: Ask) -> Result<(), Violation> {
+        self.requests += 1;
+        let late =
+            self.is_troubled() && self.dice.chance("store", "late", self.requests, self.per_mille, 1_000);
+        let most = if late { 30_000_000 } else { 1_000 * self.latency };
+        let wait = self.draw_wait("store", 300, most);
+        self.later(wait, Entry::Arrive { host, who, no, op, ask });
+        Ok(())
+    }
+
+    /// A request reaches the store, whatever has become of its sender.
+    fn arrive(&mut self, host: usize, (who, no): (Who, u64), op: OpId, ask: Ask) -> Result<(), Violation> {
+        self.requests += 1;
+        let n = self.requests;
+        let cut = self.nodes[host].cut_until > self.now;
+        if cut && self.dice.chance("store", "cut before", n, 1, 2) {
+            return Ok(());
+        }
+        let drawn = self.is_troubled() && self.dice.chance("store", "fault", n, self.per_mille, 1_000);
+        let fate = match drawn {
+            true => *self.dice.pick(
+                "store",
+                "fate",
+                n,
+                &[Fate::Refused, Fate::Lost, Fate::Unclear, Fate::Swallowed],
+            ),
+            false => Fate::Works,
+        };
+        self.summary.faults += u64::from(drawn);
+        let outcome = match &ask {
+            Ask::Store(request) => Outcome::Store(self.store.perform(op, request, fate)),
+            Ask::Cell(request) if fate.has_effect() => {
+                let result = self.cell.cell(request)?;
+                Outcome::Cell(if fate == Fate::Works { result } else { Err(lost()) })
+            }
+            Ask::Cell(_) => Outcome::Cell(Err(lost())),
+        };
+        self.note(host, Kind::Request, format_args!("{who:?} {ask:?}: {fate:?}, {outcome:?}"));
+        self.restore_all()?;
+        self.store.check_kept()?;
+        if cut || !fate.is_answered() {
+            return Ok(());
+        }
+        let wait = self.draw_wait("answer", 200, 2_000);
+        self.later(wait, Entry::Deliver { host, who, no, op, outcome });
+        Ok(())
+    }
+
+    /// Applies what has come to the replica.
+    fn restore_all(&mut self) -> Result<(), Violation> {
+        loop {
+            let object = Object { level: Level::CAPTURES, range: TxidRange::single(self.restored.next()) };
+            let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
+            let truths: Vec<_> = self.nodes.iter().map(|node| &node.truth).collect();
+            self.restored.apply(&body, &truths, PENDING)?;
+            self.known.insert(masked(&self.restored.image));
+            self.trace.note(
+                self.now,
+                "store",
+                Kind::Put,
+                format_args!("{object}: {:?}", self.restored.image),
+            );
+        }
+    }
+
+    fn says(&mut self, host: usize, who: Who, fact: &Fact) -> Result<(), Violation> {
+        match (who, fact) {
+            (Who::Replicator, Fact::Replicated { txid, .. }) => {
+                self.restore_all()?;
+                self.summary.acknowledged += 1;
+                let owners = self.restored.owners.get(txid).copied().unwrap_or(0);
+                if owners & 1 << host == 0 {
+                    let text = format!("{txid} is no state of host {host}, which says that it is replicated");
+                    return Err(Violation::new("acknowledged", text));
+                }
+                let progress = txid.get();
+                let event = Event::Lease(driftless_core::lease::LeaseEvent::Progress(progress));
+                self.handle(host, Who::Lease, event)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is not on the replica is not written over before it was kept.
+    fn check_tail(&self, host: usize) -> Result<(), Violation> {
+        let node = &self.nodes[host];
+        let Some(image) = node.image() else { return Ok(()) };
+        if image.pages() == 0 || self.known.contains(&masked(&image)) || node.asides.contains(&image) {
+            return Ok(());
+        }
+        let text = format!("host {host} writes over {image:?}, which is neither on the replica nor kept");
+        Err(Violation::new("tail", text))
+    }
+
+    fn check_copy(
+        &self,
+        host: usize,
+        request: &driftless_core::machine::CopyRequest,
+    ) -> Result<(), Violation> {
+        match request {
+            driftless_core::machine::CopyRequest::Begin => self.check_tail(host),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_output(
+        &self,
+        host: usize,
+        request: &driftless_core::machine::OutputRequest,
+    ) -> Result<(), Violation> {
+        match request {
+            driftless_core::machine::OutputRequest::Publish { .. } => self.check_tail(host),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything is fenced: behind another, what stands here is what the replica ends with.
+    pub(super) fn check_successor(&mut self, host: usize) -> Result<(), Violation> {
+        self.restore_all()?;
+        let node = &self.nodes[host];
+        let wrong = |text: String| Err(Violation::new("succession", text));
+        let Some(image) = node.image() else {
+            return match self.restored.txid {
+                None => Ok(()),
+                Some(_) => wrong(format!("host {host} has no database")),
+            };
+        };
+        let end = &self.restored.image;
+        if node.unfenced && image != *end {
+            return wrong(format!("host {host} goes on from {image:?}, and the replica ends with {end:?}"));
+        }
+        if !node.unfenced && self.restored.txid.is_some() && node.truth.find(end, 0).is_none() {
+            return wrong(format!(
+                "host {host} goes on, and the replica's end {end:?} is none of its states"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A host has become the primary.
+    pub(super) fn is_primary(&mut self, host: usize) {
+        let node = &mut self.nodes[host];
+        (node.activating, node.active, node.unfenced) = (false, true, false);
+        let (run, holder) = (node.run, node.holder);
+        self.summary.activations += 1;
+        self.summary.takeovers += u64::from(self.primary.is_some_and(|before| before != holder));
+        self.primary = Some(holder);
+        self.note(host, Kind::Phase, format_args!("is the primary"));
+        self.later(MS, Entry::App(host, run));
+    }
+
+    fn stopped(&mut self, host: usize, who: Who, exit: Exit) -> Result<(), Violation> {
+        self.note(host, Kind::Stop, format_args!("{who:?} {exit:?}"));
+        let node = &mut self.nodes[host];
+        match who {
+            Who::Lease if exit == Exit::Done => {
+                self.ends(host);
+                Ok(())
+            }
+            Who::Lease => {
+                self.depose(host, exit.error().unwrap_or_default());
+                Ok(())
+            }
+            Who::Follower => {
+                let follower = node.follower.take().expect("it has just ended");
+                node.copy = None;
+                self.follower_ended(host, follower.machine, exit)
+            }
+            Who::Replicator => {
+                (node.replicator, node.source) = (None, None);
+                self.replicator_ended(host, exit)
+            }
+        }
+    }
+
+    pub(super) fn role(&self, host: usize) -> Option<Role> {
+        self.nodes[host].lease.as_ref().map(|it| it.machine.status().role)
+    }
+
+    fn finish(mut self) -> Result<Summary, Violation> {
+        self.restore_all()?;
+        let liveness = |text: String| Err(Violation::new("liveness", text));
+        let bound = TROUBLED + 2 * self.ttl.as_nanos() as u64 + BEYOND;
+        match self.writes_since_heal {
+            Some(at) if at <= bound => {}
+            at => return liveness(format!("nobody wrote until {at:?}, {bound} is the bound")),
+        }
+        let Some(host) = self.nodes.iter().position(|node| node.active) else {
+            return liveness("in the end nobody is the primary".into());
+        };
+        let image = self.nodes[host].image().unwrap_or_default();
+        if image != self.restored.image {
+            let end = &self.restored.image;
+            return liveness(format!("host {host} has {image:?}, and the replica ends with {end:?}"));
+        }
+        self.summary.segments = self.restored.txid.map_or(0, Txid::get);
+        self.summary.hash = self.trace.hash();
+        Ok(self.summary)
+    }
+}
+
+fn lost() -> driftless_core::machine::StoreError {
+    use driftless_core::machine::{StoreError, StoreErrorKind};
+    StoreError::new(StoreErrorKind::Ambiguous, "the connection was reset")
+}
+
+fn step<M: Machine>(running: &mut Option<Running<M>>, now: Now, event: Event, out: &mut Actions) {
+    if let Some(running) = running {
+        running.machine.handle(now, event, out);
+    }
+}
+
+/// When a machine wants to be told the time, and by which number.
+fn wake<M: Machine>(running: &mut Option<Running<M>>) -> (Option<Mono>, u64, u64) {
+    let Some(running) = running else { return (None, 0, 0) };
+    running.wake += 1;
+    (running.machine.next_deadline().map(|(at, _)| at), running.no, running.wake)
+}
+
+/// Stands for a state without what the SQLite of a copy puts into its page 1.
+fn masked(image: &Image) -> u64 {
+    let mut image = image.clone();
+    if image.pages() > 0 && image.page_bytes() >= 512 {
+        let mut first = image.page(1).to_vec();
+        [18..20, 24..28, 92..100].into_iter().for_each(|range| first[range].fill(0));
+        image.set_page(1, &first);
+    }
+    image.mark()
+}
