@@ -150,7 +150,10 @@ struct Member {
 enum Copy {
     #[default]
     Naming,
-    Following,
+    /// Its follower looks; `held` says whether it was begun when the lease was held already.
+    Following {
+        held: bool,
+    },
     /// There is nothing on the replica yet.
     Waiting,
     MovingAside,
@@ -217,10 +220,10 @@ impl Succession {
         }
         for n in 0..self.members.len() {
             match self.members[n].copy {
-                Copy::Following if held => {
+                Copy::Following { .. } if held => {
                     out.push(Action::Tell(n, MachineEvent::Lease(LeaseEvent::Succeed)))
                 }
-                Copy::Following => out.push(Action::Tell(n, MachineEvent::SyncNow)),
+                Copy::Following { .. } => out.push(Action::Tell(n, MachineEvent::SyncNow)),
                 Copy::Waiting => self.follow(n, out),
                 _ => {}
             }
@@ -228,22 +231,25 @@ impl Succession {
     }
 
     fn follow(&mut self, n: usize, out: &mut Vec<Action>) {
-        self.members[n].copy = Copy::Following;
-        out.push(Action::Follow { database: n, succeeds: self.lease.held });
+        let held = self.lease.held;
+        self.members[n].copy = Copy::Following { held };
+        out.push(Action::Follow { database: n, succeeds: held });
     }
 
     fn followed(&mut self, n: usize, followed: Followed, out: &mut Vec<Action>) {
-        if self.members[n].copy != Copy::Following {
-            return;
-        }
+        let Copy::Following { held } = self.members[n].copy else { return };
         match followed {
             Followed { exit: Exit::Done, bequest: Some(records), .. } => {
                 self.members[n].copy = Copy::Inheriting;
                 out.push(Action::Inherit(n, records));
             }
             Followed { exit: Exit::Done, .. } => self.follow(n, out),
+            // One that was begun before may have looked when another was still to write the first segment.
+            Followed { exit: Exit::NothingToRestore { .. }, .. } if self.lease.held && !held => {
+                self.follow(n, out)
+            }
             Followed { exit: Exit::NothingToRestore { .. }, .. } => {
-                self.members[n].copy = if self.lease.held { Copy::Vacant } else { Copy::Waiting };
+                self.members[n].copy = if held { Copy::Vacant } else { Copy::Waiting };
             }
             Followed { exit: Exit::Failed { .. }, unknown: true, .. } => {
                 self.members[n].copy = Copy::MovingAside;
@@ -257,8 +263,9 @@ impl Succession {
     }
 
     fn end_copies(&mut self, out: &mut Vec<Action>) {
-        let follow =
-            |(n, member): (usize, &Member)| (member.copy == Copy::Following).then_some(Action::End(n));
+        let follow = |(n, member): (usize, &Member)| {
+            matches!(member.copy, Copy::Following { .. }).then_some(Action::End(n))
+        };
         out.extend(self.members.iter().enumerate().filter_map(follow));
     }
 

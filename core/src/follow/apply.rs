@@ -337,7 +337,7 @@ impl Follower {
         };
         let txid = apply.have.expect("a file was applied");
         let (first, masked, stamp) = (sums.0, sums.1, header.stamp);
-        let coming = Position { txid, page_size, pages, state, first, masked, stamp };
+        let coming = Position { txid, page_size, pages, state, first, masked, stamp, doubtful: false };
         apply.coming = Some(coming);
         apply.step = Step::Save;
         self.named = before.into_iter().chain([coming]).collect();

@@ -2,7 +2,8 @@
 //!
 //! A copy that comes to write goes on from records that name its state and the checksum of each page, as if
 //! it had put the last transaction itself. A writer that comes back as a copy is in the state of its last put,
-//! or of the one that was under way; whichever it is, its pages tell. If they tell of neither, they hold
+//! or of the one that was under way; whichever it is, its pages tell. The latter counts once the replica has shown
+//! that it has that state: a put that never arrived has left it here alone. If the pages tell of neither, they hold
 //! what was never replicated.
 
 use alloc::vec;
@@ -29,10 +30,10 @@ impl Candidates {
     /// By the records of its journal; `None` if they name no state.
     pub fn of_journal(records: &[Chunk]) -> Option<Candidates> {
         let Journal { history, intent } = Journal::replay(records);
-        let under_way = intent.map(|step| step.to);
-        let points = history.point.into_iter().chain(under_way);
+        let under_way = intent.map(|step| (step.to, true));
+        let points = history.point.map(|point| (point, false)).into_iter().chain(under_way);
         let positions: Vec<Position> = points
-            .map(|point| Position {
+            .map(|(point, doubtful)| Position {
                 txid: point.txid,
                 page_size: point.page_size,
                 pages: point.pages,
@@ -41,6 +42,7 @@ impl Candidates {
                 first: 0,
                 masked: 0,
                 stamp: point.stamp,
+                doubtful,
             })
             .collect();
         (!positions.is_empty()).then_some(Candidates(positions))

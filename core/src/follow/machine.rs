@@ -42,6 +42,8 @@ pub(super) enum Key {
     List,
     /// A look at level 0.
     Poll,
+    /// The header of the file that ends with the transaction that the copy shows.
+    Header,
     /// A piece of the file that is applied.
     Piece(u64),
     /// A dictionary that it names.
@@ -61,6 +63,8 @@ pub(super) enum Phase {
     Settle,
     /// Listing everything.
     List,
+    /// Reading whether the replica has the state that this host has put last.
+    Confirm,
     /// Looking at level 0 only, or for a base there.
     Poll {
         probe: bool,
@@ -281,7 +285,7 @@ impl Follower {
         }
     }
 
-    fn is_bad(&self, object: &Object) -> bool {
+    pub(super) fn is_bad(&self, object: &Object) -> bool {
         self.faults.get(object).is_some_and(|(count, _)| *count >= FAULTS_MAX)
     }
 
@@ -295,6 +299,9 @@ impl Follower {
         let all = Inventory::new(found);
         let inventory = all.without(|it| self.is_bad(&it.object));
         self.head = all.highest();
+        if let Some(position) = self.position.filter(|it| it.doubtful) {
+            return self.confirm(now, position, &all, out);
+        }
         let mut severity = Severity::Warn;
         // Not the newest that can be reached: what is bad must not make it an older one.
         let whole = plan(&inventory, all.highest().map_or(Target::Latest, Target::At));
@@ -346,7 +353,7 @@ impl Follower {
     }
 
     /// A careless listing is no reason to read everything: what one shows, another has to confirm.
-    fn suspect(&mut self, text: String, out: &mut Actions) {
+    pub(super) fn suspect(&mut self, text: String, out: &mut Actions) {
         self.wide = true;
         if self.suspicion.as_ref() == Some(&text) {
             self.rebase = Some(text);
@@ -427,6 +434,7 @@ impl Follower {
                 self.took_listing(now, (entries, more), out)
             }
             (Key::Poll, StoreReply::Listing { entries, .. }) => self.took_poll(&entries, out),
+            (Key::Header, StoreReply::Bytes { bytes, .. }) => self.took_header(&bytes, out),
             (Key::Piece(offset), StoreReply::Bytes { bytes, object_len }) => {
                 self.took_piece(now, offset, bytes, object_len, out);
             }
@@ -480,7 +488,9 @@ impl Follower {
             }
             (Phase::Survey(_), CopyReply::Pages(bytes)) => self.took_pages(bytes, out),
             (Phase::Settle, _) => {
-                out.notify(Severity::Info, Fact::Attached);
+                if self.position.is_some_and(|it| !it.doubtful) {
+                    out.notify(Severity::Info, Fact::Attached);
+                }
                 self.look_again();
             }
             (Phase::Apply(_), reply) => self.wrote(now, reply, out),
@@ -580,7 +590,7 @@ impl Machine for Follower {
             Phase::Idle => FollowPhase::Idle,
             Phase::Restore(..) => FollowPhase::Restoring,
             Phase::Look | Phase::Open | Phase::Survey(_) | Phase::Settle => FollowPhase::Surveying,
-            Phase::List | Phase::Poll { .. } => FollowPhase::Polling,
+            Phase::List | Phase::Confirm | Phase::Poll { .. } => FollowPhase::Polling,
             Phase::Apply(_) => FollowPhase::Applying,
             Phase::Rest { .. } | Phase::Close(_) => FollowPhase::Resting,
             Phase::Stopped => FollowPhase::Stopped,

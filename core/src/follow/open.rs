@@ -6,17 +6,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::machine::{Follower, Phase, Then};
+use super::machine::{Follower, Key, Phase, Then};
 use super::table::Table;
 use super::{Position, decode_positions, encode_positions, mask};
 use crate::checksum::page_checksum;
 use crate::ids::{Now, PageNo, PageSize};
 use crate::job::Job;
+use crate::ltx::{LTX_HEADER_BYTES, LtxHeader};
 use crate::machine::{
-    Action, Actions, Chunk, CopyRequest, Event, Exit, Machine as _, Outcome, OutputError, OutputRequest,
-    PART_BYTES_MAX, Request,
+    Action, Actions, ByteRange, Chunk, CopyRequest, Event, Exit, Listed, Machine as _, Outcome, OutputError,
+    OutputRequest, PART_BYTES_MAX, Request, StoreRequest,
 };
-use crate::restore::{RestoreConfig, RestoreTarget, Restorer};
+use crate::restore::{Inventory, RestoreConfig, RestoreTarget, Restorer};
 
 /// Reading all pages of the copy.
 #[derive(Clone, PartialEq, Debug)]
@@ -83,7 +84,9 @@ impl Follower {
                     let (txid, page_size) = txid.zip(page_size).expect("what is put in place is known");
                     let (pages, stamp) = (status.pages, status.stamp.unwrap_or_default());
                     let state = restorer.built();
-                    let coming = Position { txid, page_size, pages, state, first: 0, masked: 0, stamp };
+                    let doubtful = false;
+                    let coming =
+                        Position { txid, page_size, pages, state, first: 0, masked: 0, stamp, doubtful };
                     self.head = status.target;
                     self.named.push(coming);
                     return self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
@@ -186,12 +189,51 @@ impl Follower {
         match known {
             Some(position) => {
                 (self.ours, self.config.replace) = (false, false);
-                self.named = [position].into();
-                self.phase = Phase::Settle;
-                self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
+                self.settle(position, out);
             }
             None => self.unknown(out),
         }
+    }
+
+    /// The copy shows this: the position file is to name nothing else.
+    fn settle(&mut self, position: Position, out: &mut Actions) {
+        self.position = Some(position);
+        self.named = [position].into();
+        self.phase = Phase::Settle;
+        self.copy(CopyRequest::Save(Chunk::from(encode_positions(&self.named))), out);
+    }
+
+    /// The replica is to show that it has the state that this host has put last, if it was put: by the file that
+    /// ends there. Where none does, the state is here alone, or there is no telling.
+    pub(super) fn confirm(&mut self, now: Now, position: Position, all: &Inventory, out: &mut Actions) {
+        let ends_there = |it: &&Listed| it.object.range.max() == position.txid && !self.is_bad(&it.object);
+        match all.objects().iter().filter(ends_there).min_by_key(|it| it.object.level) {
+            Some(file) => {
+                self.phase = Phase::Confirm;
+                let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
+                let request = StoreRequest::Get { object: file.object, range };
+                self.flight.send(now, Key::Header, request, out);
+            }
+            None => {
+                let text = format!("no file on the replica ends with transaction {}", position.txid);
+                if self.suspicion.as_ref() == Some(&text) {
+                    self.unknown(out)
+                } else {
+                    self.suspect(text, out)
+                }
+            }
+        }
+    }
+
+    /// The header of the file that ends with our transaction.
+    pub(super) fn took_header(&mut self, bytes: &[u8], out: &mut Actions) {
+        let Some(position) = self.position else { return };
+        let header = bytes.first_chunk().and_then(|bytes| LtxHeader::decode(bytes).ok());
+        let same = header.is_some_and(|header| {
+            let there = (header.chain.post, header.commit, header.page_size);
+            there == (Some(position.state), position.pages, position.page_size)
+        });
+        if same { self.settle(Position { doubtful: false, ..position }, out) } else { self.unknown(out) }
     }
 
     /// The copy is in none of the states that it was left in.

@@ -17,6 +17,8 @@ use crate::checksum::{FileDigest, page_checksum};
 use crate::ids::{DbChecksum, PageNo, PageSize, Txid, Wall};
 
 const TITLE: &str = "driftless follow 1";
+/// Ends the line of a state that the replica has yet to show.
+const DOUBTFUL: &str = " doubtful";
 
 /// A state of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +38,9 @@ pub struct Position {
     pub masked: u64,
     /// When the state was captured.
     pub stamp: Wall,
+    /// Whether the replica has yet to show that it has this state: it is that of a put whose end its writer did
+    /// not live to see.
+    pub doubtful: bool,
 }
 
 /// The checksum of page 1 without what SQLite or the copy's journal mode puts there: the file format
@@ -53,9 +58,10 @@ pub fn encode(positions: &[Position]) -> Vec<u8> {
     let lowest = positions.iter().map(|it| it.txid.get()).min().unwrap_or(0);
     let mut text = format!("{lowest:016x}\n{TITLE}\n");
     for it in positions {
-        let Position { txid, page_size, pages, state, first, masked, stamp } = it;
+        let Position { txid, page_size, pages, state, first, masked, stamp, doubtful } = it;
+        let doubtful = if *doubtful { DOUBTFUL } else { "" };
         text.push_str(&format!(
-            "{txid} {page_size} {pages} {state} {first:016x} {masked:016x} {}\n",
+            "{txid} {page_size} {pages} {state} {first:016x} {masked:016x} {}{doubtful}\n",
             stamp.0
         ));
     }
@@ -79,6 +85,7 @@ pub fn decode(bytes: &[u8]) -> Vec<Position> {
 }
 
 fn decode_line(line: &str) -> Option<Position> {
+    let doubtful = line.ends_with(DOUBTFUL);
     let mut words = line.split(' ');
     let hex = |word: Option<&str>| u64::from_str_radix(word?, 16).ok();
     Some(Position {
@@ -89,6 +96,7 @@ fn decode_line(line: &str) -> Option<Position> {
         first: hex(words.next())?,
         masked: hex(words.next())?,
         stamp: Wall(words.next()?.parse().ok()?),
+        doubtful,
     })
 }
 
@@ -111,6 +119,7 @@ mod tests {
             first: 1 << 63 | 5,
             masked: 1 << 63 | 6,
             stamp: Wall(-5),
+            doubtful: txid == 12,
         }
     }
 

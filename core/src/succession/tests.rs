@@ -96,7 +96,12 @@ fn an_empty_replica_is_looked_at_when_there_is_news_and_once_more_at_the_end() {
     assert_eq!(it.handle(Event::Lease(news)), [Action::Follow { database: 0, succeeds: false }]);
     it.handle(Event::Followed(0, nothing()));
     let holder = View { held: true, ..news };
-    assert_eq!(it.handle(Event::Lease(holder)), [Action::Follow { database: 0, succeeds: true }]);
+    let mut looks = it.clone();
+    looks.handle(Event::Lease(View { news: Some((1, 6)), ..STANDBY }));
+    looks.handle(Event::Lease(holder));
+    let again = [Action::Follow { database: 0, succeeds: true }];
+    assert_eq!(looks.handle(Event::Followed(0, nothing())), again, "it had begun before");
+    assert_eq!(it.handle(Event::Lease(holder)), again);
     assert_eq!(it.handle(Event::Followed(0, nothing())), [Action::Begin(vec![(0, false)])]);
 }
 
