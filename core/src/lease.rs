@@ -35,6 +35,12 @@ use crate::ids::Mono;
 /// The name of the object, below the root of what it is for.
 pub const CELL: &str = ".driftless/lease";
 
+/// How long whoever follows and writes under a lease of such a time to live waits for an answer of the store,
+/// before it asks again: an answer that is lost keeps a successor from its work for as long.
+pub fn request_deadline(ttl: Duration) -> Duration {
+    ttl.clamp(Duration::from_secs(5), Duration::from_secs(30))
+}
+
 /// The claim by which a process became the holder. Kept on its host; two claims never share one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Term(pub u64);

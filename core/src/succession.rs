@@ -15,8 +15,8 @@
 
 use alloc::vec::Vec;
 
-use crate::lease::{LeaseEvent, LeaseStatus, Role};
-use crate::machine::{Chunk, Event as MachineEvent, Exit};
+use crate::lease::{LeaseStatus, Role};
+use crate::machine::{Chunk, Exit};
 
 /// What a succession is told. Databases are named by their number, from 0.
 #[derive(Clone, PartialEq, Debug)]
@@ -97,11 +97,16 @@ pub enum Action {
     Follow {
         /// The database.
         database: usize,
-        /// Whether it is told [`LeaseEvent::Succeed`] from the start.
+        /// Whether it is told [`LeaseEvent::Succeed`](crate::lease::LeaseEvent::Succeed) from the start.
         succeeds: bool,
     },
-    /// Tell the follower of a database something.
-    Tell(usize, MachineEvent),
+    /// Tell the follower of a database [`LeaseEvent::Succeed`](crate::lease::LeaseEvent::Succeed), or that there is news.
+    Tell {
+        /// The database.
+        database: usize,
+        /// Whether it is to come to the end of the history and stop there.
+        succeeds: bool,
+    },
     /// Have the follower of a database end.
     End(usize),
     /// Move a database out of the way, with all that belongs to it: it holds what was never replicated.
@@ -111,7 +116,7 @@ pub enum Action {
     /// Begin to replicate these, and whether each comes after another writer.
     Begin(Vec<(usize, bool)>),
     /// All are fenced. First forget the position files, then write the claim down, then tell the lease
-    /// [`LeaseEvent::Activate`].
+    /// [`LeaseEvent::Activate`](crate::lease::LeaseEvent::Activate).
     Activate,
     /// It cannot go on: the process is to let go of the lease and to end so.
     Fail(Exit),
@@ -220,10 +225,7 @@ impl Succession {
         }
         for n in 0..self.members.len() {
             match self.members[n].copy {
-                Copy::Following { .. } if held => {
-                    out.push(Action::Tell(n, MachineEvent::Lease(LeaseEvent::Succeed)))
-                }
-                Copy::Following { .. } => out.push(Action::Tell(n, MachineEvent::SyncNow)),
+                Copy::Following { .. } => out.push(Action::Tell { database: n, succeeds: held }),
                 Copy::Waiting => self.follow(n, out),
                 _ => {}
             }

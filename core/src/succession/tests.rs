@@ -36,8 +36,8 @@ fn standing_by() -> Succession {
 /// The same once the lease is held and both have left a journal.
 fn fencing() -> Succession {
     let mut it = standing_by();
-    let succeed = || MachineEvent::Lease(LeaseEvent::Succeed);
-    assert_eq!(it.handle(Event::Lease(HOLDER)), [Action::Tell(0, succeed()), Action::Tell(1, succeed())]);
+    let succeed = |database| Action::Tell { database, succeeds: true };
+    assert_eq!(it.handle(Event::Lease(HOLDER)), [succeed(0), succeed(1)]);
     for n in 0..2 {
         let records = vec![Chunk::from(vec![n as u8])];
         assert_eq!(it.handle(Event::Followed(n, ended(&[n as u8]))), [Action::Inherit(n, records)]);

@@ -13,7 +13,7 @@ use driftless_adapters::fs::RealFs;
 use driftless_adapters::pool::unblock;
 use driftless_core::application::{Databases, Standing};
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
-use driftless_core::lease::LeaseEvent;
+use driftless_core::lease::{LeaseEvent, request_deadline};
 use driftless_core::machine::{Chunk, Event, Exit, Fact, OpIds, ReplicaId, StateReply, StateRequest};
 use driftless_core::succession::{self, Action, Followed, Stand, Succession, View};
 use futures_lite::FutureExt as _;
@@ -142,7 +142,10 @@ impl Contention {
                 self.spawn(async move { succession::Event::Named(n, named.await) });
             }
             Action::Follow { database, succeeds } => return self.follow(database, succeeds),
-            Action::Tell(n, event) => self.sides[n].send(event),
+            Action::Tell { database, succeeds: true } => {
+                self.sides[database].send(Event::Lease(LeaseEvent::Succeed))
+            }
+            Action::Tell { database, .. } => self.sides[database].send(Event::SyncNow),
             Action::End(n) => {
                 self.sides[n].send(Event::Shutdown { deadline: clock::mono().after(ENDS_WITHIN) });
             }
@@ -304,7 +307,10 @@ fn follower(host: &Rc<Host>, job: &ReplicateJob) -> Result<(Driver<'static, Foll
         copy: Some(Arc::new(Mutex::new(CopyPort::new(job.database.clone())))),
         ..Ports::default()
     };
-    let config = FollowConfig { interval: LOOK_EVERY, ..FollowConfig::default() };
+    let mut config = FollowConfig { interval: LOOK_EVERY, ..FollowConfig::default() };
+    if let Some(lease) = &host.lease {
+        config.restore.request_deadline = request_deadline(lease.ttl());
+    }
     let follower = Follower::new(config, OpIds::new(ReplicaId(0), driver::entropy()));
     let driver = Driver::new(follower, ports, host.executor.clone());
     let sender = driver.sender();

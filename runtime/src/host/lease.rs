@@ -190,6 +190,11 @@ impl LeaseSide {
         self.returns
     }
 
+    /// How long a holder may go without renewing it.
+    pub(super) fn ttl(&self) -> Duration {
+        self.options.ttl
+    }
+
     /// The epoch of the lease as it was last seen.
     pub(super) fn epoch(&self) -> u64 {
         self.status().body.map_or(0, |body| body.epoch)

@@ -9,6 +9,7 @@ use driftless_adapters::store::StoreError;
 use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
 use driftless_core::keeper::Keeper;
+use driftless_core::lease::request_deadline;
 use driftless_core::machine::{Event, Exit, Fact, Machine, Notice, ReplicaId};
 use driftless_core::tiers::{Left, Standing, Tier};
 use driftless_core::validate::ValidateConfig;
@@ -53,6 +54,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let mut config = Config { create_if_absent, remote, ..entry.settings.engine.clone() };
         if let Some(lease) = &host.lease {
             (config.leased, config.succeeds) = (true, lease.is_unfenced(&entry.database));
+            config.store_deadline = config.store_deadline.min(request_deadline(lease.ttl()));
         }
         // What was adopted once is ours: another's history is not to be overrun a second time.
         config.adopt &= entry.last_sync.is_none();

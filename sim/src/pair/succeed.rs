@@ -1,9 +1,11 @@
 //! What the succession of a process decides, carried out; and what its machines do to it.
 
+use std::time::Duration;
+
 use driftless_core::application::{Databases, Standing};
 use driftless_core::engine::{Config, Replicator};
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
-use driftless_core::lease::{LeaseEvent, Role};
+use driftless_core::lease::{LeaseEvent, Role, request_deadline};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId, StateRequest};
 use driftless_core::succession::{self, Action, Followed, Stand, View};
 
@@ -46,7 +48,10 @@ impl World {
                 self.told(host, succession::Event::Named(n, Ok(())));
             }
             Action::Follow { succeeds, .. } => return self.follow(host, succeeds),
-            Action::Tell(_, event) => return self.handle(host, Who::Follower, event),
+            Action::Tell { succeeds, .. } => {
+                let event = if succeeds { Event::Lease(LeaseEvent::Succeed) } else { Event::SyncNow };
+                return self.handle(host, Who::Follower, event);
+            }
             Action::End(_) => {
                 let deadline = self.times(host).mono;
                 return self.handle(host, Who::Follower, Event::Shutdown { deadline });
@@ -63,7 +68,6 @@ impl World {
                 return databases.into_iter().try_for_each(|(_, fences)| self.replicate(host, fences));
             }
             Action::Activate => {
-                self.check_successor(host)?;
                 let node = &mut self.nodes[host];
                 let _ = node.disk().unlink(POSITION);
                 node.activating = true;
@@ -95,8 +99,8 @@ impl World {
     fn follow(&mut self, host: usize, succeeds: bool) -> Result<(), Violation> {
         let no = self.number();
         let ids = OpIds::new(ReplicaId(1), self.dice.draw("run", "follower", no));
-        let config =
-            FollowConfig { interval: std::time::Duration::from_secs(3_600), ..FollowConfig::default() };
+        let mut config = FollowConfig { interval: Duration::from_secs(3_600), ..FollowConfig::default() };
+        config.restore.request_deadline = request_deadline(self.ttl);
         let node = &mut self.nodes[host];
         node.copy = Some(node.model.copy(DRIFTLESS, PATH));
         node.follower = Some(Running { machine: Follower::new(config, ids), no, wake: 0 });
@@ -146,7 +150,8 @@ impl World {
             succeeds: fences,
             remote: true,
             pending_byte: PENDING,
-            sync_interval: std::time::Duration::from_millis(*self.dice.pick("plan", "sync", 0, &[50, 1_000])),
+            store_deadline: request_deadline(self.ttl),
+            sync_interval: Duration::from_millis(*self.dice.pick("plan", "sync", 0, &[50, 1_000])),
             ..Config::default()
         };
         let node = &mut self.nodes[host];
@@ -182,7 +187,7 @@ impl World {
         self.summary.overtaken += u64::from(matches!(exit, Exit::Overtaken { .. }));
         if self.nodes[host].leaves {
             if exit == Exit::Done {
-                let deadline = self.times(host).mono.after(std::time::Duration::from_secs(10));
+                let deadline = self.times(host).mono.after(Duration::from_secs(10));
                 return self.handle(host, Who::Lease, Event::Shutdown { deadline });
             }
             self.ends(host);
@@ -211,12 +216,12 @@ impl World {
         {
             self.nodes[host].proving = None;
             let shown = if proven { Ok(()) } else { Err("the lease is another's".into()) };
-            let outcome = driftless_core::machine::Outcome::Proven(shown);
+            let outcome = Box::new(driftless_core::machine::Outcome::Proven(shown));
             let wait = self.draw_wait("proven", 1, 500);
             self.later(wait, Entry::Deliver { host, who: Who::Replicator, no, op, outcome });
         }
         if self.nodes[host].activating && self.role(host) == Some(Role::Primary) {
-            self.is_primary(host);
+            self.is_primary(host)?;
         }
         let view = View::of(&status);
         if self.nodes[host].run == run && self.nodes[host].view != Some(view) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
-use driftless_core::lease::{LeaseConfig, Role};
+use driftless_core::lease::{LeaseConfig, Role, request_deadline};
 use driftless_core::machine::{
     Action, Actions, CellRequest, Event, Exit, Fact, Machine, Object, OpId, OpIds, Outcome, ReplicaId,
     Request, SourceRequest, StoreRequest,
@@ -33,7 +33,8 @@ const TROUBLED: u64 = 120 * SECOND;
 const RESTS: u64 = TROUBLED + 60 * SECOND;
 /// When all that was committed is on the replica.
 const END: u64 = RESTS + 30 * SECOND;
-/// After the faults, somebody writes within twice the time to live and this.
+/// After the faults, somebody writes within twice the time to live, two answers that never come, and this: a
+/// process that has died begins again within 15 s.
 const BEYOND: u64 = 25 * SECOND;
 const STEPS_MAX: u64 = 400_000;
 const NAMES: [&str; 3] = ["host 0", "host 1", "host 2"];
@@ -69,14 +70,14 @@ pub(super) enum Entry {
         who: Who,
         no: u64,
         op: OpId,
-        ask: Ask,
+        ask: Box<Ask>,
     },
     Deliver {
         host: usize,
         who: Who,
         no: u64,
         op: OpId,
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
     /// What came of a step of the succession of this process.
     Told {
@@ -98,7 +99,7 @@ pub(super) struct World {
     restored: Restored,
     /// The states of the replica, without what the copy's SQLite puts into page 1.
     known: BTreeSet<u64>,
-    ttl: Duration,
+    pub(super) ttl: Duration,
     per_mille: u64,
     latency: u64,
     pub(super) numbers: u64,
@@ -242,9 +243,9 @@ impl World {
                 let outcome = Outcome::Source(source.perform(&request));
                 self.handle(host, Who::Replicator, Event::Completed { op, outcome })
             }
-            Entry::Arrive { host, who, no, op, ask } => self.arrive(host, (who, no), op, ask),
+            Entry::Arrive { host, who, no, op, ask } => self.arrive(host, (who, no), op, &ask),
             Entry::Deliver { host, who, no, op, outcome } if self.nodes[host].number_of(who) == Some(no) => {
-                self.handle(host, who, Event::Completed { op, outcome })
+                self.handle(host, who, Event::Completed { op, outcome: *outcome })
             }
             Entry::Told { host, run, event } if self.nodes[host].run == run => self.succeed(host, event),
             Entry::Healed => {
@@ -487,7 +488,7 @@ impl World {
                 Outcome::Output(super::output::perform(&self.nodes[host].disk(), &request))
             }
         };
-        self.later(wait, Entry::Deliver { host, who, no, op, outcome });
+        self.later(wait, Entry::Deliver { host, who, no, op, outcome: Box::new(outcome) });
         Ok(())
     }
 
@@ -497,12 +498,12 @@ impl World {
             self.is_troubled() && self.dice.chance("store", "late", self.requests, self.per_mille, 1_000);
         let most = if late { 30_000_000 } else { 1_000 * self.latency };
         let wait = self.draw_wait("store", 300, most);
-        self.later(wait, Entry::Arrive { host, who, no, op, ask });
+        self.later(wait, Entry::Arrive { host, who, no, op, ask: Box::new(ask) });
         Ok(())
     }
 
     /// A request reaches the store, whatever has become of its sender.
-    fn arrive(&mut self, host: usize, (who, no): (Who, u64), op: OpId, ask: Ask) -> Result<(), Violation> {
+    fn arrive(&mut self, host: usize, (who, no): (Who, u64), op: OpId, ask: &Ask) -> Result<(), Violation> {
         self.requests += 1;
         let n = self.requests;
         let cut = self.nodes[host].cut_until > self.now;
@@ -520,7 +521,7 @@ impl World {
             false => Fate::Works,
         };
         self.summary.faults += u64::from(drawn);
-        let outcome = match &ask {
+        let outcome = match ask {
             Ask::Store(request) => Outcome::Store(self.store.perform(op, request, fate)),
             Ask::Cell(request) if fate.has_effect() => {
                 let result = self.cell.cell(request)?;
@@ -535,7 +536,7 @@ impl World {
             return Ok(());
         }
         let wait = self.draw_wait("answer", 200, 2_000);
-        self.later(wait, Entry::Deliver { host, who, no, op, outcome });
+        self.later(wait, Entry::Deliver { host, who, no, op, outcome: Box::new(outcome) });
         Ok(())
     }
 
@@ -608,7 +609,7 @@ impl World {
     }
 
     /// Everything is fenced: behind another, what stands here is what the replica ends with.
-    pub(super) fn check_successor(&mut self, host: usize) -> Result<(), Violation> {
+    fn check_successor(&mut self, host: usize) -> Result<(), Violation> {
         self.restore_all()?;
         let node = &self.nodes[host];
         let wrong = |text: String| Err(Violation::new("succession", text));
@@ -631,7 +632,8 @@ impl World {
     }
 
     /// A host has become the primary.
-    pub(super) fn is_primary(&mut self, host: usize) {
+    pub(super) fn is_primary(&mut self, host: usize) -> Result<(), Violation> {
+        self.check_successor(host)?;
         let node = &mut self.nodes[host];
         (node.activating, node.active, node.unfenced) = (false, true, false);
         let (run, holder) = (node.run, node.holder);
@@ -640,6 +642,7 @@ impl World {
         self.primary = Some(holder);
         self.note(host, Kind::Phase, format_args!("is the primary"));
         self.later(MS, Entry::App(host, run));
+        Ok(())
     }
 
     fn stopped(&mut self, host: usize, who: Who, exit: Exit) -> Result<(), Violation> {
@@ -673,7 +676,8 @@ impl World {
     fn finish(mut self) -> Result<Summary, Violation> {
         self.restore_all()?;
         let liveness = |text: String| Err(Violation::new("liveness", text));
-        let bound = TROUBLED + 2 * self.ttl.as_nanos() as u64 + BEYOND;
+        let waits = 2 * (self.ttl + request_deadline(self.ttl));
+        let bound = TROUBLED + waits.as_nanos() as u64 + BEYOND;
         match self.writes_since_heal {
             Some(at) if at <= bound => {}
             at => return liveness(format!("nobody wrote until {at:?}, {bound} is the bound")),
