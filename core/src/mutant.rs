@@ -242,6 +242,22 @@ mutants! {
         "a successor whose database is as the replica says begins without a segment of its own";
     PredecessorReverted, "predecessor-reverted", "",
         "what the predecessor wrote last is taken for an earlier try of ours, and undone";
+    EpochUnsaid, "epoch-unsaid", "failover --whole, seed 2913",
+        "runs of two epochs have the same number, so that a successor takes another claimant's fence for its own";
+    SnapshotGoesOn, "snapshot-goes-on", "failover --whole, seed 2010",
+        "a copy of the primary's machine, which the lease lets go on, brings the replica back to what it has";
+    LeaseDeleted, "lease-deleted", "",
+        "a holder that gives its lease up deletes it";
+    ActivatesUnfenced, "activates-unfenced", "",
+        "a successor's application begins before its first segment is on the replica";
+    TailBelieved, "tail-believed", "failover --whole, seed 5",
+        "a copy goes on from the state of a put that never arrived";
+    UnknownOverwritten, "unknown-overwritten", "",
+        "a database in no known state is brought to that of the replica";
+    EarlyLookBelieved, "early-look-believed", "failover --whole, seed 39",
+        "a look from before the lease was held shows a successor that the replica is empty";
+    OwnPutFences, "own-put-fences", "",
+        "where our own put stands, whose answer was lost, a writer under a lease counts as fenced";
     // Validation.
     VanishedIsDamage, "vanished-is-damage", "",
         "an object that goes while a validation reads counts as damaged";

@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use crate::lease::{LeaseStatus, Role};
 use crate::machine::{Chunk, Exit};
+use crate::mutant::{self, Mutant};
 
 /// What a succession is told. Databases are named by their number, from 0.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,6 +26,8 @@ pub enum Event {
     Lease(View),
     /// The store was tried: whether it keeps what a lease needs.
     Tried(Result<(), Exit>),
+    /// The claim is forgotten, as [`Action::Disclaim`] asked.
+    Disclaimed(Result<(), Exit>),
     /// The states are named that this host may have left a database in, as [`Action::Name`] asked.
     Named(usize, Result<(), Exit>),
     /// The follower of a database has ended.
@@ -90,6 +93,9 @@ pub enum Stand {
 /// What a host is to do, one after the other.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
+    /// Forget, durably, the claim that an earlier process of this host made: it speaks of databases that are
+    /// about to become copies.
+    Disclaim,
     /// If a database has no position file: write one that names the states in which this host may have left
     /// it ([`Candidates`](crate::follow::Candidates)), or none if there is no telling.
     Name(usize),
@@ -167,8 +173,16 @@ enum Copy {
     Inherited,
     /// There was nothing to follow, to the end.
     Vacant,
-    /// A replicator has it.
-    Handed,
+    /// A replicator has it, which comes after another writer if it fences.
+    Handed {
+        fences: bool,
+    },
+}
+
+impl Member {
+    fn is_handed(&self) -> bool {
+        matches!(self.copy, Copy::Handed { .. })
+    }
 }
 
 impl Succession {
@@ -193,6 +207,13 @@ impl Succession {
         match event {
             Event::Lease(view) => self.look(view, &mut out),
             Event::Tried(result) => self.tried = Some(result),
+            Event::Disclaimed(result) => match result {
+                Ok(()) => {
+                    let named = |n: &usize| self.members[*n].copy == Copy::Naming;
+                    out.extend((0..self.members.len()).filter(named).map(Action::Name));
+                }
+                Err(exit) => self.fail(exit, &mut out),
+            },
             Event::Named(n, result) => match result {
                 Ok(()) => self.follow(n, &mut out),
                 Err(exit) => self.fail(exit, &mut out),
@@ -207,7 +228,7 @@ impl Succession {
             },
             Event::Followed(n, followed) => self.followed(n, followed, &mut out),
             // Of a run before the one that is awaited nothing is heard.
-            Event::Stands(n, stand) if self.members[n].copy == Copy::Handed => self.members[n].stand = stand,
+            Event::Stands(n, stand) if self.members[n].is_handed() => self.members[n].stand = stand,
             Event::Stands(..) => {}
             Event::Ends => {
                 self.end_copies(&mut out);
@@ -240,6 +261,7 @@ impl Succession {
 
     fn followed(&mut self, n: usize, followed: Followed, out: &mut Vec<Action>) {
         let Copy::Following { held } = self.members[n].copy else { return };
+        let held = held || (self.lease.held && mutant::on(Mutant::EarlyLookBelieved));
         match followed {
             Followed { exit: Exit::Done, bequest: Some(records), .. } => {
                 self.members[n].copy = Copy::Inheriting;
@@ -308,7 +330,7 @@ impl Succession {
             return self.begin(out);
         }
         self.stage = Stage::Following;
-        out.extend((0..self.members.len()).map(Action::Name));
+        out.push(Action::Disclaim);
     }
 
     /// Hands those that have come to the end of their histories to replicators.
@@ -318,7 +340,7 @@ impl Succession {
         for (n, member) in self.members.iter_mut().enumerate() {
             let fences = member.copy == Copy::Inherited;
             if fences || member.copy == Copy::Vacant {
-                *member = Member { copy: Copy::Handed, stand: Stand::Starting };
+                *member = Member { copy: Copy::Handed { fences }, stand: Stand::Starting };
                 begun.push((n, fences));
             }
         }
@@ -329,9 +351,16 @@ impl Succession {
     fn fence(&mut self, out: &mut Vec<Action>) {
         for n in 0..self.members.len() {
             match &self.members[n] {
-                Member { copy: Copy::Handed, stand: Stand::Ended(Exit::Overtaken { .. }) } => {
+                Member { copy: Copy::Handed { fences }, stand: Stand::Ended(Exit::Overtaken { .. }) } => {
+                    let was_copy = *fences;
                     self.members[n].stand = Stand::Starting;
-                    self.follow(n, out);
+                    if was_copy {
+                        self.follow(n, out);
+                    } else {
+                        // It was to go on from where this host left off, and others have been there since.
+                        self.members[n].copy = Copy::Naming;
+                        out.push(Action::Disclaim);
+                    }
                 }
                 Member { copy: Copy::Inherited | Copy::Vacant, .. } => return self.begin(out),
                 _ => {}
@@ -345,7 +374,8 @@ impl Succession {
             return self.fail(exit, out);
         }
         let done = |member: &Member| matches!(member.stand, Stand::Ended(Exit::Done));
-        let fenced = |member: &Member| member.copy == Copy::Handed && member.stand == Stand::Ready;
+        let ready = |stand: &Stand| *stand == Stand::Ready || mutant::on(Mutant::ActivatesUnfenced);
+        let fenced = |member: &Member| member.is_handed() && ready(&member.stand);
         let all = self.members.iter().all(|member| fenced(member) || done(member));
         // Those that somebody has ended are waited for as little as none.
         if all && (self.members.is_empty() || self.members.iter().any(fenced)) {

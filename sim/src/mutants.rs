@@ -22,16 +22,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::BadInput;
 use crate::failover;
+use crate::pair;
 use crate::ring0::faults::FULL_FROM;
 use crate::ring0::plan::{
     LEVELS_FROM, MODEL_FROM, RETAIN_FROM, RIVALS_FROM, TIERS_FROM, VALIDATION_FROM, ZSTD_FROM,
 };
 use crate::ring0::profile::Profile;
-use crate::ring0::{Plan, report};
+use crate::ring0::{Plan, caught, report};
 use crate::scenario::Scenario;
 use crate::seed::kept;
 use crate::shrink::{Shrunk, Size, shrink_where};
-use crate::trace::Keep;
+use crate::trace::{Keep, Trace};
 
 /// Where the seeds begin, of SQLite itself and of its model: those that vary everything. Of four, one
 /// is of the first kind.
@@ -84,8 +85,8 @@ const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBefor
 /// Planted bugs of rules that only a validator has.
 const OF_VALIDATION: [Mutant; 1] = [Mutant::VanishedIsDamage];
 
-/// Planted bugs of the lease, which hosts contend for in a world of its own.
-const OF_LEASE: [Mutant; 7] = [
+/// Planted bugs of the lease and of what follows from it, for which hosts contend in worlds of their own.
+const OF_LEASE: [Mutant; 16] = [
     Mutant::WaiterImpatient,
     Mutant::TenureFromAnswer,
     Mutant::TenureNeverEnds,
@@ -93,6 +94,15 @@ const OF_LEASE: [Mutant; 7] = [
     Mutant::RefusalIsOurs,
     Mutant::LeaseUnread,
     Mutant::SuccessionUnfenced,
+    Mutant::PredecessorReverted,
+    Mutant::EpochUnsaid,
+    Mutant::SnapshotGoesOn,
+    Mutant::LeaseDeleted,
+    Mutant::ActivatesUnfenced,
+    Mutant::TailBelieved,
+    Mutant::UnknownOverwritten,
+    Mutant::EarlyLookBelieved,
+    Mutant::OwnPutFences,
 ];
 
 /// The seed of a number for one bug: what only a compactor does is looked for where there is one.
@@ -190,10 +200,12 @@ pub fn hunt(
     (trial, None)
 }
 
-/// The same for a bug of the lease.
+/// The same for a bug of the lease: hosts contend for it alone, and then with all that follows from it.
 fn hunt_lease(mutant: Mutant, seeds: u64, mut trial: Trial) -> Trial {
     for number in 1..=seeds {
-        let (result, met) = with(mutant, || (failover::run(number), was_met()));
+        let lease = || failover::run(number).map(drop);
+        let whole = || caught(|| pair::run(number, Trace::new(Keep::Nothing))).map(drop);
+        let (result, met) = with(mutant, || (lease().and_then(|()| whole()), was_met()));
         trial.met += u64::from(met);
         if let Err(violation) = result {
             let (oracle, text) = (violation.oracle.to_string(), violation.text);

@@ -401,6 +401,7 @@ impl Replicator {
             litestream: litestream.as_ref(),
             adopt: self.config.adopt,
             succeeds: self.config.succeeds,
+            leased: self.config.epoch.is_some(),
         });
         let drawn = self.draw();
         let fresh = Lineage::new(drawn.max(1)).expect("not zero");
@@ -413,7 +414,7 @@ impl Replicator {
             Standing::Begin { .. } if begins_anew(&local, theirs) => fresh,
             _ => kept.unwrap_or(fresh),
         };
-        let incarnation = plan_incarnation(&local, head.as_ref(), lineage);
+        let incarnation = plan_incarnation(&local, head.as_ref(), lineage, self.config.epoch);
         self.history = local;
         self.stand_at_head();
         self.boot_stands(standing, lineage, incarnation, out);

@@ -32,9 +32,10 @@ pub struct Config {
     /// Whether segments are deleted once a file of a higher level holds them. Each put is then followed by
     /// a look that no one else went on meanwhile ([`retain`](crate::retain)). Off by default.
     pub prove_tenure: bool,
-    /// Whether the process holds a [lease](crate::lease): nothing counts as replicated before a look at it that
-    /// began after the put. Off by default.
-    pub leased: bool,
+    /// The epoch of the [lease](crate::lease) that the process holds, if it needs one to write: nothing counts as
+    /// replicated before a look at it that began after the put, and the number of the run says the epoch, so
+    /// that no two holders' segments have the same. None by default.
+    pub epoch: Option<u64>,
     /// Whether this database is a copy that comes after another writer's: it must be at the end of the
     /// history, its first segment takes the next name whether anything has changed or not, and where another
     /// has gone on, the run ends with [`Exit::Overtaken`](crate::machine::Exit). Off by default.
@@ -83,7 +84,7 @@ impl Default for Config {
             remote: false,
             create_if_absent: true,
             prove_tenure: false,
-            leased: false,
+            epoch: None,
             succeeds: false,
             shutdown_sync_interval: Duration::from_millis(500),
             compression: Compression::default(),

@@ -82,6 +82,8 @@ pub struct Claims<'a> {
     pub adopt: bool,
     /// Whether the local journal was left by a copy that has followed the replica to its end.
     pub succeeds: bool,
+    /// Whether the process writes under a lease.
+    pub leased: bool,
 }
 
 /// Decides who we are to this replica.
@@ -123,6 +125,7 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
             _ if claims.local.reset => Standing::Base { why: "the local state was reset".into() },
             // A base over what another process wrote would be a second history.
             _ if outdated => Standing::Prove,
+            _ if behind(&claims) => Standing::Fenced(overtaken(head.object)),
             _ => Standing::Base { why: "the local page table is lost".into() },
         };
     };
@@ -153,8 +156,16 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
     }
     match claims.intent {
         Some(step) if at == point.txid.next() && confirms(step, head) => Standing::Confirm(step.clone()),
+        _ if behind(&claims) => Standing::Fenced(overtaken(head.object)),
         _ => Standing::CatchUp,
     }
+}
+
+/// Whether a journal that knows less than the replica is no reason to bring the replica to what stands here. By
+/// itself a machine that came back as it was once takes its history with it. Under a lease others rely on what
+/// is acknowledged: the machine is a copy first, and what it alone has is kept aside.
+fn behind(claims: &Claims<'_>) -> bool {
+    claims.leased && !claims.adopt && !mutant::on(Mutant::SnapshotGoesOn)
 }
 
 /// A copy that has followed the replica goes on where it ends, and nowhere else.
@@ -210,8 +221,13 @@ pub fn fenced(error: String) -> Exit {
     }
 }
 
-/// The number of a new run: above all that were seen.
-pub fn plan_incarnation(local: &History, head: Option<&Head>, lineage: Lineage) -> Incarnation {
+/// The number of a new run: above all that were seen, and under a lease of a range that no other epoch has.
+pub fn plan_incarnation(
+    local: &History,
+    head: Option<&Head>,
+    lineage: Lineage,
+    epoch: Option<u64>,
+) -> Incarnation {
     let mut last = Incarnation(0);
     if local.lineage == Some(lineage) {
         last = last.max(local.incarnation);
@@ -219,8 +235,17 @@ pub fn plan_incarnation(local: &History, head: Option<&Head>, lineage: Lineage) 
     if let Some(head) = head.filter(|head| head.header.lineage == Some(lineage)) {
         last = last.max(head.header.chain.incarnation);
     }
-    if mutant::on(Mutant::IncarnationReused) { last } else { crate::machine::next_incarnation(last) }
+    let first =
+        epoch.filter(|_| !mutant::on(Mutant::EpochUnsaid)).map_or(0, |epoch| epoch.min(EPOCH_MAX) as u32);
+    let next =
+        if mutant::on(Mutant::IncarnationReused) { last } else { crate::machine::next_incarnation(last) };
+    next.max(Incarnation(first << RUNS_BITS))
 }
+
+/// So many bits of an incarnation count the runs of an epoch; the others are the epoch.
+const RUNS_BITS: u32 = 16;
+/// Beyond it, epochs share their range; as many again are left for what comes after the last lease.
+const EPOCH_MAX: u64 = 0x7fff;
 
 /// What the files' facts allow.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -437,7 +462,15 @@ mod tests {
             let head = Head { object: Object { level: Level::CAPTURES, range }, header };
             let local = History { lineage, incarnation: Incarnation(2), ..History::default() };
             let (intent, litestream, succeeds) = (None, None, false);
-            plan_standing(Claims { local: &local, intent, head: Some(&head), litestream, adopt, succeeds })
+            plan_standing(Claims {
+                local: &local,
+                intent,
+                head: Some(&head),
+                litestream,
+                adopt,
+                succeeds,
+                leased: false,
+            })
         };
         assert!(matches!(stands(2, false), Standing::Base { .. }));
         assert_eq!(stands(3, false), Standing::Prove);

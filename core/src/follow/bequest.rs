@@ -13,6 +13,7 @@ use super::table::Table;
 use super::{Position, encode_positions};
 use crate::engine::{Journal, Point, Record, Step};
 use crate::machine::Chunk;
+use crate::mutant::{self, Mutant};
 
 /// The records of a journal for a copy that is so.
 pub(super) fn bequest(position: &Position, table: &Table) -> Vec<Chunk> {
@@ -42,7 +43,7 @@ impl Candidates {
                 first: 0,
                 masked: 0,
                 stamp: point.stamp,
-                doubtful,
+                doubtful: doubtful && !mutant::on(Mutant::TailBelieved),
             })
             .collect();
         (!positions.is_empty()).then_some(Candidates(positions))

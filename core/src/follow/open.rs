@@ -17,6 +17,7 @@ use crate::machine::{
     Action, Actions, ByteRange, Chunk, CopyRequest, Event, Exit, Listed, Machine as _, Outcome, OutputError,
     OutputRequest, PART_BYTES_MAX, Request, StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 use crate::restore::{Inventory, RestoreConfig, RestoreTarget, Restorer};
 
 /// Reading all pages of the copy.
@@ -239,7 +240,7 @@ impl Follower {
     /// The copy is in none of the states that it was left in.
     pub(super) fn unknown(&mut self, out: &mut Actions) {
         let why = "the copy is not as it was left: another program has written to it, or part of it was lost";
-        if self.ours {
+        if self.ours || mutant::on(Mutant::UnknownOverwritten) {
             self.rebase = Some(why.into());
             return self.rest_until(self.polled);
         }

@@ -239,6 +239,9 @@ impl Lease {
         // Which version that is, the next read says.
         self.unread = true;
         if released {
+            if mutant::on(Mutant::LeaseDeleted) {
+                self.ops.submit(Request::Cell(CellRequest::Remove { cell: CELL.into() }), out);
+            }
             self.phase = Phase::Released;
             out.notify(Severity::Info, Fact::Remark { text: "the lease was given up".into() });
             return self.stop(Exit::Done, out);

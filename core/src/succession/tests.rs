@@ -25,7 +25,8 @@ fn ended(records: &[u8]) -> Followed {
 fn standing_by() -> Succession {
     let mut it = Succession::new(2, false);
     assert!(it.handle(Event::Lease(STANDBY)).is_empty(), "the store is tried first");
-    assert_eq!(it.handle(Event::Tried(Ok(()))), [Action::Name(0), Action::Name(1)]);
+    assert_eq!(it.handle(Event::Tried(Ok(()))), [Action::Disclaim]);
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0), Action::Name(1)]);
     for database in 0..2 {
         let follows = [Action::Follow { database, succeeds: false }];
         assert_eq!(it.handle(Event::Named(database, Ok(()))), follows);
@@ -83,12 +84,26 @@ fn whoever_continues_begins_at_once_and_tries_the_store_only_the_first_time() {
     assert!(refused.is_over());
 }
 
+/// The copy of a machine finds the lease of its own claim, and that the other has written since.
+#[test]
+fn whoever_goes_on_and_finds_that_others_have_written_becomes_a_copy_first() {
+    let mut it = Succession::new(1, true);
+    it.handle(Event::Tried(Ok(())));
+    it.handle(Event::Lease(View { continues: true, ..HOLDER }));
+    assert_eq!(it.handle(Event::Stands(0, overtaken())), [Action::Disclaim]);
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0)]);
+    assert_eq!(it.handle(Event::Named(0, Ok(()))), [Action::Follow { database: 0, succeeds: true }]);
+    it.handle(Event::Followed(0, ended(&[2])));
+    assert_eq!(it.handle(Event::Inherited(0, Ok(()))), [Action::Begin(vec![(0, true)])]);
+}
+
 #[test]
 fn an_empty_replica_is_looked_at_when_there_is_news_and_once_more_at_the_end() {
     let nothing = || followed(Exit::NothingToRestore { error: "nothing".into(), hint: "wait".into() }, None);
     let mut it = Succession::new(1, false);
     it.handle(Event::Tried(Ok(())));
     it.handle(Event::Lease(STANDBY));
+    it.handle(Event::Disclaimed(Ok(())));
     it.handle(Event::Named(0, Ok(())));
     assert!(it.handle(Event::Followed(0, nothing())).is_empty());
     assert!(it.handle(Event::Lease(STANDBY)).is_empty(), "there is no news");
@@ -122,6 +137,7 @@ fn what_was_never_replicated_is_moved_aside_and_the_copy_begins_anew() {
 #[test]
 fn a_failure_of_any_step_is_the_end() {
     for event in [
+        Event::Disclaimed(Err(failed())),
         Event::Named(0, Err(failed())),
         Event::MovedAside(0, Err(failed())),
         Event::Inherited(0, Err(failed())),

@@ -78,7 +78,6 @@ impl Contention {
     async fn run(mut self) -> Result<(), Exit> {
         let mut succession = Succession::new(self.sides.len(), self.lease.returns());
         let (mut seen, mut tried) = (None, false);
-        let mut stands_by = false;
         while !succession.is_over() {
             let event = self.next(seen, tried).await;
             match &event {
@@ -89,7 +88,7 @@ impl Contention {
                 _ => {}
             }
             for action in succession.handle(event) {
-                if matches!(action, Action::Name(_)) && !std::mem::replace(&mut stands_by, true) {
+                if matches!(action, Action::Disclaim) {
                     self.say_that_it_stands_by();
                 }
                 if let Err(exit) = self.carry_out(action).await {
@@ -137,6 +136,10 @@ impl Contention {
 
     async fn carry_out(&mut self, action: Action) -> Result<(), Exit> {
         match action {
+            Action::Disclaim => {
+                let lease = self.lease.clone();
+                self.spawn(async move { succession::Event::Disclaimed(lease.disclaim().await) });
+            }
             Action::Name(n) => {
                 let named = name_its_state(&self.host, &self.sides[n].job);
                 self.spawn(async move { succession::Event::Named(n, named.await) });

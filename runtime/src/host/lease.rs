@@ -243,18 +243,30 @@ impl LeaseSide {
         Some(if holds { Ok(()) } else { Err(Exit::Misconfigured { error, hint }) })
     }
 
+    /// Forgets the claim of an earlier process of this host.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub(super) async fn disclaim(&self) -> Result<(), Exit> {
+        self.keep(None).await
+    }
+
+    async fn keep(&self, term: Option<Term>) -> Result<(), Exit> {
+        let file = self.file.clone();
+        let kept = Kept { holder: self.holder, term };
+        unblock(move || kept.save(&file)).await.map_err(|error| Exit::Failed {
+            error: format!("{}: {error}", self.file.display()),
+            hint: "see to the disk of the state directory".into(),
+        })
+    }
+
     /// Everything is fenced: writes the claim down, says so in the lease, and runs the hook.
     ///
     /// # Errors
     /// When the claim cannot be written down, or the hook fails.
     pub(super) async fn activate(&self) -> Result<(), Exit> {
         let status = self.status();
-        let (file, term) = (self.file.clone(), status.term);
-        let kept = Kept { holder: self.holder, term };
-        unblock(move || kept.save(&file)).await.map_err(|error| Exit::Failed {
-            error: format!("{}: {error}", self.file.display()),
-            hint: "see to the disk of the state directory".into(),
-        })?;
+        self.keep(status.term).await?;
         self.view.tell(Event::Lease(LeaseEvent::Activate));
         let role = self.view.until(|status| Some(status.role).filter(|role| *role != Role::Claimant)).await;
         if role != Role::Primary {

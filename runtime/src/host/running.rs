@@ -53,7 +53,7 @@ pub(super) fn start(host: &Rc<Host>, number: u32) -> Result<(), StoreError> {
         let remote = entry.replica.server().is_some();
         let mut config = Config { create_if_absent, remote, ..entry.settings.engine.clone() };
         if let Some(lease) = &host.lease {
-            (config.leased, config.succeeds) = (true, lease.is_unfenced(&entry.database));
+            (config.epoch, config.succeeds) = (Some(lease.epoch()), lease.is_unfenced(&entry.database));
             config.store_deadline = config.store_deadline.min(request_deadline(lease.ttl()));
         }
         // What was adopted once is ours: another's history is not to be overrun a second time.

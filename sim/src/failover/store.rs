@@ -79,6 +79,11 @@ impl Store {
         }
     }
 
+    /// The epoch of the lease.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.lease.as_ref().map_or(0, |(body, _)| body.epoch)
+    }
+
     fn check_write(&mut self, new: &Body) -> Result<(), Violation> {
         let Some((old, _)) = &self.lease else {
             self.claims += 1;

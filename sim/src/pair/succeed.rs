@@ -43,6 +43,10 @@ impl World {
 
     fn carry_out(&mut self, host: usize, action: Action) -> Result<(), Violation> {
         match action {
+            Action::Disclaim => {
+                self.nodes[host].term = None;
+                self.told(host, succession::Event::Disclaimed(Ok(())));
+            }
             Action::Name(n) => {
                 self.name_its_state(host);
                 self.told(host, succession::Event::Named(n, Ok(())));
@@ -146,7 +150,7 @@ impl World {
         let no = self.number();
         let run = self.dice.draw("run", "replicator", no);
         let config = Config {
-            leased: true,
+            epoch: Some(self.nodes[host].epoch()),
             succeeds: fences,
             remote: true,
             pending_byte: PENDING,
@@ -195,7 +199,10 @@ impl World {
         }
         if self.nodes[host].active || self.nodes[host].activating {
             match &exit {
-                Exit::Fenced { .. } => self.depose(host, exit.error().unwrap_or_default()),
+                Exit::Fenced { .. } => {
+                    self.check_fenced(host)?;
+                    self.depose(host, exit.error().unwrap_or_default());
+                }
                 exit => {
                     return Err(Violation::new(
                         "exit",

@@ -308,7 +308,7 @@ impl World {
         let writer = self.nodes.iter().position(|it| it.active);
         let host = writer.filter(|_| self.dice.chance("blow", "writer", n, 3, 4)).unwrap_or(any);
         let long = self.dice.wait("blow", "long", n, 500_000, 40_000_000).as_nanos() as u64;
-        let kind = self.dice.draw("blow", "kind", n) % 9;
+        let kind = self.dice.draw("blow", "kind", n) % 11;
         self.summary.faults += 1;
         self.note(host, Kind::Fault, format_args!("blow {kind}, {} ms", long / MS));
         match kind {
@@ -330,12 +330,32 @@ impl World {
                 self.nodes[host].state.lose_unsynced(dice.range("power", "records", n, 0, 4) as usize);
             }
             7 if self.nodes[host].active => return self.hand_over(host),
+            8 => self.become_copy_of(host),
+            9 => {
+                let step = self.dice.range("blow", "step", n, 0, 600) * SECOND;
+                self.nodes[host].ahead_ns = step;
+                self.pass_to(self.now);
+            }
             _ => {
                 self.ends(host);
                 self.nodes[host].state.lose_all();
             }
         }
         Ok(())
+    }
+
+    /// Another host becomes a copy of this machine, its disk and its name included.
+    fn become_copy_of(&mut self, host: usize) {
+        let other = (host + 1) % self.nodes.len();
+        self.ends(other);
+        let from = &self.nodes[host];
+        let saved = from.disk().save();
+        let (holder, term, state, truth) = (from.holder, from.term, from.state.clone(), from.truth.copy());
+        let (ahead_ns, asides) = (from.ahead_ns, from.asides.clone());
+        let to = &mut self.nodes[other];
+        to.model.roll_back(&saved);
+        (to.holder, to.term, to.state, to.truth) = (holder, term, state, truth);
+        (to.ahead_ns, to.asides) = (ahead_ns, asides);
     }
 
     /// The application ends, and the process once everything is replicated.
@@ -584,6 +604,20 @@ impl World {
         }
         let text = format!("host {host} writes over {image:?}, which is neither on the replica nor kept");
         Err(Violation::new("tail", text))
+    }
+
+    /// A writer is only fenced by another, or by a copy of its machine.
+    pub(super) fn check_fenced(&self, host: usize) -> Result<(), Violation> {
+        let node = &self.nodes[host];
+        let status = node.lease.as_ref().map(|it| it.machine.status());
+        let holds = status.is_some_and(|status| status.until.is_some());
+        let others =
+            self.restored.txid.is_some_and(|end| self.restored.owners.get(&end) != Some(&(1 << host)));
+        if holds && !others && self.cell.epoch() == node.epoch() {
+            let text = format!("host {host} holds the lease, and is fenced by what it wrote itself");
+            return Err(Violation::new("succession", text));
+        }
+        Ok(())
     }
 
     fn check_copy(

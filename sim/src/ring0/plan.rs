@@ -393,7 +393,7 @@ fn config(dice: &Dice, seed: u64) -> Config {
         remote: pick("remote", &[0, 1]) == 1,
         create_if_absent: true,
         prove_tenure: false,
-        leased: false,
+        epoch: None,
         succeeds: false,
         shutdown_sync_interval: Config::default().shutdown_sync_interval,
         adopt: false,

@@ -80,7 +80,7 @@ impl Replicator {
     pub(super) fn boot_own(&mut self) {
         let lineage = self.history.lineage.expect("a history that is ours has a lineage");
         let head = self.head.clone();
-        self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage);
+        self.history.incarnation = plan_incarnation(&self.history, head.as_ref(), lineage, self.config.epoch);
         self.finding().ghost = None;
         self.finding().step = Find::Identity;
         // The intents on disk do not tell of what was taken over.

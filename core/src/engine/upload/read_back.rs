@@ -47,6 +47,9 @@ impl Replicator {
             {
                 self.take_over(now, segment.object, out);
             }
+            Verdict::Ours if self.config.epoch.is_some() && mutant::on(Mutant::OwnPutFences) => {
+                self.meet_foreign(now, Refused::Segment(segment), &found, out);
+            }
             Verdict::Ours => self.landed(now, Landed::Segment(segment), out),
             Verdict::Ghost if self.may_land(now, segment.given_up) => {
                 self.wait_for_ours(now, &mut segment.retry, out);

@@ -48,7 +48,7 @@ pub(in crate::engine) enum Proof {
 impl Replicator {
     /// What follows once a put is known to have succeeded.
     pub(in crate::engine) fn landed(&mut self, now: Now, landed: Landed, out: &mut Actions) {
-        let leased = self.config.leased && !mutant::on(Mutant::LeaseUnread);
+        let leased = self.config.epoch.is_some() && !mutant::on(Mutant::LeaseUnread);
         let proves = self.config.prove_tenure && !mutant::on(Mutant::TenureUnproven);
         let proof = match (leased, proves) {
             // Whoever went on meanwhile has taken the lease first.
