@@ -231,7 +231,8 @@ impl Replicator {
             source_asked: self.source.asked_since(),
             uploading: !matches!(self.upload, Upload::Idle),
             on_trial: self.is_on_trial(),
-            unfenced: self.is_unfenced(),
+            // Under a lease another may have written: until that is known, nobody begins to.
+            unfenced: self.is_unfenced() || (self.config.epoch.is_some() && !self.boot.is_done()),
         }
     }
 }

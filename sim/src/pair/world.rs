@@ -354,7 +354,8 @@ impl World {
         let (ahead_ns, asides) = (from.ahead_ns, from.asides.clone());
         let to = &mut self.nodes[other];
         to.model.roll_back(&saved);
-        (to.holder, to.term, to.state, to.truth) = (holder, term, state, truth);
+        (to.holder, to.term, to.state) = (holder, term, state);
+        to.truth.go_on_from(&truth);
         (to.ahead_ns, to.asides) = (ahead_ns, asides);
     }
 

@@ -48,6 +48,14 @@ impl Truth {
         }
     }
 
+    /// Goes on from another truth: what was there before stays before it.
+    pub fn go_on_from(&mut self, other: &Truth) {
+        let before = std::mem::replace(self, other.copy());
+        self.states = before.states.into_iter().chain(other.states.iter().cloned()).collect();
+        self.owed = self.states.len();
+        self.phantoms.extend(before.phantoms);
+    }
+
     /// The number of states.
     pub fn len(&self) -> usize {
         self.states.len()
