@@ -115,7 +115,8 @@ pub enum Action {
     },
     /// Have the follower of a database end.
     End(usize),
-    /// Move a database out of the way, with all that belongs to it: it holds what was never replicated.
+    /// Empty the journal of a database, durably, and then move the database out of the way with all that belongs
+    /// to it: it holds what was never replicated.
     MoveAside(usize),
     /// Replace the journal of a database by these records, durably.
     Inherit(usize, Vec<Chunk>),

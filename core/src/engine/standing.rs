@@ -106,6 +106,7 @@ pub fn plan_standing(claims: Claims<'_>) -> Standing {
         return Standing::Begin { why: format!("told to adopt a replica of lineage {theirs}") };
     }
     match claims.local.lineage {
+        None if behind(&claims) => Standing::Fenced(overtaken(head.object)),
         None => Standing::Prove,
         Some(ours) => Standing::Fenced(fenced(format!(
             "the replica at {} belongs to lineage {theirs}; this database is of lineage {ours}",
@@ -124,13 +125,13 @@ fn plan_own(claims: Claims<'_>, head: &Head) -> Standing {
             Some(step) if step.full && confirms(step, head) => Standing::Confirm(step.clone()),
             _ if claims.local.reset => Standing::Base { why: "the local state was reset".into() },
             // A base over what another process wrote would be a second history.
-            _ if outdated => Standing::Prove,
             _ if behind(&claims) => Standing::Fenced(overtaken(head.object)),
+            _ if outdated => Standing::Prove,
             _ => Standing::Base { why: "the local page table is lost".into() },
         };
     };
     if outdated {
-        return Standing::Prove;
+        return if behind(&claims) { Standing::Fenced(overtaken(head.object)) } else { Standing::Prove };
     }
     let at = head.txid();
     if at == point.txid {

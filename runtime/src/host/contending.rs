@@ -154,9 +154,14 @@ impl Contention {
             }
             Action::MoveAside(n) => {
                 let (database, epoch) = (self.sides[n].job.database.clone(), self.lease.epoch());
-                self.spawn(
-                    async move { succession::Event::MovedAside(n, keep_aside(database, epoch).await) },
-                );
+                let emptied = inherit(&self.host, &self.sides[n].job, Vec::new());
+                self.spawn(async move {
+                    let done = match emptied.await {
+                        Ok(()) => keep_aside(database, epoch).await,
+                        Err(exit) => Err(exit),
+                    };
+                    succession::Event::MovedAside(n, done)
+                });
             }
             Action::Inherit(n, records) => {
                 let written = inherit(&self.host, &self.sides[n].job, records);
@@ -345,7 +350,7 @@ fn name_its_state(host: &Host, job: &ReplicateJob) -> impl Future<Output = Resul
     async move { named.await.map_err(|error| disk_trouble(&database, &error)) }
 }
 
-/// What the copy was becomes what this process has replicated.
+/// What the copy was becomes what this process has replicated; nothing, where it is moved aside.
 fn inherit(
     host: &Host,
     job: &ReplicateJob,

@@ -11,6 +11,7 @@ use driftless_core::succession::{Stand, Succession, View};
 
 use crate::disk::{Disk, DiskConfig, SimClock, SimFs};
 use crate::model::{Model, ModelCopy};
+use crate::ring0::Violation;
 use crate::ring0::app::PATH;
 use crate::ring0::image::Image;
 use crate::ring0::reading;
@@ -74,6 +75,8 @@ pub(super) struct Node {
     pub(super) unfenced: bool,
     /// Everything is fenced, and the lease is being told.
     pub(super) activating: bool,
+    /// What would be wrong with that.
+    pub(super) wrong: Option<Violation>,
     /// The application runs.
     pub(super) active: bool,
     /// It hands over: ends once all is replicated.
@@ -115,6 +118,7 @@ impl Node {
             proving: None,
             unfenced: false,
             activating: false,
+            wrong: None,
             active: false,
             leaves: false,
             paused_until: 0,
@@ -148,6 +152,7 @@ impl Node {
         (self.lease, self.follower, self.replicator, self.succession) = (None, None, None, None);
         (self.view, self.stand, self.proving, self.proofs) = (None, None, None, 0);
         (self.unfenced, self.activating, self.leaves) = (false, false, false);
+        self.wrong = None;
     }
 
     /// The number of a machine that runs.

@@ -72,7 +72,9 @@ impl World {
                 return databases.into_iter().try_for_each(|(_, fences)| self.replicate(host, fences));
             }
             Action::Activate => {
+                let wrong = self.check_successor(host).err();
                 let node = &mut self.nodes[host];
+                node.wrong = wrong;
                 let _ = node.disk().unlink(POSITION);
                 node.activating = true;
                 node.term = node.lease.as_ref().and_then(|it| it.machine.status().term);
@@ -132,6 +134,7 @@ impl World {
     fn move_aside(&mut self, host: usize) {
         let epoch = self.nodes[host].epoch();
         let node = &mut self.nodes[host];
+        node.state.lose_all();
         let disk = node.disk();
         node.asides.extend(node.image());
         let aside = format!("{PATH}.unreplicated-{epoch}-{}", node.asides.len());
@@ -166,6 +169,8 @@ impl World {
         node.truth.committed(&disk, PATH, PENDING);
         node.source = Some(node.model.source(DRIFTLESS, PATH));
         node.replicator = Some(Running { machine: Replicator::new(ReplicaId(0), run, config), no, wake: 0 });
+        let probed = self.draw_wait("probed", 1_000, 3_000_000);
+        self.later(probed, Entry::Probed { host, no });
         let entropy = self.dice.draw("entropy", "replicator", no);
         self.handle(host, Who::Replicator, Event::Start { entropy })
     }
