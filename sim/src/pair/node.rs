@@ -84,6 +84,8 @@ pub(super) struct Node {
     pub(super) paused_until: u64,
     pub(super) app_paused_until: u64,
     pub(super) cut_until: u64,
+    /// It has lost its journal, or a part of it, and may not know its own puts again.
+    pub(super) forgot: bool,
     /// What was kept aside.
     pub(super) asides: Vec<Image>,
 }
@@ -124,6 +126,7 @@ impl Node {
             paused_until: 0,
             app_paused_until: 0,
             cut_until: 0,
+            forgot: false,
             asides: Vec::new(),
         }
     }

@@ -135,6 +135,7 @@ impl World {
         let epoch = self.nodes[host].epoch();
         let node = &mut self.nodes[host];
         node.state.lose_all();
+        node.forgot = true;
         let disk = node.disk();
         node.asides.extend(node.image());
         let aside = format!("{PATH}.unreplicated-{epoch}-{}", node.asides.len());

@@ -338,6 +338,7 @@ impl World {
                     lost += 1;
                     dice.chance("power", "survives", (n << 32) + lost, 1, 2)
                 });
+                self.nodes[host].forgot = true;
                 self.nodes[host].state.lose_unsynced(dice.range("power", "records", n, 0, 4) as usize);
             }
             7 if self.nodes[host].active => return self.hand_over(host),
@@ -350,6 +351,7 @@ impl World {
             _ => {
                 self.ends(host);
                 self.nodes[host].state.lose_all();
+                self.nodes[host].forgot = true;
             }
         }
         Ok(())
@@ -625,7 +627,7 @@ impl World {
         let holds = status.is_some_and(|status| status.until.is_some());
         let others =
             self.restored.txid.is_some_and(|end| self.restored.owners.get(&end) != Some(&(1 << host)));
-        if holds && !others && self.cell.epoch() == node.epoch() {
+        if holds && !others && !node.forgot && self.cell.epoch() == node.epoch() {
             let text = format!("host {host} holds the lease, and is fenced by what it wrote itself");
             return Err(Violation::new("succession", text));
         }
