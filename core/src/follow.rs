@@ -30,6 +30,7 @@ mod route;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use bequest::Candidates;
 pub use machine::Follower;

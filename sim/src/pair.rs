@@ -16,6 +16,8 @@
 //! what was never replicated is not overwritten before it was kept aside; and once all has healed, somebody
 //! writes within a bound, and everything that is committed comes to the replica.
 
+mod blows;
+mod judge;
 mod node;
 mod output;
 mod succeed;

@@ -29,9 +29,7 @@ const PROBE_EVERY: u32 = 16;
 /// After so long without news everything is listed again.
 const WIDE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// The longest rest before a look that has a reason.
-const BRIEF: Duration = Duration::from_secs(1);
-/// The longest rest after trouble.
-const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const BRIEF: Duration = Duration::from_secs(1);
 /// How often a file may be bad before it is gone around; once may be the wire.
 const FAULTS_MAX: u32 = 2;
 
@@ -113,7 +111,7 @@ pub struct Follower {
     pub(super) table: Option<Table>,
     pub(super) version: u32,
     /// Files in whose content something was wrong, and how often.
-    faults: BTreeMap<Object, (u32, String)>,
+    pub(super) faults: BTreeMap<Object, (u32, String)>,
     pub(super) head: Option<Txid>,
     /// Why the newest state is to be read whole.
     pub(super) rebase: Option<String>,
@@ -125,7 +123,7 @@ pub struct Follower {
     quiet_polls: u32,
     pub(super) polled: Mono,
     /// Failures since something last went well.
-    failures: u32,
+    pub(super) failures: u32,
     /// Whether the replica has ever been read: only before that is a store's refusal the end.
     pub(super) read_once: bool,
     pub(super) commits: u64,
@@ -214,7 +212,7 @@ impl Follower {
     }
 
     /// Waits a moment before another look, however rarely it looks.
-    fn rest_briefly(&mut self) {
+    pub(super) fn rest_briefly(&mut self) {
         self.rest_until(self.polled.after(self.config.interval.min(BRIEF)));
     }
 
@@ -350,42 +348,6 @@ impl Follower {
                 self.close(Then::Exit(exit), out);
             }
         }
-    }
-
-    /// A careless listing is no reason to read everything: what one shows, another has to confirm.
-    pub(super) fn suspect(&mut self, text: String, out: &mut Actions) {
-        self.wide = true;
-        if self.suspicion.as_ref() == Some(&text) {
-            self.rebase = Some(text);
-            return self.look_again();
-        }
-        out.notify(Severity::Info, Fact::Remark { text: format!("{text}; listing the replica again") });
-        self.suspicion = Some(text);
-        self.rest_briefly();
-    }
-
-    pub(super) fn went_well(&mut self, out: &mut Actions) {
-        if core::mem::take(&mut self.failures) > 0 {
-            out.notify(Severity::Info, Fact::Recovered { what: "following".into() });
-        }
-    }
-
-    /// Something failed that may pass: lets go of the copy, waits and begins again with what is there.
-    pub(super) fn trouble(&mut self, error: String, out: &mut Actions) {
-        let first = self.config.interval.min(BRIEF);
-        let wait = first.saturating_mul(1 << self.failures.min(5)).min(TROUBLE_WAIT_MAX);
-        self.failures += 1;
-        let wait_ms = wait.as_millis() as u64;
-        let what = "following".into();
-        out.notify(Severity::Warn, Fact::Retrying { what, error, hint: String::new(), wait_ms });
-        self.close(Then::Again(wait), out);
-    }
-
-    /// A file is not what it says. The transaction is taken back.
-    pub(super) fn blame(&mut self, object: Object, text: String, out: &mut Actions) {
-        let count = self.faults.get(&object).map_or(0, |(count, _)| *count) + 1;
-        self.faults.insert(object, (count, text.clone()));
-        self.trouble(format!("{object}: {text}"), out);
     }
 
     pub(super) fn close(&mut self, then: Then, out: &mut Actions) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use driftless_core::ids::{Level, Mono, Now, Txid, TxidRange, Wall};
-use driftless_core::lease::{LeaseConfig, Role, request_deadline};
+use driftless_core::ids::{Mono, Now, Wall};
+use driftless_core::lease::{Lease, LeaseConfig, Role};
 use driftless_core::machine::{
-    Action, Actions, CellRequest, Event, Exit, Fact, Machine, Object, OpId, OpIds, Outcome, ReplicaId,
-    Request, SourceRequest, StoreRequest,
+    Action, Actions, CellRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId, Request,
+    SourceRequest, StoreRequest,
 };
 use driftless_core::probe::{Finding, Findings};
 use driftless_core::succession::{self, Succession};
@@ -18,7 +18,6 @@ use crate::failover::store::Store as Cell;
 use crate::ring0::Violation;
 use crate::ring0::app::Work;
 use crate::ring0::dice::Dice;
-use crate::ring0::image::Image;
 use crate::ring0::queue::Queue;
 use crate::ring0::restore::Restored;
 use crate::ring0::sqlite::{SqlErrorKind, Sqlite as _};
@@ -29,14 +28,14 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 const START_NS: u64 = 1_800_000_000_000_000_000;
 /// Until when faults strike.
-const TROUBLED: u64 = 120 * SECOND;
+pub(super) const TROUBLED: u64 = 120 * SECOND;
 /// When applications stop to write.
 const RESTS: u64 = TROUBLED + 60 * SECOND;
 /// When all that was committed is on the replica.
 const END: u64 = RESTS + 30 * SECOND;
 /// After the faults, somebody writes within twice the time to live, two answers that never come, and this: a
 /// process that has died begins again within 15 s.
-const BEYOND: u64 = 25 * SECOND;
+pub(super) const BEYOND: u64 = 25 * SECOND;
 const STEPS_MAX: u64 = 400_000;
 const NAMES: [&str; 3] = ["host 0", "host 1", "host 2"];
 
@@ -99,21 +98,21 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) dice: Dice,
     pub(super) now: u64,
-    queue: Queue<Entry>,
+    pub(super) queue: Queue<Entry>,
     pub(super) store: SimStore,
-    cell: Cell,
-    restored: Restored,
+    pub(super) cell: Cell,
+    pub(super) restored: Restored,
     /// The states of the replica, without what the copy's SQLite puts into page 1.
-    known: BTreeSet<u64>,
+    pub(super) known: BTreeSet<u64>,
     pub(super) ttl: Duration,
-    per_mille: u64,
-    latency: u64,
+    pub(super) per_mille: u64,
+    pub(super) latency: u64,
     pub(super) numbers: u64,
-    requests: u64,
-    primary: Option<u64>,
-    writes_since_heal: Option<u64>,
+    pub(super) requests: u64,
+    pub(super) primary: Option<u64>,
+    pub(super) writes_since_heal: Option<u64>,
     pub(super) summary: Summary,
-    trace: Trace,
+    pub(super) trace: Trace,
 }
 
 /// Runs one seed, and writes what happens to a trace.
@@ -173,7 +172,7 @@ impl World {
         Err(Violation::new("spin", format!("more than {STEPS_MAX} steps")))
     }
 
-    fn pass_to(&mut self, at: u64) {
+    pub(super) fn pass_to(&mut self, at: u64) {
         self.now = self.now.max(at);
         self.store.now_ns = self.now;
         self.nodes.iter().for_each(|node| node.clock.set_ns(START_NS + self.now + node.ahead_ns));
@@ -286,7 +285,6 @@ impl World {
             term: node.term,
             ..LeaseConfig::default()
         };
-        use driftless_core::lease::Lease;
         (node.run, node.succession) = (run, Some(Succession::new(1, node.term.is_some())));
         node.lease = Some(Running { machine: Lease::new(config, ids), no, wake: 0 });
         self.note(host, Kind::Start, format_args!("process {run}"));
@@ -311,73 +309,6 @@ impl World {
         self.note(host, Kind::Note, format_args!("deposed: {why}"));
         self.summary.deposed += u64::from(self.nodes[host].active);
         self.ends(host);
-    }
-
-    fn blow(&mut self, n: u64) -> Result<(), Violation> {
-        let any = (self.dice.draw("blow", "host", n) % self.nodes.len() as u64) as usize;
-        // Most strike whoever writes.
-        let writer = self.nodes.iter().position(|it| it.active);
-        let host = writer.filter(|_| self.dice.chance("blow", "writer", n, 3, 4)).unwrap_or(any);
-        let long = self.dice.wait("blow", "long", n, 500_000, 40_000_000).as_nanos() as u64;
-        let kind = self.dice.draw("blow", "kind", n) % 11;
-        self.summary.faults += 1;
-        self.note(host, Kind::Fault, format_args!("blow {kind}, {} ms", long / MS));
-        match kind {
-            0 | 1 => self.ends(host),
-            2 => self.nodes[host].paused_until = (self.now + long).min(TROUBLED),
-            3 => {
-                let until = (self.now + long).min(TROUBLED);
-                (self.nodes[host].paused_until, self.nodes[host].app_paused_until) = (until, until);
-            }
-            4 | 5 => self.nodes[host].cut_until = self.now + long,
-            6 => {
-                self.ends(host);
-                let dice = self.dice;
-                let mut lost = 0;
-                self.nodes[host].model.power_loss(&mut |_| {
-                    lost += 1;
-                    dice.chance("power", "survives", (n << 32) + lost, 1, 2)
-                });
-                self.nodes[host].forgot = true;
-                self.nodes[host].state.lose_unsynced(dice.range("power", "records", n, 0, 4) as usize);
-            }
-            7 if self.nodes[host].active => return self.hand_over(host),
-            8 => self.become_copy_of(host),
-            9 => {
-                let step = self.dice.range("blow", "step", n, 0, 600) * SECOND;
-                self.nodes[host].ahead_ns = step;
-                self.pass_to(self.now);
-            }
-            _ => {
-                self.ends(host);
-                self.nodes[host].state.lose_all();
-                self.nodes[host].forgot = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Another host becomes a copy of this machine, its disk and its name included.
-    fn become_copy_of(&mut self, host: usize) {
-        let other = (host + 1) % self.nodes.len();
-        self.ends(other);
-        let from = &self.nodes[host];
-        let saved = from.disk().save();
-        let (holder, term, state, truth) = (from.holder, from.term, from.state.clone(), from.truth.copy());
-        let (ahead_ns, asides) = (from.ahead_ns, from.asides.clone());
-        let to = &mut self.nodes[other];
-        to.model.roll_back(&saved);
-        (to.holder, to.term, to.state) = (holder, term, state);
-        to.truth.go_on_from(&truth);
-        (to.ahead_ns, to.asides) = (ahead_ns, asides);
-    }
-
-    /// The application ends, and the process once everything is replicated.
-    fn hand_over(&mut self, host: usize) -> Result<(), Violation> {
-        self.nodes[host].end_application();
-        self.nodes[host].leaves = true;
-        let deadline = self.times(host).mono.after(Duration::from_secs(30));
-        self.handle(host, Who::Replicator, Event::Shutdown { deadline })
     }
 
     /// One transaction of the application.
@@ -574,114 +505,6 @@ impl World {
         Ok(())
     }
 
-    /// Applies what has come to the replica.
-    fn restore_all(&mut self) -> Result<(), Violation> {
-        loop {
-            let object = Object { level: Level::CAPTURES, range: TxidRange::single(self.restored.next()) };
-            let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
-            let truths: Vec<_> = self.nodes.iter().map(|node| &node.truth).collect();
-            self.restored.apply(&body, &truths, PENDING)?;
-            self.known.insert(masked(&self.restored.image));
-            self.trace.note(
-                self.now,
-                "store",
-                Kind::Put,
-                format_args!("{object}: {:?}", self.restored.image),
-            );
-        }
-    }
-
-    fn says(&mut self, host: usize, who: Who, fact: &Fact) -> Result<(), Violation> {
-        match (who, fact) {
-            (Who::Replicator, Fact::Replicated { txid, .. }) => {
-                self.restore_all()?;
-                self.summary.acknowledged += 1;
-                let owners = self.restored.owners.get(txid).copied().unwrap_or(0);
-                if owners & 1 << host == 0 {
-                    let text = format!("{txid} is no state of host {host}, which says that it is replicated");
-                    return Err(Violation::new("acknowledged", text));
-                }
-                let progress = txid.get();
-                let event = Event::Lease(driftless_core::lease::LeaseEvent::Progress(progress));
-                self.handle(host, Who::Lease, event)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What is not on the replica is not written over before it was kept.
-    fn check_tail(&self, host: usize) -> Result<(), Violation> {
-        let node = &self.nodes[host];
-        let Some(image) = node.image() else { return Ok(()) };
-        if image.pages() == 0 || self.known.contains(&masked(&image)) || node.asides.contains(&image) {
-            return Ok(());
-        }
-        let text = format!("host {host} writes over {image:?}, which is neither on the replica nor kept");
-        Err(Violation::new("tail", text))
-    }
-
-    /// A writer is only fenced by another, or by a copy of its machine.
-    pub(super) fn check_fenced(&self, host: usize) -> Result<(), Violation> {
-        let node = &self.nodes[host];
-        let status = node.lease.as_ref().map(|it| it.machine.status());
-        let holds = status.is_some_and(|status| status.until.is_some());
-        let others =
-            self.restored.txid.is_some_and(|end| self.restored.owners.get(&end) != Some(&(1 << host)));
-        if holds && !others && !node.forgot && self.cell.epoch() == node.epoch() {
-            let text = format!("host {host} holds the lease, and is fenced by what it wrote itself");
-            return Err(Violation::new("succession", text));
-        }
-        Ok(())
-    }
-
-    fn check_copy(
-        &self,
-        host: usize,
-        request: &driftless_core::machine::CopyRequest,
-    ) -> Result<(), Violation> {
-        match request {
-            driftless_core::machine::CopyRequest::Begin => self.check_tail(host),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_output(
-        &self,
-        host: usize,
-        request: &driftless_core::machine::OutputRequest,
-    ) -> Result<(), Violation> {
-        match request {
-            driftless_core::machine::OutputRequest::Publish { .. } => self.check_tail(host),
-            _ => Ok(()),
-        }
-    }
-
-    /// Everything is fenced: behind another, what stands here is what the replica ends with.
-    pub(super) fn check_successor(&mut self, host: usize) -> Result<(), Violation> {
-        self.restore_all()?;
-        let node = &self.nodes[host];
-        let wrong = |text: String| Err(Violation::new("succession", text));
-        let Some(image) = node.image() else {
-            return match self.restored.txid {
-                None => Ok(()),
-                Some(_) => wrong(format!("host {host} has no database")),
-            };
-        };
-        let end = &self.restored.image;
-        if node.unfenced && image != *end {
-            return wrong(format!("host {host} goes on from {image:?}, and the replica ends with {end:?}"));
-        }
-        // The copy of a machine that goes on at once may have the other's last put behind it: it meets that at its
-        // first put, and nothing that was acknowledged is touched.
-        let twin = self.nodes.iter().filter(|it| it.holder == node.holder).count() > 1;
-        if !node.unfenced && !twin && self.restored.txid.is_some() && node.truth.find(end, 0).is_none() {
-            return wrong(format!(
-                "host {host} goes on, and the replica's end {end:?} is none of its states"
-            ));
-        }
-        Ok(())
-    }
-
     /// A host has become the primary.
     pub(super) fn is_primary(&mut self, host: usize) -> Result<(), Violation> {
         let node = &mut self.nodes[host];
@@ -726,28 +549,6 @@ impl World {
     pub(super) fn role(&self, host: usize) -> Option<Role> {
         self.nodes[host].lease.as_ref().map(|it| it.machine.status().role)
     }
-
-    fn finish(mut self) -> Result<Summary, Violation> {
-        self.restore_all()?;
-        let liveness = |text: String| Err(Violation::new("liveness", text));
-        let waits = 2 * (self.ttl + request_deadline(self.ttl));
-        let bound = TROUBLED + waits.as_nanos() as u64 + BEYOND;
-        match self.writes_since_heal {
-            Some(at) if at <= bound => {}
-            at => return liveness(format!("nobody wrote until {at:?}, {bound} is the bound")),
-        }
-        let Some(host) = self.nodes.iter().position(|node| node.active) else {
-            return liveness("in the end nobody is the primary".into());
-        };
-        let image = self.nodes[host].image().unwrap_or_default();
-        if image != self.restored.image {
-            let end = &self.restored.image;
-            return liveness(format!("host {host} has {image:?}, and the replica ends with {end:?}"));
-        }
-        self.summary.segments = self.restored.txid.map_or(0, Txid::get);
-        self.summary.hash = self.trace.hash();
-        Ok(self.summary)
-    }
 }
 
 fn lost() -> driftless_core::machine::StoreError {
@@ -766,15 +567,4 @@ fn wake<M: Machine>(running: &mut Option<Running<M>>) -> (Option<Mono>, u64, u64
     let Some(running) = running else { return (None, 0, 0) };
     running.wake += 1;
     (running.machine.next_deadline().map(|(at, _)| at), running.no, running.wake)
-}
-
-/// Stands for a state without what the SQLite of a copy puts into its page 1.
-fn masked(image: &Image) -> u64 {
-    let mut image = image.clone();
-    if image.pages() > 0 && image.page_bytes() >= 512 {
-        let mut first = image.page(1).to_vec();
-        [18..20, 24..28, 92..100].into_iter().for_each(|range| first[range].fill(0));
-        image.set_page(1, &first);
-    }
-    image.mark()
 }

@@ -1,0 +1,151 @@
+//! What must hold.
+
+use driftless_core::ids::{Level, Txid, TxidRange};
+use driftless_core::lease::{LeaseEvent, request_deadline};
+use driftless_core::machine::{CopyRequest, Event, Fact, Machine as _, Object, OutputRequest};
+
+use super::Summary;
+use super::node::{PENDING, Who};
+use super::world::{BEYOND, TROUBLED, World};
+use crate::ring0::Violation;
+use crate::ring0::image::Image;
+use crate::trace::Kind;
+
+impl World {
+    /// Applies what has come to the replica.
+    pub(super) fn restore_all(&mut self) -> Result<(), Violation> {
+        loop {
+            let object = Object { level: Level::CAPTURES, range: TxidRange::single(self.restored.next()) };
+            let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
+            let truths: Vec<_> = self.nodes.iter().map(|node| &node.truth).collect();
+            self.restored.apply(&body, &truths, PENDING)?;
+            self.known.insert(masked(&self.restored.image));
+            self.trace.note(
+                self.now,
+                "store",
+                Kind::Put,
+                format_args!("{object}: {:?}", self.restored.image),
+            );
+        }
+    }
+
+    pub(super) fn says(&mut self, host: usize, who: Who, fact: &Fact) -> Result<(), Violation> {
+        match (who, fact) {
+            (Who::Replicator, Fact::Replicated { txid, .. }) => {
+                self.restore_all()?;
+                self.summary.acknowledged += 1;
+                let owners = self.restored.owners.get(txid).copied().unwrap_or(0);
+                if owners & 1 << host == 0 {
+                    let text = format!("{txid} is no state of host {host}, which says that it is replicated");
+                    return Err(Violation::new("acknowledged", text));
+                }
+                let progress = txid.get();
+                let event = Event::Lease(LeaseEvent::Progress(progress));
+                self.handle(host, Who::Lease, event)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_replica_empty(&self) -> bool {
+        self.restored.txid.is_none()
+    }
+
+    /// What is not on the replica is not written over before it was kept.
+    pub(super) fn check_tail(&self, host: usize) -> Result<(), Violation> {
+        let node = &self.nodes[host];
+        let Some(image) = node.image() else { return Ok(()) };
+        if image.pages() == 0 || self.known.contains(&masked(&image)) || node.asides.contains(&image) {
+            return Ok(());
+        }
+        let text = format!("host {host} writes over {image:?}, which is neither on the replica nor kept");
+        Err(Violation::new("tail", text))
+    }
+
+    pub(super) fn check_copy(&self, host: usize, request: &CopyRequest) -> Result<(), Violation> {
+        match request {
+            CopyRequest::Begin => self.check_tail(host),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_output(&self, host: usize, request: &OutputRequest) -> Result<(), Violation> {
+        match request {
+            OutputRequest::Publish { .. } => self.check_tail(host),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything is fenced: behind another, what stands here is what the replica ends with.
+    pub(super) fn check_successor(&mut self, host: usize) -> Result<(), Violation> {
+        self.restore_all()?;
+        let node = &self.nodes[host];
+        let wrong = |text: String| Err(Violation::new("succession", text));
+        let Some(image) = node.image() else {
+            // A predecessor's first segment may come after the last look: with nothing to fence with, this host
+            // meets it at its own first put.
+            let first = self.is_replica_empty() || node.begun_first;
+            return if first { Ok(()) } else { wrong(format!("host {host} has no database")) };
+        };
+        let end = &self.restored.image;
+        if node.unfenced && image != *end {
+            return wrong(format!("host {host} goes on from {image:?}, and the replica ends with {end:?}"));
+        }
+        // The copy of a machine that goes on at once may have the other's last put behind it: it meets that at its
+        // first put, and nothing that was acknowledged is touched.
+        let twin = self.nodes.iter().filter(|it| it.holder == node.holder).count() > 1;
+        if !node.unfenced && !twin && self.restored.txid.is_some() && node.truth.find(end, 0).is_none() {
+            return wrong(format!(
+                "host {host} goes on, and the replica's end {end:?} is none of its states"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A writer is only fenced by another, or by a copy of its machine.
+    pub(super) fn check_fenced(&self, host: usize) -> Result<(), Violation> {
+        let node = &self.nodes[host];
+        let status = node.lease.as_ref().map(|it| it.machine.status());
+        let holds = status.is_some_and(|status| status.until.is_some());
+        let others =
+            self.restored.txid.is_some_and(|end| self.restored.owners.get(&end) != Some(&(1 << host)));
+        if holds && !others && !node.forgot && self.cell.epoch() == node.epoch() {
+            let text = format!("host {host} holds the lease, and is fenced by what it wrote itself");
+            return Err(Violation::new("succession", text));
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Summary, Violation> {
+        self.restore_all()?;
+        let liveness = |text: String| Err(Violation::new("liveness", text));
+        let waits = 2 * (self.ttl + request_deadline(self.ttl));
+        let bound = TROUBLED + waits.as_nanos() as u64 + BEYOND;
+        match self.writes_since_heal {
+            Some(at) if at <= bound => {}
+            at => return liveness(format!("nobody wrote until {at:?}, {bound} is the bound")),
+        }
+        let Some(host) = self.nodes.iter().position(|node| node.active) else {
+            return liveness("in the end nobody is the primary".into());
+        };
+        let image = self.nodes[host].image().unwrap_or_default();
+        if image != self.restored.image {
+            let end = &self.restored.image;
+            return liveness(format!("host {host} has {image:?}, and the replica ends with {end:?}"));
+        }
+        self.summary.segments = self.restored.txid.map_or(0, Txid::get);
+        self.summary.hash = self.trace.hash();
+        Ok(self.summary)
+    }
+}
+
+/// Stands for a state without what the SQLite of a copy puts into its page 1.
+fn masked(image: &Image) -> u64 {
+    let mut image = image.clone();
+    if image.pages() > 0 && image.page_bytes() >= 512 {
+        let mut first = image.page(1).to_vec();
+        [18..20, 24..28, 92..100].into_iter().for_each(|range| first[range].fill(0));
+        image.set_page(1, &first);
+    }
+    image.mark()
+}
