@@ -309,3 +309,33 @@ fn the_lock_page_is_passed_over() {
         assert_eq!(shown(&host, &history), Some(history.last), "{size} pages");
     }
 }
+
+/// A former writer was killed in a put: whether its state is on the replica, the file that ends there says.
+#[test]
+fn the_state_of_a_put_under_way_counts_once_the_replica_shows_it() {
+    let history = History::typical(512, true);
+    let mut host = host_at(&history, 30);
+    follow(&mut host);
+    let named = decode_positions(host.position.as_ref().unwrap());
+    let doubtful: Vec<Position> = named.iter().map(|it| Position { doubtful: true, ..*it }).collect();
+    host.position = Some(encode_positions(&doubtful));
+    let left = (host.target.clone(), host.position.clone());
+
+    let mut never_arrived = Host::new(history.store.clone());
+    never_arrived.store.retain(|it, _| it.range.max().get() < 30);
+    let mut another = Host::new(history.store.clone());
+    let other = another.store[&object(0, 29, 29)].clone();
+    another.store.insert(object(0, 30, 30), other);
+    for mut gone in [never_arrived, another] {
+        (gone.target, gone.position) = left.clone();
+        gone.shutdown_after = Some(ENOUGH);
+        let mut follower = Follower::new(FollowConfig::default(), OpIds::new(ReplicaId(0), 11));
+        let exit = gone.run(&mut follower);
+        assert!(matches!(exit, Exit::Failed { .. }) && follower.is_unknown(), "{exit:?}");
+        assert_eq!((gone.target, gone.position), left, "it is kept as it is");
+    }
+
+    host.store = history.store.clone();
+    assert_eq!(catches_up(&mut host, &history).rebases, 0);
+    assert!(decode_positions(host.position.as_ref().unwrap()).iter().all(|it| !it.doubtful));
+}
