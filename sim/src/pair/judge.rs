@@ -47,8 +47,9 @@ impl World {
         }
     }
 
-    pub(super) fn is_replica_empty(&self) -> bool {
-        self.restored.txid.is_none()
+    /// The state that the replica ends with.
+    pub(super) fn replica_end(&self) -> Option<Image> {
+        self.restored.txid.map(|_| self.restored.image.clone())
     }
 
     /// What is not on the replica is not written over before it was kept.
@@ -81,23 +82,22 @@ impl World {
         self.restore_all()?;
         let node = &self.nodes[host];
         let wrong = |text: String| Err(Violation::new("succession", text));
-        let Some(image) = node.image() else {
-            // A predecessor's first segment may come after the last look: with nothing to fence with, this host
-            // meets it at its own first put.
-            let first = self.is_replica_empty() || node.begun_first;
-            return if first { Ok(()) } else { wrong(format!("host {host} has no database")) };
-        };
         let end = &self.restored.image;
-        if node.unfenced && image != *end {
-            return wrong(format!("host {host} goes on from {image:?}, and the replica ends with {end:?}"));
+        if node.unfenced {
+            return match node.image() {
+                Some(image) if image == *end => Ok(()),
+                image => {
+                    wrong(format!("host {host} goes on from {image:?}, and the replica ends with {end:?}"))
+                }
+            };
         }
-        // The copy of a machine that goes on at once may have the other's last put behind it: it meets that at its
-        // first put, and nothing that was acknowledged is touched.
-        let twin = self.nodes.iter().filter(|it| it.holder == node.holder).count() > 1;
-        if !node.unfenced && !twin && self.restored.txid.is_some() && node.truth.find(end, 0).is_none() {
-            return wrong(format!(
-                "host {host} goes on, and the replica's end {end:?} is none of its states"
-            ));
+        // What another has put since meets this host at its own first put: nothing of that was acknowledged.
+        match &node.begun_behind {
+            Some(end) if node.truth.find(end, 0).is_none() => {
+                return wrong(format!("host {host} goes on behind {end:?}, which is none of its states"));
+            }
+            Some(_) if node.image().is_none() => return wrong(format!("host {host} has no database")),
+            _ => {}
         }
         Ok(())
     }

@@ -73,8 +73,8 @@ pub(super) struct Node {
     pub(super) proving: Option<(u64, u64, OpId)>,
     /// The next run of the replicator comes after another writer.
     pub(super) unfenced: bool,
-    /// The replica was empty when its replicator was begun.
-    pub(super) begun_first: bool,
+    /// How the replica ended when its replicator was begun.
+    pub(super) begun_behind: Option<Image>,
     /// Everything is fenced, and the lease is being told.
     pub(super) activating: bool,
     /// What would be wrong with that.
@@ -121,7 +121,7 @@ impl Node {
             proofs: 0,
             proving: None,
             unfenced: false,
-            begun_first: false,
+            begun_behind: None,
             activating: false,
             wrong: None,
             active: false,

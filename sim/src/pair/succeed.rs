@@ -162,9 +162,9 @@ impl World {
             sync_interval: Duration::from_millis(*self.dice.pick("plan", "sync", 0, &[50, 1_000])),
             ..Config::default()
         };
-        let begun_first = self.is_replica_empty();
+        let begun_behind = self.replica_end();
         let node = &mut self.nodes[host];
-        node.begun_first = begun_first;
+        node.begun_behind = begun_behind;
         node.unfenced |= fences;
         node.stand = None;
         // What stands there is what it goes on from.
