@@ -144,7 +144,8 @@ impl Replicator {
         let wait = Duration::from_nanos((CTIME_SETTLED_NS - age).clamp(1_000_000, 1 << 62) as u64).min(SWEEP);
         // Where stopping leaves no time for that, we go without a seal: the next start has to prove
         // where it is, and nothing is lost.
-        // Under a lease another host waits for the end, and makes this database a copy: no start goes on from it.
+        // Under a lease another host waits for the end. A start of this one that goes on from here all the same reads
+        // its database once more.
         let handed_over = self.draining() && self.config.epoch.is_some();
         if sealed && !settled && !handed_over && !self.stops_before(now.mono.after(wait)) {
             // A write in the same clock tick would leave the same time: come again when it is older.
