@@ -14,7 +14,7 @@ use driftless_adapters::battery;
 use driftless_adapters::keys::Key;
 use driftless_adapters::store::{
     BoxFuture, ByteRange, Capabilities, GetBody, ListEntry, ListPage, PART_BYTES_MAX, PutBody, PutCondition,
-    Store, StoreError, StoreErrorKind as Kind,
+    Store, StoreError, StoreErrorKind as Kind, Version,
 };
 
 /// One file per object in one directory.
@@ -165,7 +165,7 @@ impl PutBody for FlatPut {
         })
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
         Box::pin(async move {
             if self.failed {
                 return Err(StoreError::new(Kind::Retry, &self.key, "a part of it could not be written"));
@@ -181,7 +181,7 @@ impl PutBody for FlatPut {
             // From here on an error that is not plainly a refusal leaves the fate unknown.
             let unknown = |e: io::Error| StoreError::new(Kind::Ambiguous, &self.key, e.to_string());
             match named {
-                Ok(()) => self.store.sync_names().map_err(unknown),
+                Ok(()) => self.store.sync_names().map(|()| None).map_err(unknown),
                 Err(e) if kind(&e) == Kind::Retry => Err(unknown(e)),
                 Err(e) => Err(error(&self.key, e)),
             }

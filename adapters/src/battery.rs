@@ -27,7 +27,7 @@ use std::task::Poll;
 use crate::keys::Key;
 use crate::store::{
     BoxFuture, ByteRange, Capabilities, ListEntry, PART_BYTES_MAX, PutBody, PutCondition, Store, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Version,
 };
 
 mod lists;
@@ -245,7 +245,7 @@ impl Ctx<'_> {
         Ok(body)
     }
 
-    async fn put(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<Option<Version>, StoreError> {
         self.begin(key, how, bytes).await?.commit().await
     }
 

@@ -117,7 +117,7 @@ impl PutBody for MemoryPut {
         Box::pin(async { Ok(()) })
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
         Box::pin(async move {
             let mut objects = self.store.objects();
             let there = objects.by_key.get(&self.key).map(|object| &object.version);
@@ -131,8 +131,9 @@ impl PutBody for MemoryPut {
             }
             objects.puts += 1;
             let version = Version(objects.puts.to_string().into());
-            objects.by_key.insert(self.key.clone(), Object { bytes: self.bytes.into(), version });
-            Ok(())
+            let put = Object { bytes: self.bytes.into(), version: version.clone() };
+            objects.by_key.insert(self.key.clone(), put);
+            Ok(Some(version))
         })
     }
 

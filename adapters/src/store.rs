@@ -103,7 +103,10 @@ pub trait PutBody: Send {
     /// Makes the object visible and durable, whole and at once, if the condition holds at that
     /// moment. `AlreadyExists`, `Conflict`; `Ambiguous` where the fate is unknown. Every other
     /// kind promises that the object was not created by this put and never will be.
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+    ///
+    /// Answers with the version that [`GetBody::version`] tells of what was put, if the store names
+    /// one in its answer; whoever needs it where there is none reads the object.
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>>;
 
     /// Gives the object up. An error concerns invisible leftovers only.
     fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;

@@ -20,7 +20,8 @@ fn run(store: &dyn Store) -> Report {
 }
 
 /// What a store does not claim that has no versions.
-const SWAPS: [&str; 4] = ["swap_is_exact", "swap_of_nothing", "swap_of_large", "swap_has_one_winner"];
+const SWAPS: [&str; 5] =
+    ["swap_is_exact", "swap_names_its_version", "swap_of_nothing", "swap_of_large", "swap_has_one_winner"];
 
 fn passes_whole(store: &dyn Store, unclaimed: &[&str]) {
     let report = run(store);
@@ -115,6 +116,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::PrefixIsDirectory, "list_prefix"),
     (Defect::ClaimsModified, "list_modified"),
     (Defect::TellsNoVersion, "swap_is_exact"),
+    (Defect::NamesOldVersion, "swap_names_its_version"),
     (Defect::IgnoresVersion, "swap_is_exact"),
     (Defect::SwapsNothing, "swap_of_nothing"),
     (Defect::SwapsLargeAlways, "swap_of_large"),

@@ -51,13 +51,21 @@ pub struct FollowConfig {
     pub interval: Duration,
     /// Whether what stands in the copy's place may be replaced if it is no copy of ours.
     pub replace: bool,
+    /// Whether what fails before anything was read may pass as well: a standby outlives a store that is away,
+    /// where a person who asks for a copy wants to hear of it.
+    pub patient: bool,
     /// How to restore, and how to read. The target is the newest state in any case.
     pub restore: RestoreConfig,
 }
 
 impl Default for FollowConfig {
     fn default() -> FollowConfig {
-        FollowConfig { interval: Duration::from_secs(1), replace: false, restore: RestoreConfig::default() }
+        FollowConfig {
+            interval: Duration::from_secs(1),
+            replace: false,
+            patient: false,
+            restore: RestoreConfig::default(),
+        }
     }
 }
 

@@ -266,7 +266,7 @@ impl Probe {
                 }
                 self.version = version;
             }
-            Ok(CellReply::Done) => unreachable!("a read is answered by content"),
+            Ok(other) => unreachable!("a read is not answered by {other:?}"),
             // Created, and not to be found.
             Err(StoreErrorKind::NotFound) => self.findings.create_if_absent = Finding::Ignored,
             Err(_) => {}

@@ -74,9 +74,12 @@ pub enum Blow {
 impl Blow {
     /// Each of them.
     pub const ALL: [Blow; 4] = [Blow::Kill, Blow::Pause, Blow::Cut, Blow::Handoff];
-}
 
-impl Blow {
+    /// The one of this name, in any case.
+    pub fn named(name: &str) -> Option<Blow> {
+        Blow::ALL.into_iter().find(|blow| format!("{blow:?}").eq_ignore_ascii_case(name))
+    }
+
     /// How long a takeover may take on a machine that has nothing else to do: the program that measures holds
     /// it to that, and the tests do not.
     pub fn allowed(self) -> Duration {

@@ -6,6 +6,11 @@ use crate::store::{ByteRange, PutCondition, StoreErrorKind, Version};
 
 pub(super) const CHECKS: &[Check] = &[
     Check { name: "swap_is_exact", needs: Needs::Swap, run: |ctx| Box::pin(swap_is_exact(ctx)) },
+    Check {
+        name: "swap_names_its_version",
+        needs: Needs::Swap,
+        run: |ctx| Box::pin(swap_names_its_version(ctx)),
+    },
     Check { name: "swap_of_nothing", needs: Needs::Swap, run: |ctx| Box::pin(swap_of_nothing(ctx)) },
     Check { name: "swap_of_large", needs: Needs::Swap, run: |ctx| Box::pin(swap_of_large(ctx)) },
     Check { name: "swap_has_one_winner", needs: Needs::Swap, run: |ctx| Box::pin(swap_has_one_winner(ctx)) },
@@ -23,7 +28,7 @@ async fn version(ctx: &Ctx<'_>, key: &Key, range: ByteRange) -> Result<Version, 
 
 async fn swap(ctx: &Ctx<'_>, key: &Key, from: &Version, bytes: &[u8]) -> Result<(), String> {
     let put = ctx.put(key, PutCondition::Matches(from.clone()), bytes).await;
-    put.map_err(|e| format!("a swap of the current version: {e}"))
+    put.map(drop).map_err(|e| format!("a swap of the current version: {e}"))
 }
 
 async fn refused(ctx: &Ctx<'_>, key: &Key, from: &Version, what: &str) -> Result<(), String> {
@@ -48,6 +53,23 @@ async fn swap_is_exact(ctx: &Ctx<'_>) -> Result<(), String> {
     put.map_err(|e| format!("replacing it: {e}"))?;
     refused(ctx, &key, &second, "a version that was replaced without a condition").await?;
     ctx.expect(&key, ByteRange::ALL, &pattern(73, 200)).await
+}
+
+/// What a put names is what a get would tell, if it names any.
+async fn swap_names_its_version(ctx: &Ctx<'_>) -> Result<(), String> {
+    let key = ctx.seed("object", b"x").await?;
+    let mut at = version(ctx, &key, ByteRange::ALL).await?;
+    for seed in 75..78 {
+        let put = ctx.put(&key, PutCondition::Matches(at.clone()), &pattern(seed, 90)).await;
+        let named = put.map_err(|e| format!("a swap of the version that the one before named: {e}"))?;
+        let told = version(ctx, &key, ByteRange::ALL).await?;
+        ensure(named.as_ref().is_none_or(|named| *named == told), || {
+            format!("a swap named {named:?}, and a get tells {told:?}")
+        })?;
+        refused(ctx, &key, &at, "a version that was replaced").await?;
+        at = named.unwrap_or(told);
+    }
+    Ok(())
 }
 
 async fn swap_of_nothing(ctx: &Ctx<'_>) -> Result<(), String> {
@@ -83,7 +105,7 @@ async fn swap_has_one_winner(ctx: &Ctx<'_>) -> Result<(), String> {
             join_all(begun.into_iter().map(|body| body.commit())).await.into_iter().enumerate()
         {
             match outcome {
-                Ok(()) => winners.push(n),
+                Ok(_) => winners.push(n),
                 Err(e) if matches!(e.kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Conflict) => {}
                 Err(e) => return Err(format!("race {race}: contender {n} got {:?} ({e})", e.kind)),
             }

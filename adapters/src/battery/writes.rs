@@ -81,7 +81,7 @@ async fn one_winner(ctx: &Ctx<'_>) -> Result<(), String> {
         let mut winner = None;
         for (n, outcome) in join_all(commits).await.into_iter().enumerate() {
             match outcome {
-                Ok(()) => {
+                Ok(_) => {
                     let other = winner.replace(n);
                     ensure(other.is_none(), || format!("race {race}: {other:?} and {n} both won"))?;
                 }
@@ -159,7 +159,7 @@ async fn concurrent_puts(ctx: &Ctx<'_>) -> Result<(), String> {
         for part in bytes.chunks(10_000) {
             body.write(part.to_vec()).await?;
         }
-        body.commit().await
+        body.commit().await.map(drop)
     };
     for outcome in join_all(all.iter().map(|(key, bytes)| put(key, bytes))).await {
         outcome.map_err(|e| format!("one of 16 concurrent puts: {e}"))?;

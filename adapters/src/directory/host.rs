@@ -9,7 +9,7 @@ use crate::keys::Key;
 use crate::pool;
 use crate::store::{
     BoxFuture, ByteRange, Capabilities, GetBody, ListPage, PutBody, PutCondition, Store, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Version,
 };
 
 use super::{DirectoryGet, DirectoryPut, DirectoryStore};
@@ -131,7 +131,7 @@ where
         })
     }
 
-    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
         Box::pin(async move {
             let mut pending = self.take()?;
             pool::unblock_store(move || {
@@ -139,6 +139,7 @@ where
                 pending.store.put_commit(put)
             })
             .await
+            .map(|()| None)
         })
     }
 

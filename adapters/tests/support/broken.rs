@@ -56,6 +56,7 @@ pub enum Defect {
     PrefixIsDirectory,
     ClaimsModified,
     TellsNoVersion,
+    NamesOldVersion,
     IgnoresVersion,
     SwapsNothing,
     SwapsLargeAlways,
@@ -99,7 +100,7 @@ impl Broken {
         Ok((body.object_len(), bytes, body.version()))
     }
 
-    async fn store(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<(), StoreError> {
+    async fn store(&self, key: &Key, how: PutCondition, bytes: &[u8]) -> Result<Option<Version>, StoreError> {
         let mut body = self.inner.put(key, how).await?;
         for part in bytes.chunks(PART_BYTES_MAX) {
             body.write(part.to_vec()).await?;
@@ -275,7 +276,7 @@ struct BrokenPut {
 }
 
 impl BrokenPut {
-    async fn finish(&mut self) -> Result<(), StoreError> {
+    async fn finish(&mut self) -> Result<Option<Version>, StoreError> {
         let (store, key) = (&self.store, &self.key);
         let defect = store.defect;
         let mut bytes = self.parts.concat();
@@ -285,8 +286,8 @@ impl BrokenPut {
         let exists = store.exists(key).await;
         let swaps = matches!(self.how, PutCondition::Matches(_));
         match defect {
-            D::LosesEmptyObjects if bytes.is_empty() => return Ok(()),
-            D::AlwaysKeepsFirst if exists && self.how == PutCondition::Always => return Ok(()),
+            D::LosesEmptyObjects if bytes.is_empty() => return Ok(None),
+            D::AlwaysKeepsFirst if exists && self.how == PutCondition::Always => return Ok(None),
             D::IgnoresCondition => self.how = PutCondition::Always,
             D::RemembersDeleted if store.deleted.lock().unwrap().contains(key) => {
                 return Err(StoreError::new(StoreErrorKind::AlreadyExists, key, ""));
@@ -311,10 +312,14 @@ impl BrokenPut {
             }
             _ => {}
         }
-        store.store(key, self.how.clone(), &bytes).await.map_err(|e| match defect {
-            D::RefusesAsFailed => StoreError { kind: StoreErrorKind::Retry, ..e },
-            _ => e,
-        })
+        let put = store.store(key, self.how.clone(), &bytes).await;
+        match (&self.how, put) {
+            (_, Err(e)) if defect == D::RefusesAsFailed => {
+                Err(StoreError { kind: StoreErrorKind::Retry, ..e })
+            }
+            (PutCondition::Matches(old), Ok(_)) if defect == D::NamesOldVersion => Ok(Some(old.clone())),
+            (_, put) => put,
+        }
     }
 }
 
@@ -335,7 +340,7 @@ impl PutBody for BrokenPut {
         })
     }
 
-    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
         Box::pin(async move {
             let done = self.finish().await;
             self.ended = true;
@@ -348,7 +353,7 @@ impl PutBody for BrokenPut {
     fn abort(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
             match self.store.defect {
-                D::AbortCommits => self.finish().await?,
+                D::AbortCommits => drop(self.finish().await?),
                 D::DropCommits => self.store.defect = D::None,
                 _ => {}
             }

@@ -124,15 +124,15 @@ pub struct Follower {
     pub(super) polled: Mono,
     /// Failures since something last went well.
     pub(super) failures: u32,
-    /// Whether the replica has ever been read: only before that is a store's refusal the end.
-    pub(super) read_once: bool,
+    /// Whether what fails may pass: the replica was read once, or it is to be waited for.
+    pub(super) patient: bool,
     pub(super) commits: u64,
     pub(super) rebases: u64,
     pub(super) shutdown: Option<Mono>,
     /// There is news, and it has not looked since.
     news: bool,
     /// It is to come to the end of the history and to stop there.
-    succeeds: bool,
+    pub(super) succeeds: bool,
     bequest: Option<Vec<Chunk>>,
     pub(super) unknown: bool,
 }
@@ -146,6 +146,7 @@ impl Follower {
         assert!(!config.interval.is_zero(), "an interval is longer than nothing");
         assert!(config.restore.parallelism > 0, "a follower needs at least one read under way");
         let flight = Flight::new(ids, config.restore.request_deadline);
+        let patient = config.patient;
         let start = Mono::from_duration(Duration::ZERO);
         Follower {
             config,
@@ -168,7 +169,7 @@ impl Follower {
             quiet_polls: 0,
             polled: start,
             failures: 0,
-            read_once: false,
+            patient,
             commits: 0,
             rebases: 0,
             shutdown: None,
@@ -259,7 +260,7 @@ impl Follower {
 
     fn took_poll(&mut self, entries: &[Listed], out: &mut Actions) {
         let (&Phase::Poll { probe }, Some(position)) = (&self.phase, self.position) else { return };
-        self.read_once = true;
+        self.patient = true;
         let have = position.txid;
         let newer = |it: &&Listed| it.object.range.max() > have;
         if probe {
@@ -293,7 +294,7 @@ impl Follower {
             Ok(None) => return,
             Err(exit) => return self.trouble(exit.error().unwrap_or_default().into(), out),
         };
-        self.read_once = true;
+        self.patient = true;
         let all = Inventory::new(found);
         let inventory = all.without(|it| self.is_bad(&it.object));
         self.head = all.highest();
@@ -386,7 +387,7 @@ impl Follower {
             Err(error) if error.kind == StoreErrorKind::NotFound => {
                 return self.trouble("a file has gone since it was listed".into(), out);
             }
-            Err(error) if self.read_once => {
+            Err(error) if self.patient => {
                 return self.trouble(format!("read the replica: {}", error.text), out);
             }
             Err(error) => return self.close(Then::Exit(exit_of("read the replica", &error)), out),

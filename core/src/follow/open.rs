@@ -94,11 +94,14 @@ impl Follower {
                 }
                 Action::Stopped(Exit::Done) => {
                     // Whatever was replaced once is ours from now on.
-                    (self.ours, self.config.replace, self.read_once) = (true, false, true);
+                    (self.ours, self.config.replace, self.patient) = (true, false, true);
                     return match self.shutdown {
                         Some(_) => self.stop(Exit::Done, out),
                         None => self.open(out),
                     };
+                }
+                Action::Stopped(Exit::Failed { error, .. }) if self.patient && self.shutdown.is_none() => {
+                    return self.trouble(error, out);
                 }
                 Action::Stopped(exit) => return self.stop(exit, out),
                 action => out.push(action),

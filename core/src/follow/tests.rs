@@ -1,9 +1,10 @@
 //! Followers of histories made page by page, killed, troubled, and passed by retention.
 
+use std::boxed::Box;
 use std::vec::Vec;
 
 use super::*;
-use crate::machine::{Exit, Fact, Machine as _, OpIds, ReplicaId};
+use crate::machine::{Exit, Fact, Machine as _, OpIds, ReplicaId, StoreError, StoreErrorKind};
 use crate::restore::tests::{History, Host, object};
 
 /// Events within which a follower without trouble has caught up and rests.
@@ -338,4 +339,27 @@ fn the_state_of_a_put_under_way_counts_once_the_replica_shows_it() {
     host.store = history.store.clone();
     assert_eq!(catches_up(&mut host, &history).rebases, 0);
     assert!(decode_positions(host.position.as_ref().unwrap()).iter().all(|it| !it.doubtful));
+}
+
+/// A store that is away at first ends whoever asks for a copy, and not a standby.
+#[test]
+fn a_standby_outlives_a_store_that_is_away() {
+    let history = History::typical(512, true);
+    for (patient, away) in [(true, 400), (false, 400), (false, 5)] {
+        let mut host = Host::new(history.store.clone());
+        let mut asked = 0;
+        host.hook = Some(Box::new(move |_, _| {
+            asked += 1;
+            (asked <= away).then(|| StoreError::new(StoreErrorKind::Retry, "503"))
+        }));
+        host.shutdown_after = Some(ENOUGH);
+        let config = FollowConfig { patient, ..FollowConfig::default() };
+        let mut follower = Follower::new(config, OpIds::new(ReplicaId(0), 1));
+        let exit = host.run(&mut follower);
+        if patient || away < 10 {
+            assert_eq!((exit, shown(&host, &history)), (Exit::Done, Some(history.last)));
+        } else {
+            assert!(matches!(&exit, Exit::Failed { error, .. } if error.contains("503")), "{exit:?}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use crate::machine::{Actions, Fact, Object, Severity};
 
 /// The longest rest after trouble.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The same of a successor: nobody writes until it has come to the end of the history.
+const SUCCESSOR_WAIT_MAX: Duration = Duration::from_secs(4);
 
 impl Follower {
     /// A careless listing is no reason to read everything: what one shows, another has to confirm.
@@ -32,7 +34,8 @@ impl Follower {
     /// Something failed that may pass: lets go of the copy, waits and begins again with what is there.
     pub(super) fn trouble(&mut self, error: String, out: &mut Actions) {
         let first = self.config.interval.min(BRIEF);
-        let wait = first.saturating_mul(1 << self.failures.min(5)).min(TROUBLE_WAIT_MAX);
+        let most = if self.succeeds { SUCCESSOR_WAIT_MAX } else { TROUBLE_WAIT_MAX };
+        let wait = first.saturating_mul(1 << self.failures.min(5)).min(most);
         self.failures += 1;
         let wait_ms = wait.as_millis() as u64;
         let what = "following".into();

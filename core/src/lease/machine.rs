@@ -48,6 +48,13 @@ struct Seen {
     since: Mono,
 }
 
+/// A write that is known to have been done.
+struct Write {
+    body: Body,
+    sent: Mono,
+    proof: u64,
+}
+
 /// A write whose fate is not known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Doubt {
@@ -98,6 +105,8 @@ pub struct Lease {
     leaving: Option<Mono>,
     /// The object was read once, or was found to be absent.
     looked: bool,
+    /// The store was found to keep what a lease needs.
+    tried: bool,
     lost: Option<String>,
     last_error: Option<String>,
     requests: u64,
@@ -127,6 +136,7 @@ impl Lease {
             continues: false,
             leaving: None,
             looked: false,
+            tried: false,
             lost: None,
             last_error: None,
             requests: 0,
@@ -190,8 +200,14 @@ impl Lease {
 
     /// Whether what was seen allows to become the holder.
     fn may_claim(&self, now: Now) -> bool {
-        let Some(Seen { body, since, .. }) = &self.seen else { return self.config.begins };
-        body.state == State::Released || self.is_own(body) || self.runs_out(body, *since) <= now.mono
+        let Some(Seen { body, since, .. }) = &self.seen else { return self.begins() };
+        let is_free = || body.state == State::Released || self.runs_out(body, *since) <= now.mono;
+        self.is_own(body) || (self.tried && is_free())
+    }
+
+    /// Whether a lease that nobody has ever held may be taken.
+    fn begins(&self) -> bool {
+        self.config.begins && self.tried
     }
 
     /// Whether it is of the claim of the process before this one, on this host.
@@ -227,7 +243,8 @@ impl Lease {
     }
 
     /// The write of this body is known to have been done.
-    fn wrote(&mut self, now: Now, body: Body, sent: Mono, proof: u64, out: &mut Actions) {
+    fn wrote(&mut self, now: Now, write: Write, version: Option<String>, out: &mut Actions) {
+        let Write { body, sent, proof } = write;
         self.doubts.clear();
         self.last_error = None;
         let counted = if mutant::on(Mutant::TenureFromAnswer) { now.mono } else { sent };
@@ -235,9 +252,9 @@ impl Lease {
         self.proven = self.proven.max(proof);
         let claimed = !self.is_holding();
         let (epoch, released) = (body.epoch, body.state == State::Released);
-        self.seen = Some(Seen { body, version: None, since: now.mono });
-        // Which version that is, the next read says.
-        self.unread = true;
+        // Where the store does not say which version that is, a read does.
+        self.unread = version.is_none();
+        self.seen = Some(Seen { body, version, since: now.mono });
         if released {
             if mutant::on(Mutant::LeaseDeleted) {
                 self.ops.submit(Request::Cell(CellRequest::Remove { cell: CELL.into() }), out);
@@ -269,8 +286,7 @@ impl Lease {
         if let Some(doubt) = done {
             // It was ours, and its answer was lost. The look itself shows more than that write.
             let proof = doubt.proof.max(asked.proof);
-            self.wrote(now, body, doubt.sent, proof, out);
-            return self.knows(version);
+            return self.wrote(now, Write { body, sent: doubt.sent, proof }, version, out);
         }
         let known = self.seen.as_ref().is_some_and(|seen| seen.body.nonce == body.nonce);
         if self.is_holding() {
@@ -323,8 +339,8 @@ impl Lease {
         if self.is_holding() {
             return self.depose("the lease is gone from the store".into(), out);
         }
-        (self.seen, self.unread) = (None, !self.config.begins);
-        self.next_at = if self.config.begins { None } else { Some(now.mono.after(self.part(RENEWALS))) };
+        (self.seen, self.unread) = (None, !self.begins());
+        self.next_at = if self.begins() { None } else { Some(now.mono.after(self.part(RENEWALS))) };
     }
 
     fn failed(&mut self, now: Now, asked: Asked, error: &StoreError, out: &mut Actions) {
@@ -344,7 +360,8 @@ impl Lease {
         self.unread = true;
         match error.kind {
             AlreadyExists if mutant::on(Mutant::RefusalIsOurs) => {
-                self.wrote(now, body, asked.since, asked.proof, out);
+                let write = Write { body, sent: asked.since, proof: asked.proof };
+                self.wrote(now, write, None, out);
             }
             AlreadyExists => self.next_at = None,
             _ => self.trouble(now, error.text.clone(), error.hint.clone(), out),
@@ -405,10 +422,13 @@ impl Lease {
     fn completed(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Actions) {
         let Some(asked) = self.asked.take_if(|asked| asked.op == op) else { return };
         match outcome {
-            Outcome::Cell(Ok(CellReply::Done)) => {
+            Outcome::Cell(Ok(CellReply::Written { version })) => {
                 let body = asked.body.expect("only a write is answered so");
-                self.wrote(now, body, asked.since, asked.proof, out);
+                let write = Write { body, sent: asked.since, proof: asked.proof };
+                self.wrote(now, write, version, out);
             }
+            // Nothing waits for a removal.
+            Outcome::Cell(Ok(CellReply::Done)) => {}
             Outcome::Cell(Ok(CellReply::Content { bytes, version })) => match Body::decode(&bytes) {
                 Ok(body) => self.read(now, &asked, body, version, out),
                 Err(error) => self.trouble(now, error, String::new(), out),
@@ -420,6 +440,13 @@ impl Lease {
 
     fn told(&mut self, event: LeaseEvent) {
         match event {
+            LeaseEvent::Tried => {
+                self.tried = true;
+                // What it was not allowed to do it may be allowed now.
+                if self.phase == Phase::Waiting {
+                    self.next_at = None;
+                }
+            }
             LeaseEvent::Activate => self.state = State::Active,
             LeaseEvent::Announce if self.state == State::Active => self.state = State::Leaving,
             LeaseEvent::Announce | LeaseEvent::Succeed => {}

@@ -32,6 +32,13 @@ struct Talk {
 
 impl Talk {
     fn new(config: LeaseConfig) -> Talk {
+        let mut talk = Talk::untried(config);
+        talk.tell(0, Event::Lease(LeaseEvent::Tried));
+        talk
+    }
+
+    /// One whose store was not tried yet.
+    fn untried(config: LeaseConfig) -> Talk {
         let lease = Lease::new(LeaseConfig { ttl: TTL, holder: 1, ..config }, OpIds::new(ReplicaId(0), 9));
         let mut talk = Talk { lease, out: Actions::new(), asked: None, end: None };
         talk.tell(0, Event::Start { entropy: 4 });
@@ -86,7 +93,7 @@ impl Talk {
         talk.answer(10, Err(StoreErrorKind::NotFound));
         let (first, condition) = talk.writes();
         assert_eq!((first.epoch, first.state, condition), (1, State::Claiming, CellCondition::Absent));
-        talk.answer(20, Ok(CellReply::Done));
+        talk.answer(20, Ok(CellReply::Written { version: None }));
         talk.shows(30, &first, "v1");
         talk
     }
@@ -118,7 +125,7 @@ fn nobody_waits_for_a_lease_that_was_never_held_but_a_standby() {
     talk.tell(40, Event::Lease(LeaseEvent::Activate));
     let (active, condition) = talk.writes();
     assert_eq!((active.state, condition), (State::Active, CellCondition::Version("v1".into())));
-    talk.answer(50, Ok(CellReply::Done));
+    talk.answer(50, Ok(CellReply::Written { version: None }));
     assert_eq!(talk.role(), Role::Primary);
 
     let mut talk = Talk::new(LeaseConfig { begins: false, ..LeaseConfig::default() });
@@ -171,7 +178,7 @@ fn what_was_given_up_is_taken_at_once_and_so_is_ones_own() {
     let mut talk = Talk::new(own);
     talk.shows(5, &Body { holder: 1, ..body(1, State::Active) }, "v");
     let (claim, _) = talk.writes();
-    talk.answer(6, Ok(CellReply::Done));
+    talk.answer(6, Ok(CellReply::Written { version: None }));
     assert!(talk.lease.status().continues);
     assert_ne!(claim.term, Term(5));
 }
@@ -248,7 +255,7 @@ fn whoever_ends_gives_it_up_first() {
     talk.tell(100, Event::Shutdown { deadline: at(5_000).mono });
     let (last, _) = talk.writes();
     assert_eq!(last.state, State::Released);
-    talk.answer(200, Ok(CellReply::Done));
+    talk.answer(200, Ok(CellReply::Written { version: None }));
     assert_eq!((talk.role(), talk.end), (Role::Released, Some(Exit::Done)));
 
     let mut talk = Talk::new(LeaseConfig::default());
@@ -272,4 +279,62 @@ fn a_store_without_versions_gives_nobody_a_lease() {
     talk.answer(10, Ok(CellReply::Content { bytes, version: None }));
     assert!(talk.lease.status().last_error.unwrap().contains("no version"));
     assert_eq!(talk.role(), Role::Standby);
+}
+
+#[test]
+fn a_version_that_the_store_names_at_once_is_not_asked_for() {
+    let mut talk = Talk::new(LeaseConfig::default());
+    talk.answer(10, Err(StoreErrorKind::NotFound));
+    talk.answer(20, Ok(CellReply::Written { version: Some("v1".into()) }));
+    assert!(talk.asked.is_none());
+    // Each renewal is one request.
+    for n in 1..10 {
+        talk.tell(n * 4_000, Event::Tick);
+        let (_, condition) = talk.writes();
+        assert_eq!(condition, CellCondition::Version(format!("v{n}")));
+        talk.answer(n * 4_000 + 10, Ok(CellReply::Written { version: Some(format!("v{}", n + 1)) }));
+        assert!(talk.asked.is_none());
+    }
+    // One whose answer was lost is looked for.
+    talk.tell(40_000, Event::Tick);
+    let (lost, _) = talk.writes();
+    talk.answer(40_010, Err(StoreErrorKind::Ambiguous));
+    talk.tell(41_000, Event::Tick);
+    talk.shows(41_010, &lost, "v11");
+    assert!(talk.asked.is_none());
+    talk.tell(44_000, Event::Tick);
+    assert_eq!(talk.writes().1, CellCondition::Version("v11".into()));
+}
+
+/// Whoever does not know yet whether the store keeps conditions leaves the lease to those who do.
+#[test]
+fn nobody_takes_a_lease_before_the_store_was_tried() {
+    for first in [None, Some(body(1, State::Released)), Some(body(1, State::Active))] {
+        let mut talk = Talk::untried(LeaseConfig::default());
+        let mut looks = 0;
+        for ms in (0..40_000).step_by(50) {
+            talk.tell(ms, Event::Tick);
+            match (&talk.asked, &first) {
+                (None, _) => continue,
+                (Some((_, CellRequest::Write { .. })), _) => panic!("it was not tried"),
+                (_, Some(body)) => talk.shows(ms + 10, body, "v"),
+                (_, None) => talk.answer(ms + 10, Err(StoreErrorKind::NotFound)),
+            }
+            looks += 1;
+        }
+        assert!((8..=100).contains(&looks), "{looks} looks");
+        assert_eq!(talk.role(), Role::Standby);
+        talk.tell(40_000, Event::Lease(LeaseEvent::Tried));
+        match &first {
+            None => talk.answer(40_010, Err(StoreErrorKind::NotFound)),
+            Some(body) => talk.shows(40_010, body, "v"),
+        }
+        assert_eq!(talk.writes().0.epoch, first.map_or(1, |body| body.epoch + 1));
+    }
+
+    // Its own it goes on with.
+    let own = Body { holder: 1, ..body(1, State::Active) };
+    let mut talk = Talk::untried(LeaseConfig { term: Some(own.term), ..LeaseConfig::default() });
+    talk.shows(10, &own, "v");
+    assert_eq!(talk.writes().0.epoch, own.epoch + 1);
 }

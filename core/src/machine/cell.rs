@@ -44,7 +44,12 @@ pub enum CellCondition {
 /// The answer to a [`CellRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CellReply {
-    /// To `Write` and `Remove`.
+    /// To `Write`.
+    Written {
+        /// What `Read` would name; `None` if the store does not say, and a read has to ask.
+        version: Option<String>,
+    },
+    /// To `Remove`.
     Done,
     /// To `Read`.
     Content {

@@ -85,7 +85,7 @@ impl Cells {
                 if takes || self.defect == Defect::RefusesAndTakes {
                     self.cells.insert(cell, (bytes.to_vec(), there.unwrap_or(0) + 1));
                 }
-                if takes { Ok(CellReply::Done) } else { refuse() }
+                if takes { Ok(CellReply::Written { version: None }) } else { refuse() }
             }
             CellRequest::Read { cell } => match self.cells.get(&cell) {
                 Some((bytes, version)) => Ok(CellReply::Content {

@@ -74,7 +74,7 @@ pub fn read_lease(replica: &Replica) -> Result<Option<Vec<u8>>, StoreError> {
         let port = StorePort::new(store, layout);
         match port.perform_cell(CellRequest::Read { cell: CELL.into() }).await {
             Ok(CellReply::Content { bytes, .. }) => Ok(Some(bytes.to_vec())),
-            Ok(CellReply::Done) => Ok(None),
+            Ok(_) => Ok(None),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let failed = StoreError::new(StoreErrorKind::Retry, "the lease cannot be read", error.text);

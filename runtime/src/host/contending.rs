@@ -315,7 +315,7 @@ fn follower(host: &Rc<Host>, job: &ReplicateJob) -> Result<(Driver<'static, Foll
         copy: Some(Arc::new(Mutex::new(CopyPort::new(job.database.clone())))),
         ..Ports::default()
     };
-    let mut config = FollowConfig { interval: LOOK_EVERY, ..FollowConfig::default() };
+    let mut config = FollowConfig { interval: LOOK_EVERY, patient: true, ..FollowConfig::default() };
     if let Some(lease) = &host.lease {
         config.restore.request_deadline = request_deadline(lease.ttl());
     }

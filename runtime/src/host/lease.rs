@@ -318,6 +318,9 @@ pub(super) async fn serve(host: Rc<Host>, running: Running) {
         async move {
             probe.run(|_, _| {}).await;
             *lease.store.borrow_mut() = Some(probe.machine.status());
+            if let Some(Ok(())) = lease.tried() {
+                lease.view.tell(Event::Lease(LeaseEvent::Tried));
+            }
             host.changes.tell();
         }
     };

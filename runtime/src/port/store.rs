@@ -72,7 +72,8 @@ impl StorePort {
             }
             StoreRequest::PutDictionary { id, bytes, condition } => {
                 let counted = self.begin(Operation::Put);
-                ended(counted, self.put_whole(&keys::dictionary_key(id), bytes, condition.into()).await)
+                let put = self.put_whole(&keys::dictionary_key(id), bytes, condition.into()).await;
+                ended(counted, put.map(drop))
             }
             StoreRequest::PutOpen { object, condition } => {
                 let (key, counted) = (self.key(object), self.begin(Operation::Put));
@@ -94,7 +95,7 @@ impl StorePort {
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutCommit { put } => match self.take(put) {
-                Some(Put { body, counted }) => ended(counted, body.commit().await),
+                Some(Put { body, counted }) => ended(counted, body.commit().await.map(drop)),
                 None => return Err(no_such_put()),
             },
             StoreRequest::PutAbort { put } => match self.take(put) {
@@ -143,8 +144,8 @@ impl StorePort {
                         adapter::PutCondition::Matches(adapter::Version(version.into()))
                     }
                 };
-                self.put_whole(&key(cell)?, bytes, condition).await?;
-                Ok(CellReply::Done)
+                let version = self.put_whole(&key(cell)?, bytes, condition).await?;
+                Ok(CellReply::Written { version: version.map(|version| version.0.into()) })
             }
             CellRequest::Read { cell } => {
                 let mut body = self.store.get(&key(cell)?, adapter::ByteRange::ALL).await?;
@@ -167,7 +168,7 @@ impl StorePort {
         key: &Key,
         bytes: Chunk,
         condition: adapter::PutCondition,
-    ) -> Result<(), adapter::StoreError> {
+    ) -> Result<Option<adapter::Version>, adapter::StoreError> {
         let mut body = self.store.put(key, condition).await?;
         body.write(bytes.to_vec()).await?;
         body.commit().await

@@ -106,7 +106,7 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
         queue: Queue::new(Dice::new(seed)),
         now: 0,
         hosts: (0..count).map(|n| Host::new(n, clock(n))).collect(),
-        store: Store::default(),
+        store: Store::new(dice.chance("store", "mute", 0, 1, 4)),
         tenures: Vec::new(),
         superseded: BTreeSet::new(),
         ttl,
@@ -210,7 +210,8 @@ impl World {
         let config = LeaseConfig { ttl: self.ttl, begins: host == 0, ..LeaseConfig::default() };
         self.hosts[host].begin(run, config);
         let entropy = self.dice.draw("entropy", "", run);
-        self.tell(host, Event::Start { entropy })
+        self.tell(host, Event::Start { entropy })?;
+        self.tell(host, Event::Lease(LeaseEvent::Tried))
     }
 
     /// The process of a host ends, and another begins after a while.

@@ -105,7 +105,8 @@ impl World {
     fn follow(&mut self, host: usize, succeeds: bool) -> Result<(), Violation> {
         let no = self.number();
         let ids = OpIds::new(ReplicaId(1), self.dice.draw("run", "follower", no));
-        let mut config = FollowConfig { interval: Duration::from_secs(3_600), ..FollowConfig::default() };
+        let mut config =
+            FollowConfig { interval: Duration::from_secs(3_600), patient: true, ..FollowConfig::default() };
         config.restore.request_deadline = request_deadline(self.ttl);
         let node = &mut self.nodes[host];
         node.copy = Some(node.model.copy(DRIFTLESS, PATH));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use driftless_core::ids::{Mono, Now, Wall};
-use driftless_core::lease::{Lease, LeaseConfig, Role};
+use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role};
 use driftless_core::machine::{
     Action, Actions, CellRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId, Request,
     SourceRequest, StoreRequest,
@@ -133,7 +133,7 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
         now: 0,
         queue: Queue::new(dice),
         store: SimStore::new(1_000, true),
-        cell: Cell::default(),
+        cell: Cell::new(dice.chance("store", "mute", 0, 1, 4)),
         restored: Restored::beside(count - 1),
         known: BTreeSet::new(),
         ttl: Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10])),
@@ -257,7 +257,12 @@ impl World {
             Entry::Deliver { host, who, no, op, outcome } if self.nodes[host].number_of(who) == Some(no) => {
                 self.handle(host, who, Event::Completed { op, outcome: *outcome })
             }
-            Entry::Told { host, run, event } if self.nodes[host].run == run => self.succeed(host, event),
+            Entry::Told { host, run, event } if self.nodes[host].run == run => {
+                if let succession::Event::Tried(Ok(())) = event {
+                    self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Tried))?;
+                }
+                self.succeed(host, event)
+            }
             Entry::Healed => {
                 for node in &mut self.nodes {
                     (node.paused_until, node.app_paused_until) = (0, 0);
@@ -440,7 +445,7 @@ impl World {
                 node.proofs += 1;
                 node.proving = Some((node.proofs, no, op));
                 let number = node.proofs;
-                let event = Event::Lease(driftless_core::lease::LeaseEvent::Prove(number));
+                let event = Event::Lease(LeaseEvent::Prove(number));
                 return self.handle(host, Who::Lease, event);
             }
             Request::Copy(request) => {

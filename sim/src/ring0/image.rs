@@ -107,6 +107,17 @@ impl Image {
         image
     }
 
+    /// A number for the state without what SQLite puts into page 1 of a copy by itself.
+    pub fn mark_as_copied(&self) -> u64 {
+        let mut image = self.clone();
+        if image.pages() > 0 && image.page_bytes() >= 512 {
+            let mut first = image.page(1).to_vec();
+            [18..20, 24..28, 92..100].into_iter().for_each(|range| first[range].fill(0));
+            image.set_page(1, &first);
+        }
+        image.mark()
+    }
+
     /// Bytes in a page; 0 for no database.
     pub fn page_bytes(&self) -> usize {
         self.page_bytes

@@ -1,8 +1,8 @@
 //! Failover, round after round (`tests/src/failover.rs`).
 //!
-//! `cargo run --release -p driftless-tests --bin failover -- [--rounds N] [--store s3|azure]`
+//! `cargo run --release -p driftless-tests --bin failover -- [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff]`
 //! strikes the writer in each of the ways N times (default 30), and tells how long takeovers took. What is
-//! lost, or takes too long, is a panic, and the files stay.
+//! lost is a panic, and the files stay; takeovers that took too long fail the run at its end.
 #![expect(clippy::print_stdout, reason = "it says how far it is")]
 
 use driftless_tests::failover::{Blow, Pair, ways};
@@ -24,13 +24,19 @@ fn main() {
         }
         Some(other) => panic!("what is {other:?}? Use: failover [--rounds N] [--store s3|azure]"),
     };
-    for blow in Blow::ALL {
+    let only = value("--only").map(|word| Blow::named(&word).unwrap_or_else(|| panic!("what is {word:?}?")));
+    let mut late = Vec::new();
+    for blow in Blow::ALL.into_iter().filter(|blow| only.is_none_or(|only| only == *blow)) {
         let mut took: Vec<f64> = (0..rounds).map(|_| pair.round(blow).takeover.as_secs_f64()).collect();
+        println!("{blow:?}: {took:.2?}");
         took.sort_by(f64::total_cmp);
         let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
         println!("{blow:?}: {rounds} rounds, median {median:.2} s, most {most:.2} s");
-        assert!(most <= blow.allowed().as_secs_f64(), "{:?} are allowed", blow.allowed());
+        if most > blow.allowed().as_secs_f64() {
+            late.push(blow);
+        }
     }
     pair.end();
     println!("one history, nothing acknowledged is lost");
+    assert!(late.is_empty(), "longer than is allowed: {late:?}");
 }

@@ -48,11 +48,12 @@ fn gcs_conforms() {
 }
 
 /// What a store without conditions does not claim.
-const CONDITIONS: [&str; 7] = [
+const CONDITIONS: [&str; 8] = [
     "create_is_refused",
     "decided_at_commit",
     "one_winner",
     "swap_is_exact",
+    "swap_names_its_version",
     "swap_of_nothing",
     "swap_of_large",
     "swap_has_one_winner",

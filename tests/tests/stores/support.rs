@@ -88,7 +88,7 @@ pub async fn put(store: &dyn Store, name: &str, how: PutCondition, bytes: &[u8])
     for part in bytes.chunks(PART_BYTES_MAX) {
         body.write(part.to_vec()).await?;
     }
-    body.commit().await
+    body.commit().await.map(drop)
 }
 
 /// Reads a range, whole.

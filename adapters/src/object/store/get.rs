@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use opendal::raw::{OpRead, OpReader, OpStat, oio};
-use opendal::{BytesRange, options};
+use opendal::{BytesRange, Metadata, options};
 
 use super::{Call, ObjectStore};
 use crate::keys::Key;
@@ -47,12 +47,7 @@ impl ObjectStore {
         if stat.is_dir() {
             return Err(StoreError::new(StoreErrorKind::NotFound, key, "it is a collection"));
         }
-        let version = match self.place.dialect {
-            Dialect::S3 | Dialect::Azure => stat.etag(),
-            Dialect::Gcs => stat.version(),
-            Dialect::WebDav => None,
-        };
-        Ok((stat.content_length(), version.map(|text| Version(text.into()))))
+        Ok((stat.content_length(), call.version_of(&stat)))
     }
 
     /// Whether a WebDAV server answered with a page about a collection. Such a page has neither
@@ -148,6 +143,16 @@ impl Call {
             Dialect::WebDav => return None,
         };
         headers.get(name).and_then(|value| value.to_str().ok()).map(|text| Version(text.into()))
+    }
+
+    /// The same from what opendal has read of an answer.
+    pub(super) fn version_of(&self, metadata: &Metadata) -> Option<Version> {
+        let text = match self.place.dialect {
+            Dialect::S3 | Dialect::Azure => metadata.etag(),
+            Dialect::Gcs => metadata.version(),
+            Dialect::WebDav => None,
+        };
+        text.map(|text| Version(text.into()))
     }
 
     /// Whether the server said that the range begins past the object's end; and if so, its

@@ -13,7 +13,7 @@ use opendal::raw::oio;
 use super::{Call, ObjectStore};
 use crate::keys::Key;
 use crate::object::problem::Effect;
-use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind};
+use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind, Version};
 use crate::timer::Timer;
 
 /// How long giving up an upload may take before it is left to the server's own clean-up.
@@ -115,7 +115,7 @@ impl Put {
         StoreError::new(StoreErrorKind::Retry, &self.key, "a part of it could not be written")
     }
 
-    async fn finish(mut self) -> Result<(), StoreError> {
+    async fn finish(mut self) -> Result<Option<Version>, StoreError> {
         if self.failed {
             return Err(self.unusable());
         }
@@ -125,9 +125,9 @@ impl Put {
         let writer = self.writer.as_mut().expect("a body that is committed");
         let closed = writer.close_dyn().await;
         let effect = Effect::Commit { conditional: self.conditional };
-        closed.map_err(|error| self.call.error_of(error, effect, &self.key))?;
+        let put = closed.map_err(|error| self.call.error_of(error, effect, &self.key))?;
         self.writer = None;
-        Ok(())
+        Ok(self.call.version_of(&put))
     }
 }
 
@@ -137,7 +137,7 @@ impl PutBody for Put {
         Box::pin(self.add(chunk.into()))
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
         Box::pin(self.finish())
     }
 

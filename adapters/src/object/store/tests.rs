@@ -100,8 +100,8 @@ fn a_move_that_is_not_said_to_be_done_is_not() {
             put.commit().await.map_err(|error| error.kind)
         })
     };
-    assert_eq!(put("201 Created"), Ok(()));
-    assert_eq!(put("204 No Content"), Ok(()));
+    assert!(put("201 Created").is_ok());
+    assert!(put("204 No Content").is_ok());
     assert_eq!(put("207 Multi-Status"), Err(StoreErrorKind::Ambiguous));
     assert_eq!(put("202 Accepted"), Err(StoreErrorKind::Ambiguous));
 }

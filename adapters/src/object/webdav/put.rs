@@ -15,7 +15,7 @@ use crate::object::http::Body;
 use crate::object::problem::{Dialect, Effect, Problem, Refusal, What};
 use crate::object::store::{Call, ObjectStore};
 use crate::pool::unblock_store;
-use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind};
+use crate::store::{BoxFuture, PART_BYTES_MAX, PutBody, PutCondition, StoreError, StoreErrorKind, Version};
 
 /// A body waits in memory up to this many bytes, and beyond them in a file.
 const MEMORY_MAX: usize = 8 << 20;
@@ -162,8 +162,8 @@ impl PutBody for Put {
         })
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
-        Box::pin(self.finish())
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<Option<Version>, StoreError>> {
+        Box::pin(async { self.finish().await.map(|()| None) })
     }
 
     fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {

@@ -54,7 +54,8 @@ pub fn run(
     output: PathBuf,
     (restore, integrity): (RestoreConfig, Integrity),
 ) -> Result<(), CliError> {
-    let mut config = FollowConfig { interval, replace: args.is_on("force"), restore };
+    let mut config =
+        FollowConfig { interval, replace: args.is_on("force"), restore, ..FollowConfig::default() };
     if !position_path(&output).exists() {
         match may_write(&output, args)? {
             Verdict::Skip => {
