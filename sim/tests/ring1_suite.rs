@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 use driftless_sim::{commit, nested, seed};
 
 /// Tests that the suite has at least.
-const TESTS: u64 = 12;
+const TESTS: u64 = 15;
 /// Its scenarios.
-const SCENARIOS: u64 = 11;
+const SCENARIOS: u64 = 12;
 /// Fresh seeds of each.
 const SEEDS: u64 = 20;
 

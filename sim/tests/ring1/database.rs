@@ -21,12 +21,13 @@ use driftless_core::wal::{
 };
 use driftless_sim::ring0::image::Image;
 
-/// A connection: the application's writer and reader, and the two of the link.
+/// A connection: the application's writer and reader, the two of the link, and that of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Connection {
     Writer,
     Reader,
     Link(bool),
+    Copy,
 }
 
 /// What a connection holds.
@@ -122,6 +123,40 @@ impl Database {
         Image::of_bytes(self.page_bytes(), &self.state, like)
     }
 
+    /// Whether there is a file at all.
+    pub fn exists(&self) -> bool {
+        !self.state.is_empty()
+    }
+
+    /// Another file takes its place, without a WAL; none, if there are no bytes.
+    pub fn replace(&mut self, bytes: Vec<u8>) {
+        self.held.clear();
+        self.inode += 2;
+        self.wal.clear();
+        self.start_over();
+        if let Some(header) = bytes.first_chunk::<100>() {
+            let be32 = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+            (self.changes, self.version) = (be32(24), be32(60));
+        }
+        (self.file, self.state) = (bytes.clone(), bytes);
+        self.index.pages = if self.exists() { self.pages() } else { 0 };
+        self.index.change = self.index.change.wrapping_add(1);
+        (self.file_changed_ns, self.wal_changed_ns) = (now_ns(), now_ns());
+    }
+
+    /// The application makes a database of one page where there is none.
+    pub fn create(&mut self) {
+        self.state = vec![0; self.page_bytes()];
+        self.write_header(1);
+        let first = std::mem::take(&mut self.state);
+        self.replace(first);
+    }
+
+    /// All of the committed state.
+    pub fn bytes(&self) -> &[u8] {
+        &self.state
+    }
+
     fn write_header(&mut self, pages: u32) {
         self.changes += 1;
         let raw_size = u16::try_from(self.page_size.get()).unwrap_or(1);
@@ -146,21 +181,32 @@ impl Database {
             return Err(Busy);
         }
         let (page_bytes, before) = (self.page_bytes(), self.pages());
-        self.begin_read(Connection::Writer);
-        self.restart_wal_if_possible();
-        self.held.remove(&Connection::Writer);
+        let mut pages: BTreeMap<u32, Vec<u8>> = pages.clone();
+        pages.retain(|page, _| (2..=size).contains(page));
+        for page in before + 1..=size {
+            pages.entry(page).or_insert_with(|| vec![0; page_bytes]);
+        }
+        pages.insert(1, self.state[..page_bytes].to_vec());
+        self.write(Connection::Writer, &pages, size);
+        Ok(())
+    }
+
+    /// Commits these pages; of the first, what SQLite writes there itself is its own.
+    pub fn write(&mut self, connection: Connection, pages: &BTreeMap<u32, Vec<u8>>, size: u32) {
+        let page_bytes = self.page_bytes();
+        self.begin_read(connection);
+        self.restart_wal_if_possible(connection);
+        self.held.remove(&connection);
         self.state.resize(size as usize * page_bytes, 0);
-        for (page, content) in pages.iter().filter(|(page, _)| (2..=size).contains(*page)) {
+        for (page, content) in pages {
             let start = (*page as usize - 1) * page_bytes;
             self.state[start..start + page_bytes].copy_from_slice(content);
         }
-        self.write_header(size);
-        let grown = before + 1..=size;
-        let mut written: Vec<u32> = pages.keys().copied().filter(|page| (2..=size).contains(page)).collect();
-        written.extend(grown.filter(|page| !pages.contains_key(page)));
-        written.push(1);
-        written.sort_unstable();
-        written.dedup();
+        if let Some(first) = pages.get(&1) {
+            self.version = u32::from_be_bytes(first[60..64].try_into().expect("four bytes"));
+            self.write_header(size);
+        }
+        let written: Vec<u32> = pages.keys().copied().collect();
         for (n, page) in written.iter().enumerate() {
             let commit = if n + 1 == written.len() { size } else { 0 };
             self.append(*page, commit);
@@ -168,7 +214,6 @@ impl Database {
         self.index.pages = size;
         self.index.change = self.index.change.wrapping_add(1);
         self.wal_changed_ns = now_ns();
-        Ok(())
     }
 
     fn append(&mut self, page: u32, commit: u32) {
@@ -195,8 +240,8 @@ impl Database {
     }
 
     /// `walRestartLog`: for a writer whose own read is on mark zero.
-    fn restart_wal_if_possible(&mut self) {
-        let on_zero = self.held.get(&Connection::Writer).is_some_and(|held| held.mark == 0);
+    fn restart_wal_if_possible(&mut self, writer: Connection) {
+        let on_zero = self.held.get(&writer).is_some_and(|held| held.mark == 0);
         if on_zero && self.index.n_backfill > 0 && (1..5).all(|slot| self.users(slot) == 0) {
             self.start_over();
         }
@@ -237,7 +282,11 @@ impl Database {
         self.held.remove(&connection);
     }
 
-    fn begin_immediate(&mut self, connection: Connection) -> Result<(), Busy> {
+    /// Takes the write lock.
+    ///
+    /// # Errors
+    /// While another connection writes.
+    pub fn begin_immediate(&mut self, connection: Connection) -> Result<(), Busy> {
         if self.held.values().any(|held| held.writes) {
             return Err(Busy);
         }
@@ -380,7 +429,10 @@ impl Blocking<SourceRequest> for Source {
     fn perform(&mut self, request: &SourceRequest) -> Self::Answer {
         let mut database = self.database.lock().expect("no holder panics");
         match request {
-            SourceRequest::Stat => return Ok(SourceReply::Facts(Some(Box::new(database.facts())))),
+            SourceRequest::Stat => {
+                let facts = database.exists().then(|| Box::new(database.facts()));
+                return Ok(SourceReply::Facts(facts));
+            }
             SourceRequest::ReadHeader => {
                 return Ok(SourceReply::Header(part(&database.file, 0, 100).to_vec()));
             }

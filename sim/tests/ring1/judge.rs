@@ -237,7 +237,8 @@ impl Judge {
     }
 }
 
-fn segments(bucket: &Bucket) -> BTreeMap<Txid, &[u8]> {
+/// What level 0 holds.
+pub fn segments(bucket: &Bucket) -> BTreeMap<Txid, &[u8]> {
     let prefix = format!("{ROOT}/");
     bucket
         .objects()

@@ -14,11 +14,15 @@ compile_error!("ring 1 needs --cfg madsim: without it nothing would be simulated
 #[cfg(madsim)]
 mod bucket;
 #[cfg(madsim)]
+mod copy;
+#[cfg(madsim)]
 mod database;
 #[cfg(madsim)]
 mod fates;
 #[cfg(madsim)]
 mod judge;
+#[cfg(madsim)]
+mod pair;
 #[cfg(madsim)]
 mod plan;
 #[cfg(madsim)]

@@ -31,13 +31,15 @@ pub enum Scenario {
     Twins,
     /// A second process takes the replica over (`-adopt`) while the first one works.
     Takeover,
-    /// All of it.
+    /// Hosts that hand the database on to each other under a lease.
+    Failover,
+    /// All of the faults of one host.
     Everything,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Calm,
         Scenario::Kills,
         Scenario::Partitions,
@@ -48,6 +50,7 @@ impl Scenario {
         Scenario::Rivals,
         Scenario::Twins,
         Scenario::Takeover,
+        Scenario::Failover,
         Scenario::Everything,
     ];
 
@@ -137,7 +140,9 @@ impl Plan {
         let windy = scenario.is_any(&[Scenario::Weather]);
         let per_mille = match scenario {
             Scenario::Large => pick("store", &[0, 5, 20]),
-            Scenario::Rivals | Scenario::Twins | Scenario::Takeover => pick("store", &[0, 10, 40]),
+            Scenario::Rivals | Scenario::Twins | Scenario::Takeover | Scenario::Failover => {
+                pick("store", &[0, 10, 40])
+            }
             _ if windy => pick("store", &[10, 30, 60]),
             _ => 0,
         };
@@ -160,8 +165,16 @@ impl Plan {
             ops: (0..scenario.hosts()).flat_map(|host| ops(dice, host, length, large)).collect(),
             blows: blows(dice, scenario, length),
             weather: Weather::storm(per_mille),
-            loss: if lossy { pick("loss", &[10, 100, 300]) } else { 0 },
-            latency: Duration::from_millis(if lossy { pick("latency", &[10, 300, 2_000]) } else { 10 }),
+            loss: match scenario {
+                Scenario::Failover => pick("loss", &[0, 0, 10, 100]),
+                _ if lossy => pick("loss", &[10, 100, 300]),
+                _ => 0,
+            },
+            latency: Duration::from_millis(match scenario {
+                Scenario::Failover => pick("latency", &[10, 10, 300]),
+                _ if lossy => pick("latency", &[10, 300, 2_000]),
+                _ => 10,
+            }),
             page_max: pick("list page", &[2, 7, 1_000]) as usize,
             starts,
         }

@@ -98,7 +98,7 @@ impl Host {
 }
 
 /// What every process has: executors, and ways to the store.
-async fn process<T>(work: impl AsyncFnOnce(Rc<LocalExecutor<'static>>, Net, Arc<StorePort>) -> T) -> T {
+pub async fn process<T>(work: impl AsyncFnOnce(Rc<LocalExecutor<'static>>, Net, Arc<StorePort>) -> T) -> T {
     let executor = Rc::new(LocalExecutor::new());
     let net = Net::new(Arc::new(smol::Executor::new()));
     let connections = Arc::clone(net.executor());
@@ -159,7 +159,8 @@ pub async fn replicate(host: Arc<Host>) {
     host.seen().exit = Some(exit);
 }
 
-async fn probe(store: Arc<StorePort>, executor: Rc<LocalExecutor<'static>>, listener: Sender<Event>) {
+/// Tries what the store promises, and sends what was found.
+pub async fn probe(store: Arc<StorePort>, executor: Rc<LocalExecutor<'static>>, listener: Sender<Event>) {
     let ports = Ports { store: Some(store), ..Ports::default() };
     let probe = Probe::new(OpIds::new(ReplicaId(0), driver::entropy()));
     let mut driver = Driver::new(probe, ports, executor);
@@ -172,7 +173,11 @@ async fn probe(store: Arc<StorePort>, executor: Rc<LocalExecutor<'static>>, list
 pub async fn read<M: Machine>(machine: M) -> (Exit, M::Status, Option<Vec<u8>>) {
     process(async |executor, _net, store| {
         let file: Built = Arc::default();
-        let output = Output { building: Vec::new(), built: Arc::clone(&file) };
+        let built = Arc::clone(&file);
+        let output = Output::new(Box::new(move |bytes, _| {
+            *built.lock().expect("no holder panics") = Some(bytes);
+            Ok(())
+        }));
         let ports =
             Ports { store: Some(store), output: Some(Arc::new(Mutex::new(output))), ..Ports::default() };
         let mut driver = Driver::new(machine, ports, executor);
@@ -186,9 +191,20 @@ pub async fn read<M: Machine>(machine: M) -> (Exit, M::Status, Option<Vec<u8>>) 
 /// A file in memory that stands in its place.
 type Built = Arc<Mutex<Option<Vec<u8>>>>;
 
-struct Output {
+/// Puts what was built in its place, instead of what stands there if so.
+type Publish = Box<dyn FnMut(Vec<u8>, bool) -> Result<(), OutputError> + Send>;
+
+/// The file that a restore builds, in memory.
+pub struct Output {
     building: Vec<u8>,
-    built: Built,
+    publish: Publish,
+}
+
+impl Output {
+    /// Nothing is built yet.
+    pub fn new(publish: Publish) -> Output {
+        Output { building: Vec::new(), publish }
+    }
 }
 
 impl Blocking<OutputRequest> for Output {
@@ -206,8 +222,8 @@ impl Blocking<OutputRequest> for Output {
             }
             OutputRequest::SetLen(len) => self.building.resize(*len as usize, 0),
             OutputRequest::Sync => {}
-            OutputRequest::Publish { .. } => {
-                *self.built.lock().expect("no holder panics") = Some(std::mem::take(&mut self.building));
+            OutputRequest::Publish { replace } => {
+                (self.publish)(std::mem::take(&mut self.building), *replace)?;
             }
             // Nothing stands in the target's place, and nothing was left.
             OutputRequest::ReadTarget { .. } | OutputRequest::ReadBuilt { .. } => {}

@@ -59,10 +59,11 @@ fn seeds_stay_quiet() {
             }
         }
         let Summary { commits, segments, starts, restores, fenced, requests, faults, converged_ms, .. } = sum;
+        let Summary { takeovers, overtaken, asides, followed, .. } = sum;
         let (name, took, quiet) = (scenario.name(), began.elapsed().as_secs_f64(), converged_ms / 1_000);
         writeln!(
             table,
-            "{name:>12} {took:>6.1} s: {commits} commits, {segments} segments, {starts} starts, {restores} restores, {fenced} fenced, {requests} requests ({faults} faulty), quiet within {quiet} s"
+            "{name:>12} {took:>6.1} s: {commits} commits, {segments} segments, {starts} starts, {restores} restores, {fenced} fenced, {takeovers} takeovers ({overtaken} overtaken, {asides} kept aside, {followed} steps followed), {requests} requests ({faults} faulty), quiet within {quiet} s"
         )
         .expect("text takes all");
     }
@@ -77,6 +78,10 @@ fn add(sum: &mut Summary, one: &Summary) {
     sum.starts += one.starts;
     sum.restores += one.restores;
     sum.fenced += one.fenced;
+    sum.takeovers += one.takeovers;
+    sum.overtaken += one.overtaken;
+    sum.asides += one.asides;
+    sum.followed += one.followed;
     sum.requests += one.requests;
     sum.faults += one.faults;
     sum.converged_ms = sum.converged_ms.max(one.converged_ms);
@@ -85,7 +90,8 @@ fn add(sum: &mut Summary, one: &Summary) {
 #[test]
 fn a_seed_repeats() {
     let mut sum = Summary::default();
-    for (scenario, seed) in [(Scenario::Everything, 1), (Scenario::Everything, 2), (Scenario::Takeover, 3)] {
+    use Scenario::{Everything, Failover, Takeover};
+    for (scenario, seed) in [(Everything, 1), (Everything, 2), (Takeover, 3), (Failover, 4)] {
         let first = run(scenario, seed, false).unwrap_or_else(|failure| panic!("{failure}"));
         let second = run(scenario, seed, false).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(first, second, "{} {seed}", scenario.name());

@@ -27,6 +27,7 @@ use madsim::time::{TimeHandle, sleep};
 
 use super::database::{Connection, Database};
 use super::judge::Judge;
+use super::pair;
 use super::plan::{Blow, Op, Plan, Scenario};
 use super::processes::{self, Host};
 use super::server::{self, ADDRESS, Store};
@@ -40,6 +41,12 @@ pub struct Summary {
     pub starts: u64,
     pub restores: u64,
     pub fenced: u64,
+    pub takeovers: u64,
+    pub overtaken: u64,
+    /// Databases that were kept aside.
+    pub asides: u64,
+    /// Steps of copies from one state to a later one.
+    pub followed: u64,
     pub requests: u64,
     /// Requests that did not simply work.
     pub faults: u64,
@@ -79,7 +86,10 @@ pub fn run(scenario: Scenario, seed: u64, verbose: bool) -> Result<Summary, Fail
         config.net.send_latency = Duration::from_micros(200)..plan.latency;
         let mut runtime = Runtime::with_seed_and_config(dice.draw("madsim", "", 0), config);
         runtime.set_time_limit(Duration::from_secs(4 * 60 * 60));
-        runtime.block_on(World::run(plan, dice, verbose))
+        match scenario {
+            Scenario::Failover => runtime.block_on(pair::run(plan, dice, verbose)),
+            _ => runtime.block_on(World::run(plan, dice, verbose)),
+        }
     });
     match run.join() {
         Ok(Ok(summary)) => Ok(summary),
@@ -476,7 +486,7 @@ fn host(plan: &Plan, dice: &Dice, n: usize, on_fact: Box<dyn Fn(&Fact) + Send + 
 }
 
 /// Half of a page repeats, and half is noise.
-fn content(dice: &Dice, n: u64, page: u32, page_bytes: usize) -> Vec<u8> {
+pub fn content(dice: &Dice, n: u64, page: u32, page_bytes: usize) -> Vec<u8> {
     let mut word = dice.draw("content", "", n ^ u64::from(page) << 40);
     let mut bytes = vec![word as u8; page_bytes];
     for eight in bytes[page_bytes / 8..].chunks_exact_mut(8) {
