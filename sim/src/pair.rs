@@ -16,7 +16,9 @@
 //! what was never replicated is not overwritten before it was kept aside; and once all has healed, somebody
 //! writes within a bound, and everything that is committed comes to the replica.
 
+mod app;
 mod blows;
+pub mod explore;
 mod judge;
 mod node;
 mod output;

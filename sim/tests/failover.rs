@@ -3,6 +3,7 @@
 
 use driftless_sim::failover::{SEEDS_IN_TESTS, Summary, run};
 use driftless_sim::pair;
+use driftless_sim::pair::explore::{self, Case, Way};
 use driftless_sim::trace::{Keep, Trace};
 use driftless_sim::{commit, seed};
 
@@ -75,3 +76,24 @@ fn a_whole_seed_is_the_same_each_time() {
         assert_eq!(run(), run());
     }
 }
+
+/// `cargo sim failover --explore` runs all of them.
+#[test]
+fn a_takeover_outlives_each_single_fault() {
+    let own = seed::of_commit(&commit::current()).unwrap_or(1) as usize % PART;
+    let mut runs = 0;
+    for way in Way::ALL {
+        let (whole, survey) = explore::run(Case { way, strike: None }, Keep::Nothing).unwrap();
+        // What never happens shows nothing.
+        assert!(whole.takeovers >= u64::from(way != Way::None) && survey.sent > 100, "{way:?}: {whole:?}");
+        for strike in survey.strikes().skip(own).step_by(PART) {
+            let case = Case { way, strike: Some(strike) };
+            explore::run(case, Keep::Nothing).unwrap_or_else(|violation| panic!("{case:?}: {violation}"));
+            runs += 1;
+        }
+    }
+    assert!(runs > 200, "{runs} runs");
+}
+
+/// Of so many runs of an exploration a test makes one.
+const PART: usize = 50;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use driftless_core::machine::Event;
 
 use super::node::Who;
-use super::world::{MS, SECOND, TROUBLED, World};
+use super::world::{MS, SECOND, World};
+use crate::disk::Unsynced;
 use crate::ring0::Violation;
 use crate::ring0::sqlite::Sqlite as _;
 use crate::trace::Kind;
@@ -22,22 +23,20 @@ impl World {
         self.note(host, Kind::Fault, format_args!("blow {kind}, {} ms", long / MS));
         match kind {
             0 | 1 => self.ends(host),
-            2 => self.nodes[host].paused_until = (self.now + long).min(TROUBLED),
+            2 => self.nodes[host].paused_until = (self.now + long).min(self.troubled),
             3 => {
-                let until = (self.now + long).min(TROUBLED);
+                let until = (self.now + long).min(self.troubled);
                 (self.nodes[host].paused_until, self.nodes[host].app_paused_until) = (until, until);
             }
             4 | 5 => self.nodes[host].cut_until = self.now + long,
             6 => {
-                self.ends(host);
                 let dice = self.dice;
                 let mut lost = 0;
-                self.nodes[host].model.power_loss(&mut |_| {
+                let survives = |_: &Unsynced<'_>| {
                     lost += 1;
                     dice.chance("power", "survives", (n << 32) + lost, 1, 2)
-                });
-                self.nodes[host].forgot = true;
-                self.nodes[host].state.lose_unsynced(dice.range("power", "records", n, 0, 4) as usize);
+                };
+                self.power_fails(host, survives, dice.range("power", "records", n, 0, 4) as usize);
             }
             7 if self.nodes[host].active => return self.hand_over(host),
             8 => self.become_copy_of(host),
@@ -53,6 +52,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The machine of a host goes down, with what was not synced and does not survive by chance, and with the
+    /// last so many records of its journal that were not.
+    pub(super) fn power_fails(
+        &mut self,
+        host: usize,
+        mut survives: impl FnMut(&Unsynced<'_>) -> bool,
+        records: usize,
+    ) {
+        self.ends(host);
+        self.nodes[host].model.power_loss(&mut survives);
+        self.nodes[host].forgot = true;
+        self.nodes[host].state.lose_unsynced(records);
     }
 
     /// Another host becomes a copy of this machine, its disk and its name included.

@@ -4,9 +4,8 @@ use driftless_core::ids::{Level, Txid, TxidRange};
 use driftless_core::lease::{LeaseEvent, request_deadline};
 use driftless_core::machine::{CopyRequest, Event, Fact, Machine as _, Object, OutputRequest};
 
-use super::Summary;
 use super::node::{PENDING, Who};
-use super::world::{BEYOND, TROUBLED, World};
+use super::world::{BEYOND, World};
 use crate::ring0::Violation;
 use crate::ring0::image::Image;
 use crate::trace::Kind;
@@ -117,11 +116,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Summary, Violation> {
+    pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.restore_all()?;
         let liveness = |text: String| Err(Violation::new("liveness", text));
         let waits = 2 * (self.ttl + request_deadline(self.ttl));
-        let bound = TROUBLED + waits.as_nanos() as u64 + BEYOND;
+        let bound = self.troubled + waits.as_nanos() as u64 + BEYOND;
         match self.writes_since_heal {
             Some(at) if at <= bound => {}
             at => return liveness(format!("nobody wrote until {at:?}, {bound} is the bound")),
@@ -136,6 +135,6 @@ impl World {
         }
         self.summary.segments = self.restored.txid.map_or(0, Txid::get);
         self.summary.hash = self.trace.hash();
-        Ok(self.summary)
+        Ok(())
     }
 }

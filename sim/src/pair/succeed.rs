@@ -31,6 +31,9 @@ impl World {
             }
             self.note(host, Kind::Note, format_args!("succession: {action:?}"));
             self.carry_out(host, action)?;
+            if self.nodes[host].run == run {
+                self.acted(host)?;
+            }
         }
         Ok(())
     }

@@ -13,26 +13,25 @@ use driftless_core::probe::{Finding, Findings};
 use driftless_core::succession::{self, Succession};
 
 use super::Summary;
-use super::node::{Node, PENDING, Running, Who};
+use super::explore::{Case, Survey, Way};
+use super::node::{Node, Running, Who};
 use crate::failover::store::Store as Cell;
 use crate::ring0::Violation;
-use crate::ring0::app::Work;
 use crate::ring0::dice::Dice;
 use crate::ring0::queue::Queue;
 use crate::ring0::restore::Restored;
-use crate::ring0::sqlite::{SqlErrorKind, Sqlite as _};
 use crate::ring0::store::{Fate, SimStore};
 use crate::trace::{Kind, Trace};
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 const START_NS: u64 = 1_800_000_000_000_000_000;
-/// Until when faults strike.
-pub(super) const TROUBLED: u64 = 120 * SECOND;
-/// When applications stop to write.
-const RESTS: u64 = TROUBLED + 60 * SECOND;
-/// When all that was committed is on the replica.
-const END: u64 = RESTS + 30 * SECOND;
+/// Until when faults strike in the run of a seed.
+const TROUBLED: u64 = 120 * SECOND;
+/// From there on until applications stop to write.
+const WRITES_ON: u64 = 60 * SECOND;
+/// From there on until all that was committed is on the replica.
+const QUIET: u64 = 30 * SECOND;
 /// After the faults, somebody writes within twice the time to live, two answers that never come, and this: a
 /// process that has died begins again within 15 s.
 pub(super) const BEYOND: u64 = 25 * SECOND;
@@ -50,6 +49,8 @@ pub(super) enum Ask {
 pub(super) enum Entry {
     Begin(usize),
     Blow(u64),
+    /// What the script says happens to whoever writes.
+    Way(Way),
     App(usize, u64),
     Changed(usize, u64),
     Tick {
@@ -113,6 +114,12 @@ pub(super) struct World {
     pub(super) writes_since_heal: Option<u64>,
     pub(super) summary: Summary,
     pub(super) trace: Trace,
+    /// Until when faults strike.
+    pub(super) troubled: u64,
+    /// What strikes, instead of what the dice say.
+    pub(super) script: Option<Case>,
+    /// What there was to strike.
+    pub(super) survey: Survey,
 }
 
 /// Runs one seed, and writes what happens to a trace.
@@ -121,51 +128,61 @@ pub(super) struct World {
 /// What an oracle saw.
 pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     let dice = Dice::new(seed);
-    let count = dice.range("plan", "hosts", 0, 2, 3) as usize;
-    let skewed = dice.chance("plan", "skewed", 0, 1, 2);
-    let clocks = |n: u64| {
-        let ahead = if skewed { dice.range("clock", "ahead", n, 0, 90) * SECOND } else { 0 };
-        (ahead, dice.range("clock", "mono", n, 0, 1 << 50))
-    };
-    let node = |n: usize| Node::new(n, START_NS, clocks(n as u64), dice.draw("plan", "sqlite", n as u64));
-    let world = World {
-        nodes: (0..count).map(node).collect(),
-        now: 0,
-        queue: Queue::new(dice),
-        store: SimStore::new(1_000, true),
-        cell: Cell::new(dice.chance("store", "mute", 0, 1, 4)),
-        restored: Restored::beside(count - 1),
-        known: BTreeSet::new(),
-        ttl: Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10])),
-        per_mille: *dice.pick("plan", "faults", 0, &[0, 20, 100]),
-        latency: *dice.pick("plan", "latency", 0, &[5, 50, 400]),
-        numbers: 0,
-        requests: 0,
-        primary: None,
-        writes_since_heal: None,
-        summary: Summary::default(),
-        trace,
-        dice,
-    };
-    world.run()
+    let blows = (0..dice.range("plan", "blows", 0, 1, 8))
+        .map(|n| (dice.range("blow", "at", n, 5 * SECOND, TROUBLED), Entry::Blow(n)));
+    let world = World::new(dice, dice.range("plan", "hosts", 0, 2, 3) as usize, TROUBLED, trace);
+    world.run(blows.collect()).map(|world| world.summary)
 }
 
 impl World {
-    fn run(mut self) -> Result<Summary, Violation> {
+    pub(super) fn new(dice: Dice, count: usize, troubled: u64, trace: Trace) -> World {
+        let skewed = dice.chance("plan", "skewed", 0, 1, 2);
+        let clocks = |n: u64| {
+            let ahead = if skewed { dice.range("clock", "ahead", n, 0, 90) * SECOND } else { 0 };
+            (ahead, dice.range("clock", "mono", n, 0, 1 << 50))
+        };
+        let node = |n: usize| Node::new(n, START_NS, clocks(n as u64), dice.draw("plan", "sqlite", n as u64));
+        World {
+            nodes: (0..count).map(node).collect(),
+            now: 0,
+            queue: Queue::new(dice),
+            store: SimStore::new(1_000, true),
+            cell: Cell::new(dice.chance("store", "mute", 0, 1, 4)),
+            restored: Restored::beside(count - 1),
+            known: BTreeSet::new(),
+            ttl: Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10])),
+            per_mille: *dice.pick("plan", "faults", 0, &[0, 20, 100]),
+            latency: *dice.pick("plan", "latency", 0, &[5, 50, 400]),
+            numbers: 0,
+            requests: 0,
+            primary: None,
+            writes_since_heal: None,
+            summary: Summary::default(),
+            trace,
+            dice,
+            troubled,
+            script: None,
+            survey: Survey::default(),
+        }
+    }
+
+    /// Runs to the end, with these entries besides what follows from the plan.
+    pub(super) fn run(mut self, entries: Vec<(u64, Entry)>) -> Result<World, Violation> {
         for host in 0..self.nodes.len() {
             let at = self.dice.wait("plan", "begin", host as u64, 0, 5_000_000).as_nanos() as u64;
             self.queue.push(at, Entry::Begin(host));
         }
-        for n in 0..self.dice.range("plan", "blows", 0, 1, 8) {
-            self.queue.push(self.dice.range("blow", "at", n, 5 * SECOND, TROUBLED), Entry::Blow(n));
+        for (at, entry) in entries {
+            self.queue.push(at, entry);
         }
-        self.queue.push(TROUBLED, Entry::Healed);
-        self.queue.push(END, Entry::End);
+        self.queue.push(self.troubled, Entry::Healed);
+        self.queue.push(self.rests() + QUIET, Entry::End);
         for _ in 0..STEPS_MAX {
             let Some((at, entry)) = self.queue.pop() else { break };
             self.pass_to(at);
             if matches!(entry, Entry::End) {
-                return self.finish();
+                self.finish()?;
+                return Ok(self);
             }
             self.happen(entry)?;
         }
@@ -179,7 +196,12 @@ impl World {
     }
 
     pub(super) fn is_troubled(&self) -> bool {
-        self.now < TROUBLED
+        self.now < self.troubled
+    }
+
+    /// When applications stop to write.
+    pub(super) fn rests(&self) -> u64 {
+        self.troubled + WRITES_ON
     }
 
     pub(super) fn later(&mut self, wait_ns: u64, entry: Entry) {
@@ -226,6 +248,7 @@ impl World {
         match entry {
             Entry::Begin(host) => self.begin(host),
             Entry::Blow(n) => self.blow(n),
+            Entry::Way(way) => self.way(way),
             Entry::App(host, run) if self.nodes[host].run == run => self.app_step(host),
             Entry::Changed(host, run) if self.nodes[host].run == run => {
                 let replicator = self.nodes[host].replicator.as_ref();
@@ -302,10 +325,15 @@ impl World {
 
     /// The process ends, and another begins after a while.
     pub(super) fn ends(&mut self, host: usize) {
+        self.ends_for(host, None);
+    }
+
+    /// The same; for how long is drawn where it is not said.
+    pub(super) fn ends_for(&mut self, host: usize, down: Option<u64>) {
         self.note(host, Kind::Crash, format_args!("the process ends"));
         self.nodes[host].end();
         self.nodes[host].run = self.number();
-        let wait = self.draw_wait("restart", 100_000, 15_000_000);
+        let wait = down.unwrap_or_else(|| self.draw_wait("restart", 100_000, 15_000_000));
         self.later(wait, Entry::Begin(host));
     }
 
@@ -314,64 +342,6 @@ impl World {
         self.note(host, Kind::Note, format_args!("deposed: {why}"));
         self.summary.deposed += u64::from(self.nodes[host].active);
         self.ends(host);
-    }
-
-    /// One transaction of the application.
-    fn app_step(&mut self, host: usize) -> Result<(), Violation> {
-        let n = self.number();
-        let (dice, node) = (self.dice, &mut self.nodes[host]);
-        if !node.active || self.now >= RESTS {
-            return Ok(());
-        }
-        let work = match dice.draw("app", "work", n) % 5 {
-            0 => Work::Update { of: 3 },
-            1 => Work::Delete { of: 5 },
-            _ => Work::Insert { rows: dice.range("app", "rows", n, 1, 5) as u32, bytes: 180 },
-        };
-        let mode = *dice.pick("app", "mode", n, &["PASSIVE", "RESTART", "TRUNCATE"]);
-        let mut step = || {
-            if node.connection.is_none() {
-                let mut connection = node.model.open(super::node::APP, crate::ring0::app::PATH)?;
-                connection.prepare(512, true)?;
-                node.connection = Some(connection);
-            }
-            let connection = node.connection.as_mut().expect("opened above");
-            if !connection.is_autocommit() {
-                connection.rollback()?;
-            }
-            connection.begin()?;
-            let number = connection.number()?;
-            connection.work(work, number + 1)?;
-            connection.commit()?;
-            if dice.chance("app", "checkpoint", n, 1, 12) {
-                let _ = connection.checkpoint(mode);
-            }
-            if dice.chance("app", "closes", n, 1, 30)
-                && let Some(connection) = node.connection.take()
-            {
-                let _ = connection.close();
-            }
-            Ok(())
-        };
-        let done: crate::ring0::sqlite::SqlResult<()> = step();
-        let (run, disk) = (node.run, node.disk());
-        let wait = match &done {
-            Ok(()) => {
-                node.truth.committed(&disk, crate::ring0::app::PATH, PENDING);
-                self.summary.commits += 1;
-                if !self.is_troubled() {
-                    self.writes_since_heal.get_or_insert(self.now);
-                }
-                self.draw_wait("app", 2_000, 3_000_000)
-            }
-            Err(error) if error.kind == SqlErrorKind::Busy => 2 * MS,
-            Err(error) => return Err(Violation::new("application", error.to_string())),
-        };
-        self.note(host, Kind::Commit, format_args!("{work:?}: {done:?}"));
-        self.later(wait, Entry::App(host, run));
-        let told = self.draw_wait("event", 100, 2_000);
-        self.later(told, Entry::Changed(host, run));
-        Ok(())
     }
 
     /// Gives a machine an event and carries out what it asks for.
@@ -394,6 +364,7 @@ impl World {
                 Action::Notify(notice) => self.says(host, who, &notice.fact)?,
                 Action::Stopped(exit) => return self.stopped(host, who, exit),
             }
+            self.acted(host)?;
             if self.nodes[host].number_of(who) != Some(no) {
                 return Ok(());
             }
@@ -467,7 +438,7 @@ impl World {
         let late =
             self.is_troubled() && self.dice.chance("store", "late", self.requests, self.per_mille, 1_000);
         let most = if late { 30_000_000 } else { 1_000 * self.latency };
-        let wait = self.draw_wait("store", 300, most);
+        let wait = self.draw_wait("store", 300, most) + self.late();
         self.later(wait, Entry::Arrive { host, who, no, op, ask: Box::new(ask) });
         Ok(())
     }
@@ -481,7 +452,9 @@ impl World {
             return Ok(());
         }
         let drawn = self.is_troubled() && self.dice.chance("store", "fault", n, self.per_mille, 1_000);
+        let scripted = self.scripted_fate();
         let fate = match drawn {
+            _ if scripted != Fate::Works => scripted,
             true => *self.dice.pick(
                 "store",
                 "fate",
@@ -490,12 +463,16 @@ impl World {
             ),
             false => Fate::Works,
         };
-        self.summary.faults += u64::from(drawn);
+        self.summary.faults += u64::from(fate != Fate::Works);
         let outcome = match ask {
             Ask::Store(request) => Outcome::Store(self.store.perform(op, request, fate)),
             Ask::Cell(request) if fate.has_effect() => {
                 let result = self.cell.cell(request)?;
-                Outcome::Cell(if fate == Fate::Works { result } else { Err(lost()) })
+                Outcome::Cell(match fate {
+                    Fate::Works => result,
+                    Fate::Taken => self.cell.cell(request)?,
+                    _ => Err(lost()),
+                })
             }
             Ask::Cell(_) => Outcome::Cell(Err(lost())),
         };

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Ended {
     Ok(worst.unwrap_or(ExitCode::SUCCESS))
 }
 
-fn part(args: &Args) -> Result<(u64, u64), BadInput> {
+pub fn part(args: &Args) -> Result<(u64, u64), BadInput> {
     let Some(text) = args.text("part") else { return Ok((1, 1)) };
     let part = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
     part.filter(|(k, n)| (1..=*n).contains(k)).ok_or_else(|| {

@@ -107,11 +107,16 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "failover",
-        usage: "failover --seeds A..B [--whole [-v]] [--jobs N]",
-        about: "Runs seeds of hosts that contend for one lease.",
+        usage: "failover --seeds A..B [--whole [-v]] [--jobs N] | failover --explore [--part K/N] [--jobs N]",
+        about: "Runs seeds of hosts that contend for one lease, or a takeover between two with each single fault.",
         flags: &[
             value("seeds", "A..B", "which seeds"),
             switch("whole", "with follower, replicator and database on each host"),
+            switch(
+                "explore",
+                "every death, pause and fate of a request, one at a time, in each way to lose the writer",
+            ),
+            value("part", "K/N", "only every N-th run, from the K-th on (1 to N)"),
             switch("v", "tell what happens"),
             value("jobs", "N", "how many threads (default: one for each processor)"),
         ],
