@@ -306,6 +306,16 @@ impl fmt::Display for Lineage {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Incarnation(pub u32);
 
+impl Incarnation {
+    /// So many bits count the runs of an epoch; the others are the epoch.
+    pub const RUNS_BITS: u32 = 16;
+
+    /// The epoch of the lease under which the run writes; 0 without one.
+    pub const fn epoch(self) -> u32 {
+        self.0 >> Incarnation::RUNS_BITS
+    }
+}
+
 /// Monotonic time since an arbitrary start, counting suspend (`CLOCK_BOOTTIME`). The only clock
 /// on which waits and deadlines are measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

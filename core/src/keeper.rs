@@ -62,7 +62,9 @@ impl Keeper {
         let retainer = levels.as_ref().and_then(|levels| {
             let (store_deadline, pending_byte) = (levels.store_deadline, levels.pending_byte);
             let top = Some(levels.levels.len() as u8);
-            let config = RetainConfig { top, store_deadline, pending_byte, ..levels.retention.clone()? };
+            let epoch = config.epoch;
+            let config =
+                RetainConfig { top, epoch, store_deadline, pending_byte, ..levels.retention.clone()? };
             Some(Retainer::new(config, RetainPass::Following, OpIds::new(replica, retainer_run)))
         });
         let validation = validation.filter(|_| !config.once);
@@ -201,6 +203,9 @@ impl Keeper {
             out.push(action);
         }
         if let Some((txid, bytes)) = stored {
+            if let Some(retainer) = self.retainer.as_mut().filter(|_| bytes.is_some()) {
+                retainer.stored(txid);
+            }
             self.compact(now, Event::Stored { txid, bytes }, out);
             self.validate(now, Event::Stored { txid, bytes }, out);
         }

@@ -206,6 +206,8 @@ mutants! {
         "files are as old as a clock says that may have been set";
     DeleteBelieved, "delete-believed", "",
         "the next block of level 0 goes without a look whether the one before has gone";
+    FenceForgotten, "fence-forgotten", "",
+        "the first segment of an epoch goes as every other";
     TenureUnproven, "tenure-unproven", "",
         "a put under a name that was deleted is taken for the head";
     // Databases without an engine.
@@ -228,6 +230,8 @@ mutants! {
     // The lease.
     WaiterImpatient, "waiter-impatient", "",
         "whoever waits takes the lease when half of its holder's time is over";
+    WaiterByWall, "waiter-by-wall", "",
+        "whoever waits compares its wall clock with the holder's";
     TenureFromAnswer, "tenure-from-answer", "",
         "a holder counts its time from the answer to its renewal, not from before it was sent";
     TenureNeverEnds, "tenure-never-ends", "",

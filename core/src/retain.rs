@@ -19,6 +19,8 @@
 //! lies so far back is still there. If it is, nothing that is newer was ever deleted.
 //! [Decision 0015](../../../docs/decisions/0015-retention.md) has the reasons.
 
+mod fence;
+mod link;
 mod machine;
 mod plan;
 #[cfg(test)]
@@ -48,6 +50,12 @@ pub struct RetainConfig {
     /// The highest level that is made, 1 to 8: what it has yet to take stays, and so does its newest file. If
     /// nobody says, it is the highest that holds anything.
     pub top: Option<u8>,
+    /// How long the first segment of an epoch of the lease, and the one before it, stay on level 0 in any case:
+    /// a writer that wakes late meets them. Default 30 days.
+    pub fence_retention: Duration,
+    /// The epoch under which the replicator beside it writes. A pass that follows none looks for fences in any
+    /// case.
+    pub epoch: Option<u64>,
     /// How long a store request may take before it counts as lost. Default 60 s.
     pub store_deadline: Duration,
     /// Where SQLite keeps its lock bytes; only tests move them.
@@ -60,6 +68,8 @@ impl Default for RetainConfig {
             snapshot_retention: Duration::from_secs(24 * 60 * 60),
             l0_retention: Duration::from_secs(5 * 60),
             top: None,
+            fence_retention: Duration::from_secs(30 * 24 * 60 * 60),
+            epoch: None,
             store_deadline: Duration::from_secs(60),
             pending_byte: PENDING_BYTE,
         }

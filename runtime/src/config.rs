@@ -113,6 +113,8 @@ pub struct Lease {
     pub replica: Replica,
     /// How long a holder may go without renewing it.
     pub ttl: Duration,
+    /// How long the first segment of each epoch stays where covered ones are deleted.
+    pub fence_retention: Duration,
     /// Where this process can be asked, for people and load balancers.
     pub address: Option<String>,
     /// A command that is run once this process is the primary.

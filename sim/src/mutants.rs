@@ -86,8 +86,10 @@ const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBefor
 const OF_VALIDATION: [Mutant; 1] = [Mutant::VanishedIsDamage];
 
 /// Planted bugs of the lease and of what follows from it, for which hosts contend in worlds of their own.
-const OF_LEASE: [Mutant; 16] = [
+const OF_LEASE: [Mutant; 18] = [
     Mutant::WaiterImpatient,
+    Mutant::WaiterByWall,
+    Mutant::FenceForgotten,
     Mutant::TenureFromAnswer,
     Mutant::TenureNeverEnds,
     Mutant::EpochKept,
@@ -204,8 +206,9 @@ pub fn hunt(
 fn hunt_lease(mutant: Mutant, seeds: u64, mut trial: Trial) -> Trial {
     for number in 1..=seeds {
         let lease = || failover::run(number).map(drop);
-        let whole = || caught(|| pair::run(number, Trace::new(Keep::Nothing))).map(drop);
-        let (result, met) = with(mutant, || (lease().and_then(|()| whole()), was_met()));
+        let whole = |seed| caught(|| pair::run(seed, Trace::new(Keep::Nothing))).map(drop);
+        let all = || lease().and_then(|()| whole(number)).and_then(|()| whole(pair::LEVELS_FROM + number));
+        let (result, met) = with(mutant, || (all(), was_met()));
         trial.met += u64::from(met);
         if let Err(violation) = result {
             let (oracle, text) = (violation.oracle.to_string(), violation.text);

@@ -15,6 +15,9 @@
 //! says so; whoever becomes the primary behind another has, to the byte, the state that the replica ends with;
 //! what was never replicated is not overwritten before it was kept aside; and once all has healed, somebody
 //! writes within a bound, and everything that is committed comes to the replica.
+//!
+//! In seeds from [`LEVELS_FROM`] on levels are made, and what they cover goes while a host may stand still that has
+//! yet to meet it: no name of the history is given to anything else, and the first segment of each epoch stays.
 
 mod app;
 mod blows;
@@ -27,7 +30,7 @@ mod world;
 
 use std::fmt;
 
-pub use world::run;
+pub use world::{LEVELS_FROM, run};
 
 /// What a run came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,6 +53,8 @@ pub struct Summary {
     pub followed: u64,
     /// Hosts that lost the lease while their application ran.
     pub deposed: u64,
+    /// Files of level 0 that were deleted, since others hold what they held.
+    pub deleted: u64,
     /// Faults that struck.
     pub faults: u64,
     /// A hash of all that happened.
@@ -68,6 +73,7 @@ impl Summary {
         self.asides += other.asides;
         self.followed += other.followed;
         self.deposed += other.deposed;
+        self.deleted += other.deleted;
         self.faults += other.faults;
     }
 }
@@ -81,6 +87,7 @@ impl fmt::Display for Summary {
         writeln!(f, "acknowledged  {} times", self.acknowledged)?;
         writeln!(f, "followed      {} transactions", self.followed)?;
         writeln!(f, "kept aside    {} databases", self.asides)?;
+        writeln!(f, "deleted       {} files of level 0", self.deleted)?;
         writeln!(f, "faults        {}", self.faults)
     }
 }

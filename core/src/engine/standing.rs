@@ -240,11 +240,9 @@ pub fn plan_incarnation(
         epoch.filter(|_| !mutant::on(Mutant::EpochUnsaid)).map_or(0, |epoch| epoch.min(EPOCH_MAX) as u32);
     let next =
         if mutant::on(Mutant::IncarnationReused) { last } else { crate::machine::next_incarnation(last) };
-    next.max(Incarnation(first << RUNS_BITS))
+    next.max(Incarnation(first << Incarnation::RUNS_BITS))
 }
 
-/// So many bits of an incarnation count the runs of an epoch; the others are the epoch.
-const RUNS_BITS: u32 = 16;
 /// Beyond it, epochs share their range; as many again are left for what comes after the last lease.
 const EPOCH_MAX: u64 = 0x7fff;
 

@@ -201,7 +201,11 @@ impl Lease {
     /// Whether what was seen allows to become the holder.
     fn may_claim(&self, now: Now) -> bool {
         let Some(Seen { body, since, .. }) = &self.seen else { return self.begins() };
-        let is_free = || body.state == State::Released || self.runs_out(body, *since) <= now.mono;
+        let is_free = || {
+            let by_wall = body.since.0.saturating_add(body.ttl.as_millis() as i64) <= now.wall.0;
+            let is_over = self.runs_out(body, *since) <= now.mono;
+            body.state == State::Released || is_over || (by_wall && mutant::on(Mutant::WaiterByWall))
+        };
         self.is_own(body) || (self.tried && is_free())
     }
 

@@ -7,10 +7,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::fence::Epochs;
+use super::link::Witness;
 use super::plan::{Removal, RetainPlan, Times, plan_retention};
 use super::{RetainConfig, RetainStatus, TENURE_BACK};
-use crate::engine::decode_header;
-use crate::ids::{Level, Mono, Now, Wall};
+use crate::ids::{Level, Mono, Now, Txid, Wall};
 use crate::job::{Job, JobOutput};
 use crate::ltx::{Dictionaries, Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxError, LtxHeader};
 use crate::machine::{
@@ -47,28 +48,21 @@ pub enum RetainPass {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Key {
+pub(super) enum Key {
     List,
     /// A piece of what covers, at this offset.
     Piece(u64),
     /// A dictionary that it names.
     Dictionary(DictionaryId),
     Witness,
+    /// The header of a file of level 0 that may be a fence.
+    Epoch,
     Delete,
     Gone,
 }
 
-/// A file whose header says to which state another must lead, or from which it begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Witness {
-    /// It ends with the same transaction.
-    Ends(Object),
-    /// It begins with the next one.
-    Follows(Object),
-}
-
 #[derive(Clone, PartialEq, Debug)]
-enum Step {
+pub(super) enum Step {
     Idle,
     AwaitGrant,
     List,
@@ -87,6 +81,10 @@ enum Step {
         header: Box<LtxHeader>,
         witness: Witness,
     },
+    /// Whether it is the first of its epoch.
+    Epoch {
+        of: Txid,
+    },
     /// The first `block` of the removals are being deleted, `left` of them still.
     Delete {
         block: usize,
@@ -102,11 +100,11 @@ enum Step {
 /// Deletes what a replica need not keep. See the module's documentation and [`Machine`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Retainer {
-    config: RetainConfig,
-    pass: RetainPass,
-    flight: Flight<Key>,
+    pub(super) config: RetainConfig,
+    pub(super) pass: RetainPass,
+    pub(super) flight: Flight<Key>,
     listings: Listings,
-    step: Step,
+    pub(super) step: Step,
     grant: Option<OpId>,
     due: Option<Mono>,
     /// No pass before this.
@@ -118,7 +116,8 @@ pub struct Retainer {
     /// What time it was when that was asked last.
     last: Option<(Wall, Mono)>,
     /// What this pass found.
-    files: Vec<Listed>,
+    pub(super) files: Vec<Listed>,
+    pub(super) epochs: Epochs,
     plan: RetainPlan,
     /// What was read whole and is of this history.
     verified: BTreeSet<Object>,
@@ -147,6 +146,7 @@ impl Retainer {
             newest: None,
             last: None,
             files: Vec::new(),
+            epochs: Epochs::default(),
             plan: RetainPlan::default(),
             verified: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -190,7 +190,7 @@ impl Retainer {
 
     /// The time by which files are old: never later than our own clock has it, or the store's with what has
     /// passed since it wrote; nor further on from the last pass than the clock says that nobody sets.
-    fn today(&mut self, now: Now) -> Option<Wall> {
+    pub(super) fn today(&mut self, now: Now) -> Option<Wall> {
         let newest = self.files.iter().filter_map(|file| file.modified).max()?;
         if self.pass != RetainPass::Following || mutant::on(Mutant::WallClockTrusted) {
             return Some(now.wall);
@@ -222,7 +222,14 @@ impl Retainer {
     }
 
     /// The next thing to do of what is planned.
-    fn go_on(&mut self, now: Now, today: Wall, out: &mut Actions) {
+    pub(super) fn go_on(&mut self, now: Now, today: Wall, out: &mut Actions) {
+        let stays = |it: &Retainer| {
+            let first = it.plan.removals.first();
+            first.is_some_and(|first| it.unknown_epoch(first).is_none() && it.is_kept(first, today))
+        };
+        while stays(self) {
+            self.plan.removals.remove(0);
+        }
         let Some(first) = self.plan.removals.first() else {
             let wait = self.plan.next.map(|next| next.0.saturating_sub(today.0));
             let wait = wait.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)) + SLACK);
@@ -232,7 +239,10 @@ impl Retainer {
         if !self.verified.contains(&cover) && !mutant::on(Mutant::CoverUnread) {
             return self.check(cover);
         }
-        let block = self.block();
+        if let Some(object) = self.unknown_epoch(first) {
+            return self.look_at_epoch(now, object, out);
+        }
+        let block = self.block(today);
         if let RetainPass::Once { dry_run: true } = self.pass {
             self.removed.extend(self.plan.removals.drain(..block));
             return self.go_on(now, today, out);
@@ -254,7 +264,7 @@ impl Retainer {
 
     /// How many removals go at once: of one level, under one cover, and of fewer transactions than a writer
     /// looks back.
-    fn block(&self) -> usize {
+    fn block(&self, today: Wall) -> usize {
         let first = &self.plan.removals[0];
         let low = first.file.object.range.min().get();
         let joins = |removal: &&Removal| {
@@ -262,6 +272,8 @@ impl Retainer {
                 && removal.because == first.because
                 && (first.file.object.level != Level::CAPTURES
                     || removal.file.object.range.max().get() - low < TENURE_BACK)
+                && self.unknown_epoch(removal).is_none()
+                && !self.is_kept(removal, today)
         };
         self.plan.removals.iter().take(DELETES_MAX).take_while(joins).count().max(1)
     }
@@ -277,7 +289,11 @@ impl Retainer {
             return self.gone(now, block, out);
         }
         self.step = Step::Confirm { block };
-        let request = StoreRequest::List { level: Level::CAPTURES, after: None, limit: 1 };
+        // What stays before the block is passed over.
+        let first = self.plan.removals[0].file.object;
+        let captures = self.files.iter().map(|file| file.object).filter(|it| it.level == Level::CAPTURES);
+        let after = captures.map(|it| it.range).filter(|range| *range < first.range).max();
+        let request = StoreRequest::List { level: Level::CAPTURES, after, limit: 1 };
         self.flight.send(now, Key::Gone, request, out);
     }
 
@@ -331,37 +347,14 @@ impl Retainer {
         }
     }
 
-    /// A file that tells to which state `cover` must lead.
-    fn witness(&self, cover: Object) -> Option<Witness> {
-        let end = cover.range.max();
-        let others = || self.files.iter().map(|file| file.object).filter(|it| *it != cover);
-        let ends = others().find(|it| it.range.max() == end).map(Witness::Ends);
-        ends.or_else(|| others().find(|it| it.range.min() == end.next()).map(Witness::Follows))
-    }
-
-    fn linked(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
-        let Step::Link { cover, header, witness } = &self.step else { return };
-        let (cover, witness) = (*cover, *witness);
-        let fits = match decode_header(bytes) {
-            Ok(found) => fits(header, &found, witness),
-            // A damaged file proves nothing against another.
-            Err(_) => true,
-        };
-        if fits || mutant::on(Mutant::CoverUnlinked) {
-            return self.proven(now, cover, out);
-        }
-        let (Witness::Ends(other) | Witness::Follows(other)) = witness;
-        self.refuse(now, cover, &format!("it does not lead to the state that {other} names"), out);
-    }
-
-    fn proven(&mut self, now: Now, cover: Object, out: &mut Actions) {
+    pub(super) fn proven(&mut self, now: Now, cover: Object, out: &mut Actions) {
         self.verified.insert(cover);
         let today = self.today(now).unwrap_or(now.wall);
         self.go_on(now, today, out);
     }
 
     /// What is not sound covers nothing, and the plan is made without it.
-    fn refuse(&mut self, now: Now, cover: Object, why: &str, out: &mut Actions) {
+    pub(super) fn refuse(&mut self, now: Now, cover: Object, why: &str, out: &mut Actions) {
         self.flight.cancel_all(out);
         if self.refused.insert(cover) {
             let text = format!(
@@ -393,6 +386,7 @@ impl Retainer {
     fn rest(&mut self, out: &mut Actions) {
         self.flight.cancel_all(out);
         self.give_back(out);
+        self.forget_epochs();
         self.files = Vec::new();
         self.plan = RetainPlan::default();
         self.dictionaries = Dictionaries::default();
@@ -453,6 +447,7 @@ impl Retainer {
         let what = match (key, &self.step) {
             (Key::List, Step::List) => "list the replica",
             (Key::Piece(_), Step::Check { .. }) | (Key::Witness, Step::Link { .. }) => "read what covers",
+            (Key::Epoch, Step::Epoch { .. }) => "read a header of level 0",
             (Key::Dictionary(_), Step::Dictionary { .. }) => "read a dictionary",
             (Key::Delete, Step::Delete { .. }) => "delete",
             (Key::Gone, Step::Confirm { .. }) => "list level 0",
@@ -491,6 +486,10 @@ impl Retainer {
                 self.refuse(now, cover, &format!("dictionary {id} is missing"), out);
             }
             (Key::Witness, Ok(StoreReply::Bytes { bytes, .. })) => self.linked(now, &bytes, out),
+            (Key::Epoch, Ok(StoreReply::Bytes { bytes, .. })) => self.told_epoch(now, &bytes, out),
+            (Key::Epoch, Err(error)) if error.kind == StoreErrorKind::NotFound => {
+                self.told_epoch(now, &[], out);
+            }
             (Key::Delete, Ok(StoreReply::Done)) => self.deleted(now, out),
             (Key::Delete, Err(error)) if error.kind == StoreErrorKind::NotFound => self.deleted(now, out),
             (Key::Gone, Ok(StoreReply::Listing { entries, .. })) => self.confirmed(now, &entries, out),
@@ -533,22 +532,6 @@ impl Retainer {
             _ => {}
         }
     }
-}
-
-/// Whether a file that covers leads to where another ends, or begins.
-fn fits(cover: &LtxHeader, other: &LtxHeader, witness: Witness) -> bool {
-    let (of_cover, of_other) = match witness {
-        Witness::Ends(_) => {
-            let told = |header: &LtxHeader| (header.page_size, header.commit, header.stamp);
-            if told(cover) != told(other) {
-                return false;
-            }
-            (cover.chain.post, other.chain.post)
-        }
-        Witness::Follows(_) => (cover.chain.post, other.chain.pre),
-    };
-    let silent = of_cover.is_none() || of_other.is_none();
-    silent || of_cover == of_other
 }
 
 impl Machine for Retainer {

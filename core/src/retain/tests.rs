@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use core::time::Duration;
@@ -11,7 +12,8 @@ use super::*;
 use crate::compact::CompactConfig;
 use crate::compact::tests::host::Host;
 use crate::ids::{Txid, Wall};
-use crate::machine::{Exit, Fact, Listed, Machine, Object, StoreErrorKind, StoreRequest};
+use crate::ltx::LTX_HEADER_BYTES;
+use crate::machine::{ByteRange, Exit, Fact, Listed, Machine, Object, StoreErrorKind, StoreRequest};
 use crate::restore::tests::history::{History, object};
 use crate::restore::tests::naive;
 use crate::restore::{Inventory, Target, plan};
@@ -344,4 +346,95 @@ fn a_dry_run_says_what_would_go_and_a_refusal_is_said_once() {
         .iter()
         .filter(|fact| matches!(fact, Fact::Remark { text } if text.contains("right to delete")));
     assert_eq!(told.count(), 1, "{:?}", host.facts);
+}
+
+/// A history under leases: the numbers are of the first segments of epochs.
+fn leased(firsts: &[u64]) -> History {
+    let mut history = History::new(512, true);
+    for txid in 1..=100u64 {
+        let epoch = firsts.iter().filter(|first| **first <= txid).count() as u32;
+        history.incarnation = epoch << 16 | (1 + txid as u32 / 7);
+        history.commit(20 + txid as u32 % 9, &[1, txid as u32 % 20 + 1]);
+    }
+    history
+}
+
+fn single(txids: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    txids.into_iter().map(|txid| (txid, txid)).collect()
+}
+
+#[test]
+fn the_first_segment_of_an_epoch_and_the_one_before_it_stay_for_long() {
+    let history = leased(&[1, 21, 22, 60]);
+    let fences = [1, 20, 21, 22, 59, 60];
+    let seen = |epoch: Option<u64>| {
+        let levels = CompactConfig {
+            levels: [10, 30].map(Duration::from_secs).to_vec(),
+            snapshot_interval: 50 * SECOND,
+            snapshot_bytes_min: u64::MAX / 2,
+            ..CompactConfig::default()
+        };
+        let mut host = Host::new(levels, BTreeMap::new(), 12);
+        let times = RetainConfig {
+            snapshot_retention: 40 * SECOND,
+            l0_retention: 5 * SECOND,
+            epoch,
+            ..RetainConfig::default()
+        };
+        host.retain(times, RetainPass::Following);
+        for txid in 1..=history.last {
+            host.stored(txid, history.store[&object(0, txid, txid)].clone());
+            host.until(SECOND * txid as u32);
+            check(&history, &host);
+        }
+        host.rest();
+        check(&history, &host);
+        host
+    };
+    assert_eq!(seen(None).level(0), single(84..=100), "without a lease none is looked for");
+    let mut host = seen(Some(4));
+    assert_eq!(host.level(0), single(fences.into_iter().chain(84..=100)));
+
+    // A pass of a person keeps them as well, and what the next process takes for a first since nothing is left
+    // of what came before; until they are old.
+    for (days, left) in [(29, fences.to_vec()), (31, vec![])] {
+        let written = Wall(host.wall().0 - days * 86_400_000);
+        host.born.values_mut().for_each(|at| *at = written);
+        host.retain(RetainConfig::default(), RetainPass::Once { dry_run: false });
+        host.settle();
+        assert_eq!(host.exit, Some(Exit::Done));
+        assert_eq!(host.level(0), single(left.into_iter().chain(84..=100)), "{days} days old");
+    }
+}
+
+#[test]
+fn what_the_process_has_put_itself_is_not_looked_at() {
+    let history = leased(&[1]);
+    let mut host = Host::new(
+        CompactConfig { levels: vec![10 * SECOND], ..CompactConfig::default() },
+        BTreeMap::new(),
+        13,
+    );
+    let times = RetainConfig { l0_retention: 5 * SECOND, epoch: Some(1), ..RetainConfig::default() };
+    host.retain(times, RetainPass::Following);
+    let looks = std::rc::Rc::new(std::cell::Cell::new(0));
+    let counted = looks.clone();
+    host.hook = Some(std::boxed::Box::new(move |request, _| {
+        let header = |range: &ByteRange| matches!(range, ByteRange::At { offset: 0, len } if *len == LTX_HEADER_BYTES as u64);
+        if matches!(request, StoreRequest::Get { object, range } if object.level.get() == 0 && header(range))
+        {
+            counted.set(counted.get() + 1);
+        }
+        None
+    }));
+    for txid in 1..=history.last {
+        host.stored(txid, history.store[&object(0, txid, txid)].clone());
+        if txid > 30 {
+            host.retainer.as_mut().unwrap().stored(Txid::new(txid).unwrap());
+        }
+        host.until(SECOND * txid as u32);
+    }
+    host.rest();
+    assert_eq!(host.level(0), single([1].into_iter().chain(84..=100)));
+    assert!((30..50).contains(&looks.get()), "{} looks", looks.get());
 }

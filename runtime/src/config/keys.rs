@@ -69,7 +69,8 @@ pub const SNAPSHOT: &[Key] = &[used("interval"), used("retention")];
 /// Keys of `validation`.
 pub const VALIDATION: &[Key] = &[used("interval")];
 /// Keys of `lease`.
-pub const LEASE: &[Key] = &[used("url"), used("ttl"), used("address"), used("promote"), used("demote")];
+pub const LEASE: &[Key] =
+    &[used("url"), used("ttl"), used("fence-retention"), used("address"), used("promote"), used("demote")];
 /// Keys of `retention`.
 pub const RETENTION: &[Key] = &[used("enabled")];
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use driftless_core::retain::RetainConfig;
+
 use super::read::Defaults;
 use super::replica::describe_url;
 use super::scope::{Result, Scope, text};
@@ -11,6 +13,8 @@ use super::{Config, Lease, Replica, keys};
 /// Shorter, and a slow answer of a store is the end of a holder.
 const TTL_MIN: Duration = Duration::from_secs(2);
 const TTL_MAX: Duration = Duration::from_secs(10 * 60);
+/// Shorter, and a writer that stood still for a weekend no longer meets them.
+const FENCE_RETENTION_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads it, and refuses what would not be safe beside it.
 pub(super) fn lease(
@@ -47,21 +51,12 @@ pub(super) fn lease(
         );
         return Err(LineError::new(entry.line, error).hint("name each database with path"));
     }
-    let deletes = config
-        .databases
-        .iter()
-        .find(|database| database.settings.levels.as_ref().is_some_and(|levels| levels.retention.is_some()));
-    if let Some(database) = deletes {
-        let error = format!(
-            "{} has levels from which covered files are deleted, and a lease: a writer that wakes late could write under a name that was deleted",
-            database.path.display()
-        );
-        return Err(LineError::new(entry.line, error).hint("add retention: {enabled: false}"));
-    }
+    let fence_retention = scope.duration_from("fence-retention", FENCE_RETENTION_MIN)?;
     let words = |name: &str| -> Result<Option<String>> { Ok(scope.filled(name)?.map(str::to_owned)) };
     Ok(Lease {
         replica,
         ttl,
+        fence_retention: fence_retention.unwrap_or(RetainConfig::default().fence_retention),
         address: words("address")?,
         promote: words("promote")?,
         demote: words("demote")?,

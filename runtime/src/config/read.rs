@@ -1,6 +1,7 @@
 //! From the tree to the settings.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
@@ -92,7 +93,14 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     }
     if let Some(entry) = top.entry("lease") {
         let mut told = Vec::new();
-        config.lease = Some(lease::lease(entry, &defaults, &config, &mut told)?);
+        let lease = lease::lease(entry, &defaults, &config, &mut told)?;
+        for database in &mut config.databases {
+            let levels = Arc::make_mut(&mut database.settings).levels.as_mut();
+            if let Some(retention) = levels.and_then(|levels| levels.retention.as_mut()) {
+                retention.fence_retention = lease.fence_retention;
+            }
+        }
+        config.lease = Some(lease);
         config.warnings.append(&mut told);
     }
     refuse_useless(&defaults.shared, &config)?;

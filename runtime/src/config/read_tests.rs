@@ -362,8 +362,10 @@ fn a_lease_is_read_and_what_is_unsafe_beside_it_is_refused() {
     let many =
         "lease: {url: 's3://bucket/l'}\ndbs:\n  - dir: /srv\n    pattern: '*'\n    replica: s3://bucket/d\n";
     check_error(many, 1, "many databases", "path");
-    let deleting = format!("lease: {{}}\nlevels: [{{interval: 30s}}]\n{s3}");
-    check_error(&deleting, 1, "covered files are deleted", "enabled: false");
-    let kept = format!("lease: {{}}\nlevels: [{{interval: 30s}}]\nretention: {{enabled: false}}\n{s3}");
-    assert!(parse(&kept).lease.is_some());
+    for (text, days) in [("", 30), ("fence-retention: 168h", 7)] {
+        let levels = parse(&format!("lease: {{{text}}}\nlevels: [{{interval: 30s}}]\n{s3}"));
+        let retention = levels.databases[0].settings.levels.as_ref().unwrap().retention.as_ref().unwrap();
+        assert_eq!(retention.fence_retention, Duration::from_secs(days * 86_400));
+    }
+    check_error(&format!("lease: {{fence-retention: 1h}}\n{s3}"), 1, "fence-retention is at least", "");
 }

@@ -2,12 +2,16 @@
 
 use driftless_core::ids::{Level, Txid, TxidRange};
 use driftless_core::lease::{LeaseEvent, request_deadline};
-use driftless_core::machine::{CopyRequest, Event, Fact, Machine as _, Object, OutputRequest};
+use driftless_core::ltx::LtxHeader;
+use driftless_core::machine::{
+    CopyRequest, Event, Fact, Machine as _, Object, OpId, OutputRequest, StoreError, StoreReply, StoreRequest,
+};
 
 use super::node::{PENDING, Who};
 use super::world::{BEYOND, World};
 use crate::ring0::Violation;
 use crate::ring0::image::Image;
+use crate::ring0::store::Fate;
 use crate::trace::Kind;
 
 impl World {
@@ -18,6 +22,11 @@ impl World {
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
             let truths: Vec<_> = self.nodes.iter().map(|node| &node.truth).collect();
             self.restored.apply(&body, &truths, PENDING)?;
+            let header = body.first_chunk().and_then(|bytes| LtxHeader::decode(bytes).ok());
+            let epoch = header.map_or(0, |header| header.chain.incarnation.epoch());
+            if self.epoch.replace(epoch) != Some(epoch) {
+                self.fences.extend(self.restored.txid);
+            }
             self.known.insert(self.restored.image.mark_as_copied());
             self.trace.note(
                 self.now,
@@ -26,6 +35,46 @@ impl World {
                 format_args!("{object}: {:?}", self.restored.image),
             );
         }
+    }
+
+    /// Carries out a request to the store. A name that has been part of the history is not given to something else,
+    /// though it was deleted.
+    pub(super) fn perform(
+        &mut self,
+        op: OpId,
+        request: &StoreRequest,
+        fate: Fate,
+    ) -> Result<Result<StoreReply, StoreError>, Violation> {
+        let object = match request {
+            StoreRequest::PutCommit { put } => self.store.object_of(put),
+            _ => None,
+        };
+        let free = object.filter(|object| self.store.get(object).is_none());
+        let before = free.and_then(|object| self.store.ever(&object).cloned());
+        let result = self.store.perform(op, request, fate);
+        if let (Some(before), Some(object)) = (before, free)
+            && self.store.get(&object).is_some_and(|body| *body != before)
+        {
+            return Err(Violation::new("fence", format!("{object} was deleted, and is another now")));
+        }
+        if let Some((gone, _, _)) = self.store.take_deleted() {
+            self.summary.deleted += u64::from(gone.level == Level::CAPTURES);
+        }
+        Ok(result)
+    }
+
+    /// The first segment of each epoch is there.
+    fn check_fences(&self) -> Result<(), Violation> {
+        for txid in &self.fences {
+            let object = Object { level: Level::CAPTURES, range: TxidRange::single(*txid) };
+            if self.store.get(&object).is_none() {
+                return Err(Violation::new(
+                    "fence",
+                    format!("{object} is the first of an epoch, and is gone"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn says(&mut self, host: usize, who: Who, fact: &Fact) -> Result<(), Violation> {
@@ -118,6 +167,7 @@ impl World {
 
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.restore_all()?;
+        self.check_fences()?;
         let liveness = |text: String| Err(Violation::new("liveness", text));
         let waits = 2 * (self.ttl + request_deadline(self.ttl));
         let bound = self.troubled + waits.as_nanos() as u64 + BEYOND;

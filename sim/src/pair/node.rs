@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use driftless::port::scratch::Scratch;
-use driftless_core::engine::Replicator;
 use driftless_core::follow::Follower;
+use driftless_core::keeper::Keeper;
 use driftless_core::lease::{Lease, Term};
 use driftless_core::machine::OpId;
 use driftless_core::succession::{Stand, Succession, View};
@@ -63,7 +63,7 @@ pub(super) struct Node {
     pub(super) run: u64,
     pub(super) lease: Option<Running<Lease>>,
     pub(super) follower: Option<Running<Follower>>,
-    pub(super) replicator: Option<Running<Replicator>>,
+    pub(super) replicator: Option<Running<Keeper>>,
     pub(super) succession: Option<Succession>,
     /// What the succession was told last.
     pub(super) view: Option<View>,

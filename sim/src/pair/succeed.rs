@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use driftless_core::application::{Databases, Standing};
-use driftless_core::engine::{Config, Replicator};
+use driftless_core::engine::Config;
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
+use driftless_core::keeper::Keeper;
 use driftless_core::lease::{LeaseEvent, Role, request_deadline};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId, StateRequest};
 use driftless_core::succession::{self, Action, Followed, Stand, View};
@@ -167,6 +168,7 @@ impl World {
             ..Config::default()
         };
         let begun_behind = self.replica_end();
+        let levels = self.levels.clone();
         let node = &mut self.nodes[host];
         node.begun_behind = begun_behind;
         node.unfenced |= fences;
@@ -175,7 +177,8 @@ impl World {
         let disk = node.disk();
         node.truth.committed(&disk, PATH, PENDING);
         node.source = Some(node.model.source(DRIFTLESS, PATH));
-        node.replicator = Some(Running { machine: Replicator::new(ReplicaId(0), run, config), no, wake: 0 });
+        node.replicator =
+            Some(Running { machine: Keeper::new(ReplicaId(0), run, config, levels, None), no, wake: 0 });
         let probed = self.draw_wait("probed", 1_000, 3_000_000);
         self.later(probed, Entry::Probed { host, no });
         let entropy = self.dice.draw("entropy", "replicator", no);

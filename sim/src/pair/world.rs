@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use driftless_core::ids::{Mono, Now, Wall};
-use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role};
+use driftless_core::compact::CompactConfig;
+use driftless_core::ids::{Mono, Now, Txid, Wall};
+use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role, request_deadline};
 use driftless_core::machine::{
     Action, Actions, CellRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId, Request,
     SourceRequest, StoreRequest,
 };
 use driftless_core::probe::{Finding, Findings};
+use driftless_core::retain::RetainConfig;
 use driftless_core::succession::{self, Succession};
 
 use super::Summary;
 use super::explore::{Case, Survey, Way};
-use super::node::{Node, Running, Who};
+use super::node::{Node, PENDING, Running, Who};
 use crate::failover::store::Store as Cell;
 use crate::ring0::Violation;
 use crate::ring0::dice::Dice;
@@ -28,6 +30,8 @@ pub(super) const SECOND: u64 = 1_000 * MS;
 const START_NS: u64 = 1_800_000_000_000_000_000;
 /// Until when faults strike in the run of a seed.
 const TROUBLED: u64 = 120 * SECOND;
+/// From this seed on levels are made, and what they cover is deleted.
+pub const LEVELS_FROM: u64 = 10_000_000;
 /// From there on until applications stop to write.
 const WRITES_ON: u64 = 60 * SECOND;
 /// From there on until all that was committed is on the replica.
@@ -105,6 +109,9 @@ pub(super) struct World {
     pub(super) restored: Restored,
     /// The states of the replica, without what the copy's SQLite puts into page 1.
     pub(super) known: BTreeSet<u64>,
+    /// The epoch of the last segment, and the first segments of all.
+    pub(super) epoch: Option<u32>,
+    pub(super) fences: Vec<Txid>,
     pub(super) ttl: Duration,
     pub(super) per_mille: u64,
     pub(super) latency: u64,
@@ -112,6 +119,8 @@ pub(super) struct World {
     pub(super) requests: u64,
     pub(super) primary: Option<u64>,
     pub(super) writes_since_heal: Option<u64>,
+    /// What is compacted, and what goes then.
+    pub(super) levels: Option<CompactConfig>,
     pub(super) summary: Summary,
     pub(super) trace: Trace,
     /// Until when faults strike.
@@ -130,8 +139,31 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     let dice = Dice::new(seed);
     let blows = (0..dice.range("plan", "blows", 0, 1, 8))
         .map(|n| (dice.range("blow", "at", n, 5 * SECOND, TROUBLED), Entry::Blow(n)));
-    let world = World::new(dice, dice.range("plan", "hosts", 0, 2, 3) as usize, TROUBLED, trace);
+    let mut world = World::new(dice, dice.range("plan", "hosts", 0, 2, 3) as usize, TROUBLED, trace);
+    if seed >= LEVELS_FROM {
+        world.store.tells_time = true;
+        world.levels = Some(levels(&dice, world.ttl));
+    }
     world.run(blows.collect()).map(|world| world.summary)
+}
+
+/// Intervals so short that files come to be deleted while hosts that could miss them stand still.
+fn levels(dice: &Dice, ttl: Duration) -> CompactConfig {
+    let pick = |name: &str, of: &[u64]| Duration::from_millis(*dice.pick("levels", name, 0, of));
+    let retention = RetainConfig {
+        snapshot_retention: pick("snapshot retention", &[2_000, 20_000]),
+        l0_retention: pick("l0", &[500, 4_000]),
+        ..RetainConfig::default()
+    };
+    CompactConfig {
+        levels: vec![pick("one", &[1_000, 5_000]), pick("two", &[5_000, 20_000])],
+        snapshot_interval: pick("snapshot", &[10_000, 40_000]),
+        retention: Some(retention),
+        remote: true,
+        store_deadline: request_deadline(ttl),
+        pending_byte: PENDING,
+        ..CompactConfig::default()
+    }
 }
 
 impl World {
@@ -150,6 +182,8 @@ impl World {
             cell: Cell::new(dice.chance("store", "mute", 0, 1, 4)),
             restored: Restored::beside(count - 1),
             known: BTreeSet::new(),
+            epoch: None,
+            fences: Vec::new(),
             ttl: Duration::from_secs(*dice.pick("plan", "ttl", 0, &[3, 10])),
             per_mille: *dice.pick("plan", "faults", 0, &[0, 20, 100]),
             latency: *dice.pick("plan", "latency", 0, &[5, 50, 400]),
@@ -157,6 +191,7 @@ impl World {
             requests: 0,
             primary: None,
             writes_since_heal: None,
+            levels: None,
             summary: Summary::default(),
             trace,
             dice,
@@ -465,7 +500,7 @@ impl World {
         };
         self.summary.faults += u64::from(fate != Fate::Works);
         let outcome = match ask {
-            Ask::Store(request) => Outcome::Store(self.store.perform(op, request, fate)),
+            Ask::Store(request) => Outcome::Store(self.perform(op, request, fate)?),
             Ask::Cell(request) if fate.has_effect() => {
                 let result = self.cell.cell(request)?;
                 Outcome::Cell(match fate {

@@ -34,6 +34,8 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 struct Stored {
     version: u64,
+    /// When it was put, in the form of RFC 3339.
+    modified: String,
     body: Vec<u8>,
 }
 
@@ -52,7 +54,9 @@ pub struct Bucket {
     versions: u64,
     /// The most names in one page of a list.
     page_max: usize,
-    /// Keys whose object became another, which nobody may ask for.
+    /// What was deleted last under each key.
+    gone: BTreeMap<String, Vec<u8>>,
+    /// Keys whose object became another, which nobody may ask for; segments that were deleted included.
     pub replaced: Vec<String>,
 }
 
@@ -108,6 +112,11 @@ impl Bucket {
         self.objects.iter().map(|(key, stored)| (key.as_str(), stored.body.as_slice()))
     }
 
+    /// How many were deleted.
+    pub fn deleted(&self) -> usize {
+        self.gone.len()
+    }
+
     /// What a key holds.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.objects.get(key).map(|stored| stored.body.as_slice())
@@ -118,15 +127,17 @@ impl Bucket {
         let upload = request.asks("uploadId");
         match (request.method.as_str(), upload) {
             ("PUT", Some(upload)) => self.put_part(request, upload),
-            ("PUT", None) => self.put(&request.key, request, request.body.clone()),
-            ("POST", Some(upload)) => self.complete(request, upload),
+            ("PUT", None) => self.put(&request.key, request, request.body.clone(), now),
+            ("POST", Some(upload)) => self.complete(request, upload, now),
             ("POST", None) if request.asks("uploads").is_some() => self.begin(&request.key, now),
             ("DELETE", Some(upload)) => match self.uploads.remove(upload) {
                 Some(_) => Answer::empty(204),
                 None => Answer::error(404, "NoSuchUpload"),
             },
             ("DELETE", None) => {
-                self.objects.remove(&request.key);
+                if let Some(stored) = self.objects.remove(&request.key) {
+                    self.gone.insert(request.key.clone(), stored.body);
+                }
                 Answer::empty(204)
             }
             ("GET", None) if request.asks("uploads").is_some() => self.list_uploads(request),
@@ -136,7 +147,7 @@ impl Bucket {
         }
     }
 
-    fn put(&mut self, key: &str, request: &Request, body: Vec<u8>) -> Answer {
+    fn put(&mut self, key: &str, request: &Request, body: Vec<u8>, now: &str) -> Answer {
         let there = self.objects.get(key);
         let refused = match (request.header("if-none-match"), request.header("if-match")) {
             (Some("*"), _) => there.is_some(),
@@ -150,8 +161,13 @@ impl Bucket {
         if unconditional && there.is_some_and(|there| there.body != body) {
             self.replaced.push(key.to_owned());
         }
+        let was_segment = self.gone.get(key).filter(|_| key.ends_with(".ltx"));
+        if was_segment.is_some_and(|gone| *gone != body) {
+            self.replaced.push(key.to_owned());
+        }
         self.versions += 1;
-        self.objects.insert(key.to_owned(), Stored { version: self.versions, body });
+        self.objects
+            .insert(key.to_owned(), Stored { version: self.versions, modified: now.to_owned(), body });
         Answer { headers: vec![("ETag", tag(self.versions))], ..Answer::empty(200) }
     }
 
@@ -174,7 +190,7 @@ impl Bucket {
         Answer { headers: vec![("ETag", tag(u64::from(number)))], ..Answer::empty(200) }
     }
 
-    fn complete(&mut self, request: &Request, id: &str) -> Answer {
+    fn complete(&mut self, request: &Request, id: &str, now: &str) -> Answer {
         let Some(upload) = self.uploads.get(id) else { return Answer::error(404, "NoSuchUpload") };
         let words = String::from_utf8_lossy(&request.body);
         let numbers = words.split("<PartNumber>").skip(1);
@@ -187,7 +203,7 @@ impl Bucket {
             }
         }
         let key = upload.key.clone();
-        let put = self.put(&key, request, body);
+        let put = self.put(&key, request, body, now);
         if put.status != 200 {
             return put;
         }
@@ -207,7 +223,7 @@ impl Bucket {
             .objects
             .iter()
             .filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after)
-            .map(|(key, stored)| (key, stored.version, stored.body.len()));
+            .map(|(key, stored)| (key, stored, stored.body.len()));
         let page: Vec<_> = rest.by_ref().take(limit).collect();
         let next = match (rest.next(), page.last()) {
             (Some(_), Some((last, ..))) => {
@@ -219,10 +235,10 @@ impl Bucket {
         };
         let entries: String = page
             .iter()
-            .map(|(key, version, len)| {
+            .map(|(key, Stored { version, modified, .. }, len)| {
                 let tag = tag(*version).replace('"', "&quot;");
                 format!(
-                    "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{len}</Size></Contents>"
+                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{tag}</ETag><Size>{len}</Size></Contents>"
                 )
             })
             .collect();
@@ -247,7 +263,7 @@ impl Bucket {
     }
 
     fn read(&self, request: &Request) -> Answer {
-        let Some(Stored { version, body }) = self.objects.get(&request.key) else {
+        let Some(Stored { version, body, .. }) = self.objects.get(&request.key) else {
             return Answer::error(404, "NoSuchKey");
         };
         let modified = "Thu, 01 Jan 2026 00:00:00 GMT".to_owned();

@@ -59,11 +59,11 @@ fn seeds_stay_quiet() {
             }
         }
         let Summary { commits, segments, starts, restores, fenced, requests, faults, converged_ms, .. } = sum;
-        let Summary { takeovers, overtaken, asides, followed, .. } = sum;
+        let Summary { takeovers, overtaken, asides, followed, deleted, .. } = sum;
         let (name, took, quiet) = (scenario.name(), began.elapsed().as_secs_f64(), converged_ms / 1_000);
         writeln!(
             table,
-            "{name:>12} {took:>6.1} s: {commits} commits, {segments} segments, {starts} starts, {restores} restores, {fenced} fenced, {takeovers} takeovers ({overtaken} overtaken, {asides} kept aside, {followed} steps followed), {requests} requests ({faults} faulty), quiet within {quiet} s"
+            "{name:>12} {took:>6.1} s: {commits} commits, {segments} segments, {starts} starts, {restores} restores, {fenced} fenced, {takeovers} takeovers ({overtaken} overtaken, {asides} kept aside, {followed} steps followed, {deleted} deleted), {requests} requests ({faults} faulty), quiet within {quiet} s"
         )
         .expect("text takes all");
     }
@@ -81,6 +81,7 @@ fn add(sum: &mut Summary, one: &Summary) {
     sum.takeovers += one.takeovers;
     sum.overtaken += one.overtaken;
     sum.asides += one.asides;
+    sum.deleted += one.deleted;
     sum.followed += one.followed;
     sum.requests += one.requests;
     sum.faults += one.faults;

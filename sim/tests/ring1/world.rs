@@ -45,6 +45,8 @@ pub struct Summary {
     pub overtaken: u64,
     /// Databases that were kept aside.
     pub asides: u64,
+    /// Objects that were deleted.
+    pub deleted: u64,
     /// Steps of copies from one state to a later one.
     pub followed: u64,
     pub requests: u64,

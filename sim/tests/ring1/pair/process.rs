@@ -13,8 +13,10 @@ use driftless::port::state::{Records, StateJournal};
 use driftless::port::store::StorePort;
 use driftless::port::{Blocking as _, Shared};
 use driftless_core::application::{Databases, Standing};
-use driftless_core::engine::{Config, Replicator};
+use driftless_core::compact::CompactConfig;
+use driftless_core::engine::Config;
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
+use driftless_core::keeper::Keeper;
 use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role, Term, request_deadline};
 use driftless_core::machine::{
     Chunk, Event, Exit, Fact, Machine as _, Notice, OpIds, OutputError, OutputRequest, ReplicaId, StateReply,
@@ -41,6 +43,8 @@ pub struct Host {
     pub disk: Disk,
     pub ttl: Duration,
     pub config: Config,
+    /// What is compacted, and what goes then.
+    pub levels: Option<CompactConfig>,
     pub seen: Mutex<Seen>,
     /// Told of what matters to the judges.
     pub tells: Tells,
@@ -404,7 +408,8 @@ impl Process {
             lease: Some(Rc::clone(&self.lease)),
             ..Ports::default()
         };
-        let machine = Replicator::new(ReplicaId(0), driver::entropy(), config);
+        let levels = self.host.levels.clone();
+        let machine = Keeper::new(ReplicaId(0), driver::entropy(), config, levels, None);
         let mut driver = Driver::new(machine, ports, Rc::clone(&self.executor));
         let sender = driver.sender();
         if let Some(findings) = self.findings {
@@ -414,7 +419,7 @@ impl Process {
         self.host.seen().changes = Some(sender);
         let (host, lease, tells) = (Arc::clone(&self.host), Rc::clone(&self.lease), self.told.clone());
         let task = self.executor.spawn(async move {
-            let observe = |machine: &Replicator, notice: Option<&Notice>| match notice {
+            let observe = |machine: &Keeper, notice: Option<&Notice>| match notice {
                 Some(Notice { fact, .. }) => {
                     if let Fact::Replicated { txid, .. } = fact {
                         lease.tell(Event::Lease(LeaseEvent::Progress(txid.get())));
