@@ -4,17 +4,19 @@
 //! its own. The application writes numbered rows, and asks now and then whether all is replicated; what was
 //! answered with yes is *acknowledged*, and must be in the history that is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use driftless_core::ltx::LtxHeader;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{finish, restore};
 use crate::db::{dump_digest, integrity_check, open_to_read};
+use crate::objects::ltx_range;
 use crate::place::{Place, Remote};
 use crate::proxy::Proxy;
 use crate::{Daemon, TempDir, driftless_command, poll};
@@ -123,6 +125,8 @@ impl Host {
             control.display()
         );
         let mut text = format!("exec: \"{exec}\"\nlease: {{ttl: {}s, address: {name}}}\n", TTL.as_secs());
+        // What is covered goes while others may sleep.
+        text.push_str("levels: [{interval: 2s}, {interval: 10s}]\nl0-retention: 3s\n");
         text.push_str(&format!(
             "dbs:\n  - path: {}\n    sync-interval: 250ms\n    replica:\n",
             database.display()
@@ -339,5 +343,26 @@ impl Pair {
         self.check();
         let copy = self.dir.join("restored.db");
         assert_eq!(dump_digest(&copy), dump_digest(&self.hosts[writer].database));
+        self.check_level_0();
+    }
+
+    /// Of level 0 much was deleted, and of each epoch that has written the first segment is there.
+    fn check_level_0(&self) {
+        let objects = self.hosts[0].place.objects();
+        let captures: BTreeMap<u64, String> = objects
+            .list()
+            .into_keys()
+            .filter_map(|name| Some((ltx_range(name.rsplit('/').next()?)?.0, name)))
+            .filter(|(txid, name)| *name == self.hosts[0].place.key(0, *txid, *txid))
+            .collect();
+        let last = *captures.keys().next_back().expect("something was replicated");
+        let gone = last as usize - captures.len();
+        assert!(gone > 5, "{gone} of {last} segments were deleted: {captures:?}");
+        let epoch = |name: &String| {
+            let header = objects.get(name).and_then(|body| LtxHeader::decode(body.first_chunk()?).ok());
+            header.expect("a segment has a header").chain.incarnation.epoch()
+        };
+        let epochs: BTreeSet<u32> = captures.values().map(epoch).collect();
+        assert!(epochs.len() as u64 > self.rounds, "epochs {epochs:?} after {} rounds", self.rounds);
     }
 }
