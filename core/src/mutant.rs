@@ -230,6 +230,8 @@ mutants! {
     // The lease.
     WaiterImpatient, "waiter-impatient", "",
         "whoever waits takes the lease when half of its holder's time is over";
+    BeginnerFollows, "beginner-follows", "",
+        "a host that is to begin the history is a copy first, and what it holds is moved aside";
     WaiterByWall, "waiter-by-wall", "",
         "whoever waits compares its wall clock with the holder's";
     TenureFromAnswer, "tenure-from-answer", "",

@@ -522,7 +522,10 @@ impl Machine for Lease {
             term: body.as_ref().filter(|_| until.is_some()).map(|body| body.term),
             body,
             continues: self.continues,
-            settled: self.looked && self.asked.as_ref().is_none_or(|asked| asked.body.is_none()),
+            // Whoever begins the history waits to be told that the store was tried, and is no copy of anything.
+            settled: self.looked
+                && self.asked.as_ref().is_none_or(|asked| asked.body.is_none())
+                && !(self.seen.is_none() && self.config.begins && !mutant::on(Mutant::BeginnerFollows)),
             until,
             proven: self.proven,
             lost: self.lost.clone(),

@@ -171,7 +171,7 @@ impl Contention {
             Action::Activate => {
                 for side in &self.sides {
                     // The database goes on from here: what the file says of the copy is over.
-                    let _ = fs::remove_file(position_path(&side.job.database));
+                    forget_position(side.job.database.clone()).await?;
                 }
                 return self.lease.activate().await;
             }
@@ -367,6 +367,17 @@ fn inherit(
             hint: "see to the disk of the state directory".into(),
         })
     }
+}
+
+/// Removes the position file of a copy, durably.
+async fn forget_position(database: PathBuf) -> Result<(), Exit> {
+    let path = database.clone();
+    let removed = unblock(move || match fs::remove_file(position_path(&path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_directory(&path),
+    });
+    removed.await.map_err(|error| disk_trouble(&database, &error))
 }
 
 /// Moves a database out of the way, with all that belongs to it.

@@ -80,13 +80,13 @@ async fn answer(mut stream: Async<TcpStream>, host: Rc<Host>) -> io::Result<()> 
             let with_body = request.method != "HEAD";
             let (status, kind, body) = match (request.method.as_str(), request.path.as_str()) {
                 ("GET" | "HEAD", "/metrics") => (200, text::CONTENT_TYPE, collect::metrics(&host).await),
-                ("GET" | "HEAD", "/healthz") => {
+                ("GET" | "HEAD", "/healthz" | "/health") => {
                     let (status, body) = collect::health(&host);
                     (status, PLAIN, body)
                 }
                 ("GET" | "HEAD", "/primary") => role(&host, true),
                 ("GET" | "HEAD", "/standby") => role(&host, false),
-                (_, "/metrics" | "/healthz" | "/primary" | "/standby") => {
+                (_, "/metrics" | "/healthz" | "/health" | "/primary" | "/standby") => {
                     (405, PLAIN, "this is a GET\n".to_owned())
                 }
                 _ => (404, PLAIN, "/metrics, /healthz, /primary and /standby are all there is\n".to_owned()),

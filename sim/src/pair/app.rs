@@ -8,6 +8,25 @@ use crate::ring0::sqlite::{SqlErrorKind, SqlResult, Sqlite as _};
 use crate::trace::Kind;
 
 impl World {
+    /// The first host's application has written before anybody replicates, and has ended.
+    pub(super) fn has_written_before(&mut self) -> Result<(), Violation> {
+        let node = &mut self.nodes[0];
+        let write = || {
+            let mut connection = node.model.open(APP, PATH)?;
+            connection.prepare(512, true)?;
+            connection.begin()?;
+            let number = connection.number()?;
+            connection.work(Work::Insert { rows: 20, bytes: 180 }, number + 1)?;
+            connection.commit()?;
+            connection.close()
+        };
+        let written: SqlResult<()> = write();
+        written.map_err(|error| Violation::new("application", error.to_string()))?;
+        node.truth.committed(&node.disk(), PATH, PENDING);
+        node.end_application();
+        Ok(())
+    }
+
     /// One transaction of the application.
     pub(super) fn app_step(&mut self, host: usize) -> Result<(), Violation> {
         let n = self.number();

@@ -95,6 +95,7 @@ pub fn run(case: Case, keep: Keep) -> Result<(Summary, Survey), Violation> {
     let mut world = World::new(Dice::new(1), 2, TROUBLED, Trace::new(keep));
     (world.ttl, world.per_mille, world.latency) = (std::time::Duration::from_secs(3), 0, 20);
     world.script = Some(case);
+    world.has_written_before()?;
     let world = world.run(vec![(AT, Entry::Way(case.way))])?;
     Ok((world.summary, world.survey))
 }

@@ -65,6 +65,10 @@ impl World {
                 return self.handle(host, Who::Follower, Event::Shutdown { deadline });
             }
             Action::MoveAside(n) => {
+                if self.cell.epoch() == 0 {
+                    let text = format!("host {host} moves its database aside, and nobody has held the lease");
+                    return Err(Violation::new("succession", text));
+                }
                 self.move_aside(host);
                 self.told(host, succession::Event::MovedAside(n, Ok(())));
             }

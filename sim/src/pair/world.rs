@@ -32,6 +32,8 @@ const START_NS: u64 = 1_800_000_000_000_000_000;
 const TROUBLED: u64 = 120 * SECOND;
 /// From this seed on levels are made, and what they cover is deleted.
 pub const LEVELS_FROM: u64 = 10_000_000;
+/// From this seed on every second first host has a database before anything runs.
+const BEFORE_FROM: u64 = 3_000;
 /// From there on until applications stop to write.
 const WRITES_ON: u64 = 60 * SECOND;
 /// From there on until all that was committed is on the replica.
@@ -143,6 +145,9 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     if seed >= LEVELS_FROM {
         world.store.tells_time = true;
         world.levels = Some(levels(&dice, world.ttl));
+    }
+    if seed >= BEFORE_FROM && seed % 2 == 0 {
+        world.has_written_before()?;
     }
     world.run(blows.collect()).map(|world| world.summary)
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
 use driftless_core::ids::Txid;
-use driftless_core::lease::request_deadline;
+use driftless_core::lease::{CELL, request_deadline};
 use driftless_core::machine::{Event, Exit, Fact};
 use driftless_core::retain::RetainConfig;
 use driftless_sim::disk::{Disk, DiskConfig, SimClock};
@@ -32,6 +32,7 @@ use self::judge::Judge;
 use self::process::{Happening, Host, Tells, Told, contend};
 use crate::database::Database;
 use crate::fates::Weather;
+use crate::judge::ROOT;
 use crate::plan::Plan;
 use crate::server::{self, ADDRESS, Store};
 use crate::world::{Summary, content};
@@ -200,8 +201,11 @@ impl World {
         self.say(|| format!("host {n}: {happening:?}"));
         let image = host.database.lock().expect("no holder panics").image(&Image::default());
         let mut state = self.state();
-        let followed = state.judge.follow(&server::locked(&self.store).bucket);
-        let found = followed.and_then(|()| state.happens(n, happening, image));
+        let store = server::locked(&self.store);
+        let held = store.bucket.get(&format!("{ROOT}/{CELL}")).is_some();
+        let followed = state.judge.follow(&store.bucket);
+        let found = followed.and_then(|()| state.happens(n, happening, image, held));
+        drop(store);
         drop(state);
         self.object(found);
     }
@@ -438,7 +442,8 @@ impl World {
 }
 
 impl State {
-    fn happens(&mut self, n: usize, happening: Happening, image: Image) -> Result<(), Violation> {
+    /// Something happens at a host, whose database is so; the lease has been held by anybody or not.
+    fn happens(&mut self, n: usize, happening: Happening, image: Image, held: bool) -> Result<(), Violation> {
         match happening {
             Happening::Says(Fact::Replicated { txid, .. }) => self.judge.reported(n, txid),
             Happening::Follows(Fact::Followed { .. }) => {
@@ -447,6 +452,10 @@ impl State {
             }
             Happening::Says(_) | Happening::Follows(_) => Ok(()),
             Happening::WritesOver => self.judge.writes_over(n, &image),
+            Happening::KeptAside if !held => {
+                let text = format!("host {n} moves its database aside, and nobody has held the lease");
+                Err(Violation::new("succession", text))
+            }
             Happening::KeptAside => {
                 self.judge.kept(n, image);
                 Ok(())
@@ -522,7 +531,10 @@ fn levels(dice: &Dice, ttl: Duration) -> CompactConfig {
 fn host(plan: &Plan, dice: &Dice, number: usize, ttl: Duration, tells: Tells) -> Host {
     let salt = dice.draw("salt", "", number as u64) as u32;
     let mut database = Database::new(plan.page_bytes, 0, 1_000 * (number as u64 + 1), salt);
-    database.replace(Vec::new());
+    // The first may have written before anything runs.
+    if number > 0 || dice.chance("plan", "before", 0, 1, 2) {
+        database.replace(Vec::new());
+    }
     Host {
         number,
         database: Arc::new(Mutex::new(database)),
