@@ -146,7 +146,7 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
         world.store.tells_time = true;
         world.levels = Some(levels(&dice, world.ttl));
     }
-    if seed >= BEFORE_FROM && seed % 2 == 0 {
+    if seed >= BEFORE_FROM && seed.is_multiple_of(2) {
         world.has_written_before()?;
     }
     world.run(blows.collect()).map(|world| world.summary)
