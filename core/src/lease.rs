@@ -76,9 +76,9 @@ impl Default for LeaseConfig {
 /// What the process tells its lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseEvent {
-    /// The store was tried, and keeps what a lease needs: this process may become the holder. Before that it
-    /// would keep others from it who can write.
-    Tried,
+    /// The store was tried: whether it keeps what a lease needs, so that this process may become the holder.
+    /// Before that it would keep others from it who can write.
+    Tried(bool),
     /// Everything is fenced, and the application begins.
     Activate,
     /// Somebody waits for the proof of this number, which grows: look at the object.

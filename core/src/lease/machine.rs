@@ -105,8 +105,8 @@ pub struct Lease {
     leaving: Option<Mono>,
     /// The object was read once, or was found to be absent.
     looked: bool,
-    /// The store was found to keep what a lease needs.
-    tried: bool,
+    /// Whether the store was found to keep what a lease needs, once it was tried.
+    tried: Option<bool>,
     lost: Option<String>,
     last_error: Option<String>,
     requests: u64,
@@ -136,7 +136,7 @@ impl Lease {
             continues: false,
             leaving: None,
             looked: false,
-            tried: false,
+            tried: None,
             lost: None,
             last_error: None,
             requests: 0,
@@ -206,12 +206,12 @@ impl Lease {
             let is_over = self.runs_out(body, *since) <= now.mono;
             body.state == State::Released || is_over || (by_wall && mutant::on(Mutant::WaiterByWall))
         };
-        self.is_own(body) || (self.tried && is_free())
+        self.is_own(body) || (self.tried == Some(true) && is_free())
     }
 
     /// Whether a lease that nobody has ever held may be taken.
     fn begins(&self) -> bool {
-        self.config.begins && self.tried
+        self.config.begins && self.tried == Some(true)
     }
 
     /// Whether it is of the claim of the process before this one, on this host.
@@ -444,8 +444,8 @@ impl Lease {
 
     fn told(&mut self, event: LeaseEvent) {
         match event {
-            LeaseEvent::Tried => {
-                self.tried = true;
+            LeaseEvent::Tried(holds) => {
+                self.tried = Some(holds);
                 // What it was not allowed to do it may be allowed now.
                 if self.phase == Phase::Waiting {
                     self.next_at = None;
@@ -517,15 +517,17 @@ impl Machine for Lease {
             Phase::Released => (Role::Released, None),
             Phase::NotStarted | Phase::Waiting | Phase::Stopped => (Role::Standby, None),
         };
+        // Whoever is to begin the history waits for what is found of the store, and is no copy of anything.
+        let waits = self.config.begins && self.tried != Some(false);
         LeaseStatus {
             role,
             term: body.as_ref().filter(|_| until.is_some()).map(|body| body.term),
             body,
             continues: self.continues,
-            // Whoever begins the history waits to be told that the store was tried, and is no copy of anything.
+            // Whoever is to begin the history waits for what is found of the store, and is no copy of anything.
             settled: self.looked
                 && self.asked.as_ref().is_none_or(|asked| asked.body.is_none())
-                && !(self.seen.is_none() && self.config.begins && !mutant::on(Mutant::BeginnerFollows)),
+                && (self.seen.is_some() || !waits || mutant::on(Mutant::BeginnerFollows)),
             until,
             proven: self.proven,
             lost: self.lost.clone(),

@@ -33,7 +33,7 @@ struct Talk {
 impl Talk {
     fn new(config: LeaseConfig) -> Talk {
         let mut talk = Talk::untried(config);
-        talk.tell(0, Event::Lease(LeaseEvent::Tried));
+        talk.tell(0, Event::Lease(LeaseEvent::Tried(true)));
         talk
     }
 
@@ -325,13 +325,22 @@ fn nobody_takes_a_lease_before_the_store_was_tried() {
         assert!((8..=100).contains(&looks), "{looks} looks");
         // Whoever is to begin a history is not told to follow one.
         assert_eq!((talk.role(), talk.lease.status().settled), (Role::Standby, first.is_some()));
-        talk.tell(40_000, Event::Lease(LeaseEvent::Tried));
+        talk.tell(40_000, Event::Lease(LeaseEvent::Tried(true)));
         match &first {
             None => talk.answer(40_010, Err(StoreErrorKind::NotFound)),
             Some(body) => talk.shows(40_010, body, "v"),
         }
         assert_eq!(talk.writes().0.epoch, first.map_or(1, |body| body.epoch + 1));
     }
+
+    // Where the store does not keep it, nobody waits for it.
+    let mut talk = Talk::untried(LeaseConfig::default());
+    talk.answer(10, Err(StoreErrorKind::NotFound));
+    assert!(!talk.lease.status().settled);
+    talk.tell(20, Event::Lease(LeaseEvent::Tried(false)));
+    assert!(matches!(talk.asked, Some((_, CellRequest::Read { .. }))));
+    talk.answer(30, Err(StoreErrorKind::NotFound));
+    assert!(talk.lease.status().settled && talk.asked.is_none());
 
     // Its own it goes on with.
     let own = Body { holder: 1, ..body(1, State::Active) };

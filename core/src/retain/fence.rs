@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::machine::{Key, Retainer, Step};
 use super::{Removal, RetainPass};
 use crate::engine::decode_header;
-use crate::ids::{Level, Now, Txid, Wall};
+use crate::ids::{Level, Now, Txid, TxidRange, Wall};
 use crate::ltx::LTX_HEADER_BYTES;
 use crate::machine::{Actions, ByteRange, Listed, Object, StoreRequest};
 use crate::mutant::{self, Mutant};
@@ -48,7 +48,7 @@ impl Epochs {
 }
 
 fn captured(txid: Txid) -> Object {
-    Object { level: Level::CAPTURES, range: crate::ids::TxidRange::single(txid) }
+    Object { level: Level::CAPTURES, range: TxidRange::single(txid) }
 }
 
 impl Retainer {

@@ -318,8 +318,8 @@ pub(super) async fn serve(host: Rc<Host>, running: Running) {
         async move {
             probe.run(|_, _| {}).await;
             *lease.store.borrow_mut() = Some(probe.machine.status());
-            if let Some(Ok(())) = lease.tried() {
-                lease.view.tell(Event::Lease(LeaseEvent::Tried));
+            if let Some(found) = lease.tried() {
+                lease.view.tell(Event::Lease(LeaseEvent::Tried(found.is_ok())));
             }
             host.changes.tell();
         }

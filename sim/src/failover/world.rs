@@ -211,7 +211,7 @@ impl World {
         self.hosts[host].begin(run, config);
         let entropy = self.dice.draw("entropy", "", run);
         self.tell(host, Event::Start { entropy })?;
-        self.tell(host, Event::Lease(LeaseEvent::Tried))
+        self.tell(host, Event::Lease(LeaseEvent::Tried(true)))
     }
 
     /// The process of a host ends, and another begins after a while.

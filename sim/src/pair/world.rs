@@ -322,7 +322,7 @@ impl World {
             }
             Entry::Told { host, run, event } if self.nodes[host].run == run => {
                 if let succession::Event::Tried(Ok(())) = event {
-                    self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Tried))?;
+                    self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Tried(true)))?;
                 }
                 self.succeed(host, event)
             }

@@ -240,7 +240,7 @@ impl Process {
                         let _ = replicator.try_send(Event::StoreProbed(findings));
                     }
                     self.findings = Some(findings);
-                    self.lease.tell(Event::Lease(LeaseEvent::Tried));
+                    self.lease.tell(Event::Lease(LeaseEvent::Tried(true)));
                     self.succeed(succession::Event::Tried(Ok(())))
                 }
                 Told::Step(event) => self.succeed(event),
