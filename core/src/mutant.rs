@@ -206,6 +206,8 @@ mutants! {
         "files are as old as a clock says that may have been set";
     DeleteBelieved, "delete-believed", "",
         "the next block of level 0 goes without a look whether the one before has gone";
+    BaseUncut, "base-uncut", "",
+        "a copy keeps pages of a base that a later file of it has cut off";
     FenceForgotten, "fence-forgotten", "",
         "the first segment of an epoch goes as every other";
     TenureUnproven, "tenure-unproven", "",

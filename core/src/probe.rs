@@ -96,6 +96,8 @@ enum Step {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Probe {
     ops: OpIds,
+    deadline: Duration,
+    wait_max: Duration,
     entropy: u64,
     step: Step,
     /// Names of this attempt.
@@ -119,6 +121,8 @@ impl Probe {
     pub fn new(ops: OpIds) -> Probe {
         Probe {
             ops,
+            deadline: DEADLINE,
+            wait_max: WAIT_MAX,
             entropy: 0,
             step: Step::NotStarted,
             name: String::new(),
@@ -133,6 +137,12 @@ impl Probe {
             findings: Findings::default(),
             last_error: None,
         }
+    }
+
+    /// The same where others wait for what is found: no answer is waited for longer than this, nor does it rest for
+    /// longer before it tries again.
+    pub fn within(self, time: Duration) -> Probe {
+        Probe { deadline: time, wait_max: time, ..self }
     }
 
     /// Why it has not come to an end yet, if something went wrong.
@@ -342,7 +352,7 @@ impl Probe {
             }
         }
         self.last_error = Some(error);
-        let wait = WAIT_FIRST.saturating_mul(1 << self.attempts.min(16)).min(WAIT_MAX);
+        let wait = WAIT_FIRST.saturating_mul(1 << self.attempts.min(16)).min(self.wait_max);
         self.attempts += 1;
         self.retry_at = Some(now.mono.after(wait));
     }
@@ -397,8 +407,8 @@ impl Machine for Probe {
             self.begin(now, out);
         } else if let Some((_, step)) = self.later.take_if(|(at, _)| *at <= now.mono) {
             self.enter(now, step, out);
-        } else if !self.under_way.is_empty() && self.since.after(DEADLINE) <= now.mono {
-            let text = format!("no answer from the store in {} s", DEADLINE.as_secs()).to_string();
+        } else if !self.under_way.is_empty() && self.since.after(self.deadline) <= now.mono {
+            let text = format!("no answer from the store in {} s", self.deadline.as_secs()).to_string();
             self.again(now, StoreError::new(StoreErrorKind::Ambiguous, text), out);
         }
     }
@@ -407,7 +417,7 @@ impl Machine for Probe {
         match self.retry_at.or(self.later.map(|(at, _)| at)) {
             Some(at) => Some((at, Reason::Retry)),
             None if self.under_way.is_empty() => None,
-            None => Some((self.since.after(DEADLINE), Reason::Deadline)),
+            None => Some((self.since.after(self.deadline), Reason::Deadline)),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Page 1 comes after all other pages, since it says what they are, and the cut after that: SQLite
 //! forgets a cut with the next page that is written. It cuts only what was there when the transaction
-//! began, so one that makes the database grow ends with the file that does.
+//! began, so one that makes the database grow ends with the file that does; and where the files of a base must be
+//! one transaction, pages beyond the state that they lead to are not written at all.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -13,12 +14,15 @@ use core::time::Duration;
 
 use super::machine::{Follower, Key, Phase, Then};
 use super::{Position, encode_positions, mask};
+use crate::engine::decode_header;
 use crate::ids::{Now, PageNo, Txid};
 use crate::job::Job;
-use crate::ltx::{Dictionary, DictionaryId, LtxError, LtxHeader};
+use crate::ltx::{Dictionary, DictionaryId, LTX_HEADER_BYTES, LtxError, LtxHeader};
 use crate::machine::{
-    Actions, Chunk, CopyReply, CopyRequest, Fact, Listed, Severity, StoreError, StoreReply, StoreRequest,
+    Actions, ByteRange, Chunk, CopyReply, CopyRequest, Fact, Listed, Severity, StoreError, StoreReply,
+    StoreRequest,
 };
+use crate::mutant::{self, Mutant};
 use crate::restore::{Decoded, Next, Purpose, Reader, Stream, Wins, check_name};
 
 /// Files that one transaction takes, at the most; and bytes of them after which it takes no more.
@@ -29,6 +33,8 @@ const BATCH_BYTES: u64 = 16 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     Begin,
+    /// Asking for the size of the state that a base leads to.
+    Size,
     /// Reading, decoding and writing pages.
     Pages,
     Save,
@@ -56,6 +62,8 @@ pub(super) struct Apply {
     pages_before: u32,
     /// Pages of the database when the transaction was begun.
     pages_at_begin: u32,
+    /// Pages of the state that the files of a base lead to.
+    limit: Option<u32>,
     /// The newest image of page 1.
     first: Option<Chunk>,
     coming: Option<Position>,
@@ -79,6 +87,7 @@ impl Follower {
             have: self.position.map(|it| it.txid),
             pages_before: pages,
             pages_at_begin: pages,
+            limit: None,
             first: None,
             coming: None,
             files_done: 0,
@@ -103,6 +112,12 @@ impl Follower {
             (Step::Begin, CopyReply::Begun(found)) if found != version => {
                 self.trouble("another connection has written to the copy, or restarted its wal".into(), out);
             }
+            (Step::Begin, _) if apply.base && apply.files.len() > 1 => {
+                apply.step = Step::Size;
+                let object = apply.files.back().expect("there are several").object;
+                let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };
+                self.flight.send(now, Key::Size, StoreRequest::Get { object, range }, out);
+            }
             (Step::Begin, _) => {
                 apply.step = Step::Pages;
                 self.open_file(now, out);
@@ -114,6 +129,22 @@ impl Follower {
                 self.copy(CopyRequest::Commit, out);
             }
             (Step::Commit, _) => self.committed(now, out),
+            (Step::Size, reply) => panic!("nothing was asked of the copy, and it answers {reply:?}"),
+        }
+    }
+
+    /// The header of a base's last file says how large the database is in the end.
+    pub(super) fn took_size(&mut self, now: Now, bytes: &[u8], out: &mut Actions) {
+        let Phase::Apply(apply) = &mut self.phase else { return };
+        match decode_header(bytes) {
+            Ok(header) => {
+                (apply.limit, apply.step) = (Some(header.commit), Step::Pages);
+                self.open_file(now, out);
+            }
+            Err(error) => {
+                let object = apply.files.back().expect("there are several").object;
+                self.blame(object, error.to_string(), out);
+            }
         }
     }
 
@@ -267,7 +298,9 @@ impl Follower {
             let changed = table.set(page, sum);
             if page == PageNo::FIRST {
                 apply.first = Some(image);
-            } else if changed {
+            } else if changed
+                && (apply.limit.is_none_or(|limit| page.get() <= limit) || mutant::on(Mutant::BaseUncut))
+            {
                 writes.push((page, image));
             }
         }

@@ -42,6 +42,8 @@ pub(super) enum Key {
     Poll,
     /// The header of the file that ends with the transaction that the copy shows.
     Header,
+    /// The header of the last file of a base.
+    Size,
     /// A piece of the file that is applied.
     Piece(u64),
     /// A dictionary that it names.
@@ -398,6 +400,7 @@ impl Follower {
             }
             (Key::Poll, StoreReply::Listing { entries, .. }) => self.took_poll(&entries, out),
             (Key::Header, StoreReply::Bytes { bytes, .. }) => self.took_header(&bytes, out),
+            (Key::Size, StoreReply::Bytes { bytes, .. }) => self.took_size(now, &bytes, out),
             (Key::Piece(offset), StoreReply::Bytes { bytes, object_len }) => {
                 self.took_piece(now, offset, bytes, object_len, out);
             }

@@ -363,3 +363,23 @@ fn a_standby_outlives_a_store_that_is_away() {
         }
     }
 }
+
+/// SQLite cuts only what was there when the transaction began, and a base is one: what its first file has beyond
+/// the size that its last file leads to must not stay behind.
+#[test]
+fn a_base_that_grows_and_shrinks_leaves_nothing_behind() {
+    let mut history = History::typical(512, true);
+    let mut host = host_at(&history, history.last);
+    catches_up(&mut host, &history);
+    let small = history.pages.len() as u32;
+    history.commit(small + 60, &[1]);
+    history.snapshot();
+    let snapshot = history.last;
+    history.commit(small + 20, &[1, 3]);
+    history.commit(small + 30, &[1, small + 25]);
+    host.store = history.store.clone();
+    // Retention has passed what leads on from the copy.
+    host.store.retain(|it, _| it.level.get() == 9 || it.range.min().get() > snapshot);
+    let status = catches_up(&mut host, &history);
+    assert_eq!(status.rebases, 1);
+}

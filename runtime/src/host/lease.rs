@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use driftless_adapters::pool::unblock;
 use driftless_core::engine::LATE_PUT;
-use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term};
+use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term, request_deadline};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId};
 use driftless_core::probe::{Finding, Findings, Probe};
 use smol::LocalExecutor;
@@ -126,6 +126,7 @@ impl LeaseSide {
         let machine = Lease::new(config, OpIds::new(ReplicaId(u32::MAX), driver::entropy()));
         let status = machine.status();
         let probe = Probe::new(OpIds::new(ReplicaId(u32::MAX), driver::entropy()));
+        let probe = probe.within(request_deadline(options.ttl));
         let probe = Driver::new(probe, ports.clone(), executor.clone());
         let driver = Driver::new(machine, ports, executor.clone());
         let side = LeaseSide {

@@ -30,7 +30,8 @@ impl World {
     /// One transaction of the application.
     pub(super) fn app_step(&mut self, host: usize) -> Result<(), Violation> {
         let n = self.number();
-        let (dice, rests, node) = (self.dice, self.rests(), &mut self.nodes[host]);
+        let (dice, rests, shrinks) = (self.dice, self.rests(), self.shrinks);
+        let node = &mut self.nodes[host];
         if !node.active || self.now >= rests {
             return Ok(());
         }
@@ -54,6 +55,9 @@ impl World {
             let number = connection.number()?;
             connection.work(work, number + 1)?;
             connection.commit()?;
+            if shrinks && dice.chance("app", "vacuum", n, 1, 12) {
+                let _ = connection.vacuum();
+            }
             if dice.chance("app", "checkpoint", n, 1, 12) {
                 let _ = connection.checkpoint(mode);
             }

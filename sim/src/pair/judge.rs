@@ -22,8 +22,7 @@ impl World {
             let Some(body) = self.store.get(&object).cloned() else { return Ok(()) };
             let truths: Vec<_> = self.nodes.iter().map(|node| &node.truth).collect();
             self.restored.apply(&body, &truths, PENDING)?;
-            let header = body.first_chunk().and_then(|bytes| LtxHeader::decode(bytes).ok());
-            let epoch = header.map_or(0, |header| header.chain.incarnation.epoch());
+            let epoch = epoch_of(&body);
             if self.epoch.replace(epoch) != Some(epoch) {
                 self.fences.extend(self.restored.txid);
             }
@@ -52,10 +51,14 @@ impl World {
         let free = object.filter(|object| self.store.get(object).is_none());
         let before = free.and_then(|object| self.store.ever(&object).cloned());
         let result = self.store.perform(op, request, fate);
+        // A put of the same epoch may land when its name has been gone for long, and says what was true.
         if let (Some(before), Some(object)) = (before, free)
-            && self.store.get(&object).is_some_and(|body| *body != before)
+            && self.store.get(&object).is_some_and(|body| epoch_of(body) != epoch_of(&before))
         {
-            return Err(Violation::new("fence", format!("{object} was deleted, and is another now")));
+            return Err(Violation::new(
+                "fence",
+                format!("{object} was deleted, and is of another epoch now"),
+            ));
         }
         if let Some((gone, _, _)) = self.store.take_deleted() {
             self.summary.deleted += u64::from(gone.level == Level::CAPTURES);
@@ -187,4 +190,10 @@ impl World {
         self.summary.hash = self.trace.hash();
         Ok(())
     }
+}
+
+/// The epoch under which a segment was written.
+fn epoch_of(body: &[u8]) -> u32 {
+    let header = body.first_chunk().and_then(|bytes| LtxHeader::decode(bytes).ok());
+    header.map_or(0, |header| header.chain.incarnation.epoch())
 }

@@ -32,7 +32,7 @@ const START_NS: u64 = 1_800_000_000_000_000_000;
 const TROUBLED: u64 = 120 * SECOND;
 /// From this seed on levels are made, and what they cover is deleted.
 pub const LEVELS_FROM: u64 = 10_000_000;
-/// From this seed on every second first host has a database before anything runs.
+/// From this seed on applications give pages back, and every second first host has a database before anything runs.
 const BEFORE_FROM: u64 = 3_000;
 /// From there on until applications stop to write.
 const WRITES_ON: u64 = 60 * SECOND;
@@ -121,6 +121,8 @@ pub(super) struct World {
     pub(super) requests: u64,
     pub(super) primary: Option<u64>,
     pub(super) writes_since_heal: Option<u64>,
+    /// Whether applications give pages back.
+    pub(super) shrinks: bool,
     /// What is compacted, and what goes then.
     pub(super) levels: Option<CompactConfig>,
     pub(super) summary: Summary,
@@ -146,6 +148,7 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
         world.store.tells_time = true;
         world.levels = Some(levels(&dice, world.ttl));
     }
+    world.shrinks = seed >= BEFORE_FROM;
     if seed >= BEFORE_FROM && seed.is_multiple_of(2) {
         world.has_written_before()?;
     }
@@ -196,6 +199,7 @@ impl World {
             requests: 0,
             primary: None,
             writes_since_heal: None,
+            shrinks: false,
             levels: None,
             summary: Summary::default(),
             trace,

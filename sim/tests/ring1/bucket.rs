@@ -56,8 +56,10 @@ pub struct Bucket {
     page_max: usize,
     /// What was deleted last under each key.
     gone: BTreeMap<String, Vec<u8>>,
-    /// Keys whose object became another, which nobody may ask for; segments that were deleted included.
+    /// Keys whose object became another, which nobody may ask for.
     pub replaced: Vec<String>,
+    /// Objects that were deleted and became others, with what they were and are.
+    pub revived: Vec<(String, Vec<u8>, Vec<u8>)>,
 }
 
 impl Request {
@@ -161,9 +163,8 @@ impl Bucket {
         if unconditional && there.is_some_and(|there| there.body != body) {
             self.replaced.push(key.to_owned());
         }
-        let was_segment = self.gone.get(key).filter(|_| key.ends_with(".ltx"));
-        if was_segment.is_some_and(|gone| *gone != body) {
-            self.replaced.push(key.to_owned());
+        if let Some(gone) = self.gone.get(key).filter(|gone| **gone != body) {
+            self.revived.push((key.to_owned(), gone.clone(), body.clone()));
         }
         self.versions += 1;
         self.objects

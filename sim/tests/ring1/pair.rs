@@ -452,7 +452,8 @@ impl State {
             }
             Happening::Says(_) | Happening::Follows(_) => Ok(()),
             Happening::WritesOver => self.judge.writes_over(n, &image),
-            Happening::KeptAside if !held => {
+            // Whoever stands by is in nobody's way with what it has.
+            Happening::KeptAside if !held && n == 0 => {
                 let text = format!("host {n} moves its database aside, and nobody has held the lease");
                 Err(Violation::new("succession", text))
             }

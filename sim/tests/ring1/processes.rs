@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use driftless::driver::{self, Driver, Ports};
 use driftless::port::Blocking;
@@ -143,7 +144,7 @@ pub async fn replicate(host: Arc<Host>) {
             (seen.exit, seen.wants_events) = (None, true);
             seen.sender = Some(sender.clone());
         }
-        let probed = probe(store, Rc::clone(&executor), sender);
+        let probed = probe(store, Rc::clone(&executor), None, sender);
         let prober = Arc::clone(&host);
         prober.seen().probes += 1;
         executor
@@ -160,9 +161,18 @@ pub async fn replicate(host: Arc<Host>) {
 }
 
 /// Tries what the store promises, and sends what was found.
-pub async fn probe(store: Arc<StorePort>, executor: Rc<LocalExecutor<'static>>, listener: Sender<Event>) {
+pub async fn probe(
+    store: Arc<StorePort>,
+    executor: Rc<LocalExecutor<'static>>,
+    within: Option<Duration>,
+    listener: Sender<Event>,
+) {
     let ports = Ports { store: Some(store), ..Ports::default() };
     let probe = Probe::new(OpIds::new(ReplicaId(0), driver::entropy()));
+    let probe = match within {
+        Some(time) => probe.within(time),
+        None => probe,
+    };
     let mut driver = Driver::new(probe, ports, executor);
     driver.run(|_, _| {}).await;
     let _ = listener.try_send(Event::StoreProbed(driver.machine.status()));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use driftless_core::ids::{PENDING_BYTE, Txid};
+use driftless_core::ltx::LtxHeader;
 use driftless_sim::ring0::image::Image;
 use driftless_sim::ring0::restore::Restored;
 use driftless_sim::ring0::truth::Truth;
@@ -45,6 +46,12 @@ impl Judge {
         if let Some(key) = bucket.replaced.first() {
             return Err(Violation::new("overwrite", format!("{key} became another object")));
         }
+        // A put of the same epoch may land when its name has been gone for long, and says what was true.
+        let epoch =
+            |body: &[u8]| Some(LtxHeader::decode(body.first_chunk()?).ok()?.chain.incarnation.epoch());
+        if let Some((key, ..)) = bucket.revived.iter().find(|(_, was, is)| epoch(was) != epoch(is)) {
+            return Err(Violation::new("fence", format!("{key} was deleted, and is of another epoch now")));
+        }
         let segments = segments(bucket);
         while let Some(body) = segments.get(&self.restored.next()) {
             let truths: Vec<&Truth> = self.truths.iter().collect();
@@ -72,7 +79,10 @@ impl Judge {
         if known || self.asides[host].contains(image) {
             return Ok(());
         }
-        let text = format!("host {host} writes over {image:?}, which is neither on the replica nor kept");
+        let differs = self.restored.image.differences(image);
+        let text = format!(
+            "host {host} writes over {image:?}, which is neither on the replica nor kept; from its end differ: {differs}"
+        );
         Err(Violation::new("tail", text))
     }
 

@@ -201,8 +201,15 @@ impl Process {
             let _ = tells.try_send(Told::LeaseEnded(exit));
         });
         let (listener, probes) = unbounded();
-        let (tells, probed) =
-            (told.clone(), processes::probe(Arc::clone(&store), Rc::clone(&executor), listener));
+        let (tells, probed) = (
+            told.clone(),
+            processes::probe(
+                Arc::clone(&store),
+                Rc::clone(&executor),
+                Some(request_deadline(host.ttl)),
+                listener,
+            ),
+        );
         let tries = executor.spawn(async move {
             probed.await;
             if let Ok(Event::StoreProbed(findings)) = probes.try_recv() {
