@@ -20,7 +20,13 @@ fn the_example_conforms() {
     let report = futures_lite::future::block_on(battery::run(&store, &battery::Options::default()));
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(report.passed(), "{report}");
-    let swaps = ["swap_is_exact", "swap_of_nothing", "swap_of_large", "swap_has_one_winner"];
+    let swaps = [
+        "swap_is_exact",
+        "swap_names_its_version",
+        "swap_of_nothing",
+        "swap_of_large",
+        "swap_has_one_winner",
+    ];
     assert_eq!(report.unclaimed().collect::<Vec<_>>(), [&swaps[..], &["list_modified"]].concat());
 }
 
