@@ -130,7 +130,8 @@ pub struct LeaseStatus {
     pub role: Role,
     /// The object as it was last read or written.
     pub body: Option<Body>,
-    /// Whether it is known how the object stands, and this process does not try to become the holder.
+    /// Whether it is known how the object stands, and this process does not try to become the holder, nor is it to
+    /// begin the history once the store was tried.
     pub settled: bool,
     /// This process's claim, while it is the holder: to be written down before anything follows from it.
     pub term: Option<Term>,

@@ -70,6 +70,13 @@ pub struct Findings {
     pub remove: Finding,
 }
 
+impl Findings {
+    /// Whether the store keeps what a [lease](crate::lease) needs.
+    pub fn keeps_leases(&self) -> bool {
+        self.create_if_absent == Finding::Holds && self.swap == Finding::Holds
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     NotStarted,

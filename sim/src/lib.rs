@@ -6,11 +6,12 @@
 //! - [`ring0`] runs the replicator there, in a loop over everything that can happen;
 //! - [`trace`] hashes what happens and [`timeline`] draws it;
 //! - [`scenario`] writes a run down, [`shrink`] makes it small, [`explore`] leaves nothing out;
-//! - [`failover`] has hosts contend for a lease, and [`pair`] hand one database on to each other;
+//! - [`failover`] has hosts contend for a lease, and [`pair`] hand one database on to each other, with levels in a
+//!   hurry ([`upkeep`]);
 //! - [`mutants`] plants bugs, and counts the seeds that it takes to find them.
 //!
 //! Ring 1 (`sim/tests/ring1/main.rs`) is built under `--cfg madsim`, in a cargo within ([`nested`]),
-//! and takes of this crate the disk and ring 0's oracles alone.
+//! and takes of this crate the disk, those levels and ring 0's oracles alone.
 
 #[cfg(not(madsim))]
 pub mod bad_input;
@@ -44,5 +45,6 @@ pub mod shrink;
 pub mod timeline;
 #[cfg(not(madsim))]
 pub mod trace;
+pub mod upkeep;
 #[cfg(not(madsim))]
 pub mod vfs;

@@ -431,8 +431,6 @@ impl Lease {
                 let write = Write { body, sent: asked.since, proof: asked.proof };
                 self.wrote(now, write, version, out);
             }
-            // Nothing waits for a removal.
-            Outcome::Cell(Ok(CellReply::Done)) => {}
             Outcome::Cell(Ok(CellReply::Content { bytes, version })) => match Body::decode(&bytes) {
                 Ok(body) => self.read(now, &asked, body, version, out),
                 Err(error) => self.trouble(now, error, String::new(), out),
@@ -524,7 +522,6 @@ impl Machine for Lease {
             term: body.as_ref().filter(|_| until.is_some()).map(|body| body.term),
             body,
             continues: self.continues,
-            // Whoever is to begin the history waits for what is found of the store, and is no copy of anything.
             settled: self.looked
                 && self.asked.as_ref().is_none_or(|asked| asked.body.is_none())
                 && (self.seen.is_some() || !waits || mutant::on(Mutant::BeginnerFollows)),

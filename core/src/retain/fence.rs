@@ -87,6 +87,16 @@ impl Retainer {
         keeps && is_young && self.epochs.is_fence(object.range.max())
     }
 
+    /// The first of the removals stays. Under a lease others go all the same. A pass that knows of no lease leaves
+    /// what follows on level 0 as well: writers without one go by what lies [`TENURE_BACK`](super::TENURE_BACK) before their puts, and
+    /// while that is there nothing newer may have been deleted.
+    pub(super) fn passes_over(&mut self) {
+        self.plan.removals.remove(0);
+        if self.config.epoch.is_none() {
+            self.plan.removals.retain(|it| it.file.object.level != Level::CAPTURES);
+        }
+    }
+
     pub(super) fn look_at_epoch(&mut self, now: Now, object: Object, out: &mut Actions) {
         self.step = Step::Epoch { of: object.range.max() };
         let range = ByteRange::At { offset: 0, len: LTX_HEADER_BYTES as u64 };

@@ -118,7 +118,7 @@ pub struct Retainer {
     /// What this pass found.
     pub(super) files: Vec<Listed>,
     pub(super) epochs: Epochs,
-    plan: RetainPlan,
+    pub(super) plan: RetainPlan,
     /// What was read whole and is of this history.
     verified: BTreeSet<Object>,
     /// What covers nothing.
@@ -228,7 +228,7 @@ impl Retainer {
             first.is_some_and(|first| it.unknown_epoch(first).is_none() && it.is_kept(first, today))
         };
         while stays(self) {
-            self.plan.removals.remove(0);
+            self.passes_over();
         }
         let Some(first) = self.plan.removals.first() else {
             let wait = self.plan.next.map(|next| next.0.saturating_sub(today.0));

@@ -407,6 +407,19 @@ fn the_first_segment_of_an_epoch_and_the_one_before_it_stay_for_long() {
     }
 }
 
+/// Whoever writes without a lease takes a put for the head while what lies far behind it is there.
+#[test]
+fn a_pass_by_hand_deletes_nothing_of_level_0_behind_a_fence_that_stays() {
+    for (first, left) in [(1, 1), (60, 59)] {
+        let history = leased(&[first]);
+        let mut host = beside(&history, 14, false);
+        host.now += Duration::from_secs(3_600);
+        host.retain(RetainConfig::default(), RetainPass::Once { dry_run: false });
+        host.settle();
+        assert_eq!((host.exit.clone(), host.level(0)), (Some(Exit::Done), single(left..=100)));
+    }
+}
+
 #[test]
 fn what_the_process_has_put_itself_is_not_looked_at() {
     let history = leased(&[1]);

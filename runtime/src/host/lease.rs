@@ -16,7 +16,7 @@ use driftless_adapters::pool::unblock;
 use driftless_core::engine::LATE_PUT;
 use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term, request_deadline};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId};
-use driftless_core::probe::{Finding, Findings, Probe};
+use driftless_core::probe::{Findings, Probe};
 use smol::LocalExecutor;
 
 use super::Host;
@@ -233,7 +233,6 @@ impl LeaseSide {
     /// When it does not.
     pub(super) fn tried(&self) -> Option<Result<(), Exit>> {
         let findings = (*self.store.borrow())?;
-        let holds = findings.create_if_absent == Finding::Holds && findings.swap == Finding::Holds;
         let error = format!(
             "{} does not keep what a lease needs: create-if-absent {}, compare-and-swap {}",
             self.options.replica.place(),
@@ -241,7 +240,7 @@ impl LeaseSide {
             findings.swap.word()
         );
         let hint = "failover takes a store that refuses: docs/FAILOVER.md lists them".into();
-        Some(if holds { Ok(()) } else { Err(Exit::Misconfigured { error, hint }) })
+        Some(if findings.keeps_leases() { Ok(()) } else { Err(Exit::Misconfigured { error, hint }) })
     }
 
     /// Forgets the claim of an earlier process of this host.

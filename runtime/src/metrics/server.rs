@@ -89,7 +89,11 @@ async fn answer(mut stream: Async<TcpStream>, host: Rc<Host>) -> io::Result<()> 
                 (_, "/metrics" | "/healthz" | "/health" | "/primary" | "/standby") => {
                     (405, PLAIN, "this is a GET\n".to_owned())
                 }
-                _ => (404, PLAIN, "/metrics, /healthz, /primary and /standby are all there is\n".to_owned()),
+                _ => (
+                    404,
+                    PLAIN,
+                    "/metrics, /healthz, /health, /primary and /standby are all there is\n".to_owned(),
+                ),
             };
             (status, kind, body, with_body)
         }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use driftless_core::compact::CompactConfig;
 use driftless_core::ids::{Mono, Now, Txid, Wall};
-use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role, request_deadline};
+use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role};
 use driftless_core::machine::{
     Action, Actions, CellRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId, Request,
     SourceRequest, StoreRequest,
 };
 use driftless_core::probe::{Finding, Findings};
-use driftless_core::retain::RetainConfig;
 use driftless_core::succession::{self, Succession};
 
 use super::Summary;
@@ -24,6 +23,7 @@ use crate::ring0::queue::Queue;
 use crate::ring0::restore::Restored;
 use crate::ring0::store::{Fate, SimStore};
 use crate::trace::{Kind, Trace};
+use crate::upkeep;
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
@@ -146,32 +146,13 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     let mut world = World::new(dice, dice.range("plan", "hosts", 0, 2, 3) as usize, TROUBLED, trace);
     if seed >= LEVELS_FROM {
         world.store.tells_time = true;
-        world.levels = Some(levels(&dice, world.ttl));
+        world.levels = Some(upkeep::hurried(&dice, world.ttl, PENDING));
     }
     world.shrinks = seed >= BEFORE_FROM;
     if seed >= BEFORE_FROM && seed.is_multiple_of(2) {
         world.has_written_before()?;
     }
     world.run(blows.collect()).map(|world| world.summary)
-}
-
-/// Intervals so short that files come to be deleted while hosts that could miss them stand still.
-fn levels(dice: &Dice, ttl: Duration) -> CompactConfig {
-    let pick = |name: &str, of: &[u64]| Duration::from_millis(*dice.pick("levels", name, 0, of));
-    let retention = RetainConfig {
-        snapshot_retention: pick("snapshot retention", &[2_000, 20_000]),
-        l0_retention: pick("l0", &[500, 4_000]),
-        ..RetainConfig::default()
-    };
-    CompactConfig {
-        levels: vec![pick("one", &[1_000, 5_000]), pick("two", &[5_000, 20_000])],
-        snapshot_interval: pick("snapshot", &[10_000, 40_000]),
-        retention: Some(retention),
-        remote: true,
-        store_deadline: request_deadline(ttl),
-        pending_byte: PENDING,
-        ..CompactConfig::default()
-    }
 }
 
 impl World {

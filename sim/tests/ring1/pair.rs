@@ -13,16 +13,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
-use driftless_core::ids::Txid;
+use driftless_core::ids::{PENDING_BYTE, Txid};
 use driftless_core::lease::{CELL, request_deadline};
 use driftless_core::machine::{Event, Exit, Fact};
-use driftless_core::retain::RetainConfig;
 use driftless_sim::disk::{Disk, DiskConfig, SimClock};
 use driftless_sim::ring0::dice::Dice;
 use driftless_sim::ring0::image::Image;
 use driftless_sim::ring0::violation::Violation;
+use driftless_sim::upkeep;
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
@@ -511,24 +510,6 @@ async fn serve(world: std::sync::Weak<World>, host: Arc<Host>) {
     }
 }
 
-/// Intervals so short that files come to be deleted while hosts that could miss them stand still.
-fn levels(dice: &Dice, ttl: Duration) -> CompactConfig {
-    let pick = |name: &str, of: &[u64]| Duration::from_millis(*dice.pick("levels", name, 0, of));
-    let retention = RetainConfig {
-        snapshot_retention: pick("snapshot retention", &[2_000, 20_000]),
-        l0_retention: pick("l0", &[500, 4_000]),
-        ..RetainConfig::default()
-    };
-    CompactConfig {
-        levels: vec![pick("one", &[1_000, 5_000]), pick("two", &[5_000, 20_000])],
-        snapshot_interval: pick("snapshot", &[10_000, 40_000]),
-        retention: Some(retention),
-        remote: true,
-        store_deadline: request_deadline(ttl),
-        ..CompactConfig::default()
-    }
-}
-
 fn host(plan: &Plan, dice: &Dice, number: usize, ttl: Duration, tells: Tells) -> Host {
     let salt = dice.draw("salt", "", number as u64) as u32;
     let mut database = Database::new(plan.page_bytes, 0, 1_000 * (number as u64 + 1), salt);
@@ -542,7 +523,7 @@ fn host(plan: &Plan, dice: &Dice, number: usize, ttl: Duration, tells: Tells) ->
         disk: Disk::new(DiskConfig::default(), SimClock::new(1_800_000_000_000_000_000)),
         ttl,
         config: Config { store_deadline: request_deadline(ttl), ..plan.config.clone() },
-        levels: dice.chance("plan", "levels", 0, 1, 2).then(|| levels(dice, ttl)),
+        levels: dice.chance("plan", "levels", 0, 1, 2).then(|| upkeep::hurried(dice, ttl, PENDING_BYTE)),
         seen: Mutex::default(),
         tells,
     }

@@ -247,7 +247,7 @@ impl Process {
                         let _ = replicator.try_send(Event::StoreProbed(findings));
                     }
                     self.findings = Some(findings);
-                    self.lease.tell(Event::Lease(LeaseEvent::Tried(true)));
+                    self.lease.tell(Event::Lease(LeaseEvent::Tried(findings.keeps_leases())));
                     self.succeed(succession::Event::Tried(Ok(())))
                 }
                 Told::Step(event) => self.succeed(event),
