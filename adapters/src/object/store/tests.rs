@@ -9,15 +9,23 @@ use crate::object::Net;
 use crate::object::settings::{AccessKeys, S3, Secret, Service, Settings, Transport, WebDav};
 use crate::store::{ByteRange, PutCondition, Store, StoreErrorKind};
 
-/// A server that hangs up after each answer, which is `answer` of the request's head.
+/// A server that hangs up after each answer, which is `answer` of the request's head. An answer has
+/// to say so: a client that keeps the connection may send its next request into the close, and then
+/// nobody knows what became of it.
 fn server(answer: impl Fn(&str) -> String + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let len = stream.read(&mut request).unwrap_or(0);
+            let (mut request, mut len) = ([0; 4096], 0);
+            // What is left unread at a close can take the answer with it.
+            while !request[..len].windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut request[len..]) {
+                    Ok(0) | Err(_) => break,
+                    Ok(more) => len += more,
+                }
+            }
             let _ = stream.write_all(answer(&String::from_utf8_lossy(&request[..len])).as_bytes());
         }
     });
@@ -74,8 +82,8 @@ fn a_body_that_breaks_off_is_read_again() {
 /// As `rclone serve s3` has it: the status of a whole object, and the head of a part.
 #[test]
 fn a_part_is_one_whatever_the_status_says() {
-    let part = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Range: bytes 3-4/10\r\n\r\nde";
-    with(s3(server(move |_| part.to_owned())), async |store| {
+    let part = "200 OK\r\nContent-Range: bytes 3-4/10";
+    with(s3(server(move |_| whole(part, "de"))), async |store| {
         let key = Key::new("0000/a").unwrap();
         let mut body = store.get(&key, ByteRange::at(3, 2)).await.unwrap();
         assert_eq!(body.object_len(), 10);
