@@ -103,6 +103,9 @@ pub struct FollowStatus {
     pub commits: u64,
     /// How often the copy was compared with the whole newest state.
     pub rebases: u64,
+    /// Whether the copy was found not to be writable, and nothing has gone well since: locked by
+    /// somebody else, or on a disk that is full.
+    pub obstructed: bool,
     /// Requests to the store.
     pub requests: u64,
     /// Bytes read from it.

@@ -19,6 +19,7 @@
 //!
 //! [`Config::succeeds`]: crate::engine::Config::succeeds
 
+mod active;
 mod body;
 mod machine;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 use alloc::string::String;
 use core::time::Duration;
 
+pub use active::{Active, PlaceId};
 pub use body::{Body, State};
 pub use machine::Lease;
 
@@ -79,6 +81,9 @@ pub enum LeaseEvent {
     /// The store was tried: whether it keeps what a lease needs, so that this process may become the holder.
     /// Before that it would keep others from it who can write.
     Tried(bool),
+    /// Whether this process would take a lease that is free. One whose copies cannot be written would keep it
+    /// from those who can begin. (A contender does until it is told otherwise.)
+    Contend(bool),
     /// Everything is fenced, and the application begins.
     Activate,
     /// Somebody waits for the proof of this number, which grows: look at the object.
@@ -86,8 +91,8 @@ pub enum LeaseEvent {
     /// To those who follow the replica: this process has become the holder, and they come to the end of the
     /// history and stop there.
     Succeed,
-    /// So many segments have been put. Those who wait are told by the next renewal that there is news.
-    Progress(u64),
+    /// One more segment has been put, at this place. Those who wait are told by the next renewal.
+    Put(PlaceId),
     /// It is to be given up soon: those who wait may look more often.
     Announce,
 }

@@ -208,6 +208,8 @@ mutants! {
         "the next block of level 0 goes without a look whether the one before has gone";
     BaseUncut, "base-uncut", "",
         "a copy keeps pages of a base that a later file of it has cut off";
+    PutsPipelined, "puts-pipelined", "",
+        "the next segment is put before the put of the last is known to have succeeded";
     FenceForgotten, "fence-forgotten", "",
         "the first segment of an epoch goes as every other";
     TenureUnproven, "tenure-unproven", "",

@@ -15,7 +15,7 @@
 
 use alloc::vec::Vec;
 
-use crate::lease::{LeaseStatus, Role};
+use crate::lease::{Active, LeaseStatus, PlaceId, Role};
 use crate::machine::{Chunk, Exit};
 use crate::mutant::{self, Mutant};
 
@@ -30,6 +30,10 @@ pub enum Event {
     Disclaimed(Result<(), Exit>),
     /// The states are named that this host may have left a database in, as [`Action::Name`] asked.
     Named(usize, Result<(), Exit>),
+    /// Whether the copy of a database cannot be written ([`FollowStatus::obstructed`]).
+    ///
+    /// [`FollowStatus::obstructed`]: crate::follow::FollowStatus::obstructed
+    Obstructed(usize, bool),
     /// The follower of a database has ended.
     Followed(usize, Followed),
     /// A database was moved out of the way, as [`Action::MoveAside`] asked.
@@ -43,7 +47,7 @@ pub enum Event {
 }
 
 /// As much of a lease as matters here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct View {
     /// Whether it is known whether this process is the holder.
     pub known: bool,
@@ -51,8 +55,19 @@ pub struct View {
     pub held: bool,
     /// Whether nobody can have written since a process of this host did ([`LeaseStatus::continues`]).
     pub continues: bool,
-    /// Epoch and count of segments: there is news on the replica when they change.
-    pub news: Option<(u64, u64)>,
+    /// What the holder has put; `None` where there was never one.
+    pub news: Option<News>,
+}
+
+/// What a holder of the lease says that it has put.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    /// The epoch of the holder.
+    pub epoch: u64,
+    /// How many segments it has put.
+    pub progress: u64,
+    /// Where.
+    pub active: Active,
 }
 
 impl View {
@@ -62,7 +77,11 @@ impl View {
             known: status.role != Role::Standby || status.settled,
             held: status.until.is_some(),
             continues: status.continues,
-            news: status.body.as_ref().map(|body| (body.epoch, body.progress)),
+            news: status.body.as_ref().map(|body| News {
+                epoch: body.epoch,
+                progress: body.progress,
+                active: body.active.clone(),
+            }),
         }
     }
 }
@@ -122,6 +141,8 @@ pub enum Action {
     Inherit(usize, Vec<Chunk>),
     /// Begin to replicate these, and whether each comes after another writer.
     Begin(Vec<(usize, bool)>),
+    /// Tell the lease [`LeaseEvent::Contend`](crate::lease::LeaseEvent::Contend).
+    Contend(bool),
     /// All are fenced. First forget the position files, then write the claim down, then tell the lease
     /// [`LeaseEvent::Activate`](crate::lease::LeaseEvent::Activate).
     Activate,
@@ -137,6 +158,8 @@ pub struct Succession {
     /// Whether an earlier process of this host was the primary, with a store that was tried.
     returns: bool,
     lease: View,
+    /// Whether the lease is to be taken when it is free, as it was told last.
+    contends: bool,
     tried: Option<Result<(), Exit>>,
 }
 
@@ -151,9 +174,12 @@ enum Stage {
     Over,
 }
 
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 struct Member {
+    place: PlaceId,
     copy: Copy,
+    /// Whether the copy cannot be written.
+    obstructed: bool,
     stand: Stand,
 }
 
@@ -162,9 +188,11 @@ struct Member {
 enum Copy {
     #[default]
     Naming,
-    /// Its follower looks; `held` says whether it was begun when the lease was held already.
+    /// Its follower looks; `held` says whether it was begun when the lease was held already, and `told`
+    /// whether there was news since.
     Following {
         held: bool,
+        told: bool,
     },
     /// There is nothing on the replica yet.
     Waiting,
@@ -187,11 +215,14 @@ impl Member {
 }
 
 impl Succession {
-    /// Of so many databases. `returns` says whether an earlier process of this host was the primary, with a
-    /// store that was tried.
-    pub fn new(databases: usize, returns: bool) -> Succession {
-        let members = alloc::vec![Member::default(); databases];
-        Succession { stage: Stage::Deciding, members, returns, lease: View::default(), tried: None }
+    /// Of the databases with replicas at these places. `returns` says whether an earlier process of this host
+    /// was the primary, with a store that was tried.
+    pub fn new(places: Vec<PlaceId>, returns: bool) -> Succession {
+        let member =
+            |place| Member { place, copy: Copy::default(), obstructed: false, stand: Stand::default() };
+        let members = places.into_iter().map(member).collect();
+        let (stage, lease) = (Stage::Deciding, View::default());
+        Succession { stage, members, returns, lease, contends: true, tried: None }
     }
 
     /// Whether nothing more comes of it.
@@ -210,8 +241,10 @@ impl Succession {
             Event::Tried(result) => self.tried = Some(result),
             Event::Disclaimed(result) => match result {
                 Ok(()) => {
-                    let named = |n: &usize| self.members[*n].copy == Copy::Naming;
-                    out.extend((0..self.members.len()).filter(named).map(Action::Name));
+                    let mut named: Vec<usize> =
+                        (0..self.members.len()).filter(|n| self.members[*n].copy == Copy::Naming).collect();
+                    named.sort_by_key(|n| self.rank(*n));
+                    out.extend(named.into_iter().map(Action::Name));
                 }
                 Err(exit) => self.fail(exit, &mut out),
             },
@@ -227,7 +260,11 @@ impl Succession {
                 Ok(()) => self.members[n].copy = Copy::Inherited,
                 Err(exit) => self.fail(exit, &mut out),
             },
-            Event::Followed(n, followed) => self.followed(n, followed, &mut out),
+            Event::Obstructed(n, is_so) => self.obstructed(n, is_so, &mut out),
+            Event::Followed(n, followed) => {
+                self.obstructed(n, false, &mut out);
+                self.followed(n, followed, &mut out);
+            }
             // Of a run before the one that is awaited nothing is heard.
             Event::Stands(n, stand) if self.members[n].is_handed() => self.members[n].stand = stand,
             Event::Stands(..) => {}
@@ -241,27 +278,59 @@ impl Succession {
     }
 
     fn look(&mut self, view: View, out: &mut Vec<Action>) {
-        let (before, held) = (core::mem::replace(&mut self.lease, view), view.held);
-        if before.news == view.news && before.held == held {
+        let held = view.held;
+        let before = core::mem::replace(&mut self.lease, view);
+        if before.news == self.lease.news && before.held == held {
             return;
         }
+        let put = if before.held == held { self.put_since(before.news.as_ref()) } else { None };
         for n in 0..self.members.len() {
-            match self.members[n].copy {
-                Copy::Following { .. } => out.push(Action::Tell { database: n, succeeds: held }),
+            if put.as_ref().is_some_and(|put| !put.contains(&self.members[n].place)) {
+                continue;
+            }
+            match &mut self.members[n].copy {
+                Copy::Following { told, .. } => {
+                    *told = true;
+                    out.push(Action::Tell { database: n, succeeds: held });
+                }
                 Copy::Waiting => self.follow(n, out),
                 _ => {}
             }
         }
     }
 
+    /// Which of the databases the holder has put to since it was last seen. `None` where that cannot be told:
+    /// another holds the lease now, more was put than it names, or what it names is not known here.
+    fn put_since(&self, before: Option<&News>) -> Option<Vec<PlaceId>> {
+        let (before, news) = (before?, self.lease.news.as_ref()?);
+        let put = news.active.since(before.progress).filter(|_| before.epoch == news.epoch)?;
+        let known = |place: &PlaceId| self.members.iter().any(|member| member.place == *place);
+        put.iter().all(known).then_some(put)
+    }
+
+    /// The place of a database among the active: the most active come first.
+    fn rank(&self, n: usize) -> usize {
+        let place = self.members[n].place;
+        let active = self.lease.news.as_ref().map(|news| &news.active);
+        active.and_then(|active| active.places().position(|other| other == place)).unwrap_or(usize::MAX)
+    }
+
     fn follow(&mut self, n: usize, out: &mut Vec<Action>) {
         let held = self.lease.held;
-        self.members[n].copy = Copy::Following { held };
+        self.members[n].copy = Copy::Following { held, told: false };
         out.push(Action::Follow { database: n, succeeds: held });
     }
 
+    fn obstructed(&mut self, n: usize, is_so: bool, out: &mut Vec<Action>) {
+        self.members[n].obstructed = is_so;
+        let contends = !self.members.iter().any(|member| member.obstructed);
+        if core::mem::replace(&mut self.contends, contends) != contends {
+            out.push(Action::Contend(contends));
+        }
+    }
+
     fn followed(&mut self, n: usize, followed: Followed, out: &mut Vec<Action>) {
-        let Copy::Following { held } = self.members[n].copy else { return };
+        let Copy::Following { held, told } = self.members[n].copy else { return };
         let held = held || (self.lease.held && mutant::on(Mutant::EarlyLookBelieved));
         match followed {
             Followed { exit: Exit::Done, bequest: Some(records), .. } => {
@@ -269,8 +338,10 @@ impl Succession {
                 out.push(Action::Inherit(n, records));
             }
             Followed { exit: Exit::Done, .. } => self.follow(n, out),
-            // One that was begun before may have looked when another was still to write the first segment.
-            Followed { exit: Exit::NothingToRestore { .. }, .. } if self.lease.held && !held => {
+            // It may have looked when another was still to write the first segment.
+            Followed { exit: Exit::NothingToRestore { .. }, .. }
+                if (self.lease.held && !held) || (told && !self.lease.held) =>
+            {
                 self.follow(n, out)
             }
             Followed { exit: Exit::NothingToRestore { .. }, .. } => {
@@ -341,7 +412,7 @@ impl Succession {
         for (n, member) in self.members.iter_mut().enumerate() {
             let fences = member.copy == Copy::Inherited;
             if fences || member.copy == Copy::Vacant {
-                *member = Member { copy: Copy::Handed { fences }, stand: Stand::Starting };
+                (member.copy, member.stand) = (Copy::Handed { fences }, Stand::Starting);
                 begun.push((n, fences));
             }
         }
@@ -352,7 +423,9 @@ impl Succession {
     fn fence(&mut self, out: &mut Vec<Action>) {
         for n in 0..self.members.len() {
             match &self.members[n] {
-                Member { copy: Copy::Handed { fences }, stand: Stand::Ended(Exit::Overtaken { .. }) } => {
+                Member {
+                    copy: Copy::Handed { fences }, stand: Stand::Ended(Exit::Overtaken { .. }), ..
+                } => {
                     let was_copy = *fences;
                     self.members[n].stand = Stand::Starting;
                     if was_copy {

@@ -30,7 +30,12 @@ mod world;
 
 use std::fmt;
 
+use driftless_core::lease::PlaceId;
+
 pub use world::{LEVELS_FROM, run};
+
+/// Where the database's replica is.
+const PLACE: PlaceId = PlaceId(1);
 
 /// What a run came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

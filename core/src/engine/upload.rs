@@ -307,6 +307,9 @@ impl Replicator {
     fn put_part(&mut self, now: Now, put: PutId, sent: usize, segment: Box<Segment>, out: &mut Actions) {
         if sent == segment.bytes.len() {
             let op = self.submit(Request::Store(StoreRequest::PutCommit { put }), out);
+            if mutant::on(Mutant::PutsPipelined) {
+                return self.landed(now, Landed::Segment(segment), out);
+            }
             self.upload = Upload::Commit { op, since: now.mono, segment };
             return;
         }

@@ -126,6 +126,8 @@ pub struct Follower {
     pub(super) polled: Mono,
     /// Failures since something last went well.
     pub(super) failures: u32,
+    /// Whether the copy could not be written since something last went well.
+    pub(super) obstructed: bool,
     /// Whether what fails may pass: the replica was read once, or it is to be waited for.
     pub(super) patient: bool,
     pub(super) commits: u64,
@@ -171,6 +173,7 @@ impl Follower {
             quiet_polls: 0,
             polled: start,
             failures: 0,
+            obstructed: false,
             patient,
             commits: 0,
             rebases: 0,
@@ -429,7 +432,10 @@ impl Follower {
                 let hint = "check space and permissions of the copy's directory".into();
                 self.close(Then::Exit(Exit::Failed { error: text, hint }), out);
             }
-            Outcome::Copy(Err(text)) => self.trouble(text, out),
+            Outcome::Copy(Err(text)) => {
+                self.obstructed = true;
+                self.trouble(text, out);
+            }
             Outcome::Compute(JobOutput::Checksums(sums)) => self.summed(&sums, out),
             Outcome::Compute(JobOutput::Restore(RestoreOutput::Stream { stream, decoded, next })) => {
                 self.streamed(now, stream, decoded, next, out);
@@ -568,6 +574,7 @@ impl Machine for Follower {
             head: self.head,
             commits: self.commits,
             rebases: self.rebases,
+            obstructed: self.obstructed,
             requests: self.flight.requests,
             bytes: self.flight.bytes,
         }

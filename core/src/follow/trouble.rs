@@ -9,7 +9,8 @@ use crate::machine::{Actions, Fact, Object, Severity};
 
 /// The longest rest after trouble.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
-/// The same of a successor: nobody writes until it has come to the end of the history.
+/// The same of a successor: nobody writes until it has come to the end of the history. And of a copy that
+/// cannot be written: its process leaves the lease to others until it can.
 const SUCCESSOR_WAIT_MAX: Duration = Duration::from_secs(4);
 
 impl Follower {
@@ -26,6 +27,7 @@ impl Follower {
     }
 
     pub(super) fn went_well(&mut self, out: &mut Actions) {
+        self.obstructed = false;
         if core::mem::take(&mut self.failures) > 0 {
             out.notify(Severity::Info, Fact::Recovered { what: "following".into() });
         }
@@ -34,7 +36,7 @@ impl Follower {
     /// Something failed that may pass: lets go of the copy, waits and begins again with what is there.
     pub(super) fn trouble(&mut self, error: String, out: &mut Actions) {
         let first = self.config.interval.min(BRIEF);
-        let most = if self.succeeds { SUCCESSOR_WAIT_MAX } else { TROUBLE_WAIT_MAX };
+        let most = if self.succeeds || self.obstructed { SUCCESSOR_WAIT_MAX } else { TROUBLE_WAIT_MAX };
         let wait = first.saturating_mul(1 << self.failures.min(5)).min(most);
         self.failures += 1;
         let wait_ms = wait.as_millis() as u64;

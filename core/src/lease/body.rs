@@ -5,13 +5,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::Term;
+use super::{Active, Term};
 use crate::checksum::FileDigest;
 use crate::ids::Wall;
 
 const TITLE: &str = "driftless lease 1";
 /// The longest that is read: what is longer is not a lease.
-const BYTES_MAX: usize = 4096;
+const BYTES_MAX: usize = 8192;
 
 /// How far a holder is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +57,8 @@ pub struct Body {
     pub state: State,
     /// Segments that the holder has put since its claim: those who wait look for news when it changes.
     pub progress: u64,
+    /// Where they were put.
+    pub active: Active,
     /// When the holder claimed it, by the holder's clock: for people only.
     pub since: Wall,
     /// Where the holder can be asked: for people and load balancers.
@@ -66,14 +68,15 @@ pub struct Body {
 impl Body {
     /// The content.
     pub fn encode(&self) -> Vec<u8> {
-        let Body { epoch, holder, term, nonce, ttl, state, progress, since, address } = self;
+        let Body { epoch, holder, term, nonce, ttl, state, progress, active, since, address } = self;
         let address: String = address.chars().filter(|letter| !letter.is_control()).take(500).collect();
         let mut text = format!(
             "{TITLE}\nepoch {epoch}\nholder {holder:016x}\nterm {:016x}\nnonce {nonce:016x}\nttl-ms {}\n\
-             state {}\nprogress {progress}\nsince-ms {}\naddress {address}\n",
+             state {}\nprogress {progress}\nactive {}\nsince-ms {}\naddress {address}\n",
             term.0,
             ttl.as_millis(),
             state.word(),
+            active.encode(),
             since.0,
         );
         let sum = sum(&text);
@@ -118,6 +121,7 @@ impl Body {
             ttl: Duration::from_millis(number("ttl-ms")?),
             state: State::ALL.into_iter().find(|it| it.word() == state).ok_or_else(|| wrong("state"))?,
             progress: number("progress")?,
+            active: Active::decode(field("active")?).ok_or_else(|| wrong("active"))?,
             since: Wall(field("since-ms")?.parse().map_err(|_| wrong("since-ms"))?),
             address: field("address")?.to_string(),
         })

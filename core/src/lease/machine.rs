@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::body::{Body, State};
-use super::{CELL, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term};
+use super::{Active, CELL, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term};
 use crate::ids::{Mono, Now};
 use crate::machine::{
     Action, Actions, CellCondition, CellReply, CellRequest, Chunk, Event, Exit, Fact, Machine, OpId, OpIds,
@@ -98,6 +98,7 @@ pub struct Lease {
     /// What the next write says.
     state: State,
     progress: u64,
+    active: Active,
     /// The proof that was asked for last, and the last that was shown.
     wanted: u64,
     proven: u64,
@@ -105,6 +106,8 @@ pub struct Lease {
     leaving: Option<Mono>,
     /// The object was read once, or was found to be absent.
     looked: bool,
+    /// Whether it would take a lease that is free.
+    contends: bool,
     /// Whether the store was found to keep what a lease needs, once it was tried.
     tried: Option<bool>,
     lost: Option<String>,
@@ -131,11 +134,13 @@ impl Lease {
             unread: true,
             state: State::Claiming,
             progress: 0,
+            active: Active::default(),
             wanted: 0,
             proven: 0,
             continues: false,
             leaving: None,
             looked: false,
+            contends: true,
             tried: None,
             lost: None,
             last_error: None,
@@ -206,7 +211,7 @@ impl Lease {
             let is_over = self.runs_out(body, *since) <= now.mono;
             body.state == State::Released || is_over || (by_wall && mutant::on(Mutant::WaiterByWall))
         };
-        self.is_own(body) || (self.tried == Some(true) && is_free())
+        self.is_own(body) || (self.contends && self.tried == Some(true) && is_free())
     }
 
     /// Whether a lease that nobody has ever held may be taken.
@@ -234,16 +239,17 @@ impl Lease {
         self.state = State::Claiming;
         self.continues = self.seen.as_ref().is_none_or(|seen| self.is_own(&seen.body));
         let since = now.wall;
-        let body =
-            Body { epoch, holder, term, nonce, ttl, state: State::Claiming, progress: 0, since, address };
+        self.active = self.seen.as_ref().map_or_else(Active::default, |seen| seen.body.active.inherited());
+        let (state, active) = (State::Claiming, self.active.clone());
+        let body = Body { epoch, holder, term, nonce, ttl, state, progress: 0, active, since, address };
         self.send(now, Some(body), out);
     }
 
     fn renew(&mut self, now: Now, out: &mut Actions) {
         let nonce = self.draw();
         let body = self.seen.as_ref().expect("a holder has written it").body.clone();
-        let (state, progress) = (self.state, self.progress);
-        self.send(now, Some(Body { nonce, state, progress, ..body }), out);
+        let (state, progress, active) = (self.state, self.progress, self.active.clone());
+        self.send(now, Some(Body { nonce, state, progress, active, ..body }), out);
     }
 
     /// The write of this body is known to have been done.
@@ -449,11 +455,22 @@ impl Lease {
                     self.next_at = None;
                 }
             }
+            LeaseEvent::Contend(contends) => {
+                self.contends = contends;
+                // A lease that it left to others may be free.
+                if contends && self.phase == Phase::Waiting {
+                    self.next_at = None;
+                }
+                return;
+            }
             LeaseEvent::Activate => self.state = State::Active,
             LeaseEvent::Announce if self.state == State::Active => self.state = State::Leaving,
             LeaseEvent::Announce | LeaseEvent::Succeed => {}
             LeaseEvent::Prove(number) => return self.wanted = self.wanted.max(number),
-            LeaseEvent::Progress(number) => return self.progress = number,
+            LeaseEvent::Put(place) => {
+                self.progress += 1;
+                return self.active.put(place, self.progress);
+            }
         }
         if self.is_holding() {
             self.next_at = None;

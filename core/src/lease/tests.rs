@@ -19,7 +19,9 @@ fn at(ms: u64) -> Now {
 
 fn body(nonce: u64, state: State) -> Body {
     let (epoch, holder, term, since) = (6, 77, Term(5), Wall(3));
-    Body { epoch, holder, term, nonce, ttl: TTL, state, progress: 1, since, address: "a:1".into() }
+    let mut active = Active::default();
+    active.put(PlaceId(8), 1);
+    Body { epoch, holder, term, nonce, ttl: TTL, state, progress: 1, active, since, address: "a:1".into() }
 }
 
 /// A contender in a conversation.
@@ -181,6 +183,23 @@ fn what_was_given_up_is_taken_at_once_and_so_is_ones_own() {
     talk.answer(6, Ok(CellReply::Written { version: None }));
     assert!(talk.lease.status().continues);
     assert_ne!(claim.term, Term(5));
+}
+
+#[test]
+fn whoever_could_not_begin_leaves_it_to_others_until_it_can() {
+    let mut talk = Talk::new(LeaseConfig { begins: false, ..LeaseConfig::default() });
+    talk.tell(1, Event::Lease(LeaseEvent::Contend(false)));
+    talk.shows(5, &body(1, State::Released), "v");
+    talk.tell(10_000, Event::Tick);
+    talk.shows(10_005, &body(1, State::Released), "v");
+    assert!(talk.asked.is_none());
+    talk.tell(10_010, Event::Lease(LeaseEvent::Contend(true)));
+    talk.shows(10_015, &body(1, State::Released), "v");
+    assert_eq!(talk.writes().0.epoch, 7);
+    // It keeps what it holds.
+    let mut talk = Talk::holding();
+    talk.tell(3_100, Event::Lease(LeaseEvent::Contend(false)));
+    assert_eq!(talk.writes().0.state, State::Claiming);
 }
 
 #[test]

@@ -2,8 +2,25 @@ use alloc::vec;
 
 use super::*;
 
-const STANDBY: View = View { known: true, held: false, continues: false, news: Some((1, 4)) };
-const HOLDER: View = View { held: true, ..STANDBY };
+/// How a standby sees the holder once it has put so many segments, the last of them there.
+fn news(progress: u64, put: &[u64]) -> View {
+    let mut active = Active::default();
+    let first = progress + 1 - put.len() as u64;
+    put.iter().zip(first..).for_each(|(place, number)| active.put(PlaceId(*place), number));
+    View { known: true, held: false, continues: false, news: Some(News { epoch: 1, progress, active }) }
+}
+
+fn standby() -> View {
+    news(4, &[0])
+}
+
+fn holder() -> View {
+    View { held: true, ..standby() }
+}
+
+fn succession(databases: u64, returns: bool) -> Succession {
+    Succession::new((0..databases).map(PlaceId).collect(), returns)
+}
 
 fn overtaken() -> Stand {
     Stand::Ended(Exit::Overtaken { error: "one more".into() })
@@ -23,8 +40,8 @@ fn ended(records: &[u8]) -> Followed {
 
 /// Two databases whose copies follow.
 fn standing_by() -> Succession {
-    let mut it = Succession::new(2, false);
-    assert!(it.handle(Event::Lease(STANDBY)).is_empty(), "the store is tried first");
+    let mut it = succession(2, false);
+    assert!(it.handle(Event::Lease(standby())).is_empty(), "the store is tried first");
     assert_eq!(it.handle(Event::Tried(Ok(()))), [Action::Disclaim]);
     assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0), Action::Name(1)]);
     for database in 0..2 {
@@ -38,7 +55,7 @@ fn standing_by() -> Succession {
 fn fencing() -> Succession {
     let mut it = standing_by();
     let succeed = |database| Action::Tell { database, succeeds: true };
-    assert_eq!(it.handle(Event::Lease(HOLDER)), [succeed(0), succeed(1)]);
+    assert_eq!(it.handle(Event::Lease(holder())), [succeed(0), succeed(1)]);
     for n in 0..2 {
         let records = vec![Chunk::from(vec![n as u8])];
         assert_eq!(it.handle(Event::Followed(n, ended(&[n as u8]))), [Action::Inherit(n, records)]);
@@ -70,15 +87,15 @@ fn a_predecessor_that_was_faster_is_followed_once_more() {
 
 #[test]
 fn whoever_continues_begins_at_once_and_tries_the_store_only_the_first_time() {
-    let continues = View { continues: true, ..HOLDER };
+    let continues = View { continues: true, ..holder() };
     let begin = [Action::Begin(vec![(0, false)])];
-    let mut returns = Succession::new(1, true);
+    let mut returns = succession(1, true);
     assert!(returns.handle(Event::Lease(View::default())).is_empty());
-    assert_eq!(returns.handle(Event::Lease(continues)), begin);
-    let mut first = Succession::new(1, false);
-    assert!(first.handle(Event::Lease(continues)).is_empty());
+    assert_eq!(returns.handle(Event::Lease(continues.clone())), begin);
+    let mut first = succession(1, false);
+    assert!(first.handle(Event::Lease(continues.clone())).is_empty());
     assert_eq!(first.handle(Event::Tried(Ok(()))), begin);
-    let mut refused = Succession::new(1, false);
+    let mut refused = succession(1, false);
     refused.handle(Event::Tried(Err(failed())));
     assert_eq!(refused.handle(Event::Lease(continues)), [Action::Fail(failed())]);
     assert!(refused.is_over());
@@ -87,9 +104,9 @@ fn whoever_continues_begins_at_once_and_tries_the_store_only_the_first_time() {
 /// The copy of a machine finds the lease of its own claim, and that the other has written since.
 #[test]
 fn whoever_goes_on_and_finds_that_others_have_written_becomes_a_copy_first() {
-    let mut it = Succession::new(1, true);
+    let mut it = succession(1, true);
     it.handle(Event::Tried(Ok(())));
-    it.handle(Event::Lease(View { continues: true, ..HOLDER }));
+    it.handle(Event::Lease(View { continues: true, ..holder() }));
     assert_eq!(it.handle(Event::Stands(0, overtaken())), [Action::Disclaim]);
     assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0)]);
     assert_eq!(it.handle(Event::Named(0, Ok(()))), [Action::Follow { database: 0, succeeds: true }]);
@@ -100,20 +117,26 @@ fn whoever_goes_on_and_finds_that_others_have_written_becomes_a_copy_first() {
 #[test]
 fn an_empty_replica_is_looked_at_when_there_is_news_and_once_more_at_the_end() {
     let nothing = || followed(Exit::NothingToRestore { error: "nothing".into(), hint: "wait".into() }, None);
-    let mut it = Succession::new(1, false);
+    let mut it = succession(1, false);
     it.handle(Event::Tried(Ok(())));
-    it.handle(Event::Lease(STANDBY));
+    it.handle(Event::Lease(standby()));
     it.handle(Event::Disclaimed(Ok(())));
     it.handle(Event::Named(0, Ok(())));
     assert!(it.handle(Event::Followed(0, nothing())).is_empty());
-    assert!(it.handle(Event::Lease(STANDBY)).is_empty(), "there is no news");
-    let news = View { news: Some((1, 5)), ..STANDBY };
-    assert_eq!(it.handle(Event::Lease(news)), [Action::Follow { database: 0, succeeds: false }]);
+    assert!(it.handle(Event::Lease(standby())).is_empty(), "there is no news");
+    let more = news(5, &[0]);
+    assert_eq!(it.handle(Event::Lease(more.clone())), [Action::Follow { database: 0, succeeds: false }]);
     it.handle(Event::Followed(0, nothing()));
-    let holder = View { held: true, ..news };
+    let mut told = it.clone();
+    told.handle(Event::Lease(news(6, &[0])));
+    told.handle(Event::Lease(news(7, &[0])));
+    let follows = [Action::Follow { database: 0, succeeds: false }];
+    assert_eq!(told.handle(Event::Followed(0, nothing())), follows, "it had looked before the news");
+    assert!(told.handle(Event::Followed(0, nothing())).is_empty());
+    let holder = View { held: true, ..more };
     let mut looks = it.clone();
-    looks.handle(Event::Lease(View { news: Some((1, 6)), ..STANDBY }));
-    looks.handle(Event::Lease(holder));
+    looks.handle(Event::Lease(news(6, &[0])));
+    looks.handle(Event::Lease(holder.clone()));
     let again = [Action::Follow { database: 0, succeeds: true }];
     assert_eq!(looks.handle(Event::Followed(0, nothing())), again, "it had begun before");
     assert_eq!(it.handle(Event::Lease(holder)), again);
@@ -158,4 +181,42 @@ fn a_database_that_somebody_has_ended_is_not_waited_for() {
     let mut it = fencing();
     it.handle(Event::Stands(0, Stand::Ended(Exit::Done)));
     assert!(it.handle(Event::Stands(1, Stand::Ended(Exit::Done))).is_empty(), "nobody is primary of nothing");
+}
+
+#[test]
+fn a_standby_looks_where_the_holder_has_put_and_everywhere_if_it_cannot_tell() {
+    let told = |databases: &[usize]| -> Vec<Action> {
+        databases.iter().map(|n| Action::Tell { database: *n, succeeds: false }).collect()
+    };
+    let mut it = standing_by();
+    assert_eq!(it.handle(Event::Lease(news(6, &[1, 1]))), told(&[1]));
+    assert_eq!(it.handle(Event::Lease(news(8, &[1, 0]))), told(&[0, 1]));
+    assert_eq!(it.handle(Event::Lease(news(9, &[0]))), told(&[0]));
+    assert_eq!(it.handle(Event::Lease(news(10, &[7]))), told(&[0, 1]), "a place that nobody here knows");
+    assert_eq!(it.handle(Event::Lease(news(11, &[]))), told(&[0, 1]), "a count that nobody accounts for");
+    let mut next = news(12, &[0]);
+    next.news.as_mut().unwrap().epoch = 2;
+    assert_eq!(it.handle(Event::Lease(next)), told(&[0, 1]), "another holder");
+}
+
+#[test]
+fn the_most_active_are_warmed_first() {
+    let mut it = succession(3, false);
+    it.handle(Event::Tried(Ok(())));
+    assert_eq!(it.handle(Event::Lease(news(9, &[1, 2]))), [Action::Disclaim]);
+    let warmed = [Action::Name(2), Action::Name(1), Action::Name(0)];
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), warmed);
+}
+
+#[test]
+fn a_standby_whose_copies_cannot_be_written_leaves_the_lease_to_others() {
+    let mut it = standing_by();
+    assert_eq!(it.handle(Event::Obstructed(0, true)), [Action::Contend(false)]);
+    assert!(it.handle(Event::Obstructed(1, true)).is_empty());
+    assert!(it.handle(Event::Obstructed(0, false)).is_empty());
+    assert!(it.handle(Event::Obstructed(0, true)).is_empty());
+    assert!(it.handle(Event::Obstructed(1, false)).is_empty());
+    let unknown = Followed { exit: failed(), bequest: None, unknown: true };
+    let done = [Action::Contend(true), Action::MoveAside(0)];
+    assert_eq!(it.handle(Event::Followed(0, unknown)), done, "what ends obstructs nothing");
 }

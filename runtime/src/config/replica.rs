@@ -18,6 +18,7 @@ pub mod url;
 use std::path::{Path, PathBuf};
 
 use driftless_adapters::object::settings::Settings;
+use driftless_core::lease::PlaceId;
 
 use super::expand::Lookup;
 use crate::cli::suggest::nearest;
@@ -209,6 +210,11 @@ impl Replica {
             Replica::Directory(directory) => directory.display().to_string(),
             Replica::Object(settings) => settings.url(),
         }
+    }
+
+    /// Names the place in the lease, to other hosts.
+    pub fn place_id(&self) -> PlaceId {
+        PlaceId::of(&self.place())
     }
 
     /// Whether two replicas would hold their segments at one place, however they are reached.

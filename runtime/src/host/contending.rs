@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{self, Write as _};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,9 @@ use driftless_adapters::pool::unblock;
 use driftless_core::application::{Databases, Standing};
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
 use driftless_core::lease::{LeaseEvent, request_deadline};
-use driftless_core::machine::{Chunk, Event, Exit, Fact, OpIds, ReplicaId, StateReply, StateRequest};
+use driftless_core::machine::{
+    Chunk, Event, Exit, Fact, Machine as _, OpIds, ReplicaId, StateReply, StateRequest,
+};
 use driftless_core::succession::{self, Action, Followed, Stand, Succession, View};
 use futures_lite::FutureExt as _;
 use smol::channel::{Receiver, Sender};
@@ -76,12 +79,13 @@ struct Side {
 
 impl Contention {
     async fn run(mut self) -> Result<(), Exit> {
-        let mut succession = Succession::new(self.sides.len(), self.lease.returns());
+        let places = self.sides.iter().map(|side| side.job.replica.place_id()).collect();
+        let mut succession = Succession::new(places, self.lease.returns());
         let (mut seen, mut tried) = (None, false);
         while !succession.is_over() {
-            let event = self.next(seen, tried).await;
+            let event = self.next(seen.as_ref(), tried).await;
             match &event {
-                succession::Event::Lease(view) => seen = Some(*view),
+                succession::Event::Lease(view) => seen = Some(view.clone()),
                 succession::Event::Tried(_) => tried = true,
                 succession::Event::Stands(n, stand) => self.sides[*n].stand = Some(stand.clone()),
                 succession::Event::Followed(n, followed) => self.tell_end(*n, followed),
@@ -103,7 +107,7 @@ impl Contention {
     }
 
     /// What the succession is to be told next. What ends it comes first.
-    async fn next(&self, seen: Option<View>, tried: bool) -> succession::Event {
+    async fn next(&self, seen: Option<&View>, tried: bool) -> succession::Event {
         let (host, lease) = (&self.host, &self.lease);
         let ends = host
             .changes
@@ -111,7 +115,7 @@ impl Contention {
         let view = lease.view();
         let looks = view.until(|status| {
             let view = View::of(status);
-            (Some(view) != seen).then_some(succession::Event::Lease(view))
+            (Some(&view) != seen).then_some(succession::Event::Lease(view))
         });
         let store = host.changes.until(|| lease.tried().filter(|_| !tried).map(succession::Event::Tried));
         let stands = host.changes.until(|| self.changed_stand());
@@ -167,6 +171,14 @@ impl Contention {
                 let written = inherit(&self.host, &self.sides[n].job, records);
                 self.spawn(async move { succession::Event::Inherited(n, written.await) });
             }
+            Action::Contend(contends) => {
+                if !contends {
+                    let hint =
+                        "see who holds its lock, and to the disk; the lease is left to others until then";
+                    tracing::warn!(hint, "a copy cannot be written");
+                }
+                self.lease.view().tell(Event::Lease(LeaseEvent::Contend(contends)));
+            }
             Action::Begin(databases) => return self.begin(databases).await,
             Action::Activate => {
                 for side in &self.sides {
@@ -204,7 +216,14 @@ impl Contention {
             let _ = sender.try_send(Event::Lease(LeaseEvent::Succeed));
         }
         side.follower = Some(sender);
-        self.spawn(async move { succession::Event::Followed(n, run_follower(driver, &name).await) });
+        let told = self.told.clone();
+        let obstructed = move |is_so| {
+            // Nobody hears it once the succession is over.
+            let _ = told.try_send(succession::Event::Obstructed(n, is_so));
+        };
+        self.spawn(
+            async move { succession::Event::Followed(n, run_follower(driver, &name, obstructed).await) },
+        );
         Ok(())
     }
 
@@ -276,10 +295,21 @@ fn stand_of(entry: &Entry) -> Stand {
     }
 }
 
-async fn run_follower(mut driver: Driver<'static, Follower>, name: &str) -> Followed {
+async fn run_follower(
+    mut driver: Driver<'static, Follower>,
+    name: &str,
+    tell_obstructed: impl Fn(bool),
+) -> Followed {
     let mut said = Instant::now();
-    let run = driver.run(|_, notice| {
-        let Some(notice) = notice else { return };
+    let mut obstructed = false;
+    let run = driver.run(|machine, notice| {
+        let Some(notice) = notice else {
+            let is_so = machine.status().obstructed;
+            if mem::replace(&mut obstructed, is_so) != is_so {
+                tell_obstructed(is_so);
+            }
+            return;
+        };
         if !matches!(notice.fact, Fact::Progress { .. }) || said.elapsed() >= PROGRESS_EVERY {
             log::notice(name, notice);
             said = Instant::now();

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use driftless_adapters::pool::unblock;
 use driftless_core::engine::LATE_PUT;
-use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, LeaseStatus, Role, Term, request_deadline};
+use driftless_core::lease::{
+    Lease, LeaseConfig, LeaseEvent, LeaseStatus, PlaceId, Role, Term, request_deadline,
+};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId};
 use driftless_core::probe::{Findings, Probe};
 use smol::LocalExecutor;
@@ -77,7 +79,6 @@ pub(crate) struct LeaseSide {
     finishing: Cell<bool>,
     /// It has ended.
     demoted: Cell<bool>,
-    progress: Cell<u64>,
     lost: RefCell<Option<Exit>>,
     /// Nothing keeps a process that has lost it any more.
     may_end: Cell<bool>,
@@ -142,7 +143,6 @@ impl LeaseSide {
             hands_over: Cell::new(false),
             finishing: Cell::new(false),
             demoted: Cell::new(false),
-            progress: Cell::new(0),
             lost: RefCell::default(),
             may_end: Cell::new(false),
             end_asked: Cell::new(false),
@@ -221,10 +221,9 @@ impl LeaseSide {
         self.unfenced.borrow_mut().extend(databases);
     }
 
-    /// A segment was put.
-    pub(super) fn progress(&self) {
-        self.progress.set(self.progress.get() + 1);
-        self.view.tell(Event::Lease(LeaseEvent::Progress(self.progress.get())));
+    /// A segment was put there.
+    pub(super) fn put(&self, place: PlaceId) {
+        self.view.tell(Event::Lease(LeaseEvent::Put(place)));
     }
 
     /// The store was tried, and keeps what a lease needs.

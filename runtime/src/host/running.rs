@@ -248,10 +248,13 @@ fn observe(host: &Host, number: u32, database: &str, machine: &Keeper, notice: O
             host.give_back_soon();
         }
         Fact::Replicated { .. } | Fact::Adopted { .. } => {
-            if let Some(lease) = &host.lease {
-                lease.progress();
+            let place = host.change(number, |entry| {
+                entry.last_sync = Some(clock::wall());
+                host.lease.as_ref().map(|lease| (lease, entry.replica.place_id()))
+            });
+            if let Some((lease, place)) = place {
+                lease.put(place);
             }
-            host.change(number, |entry| entry.last_sync = Some(clock::wall()));
         }
         _ => {}
     }

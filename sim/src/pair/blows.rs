@@ -54,6 +54,15 @@ impl World {
         Ok(())
     }
 
+    /// Somebody else locks the copy of a host for a while, so that it cannot be written.
+    pub(super) fn lock_copy(&mut self, n: u64) {
+        let host = (self.dice.draw("lock", "host", n) % self.nodes.len() as u64) as usize;
+        let long = self.dice.wait("lock", "long", n, 500_000, 60_000_000).as_nanos() as u64;
+        self.summary.faults += 1;
+        self.note(host, Kind::Fault, format_args!("its copy is locked for {} ms", long / MS));
+        self.nodes[host].copy_locked_until = self.now + long;
+    }
+
     /// The machine of a host goes down, with what was not synced and does not survive by chance, and with the
     /// last so many records of its journal that were not.
     pub(super) fn power_fails(

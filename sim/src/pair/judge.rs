@@ -7,6 +7,7 @@ use driftless_core::machine::{
     CopyRequest, Event, Fact, Machine as _, Object, OpId, OutputRequest, StoreError, StoreReply, StoreRequest,
 };
 
+use super::PLACE;
 use super::node::{PENDING, Who};
 use super::world::{BEYOND, World};
 use crate::ring0::Violation;
@@ -90,9 +91,7 @@ impl World {
                     let text = format!("{txid} is no state of host {host}, which says that it is replicated");
                     return Err(Violation::new("acknowledged", text));
                 }
-                let progress = txid.get();
-                let event = Event::Lease(LeaseEvent::Progress(progress));
-                self.handle(host, Who::Lease, event)
+                self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Put(PLACE)))
             }
             _ => Ok(()),
         }

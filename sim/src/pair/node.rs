@@ -68,6 +68,9 @@ pub(super) struct Node {
     /// What the succession was told last.
     pub(super) view: Option<View>,
     pub(super) stand: Option<Stand>,
+    pub(super) obstructed: bool,
+    /// Until when somebody else has a lock on its copy.
+    pub(super) copy_locked_until: u64,
     pub(super) proofs: u64,
     /// The proof that is awaited: its number, and who asked.
     pub(super) proving: Option<(u64, u64, OpId)>,
@@ -118,6 +121,8 @@ impl Node {
             succession: None,
             view: None,
             stand: None,
+            obstructed: false,
+            copy_locked_until: 0,
             proofs: 0,
             proving: None,
             unfenced: false,

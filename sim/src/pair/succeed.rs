@@ -77,6 +77,9 @@ impl World {
                 self.nodes[host].state.perform(&StateRequest::Rewrite(records));
                 self.told(host, succession::Event::Inherited(n, Ok(())));
             }
+            Action::Contend(contends) => {
+                return self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Contend(contends)));
+            }
             Action::Begin(databases) => {
                 return databases.into_iter().try_for_each(|(_, fences)| self.replicate(host, fences));
             }
@@ -119,6 +122,7 @@ impl World {
         config.restore.request_deadline = request_deadline(self.ttl);
         let node = &mut self.nodes[host];
         node.copy = Some(node.model.copy(DRIFTLESS, PATH));
+        node.obstructed = false;
         node.follower = Some(Running { machine: Follower::new(config, ids), no, wake: 0 });
         let entropy = self.dice.draw("entropy", "follower", no);
         self.handle(host, Who::Follower, Event::Start { entropy })?;
@@ -199,6 +203,15 @@ impl World {
         self.stands(host, stand)
     }
 
+    pub(super) fn follower_moved(&mut self, host: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[host];
+        let obstructed = node.follower.as_ref().is_some_and(|it| it.machine.status().obstructed);
+        if std::mem::replace(&mut node.obstructed, obstructed) == obstructed {
+            return Ok(());
+        }
+        self.succeed(host, succession::Event::Obstructed(0, obstructed))
+    }
+
     fn stands(&mut self, host: usize, stand: Stand) -> Result<(), Violation> {
         if self.nodes[host].stand.as_ref() == Some(&stand) {
             return Ok(());
@@ -251,8 +264,8 @@ impl World {
             self.is_primary(host)?;
         }
         let view = View::of(&status);
-        if self.nodes[host].run == run && self.nodes[host].view != Some(view) {
-            self.nodes[host].view = Some(view);
+        if self.nodes[host].run == run && self.nodes[host].view.as_ref() != Some(&view) {
+            self.nodes[host].view = Some(view.clone());
             return self.succeed(host, succession::Event::Lease(view));
         }
         Ok(())

@@ -7,15 +7,15 @@ use driftless_core::compact::CompactConfig;
 use driftless_core::ids::{Mono, Now, Txid, Wall};
 use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role};
 use driftless_core::machine::{
-    Action, Actions, CellRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId, Request,
-    SourceRequest, StoreRequest,
+    Action, Actions, CellRequest, CopyRequest, Event, Exit, Machine, OpId, OpIds, Outcome, ReplicaId,
+    Request, SourceRequest, StoreRequest,
 };
 use driftless_core::probe::{Finding, Findings};
 use driftless_core::succession::{self, Succession};
 
-use super::Summary;
 use super::explore::{Case, Survey, Way};
 use super::node::{Node, PENDING, Running, Who};
+use super::{PLACE, Summary};
 use crate::failover::store::Store as Cell;
 use crate::ring0::Violation;
 use crate::ring0::dice::Dice;
@@ -55,6 +55,8 @@ pub(super) enum Ask {
 pub(super) enum Entry {
     Begin(usize),
     Blow(u64),
+    /// Somebody else locks the copy of a host.
+    Lock(u64),
     /// What the script says happens to whoever writes.
     Way(Way),
     App(usize, u64),
@@ -143,6 +145,9 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     let dice = Dice::new(seed);
     let blows = (0..dice.range("plan", "blows", 0, 1, 8))
         .map(|n| (dice.range("blow", "at", n, 5 * SECOND, TROUBLED), Entry::Blow(n)));
+    let locks = (0..dice.range("plan", "locks", 0, 0, 3))
+        .map(|n| (dice.range("lock", "at", n, 0, TROUBLED), Entry::Lock(n)));
+    let entries = blows.chain(locks).collect();
     let mut world = World::new(dice, dice.range("plan", "hosts", 0, 2, 3) as usize, TROUBLED, trace);
     if seed >= LEVELS_FROM {
         world.store.tells_time = true;
@@ -152,7 +157,7 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Violation> {
     if seed >= BEFORE_FROM && seed.is_multiple_of(2) {
         world.has_written_before()?;
     }
-    world.run(blows.collect()).map(|world| world.summary)
+    world.run(entries).map(|world| world.summary)
 }
 
 impl World {
@@ -273,6 +278,10 @@ impl World {
         match entry {
             Entry::Begin(host) => self.begin(host),
             Entry::Blow(n) => self.blow(n),
+            Entry::Lock(n) => {
+                self.lock_copy(n);
+                Ok(())
+            }
             Entry::Way(way) => self.way(way),
             Entry::App(host, run) if self.nodes[host].run == run => self.app_step(host),
             Entry::Changed(host, run) if self.nodes[host].run == run => {
@@ -314,7 +323,7 @@ impl World {
             Entry::Healed => {
                 for node in &mut self.nodes {
                     (node.paused_until, node.app_paused_until) = (0, 0);
-                    node.cut_until = 0;
+                    (node.cut_until, node.copy_locked_until) = (0, 0);
                 }
                 Ok(())
             }
@@ -338,7 +347,7 @@ impl World {
             term: node.term,
             ..LeaseConfig::default()
         };
-        (node.run, node.succession) = (run, Some(Succession::new(1, node.term.is_some())));
+        (node.run, node.succession) = (run, Some(Succession::new(vec![PLACE], node.term.is_some())));
         node.lease = Some(Running { machine: Lease::new(config, ids), no, wake: 0 });
         self.note(host, Kind::Start, format_args!("process {run}"));
         let tried = succession::Event::Tried(Ok(()));
@@ -398,7 +407,7 @@ impl World {
         match who {
             Who::Lease => self.lease_moved(host),
             Who::Replicator => self.replicator_moved(host),
-            Who::Follower => Ok(()),
+            Who::Follower => self.follower_moved(host),
         }
     }
 
@@ -446,8 +455,12 @@ impl World {
             }
             Request::Copy(request) => {
                 self.check_copy(host, &request)?;
+                let locked = self.nodes[host].copy_locked_until > self.now;
                 let copy = self.nodes[host].copy.as_mut().expect("a follower has one");
-                Outcome::Copy(copy.perform(&request))
+                match request {
+                    CopyRequest::Begin if locked => Outcome::Copy(Err("database is locked".into())),
+                    request => Outcome::Copy(copy.perform(&request)),
+                }
             }
             Request::Output(request) => {
                 self.check_output(host, &request)?;

@@ -17,7 +17,7 @@ use driftless_core::compact::CompactConfig;
 use driftless_core::engine::Config;
 use driftless_core::follow::{Candidates, FollowConfig, Follower};
 use driftless_core::keeper::Keeper;
-use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, Role, Term, request_deadline};
+use driftless_core::lease::{Lease, LeaseConfig, LeaseEvent, PlaceId, Role, Term, request_deadline};
 use driftless_core::machine::{
     Chunk, Event, Exit, Fact, Machine as _, Notice, OpIds, OutputError, OutputRequest, ReplicaId, StateReply,
     StateRequest,
@@ -99,6 +99,9 @@ pub enum Told {
     ReplicatorEnded(Exit),
     HandOver,
 }
+
+/// Where the database's replica is.
+const PLACE: PlaceId = PlaceId(1);
 
 /// How long a copy may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
@@ -218,7 +221,7 @@ impl Process {
         });
         Process {
             tasks: vec![contends, tries],
-            succession: Succession::new(1, term.is_some()),
+            succession: Succession::new(vec![PLACE], term.is_some()),
             host,
             executor,
             store,
@@ -284,6 +287,7 @@ impl Process {
                 self.name_its_state();
                 self.step(Done::Named(n, Ok(())));
             }
+            Action::Contend(contends) => self.lease.tell(Event::Lease(LeaseEvent::Contend(contends))),
             Action::Follow { database, succeeds } => self.follow(database, succeeds),
             Action::Tell { succeeds, .. } => self.tell_follower(match succeeds {
                 true => Event::Lease(LeaseEvent::Succeed),
@@ -383,9 +387,14 @@ impl Process {
         self.follower = Some(sender);
         let (tells, host) = (self.told.clone(), Arc::clone(&self.host));
         let task = self.executor.spawn(async move {
-            let observe = |_: &Follower, notice: Option<&Notice>| {
+            let mut obstructed = false;
+            let observe = |machine: &Follower, notice: Option<&Notice>| {
                 if let Some(Notice { fact, .. }) = notice {
                     host.tell(Happening::Follows(fact.clone()));
+                }
+                let is_so = machine.status().obstructed;
+                if std::mem::replace(&mut obstructed, is_so) != is_so {
+                    let _ = tells.try_send(Told::Step(succession::Event::Obstructed(n, is_so)));
                 }
             };
             let exit = driver.run(observe).await;
@@ -428,8 +437,8 @@ impl Process {
         let task = self.executor.spawn(async move {
             let observe = |machine: &Keeper, notice: Option<&Notice>| match notice {
                 Some(Notice { fact, .. }) => {
-                    if let Fact::Replicated { txid, .. } = fact {
-                        lease.tell(Event::Lease(LeaseEvent::Progress(txid.get())));
+                    if let Fact::Replicated { .. } | Fact::Adopted { .. } = fact {
+                        lease.tell(Event::Lease(LeaseEvent::Put(PLACE)));
                     }
                     host.tell(Happening::Says(fact.clone()));
                 }
@@ -490,10 +499,10 @@ impl Process {
             self.host.tell(Happening::IsPrimary);
         }
         let view = self.lease.look(View::of);
-        if self.view == Some(view) {
+        if self.view.as_ref() == Some(&view) {
             return None;
         }
-        self.view = Some(view);
+        self.view = Some(view.clone());
         self.succeed(succession::Event::Lease(view))
     }
 }
