@@ -266,6 +266,8 @@ mutants! {
         "a database in no known state is brought to that of the replica";
     EarlyLookBelieved, "early-look-believed", "failover --whole, seed 39",
         "a look from before the lease was held shows a successor that the replica is empty";
+    EarlySearchBelieved, "early-search-believed", "",
+        "a search from before the lease was held shows a successor all databases of a directory";
     OwnPutFences, "own-put-fences", "",
         "where our own put stands, whose answer was lost, a writer under a lease counts as fenced";
     // Validation.

@@ -5,6 +5,9 @@
 //! segment fences the predecessor ([`Config::succeeds`]). Where the predecessor was faster by one put, the copy
 //! follows once more. When all are fenced the lease may say so, and the application begins.
 //!
+//! Where directories of databases are replicated, what lies on the replica is searched for as well, and once more
+//! when the lease is held: what its predecessor puts after that counts for nobody.
+//!
 //! A process that finds the lease still of its host's own claim skips all that: nobody can have written since.
 //!
 //! The [`Succession`] decides; a host carries out one [`Action`] after the other and tells what came of it. It
@@ -13,7 +16,9 @@
 //! [`Follower`]: crate::follow::Follower
 //! [`Config::succeeds`]: crate::engine::Config::succeeds
 
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::lease::{Active, LeaseStatus, PlaceId, Role};
 use crate::machine::{Chunk, Exit};
@@ -28,6 +33,9 @@ pub enum Event {
     Tried(Result<(), Exit>),
     /// The claim is forgotten, as [`Action::Disclaim`] asked.
     Disclaimed(Result<(), Exit>),
+    /// The replicas that [`Action::Search`] has found and that were not known before: their databases have the
+    /// next numbers. Otherwise what went wrong.
+    Found(Result<Vec<PlaceId>, String>),
     /// The states are named that this host may have left a database in, as [`Action::Name`] asked.
     Named(usize, Result<(), Exit>),
     /// Whether the copy of a database cannot be written ([`FollowStatus::obstructed`]).
@@ -115,6 +123,11 @@ pub enum Action {
     /// Forget, durably, the claim that an earlier process of this host made: it speaks of databases that are
     /// about to become copies.
     Disclaim,
+    /// Look for replicas of databases of directories, after this wait.
+    Search {
+        /// None at first; longer each time that it fails.
+        wait: Duration,
+    },
     /// If a database has no position file: write one that names the states in which this host may have left
     /// it ([`Candidates`](crate::follow::Candidates)), or none if there is no telling.
     Name(usize),
@@ -155,6 +168,9 @@ pub enum Action {
 pub struct Succession {
     stage: Stage,
     members: Vec<Member>,
+    search: Search,
+    /// The claim of an earlier process is forgotten.
+    disclaimed: bool,
     /// Whether an earlier process of this host was the primary, with a store that was tried.
     returns: bool,
     lease: View,
@@ -172,6 +188,40 @@ enum Stage {
     /// Replicators run, and not all are fenced.
     Fencing,
     Over,
+}
+
+/// The search for databases that only the replica knows.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Search {
+    /// Whether there may be any.
+    on: bool,
+    wanted: bool,
+    /// One is under way; whether the lease was held when it began.
+    begun: Option<bool>,
+    /// One that began while the lease was held has ended well.
+    complete: bool,
+    failures: u32,
+    /// Places that the holder has named and that are not known here.
+    unknown: Vec<PlaceId>,
+}
+
+/// The longest wait before a search that had failed: nobody writes until one has succeeded.
+const SEARCH_WAIT_MAX: Duration = Duration::from_secs(4);
+
+impl Search {
+    /// The wait before the next, if one is to begin now.
+    fn next(&mut self, held: bool) -> Option<Duration> {
+        if !self.on || !self.wanted || self.begun.is_some() {
+            return None;
+        }
+        (self.wanted, self.begun) = (false, Some(held));
+        let waits = Duration::from_millis(250) * (1 << self.failures.min(5));
+        Some(if self.failures == 0 { Duration::ZERO } else { waits.min(SEARCH_WAIT_MAX) })
+    }
+
+    fn is_over(&self) -> bool {
+        !self.on || self.complete
+    }
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -209,20 +259,29 @@ enum Copy {
 }
 
 impl Member {
+    fn new(place: PlaceId) -> Member {
+        Member { place, copy: Copy::default(), obstructed: false, stand: Stand::default() }
+    }
+
     fn is_handed(&self) -> bool {
         matches!(self.copy, Copy::Handed { .. })
     }
 }
 
 impl Succession {
-    /// Of the databases with replicas at these places. `returns` says whether an earlier process of this host
-    /// was the primary, with a store that was tried.
-    pub fn new(places: Vec<PlaceId>, returns: bool) -> Succession {
-        let member =
-            |place| Member { place, copy: Copy::default(), obstructed: false, stand: Stand::default() };
-        let members = places.into_iter().map(member).collect();
-        let (stage, lease) = (Stage::Deciding, View::default());
-        Succession { stage, members, returns, lease, contends: true, tried: None }
+    /// Of the databases with replicas at these places. `searches` says whether there may be more on the replica,
+    /// and `returns` whether an earlier process of this host was the primary, with a store that was tried.
+    pub fn new(places: Vec<PlaceId>, searches: bool, returns: bool) -> Succession {
+        Succession {
+            stage: Stage::Deciding,
+            members: places.into_iter().map(Member::new).collect(),
+            search: Search { on: searches, ..Search::default() },
+            disclaimed: false,
+            returns,
+            lease: View::default(),
+            contends: true,
+            tried: None,
+        }
     }
 
     /// Whether nothing more comes of it.
@@ -241,6 +300,7 @@ impl Succession {
             Event::Tried(result) => self.tried = Some(result),
             Event::Disclaimed(result) => match result {
                 Ok(()) => {
+                    self.disclaimed = true;
                     let mut named: Vec<usize> =
                         (0..self.members.len()).filter(|n| self.members[*n].copy == Copy::Naming).collect();
                     named.sort_by_key(|n| self.rank(*n));
@@ -260,6 +320,7 @@ impl Succession {
                 Ok(()) => self.members[n].copy = Copy::Inherited,
                 Err(exit) => self.fail(exit, &mut out),
             },
+            Event::Found(found) => self.found(found, &mut out),
             Event::Obstructed(n, is_so) => self.obstructed(n, is_so, &mut out),
             Event::Followed(n, followed) => {
                 self.obstructed(n, false, &mut out);
@@ -283,29 +344,62 @@ impl Succession {
         if before.news == self.lease.news && before.held == held {
             return;
         }
+        self.search.wanted |= held && !before.held;
         let put = if before.held == held { self.put_since(before.news.as_ref()) } else { None };
         for n in 0..self.members.len() {
             if put.as_ref().is_some_and(|put| !put.contains(&self.members[n].place)) {
                 continue;
             }
-            match &mut self.members[n].copy {
-                Copy::Following { told, .. } => {
-                    *told = true;
-                    out.push(Action::Tell { database: n, succeeds: held });
-                }
-                Copy::Waiting => self.follow(n, out),
-                _ => {}
+            self.tell(n, out);
+        }
+    }
+
+    /// There is news of a database, or the end of its history is to be found.
+    fn tell(&mut self, n: usize, out: &mut Vec<Action>) {
+        match &mut self.members[n].copy {
+            Copy::Following { told, .. } => {
+                *told = true;
+                out.push(Action::Tell { database: n, succeeds: self.lease.held });
             }
+            Copy::Waiting => self.follow(n, out),
+            _ => {}
         }
     }
 
     /// Which of the databases the holder has put to since it was last seen. `None` where that cannot be told:
     /// another holds the lease now, more was put than it names, or what it names is not known here.
-    fn put_since(&self, before: Option<&News>) -> Option<Vec<PlaceId>> {
+    fn put_since(&mut self, before: Option<&News>) -> Option<Vec<PlaceId>> {
         let (before, news) = (before?, self.lease.news.as_ref()?);
         let put = news.active.since(before.progress).filter(|_| before.epoch == news.epoch)?;
-        let known = |place: &PlaceId| self.members.iter().any(|member| member.place == *place);
-        put.iter().all(known).then_some(put)
+        let unknown = |place: &&PlaceId| self.members.iter().all(|member| member.place != **place);
+        let unknown: Vec<PlaceId> = put.iter().filter(unknown).copied().collect();
+        if unknown.is_empty() {
+            return Some(put);
+        }
+        // It is new, or another name for what is known: a search shows which.
+        self.search.wanted = true;
+        self.search.unknown.extend(unknown);
+        self.search.on.then_some(put)
+    }
+
+    /// What a search came to.
+    fn found(&mut self, found: Result<Vec<PlaceId>, String>, out: &mut Vec<Action>) {
+        let begun = self.search.begun.take();
+        let Ok(places) = found else {
+            (self.search.wanted, self.search.failures) = (true, self.search.failures + 1);
+            return;
+        };
+        self.search.failures = 0;
+        self.search.complete |= begun == Some(true) || mutant::on(Mutant::EarlySearchBelieved);
+        let first = self.members.len();
+        self.members.extend(places.into_iter().map(Member::new));
+        if self.disclaimed {
+            out.extend((first..self.members.len()).map(Action::Name));
+        }
+        let unknown = core::mem::take(&mut self.search.unknown);
+        if unknown.iter().any(|place| self.members.iter().all(|member| member.place != *place)) {
+            (0..first).for_each(|n| self.tell(n, out));
+        }
     }
 
     /// The place of a database among the active: the most active come first.
@@ -376,12 +470,16 @@ impl Succession {
             Stage::Deciding => self.decide(out),
             Stage::Following => {
                 let come = |member: &Member| matches!(member.copy, Copy::Inherited | Copy::Vacant);
-                if self.members.iter().all(come) {
+                if self.members.iter().all(come) && self.search.is_over() {
                     self.begin(out);
                 }
             }
             Stage::Fencing => self.fence(out),
             Stage::Over => {}
+        }
+        let searches = matches!(self.stage, Stage::Following | Stage::Fencing);
+        if let Some(wait) = searches.then(|| self.search.next(self.lease.held)).flatten() {
+            out.push(Action::Search { wait });
         }
     }
 
@@ -399,9 +497,11 @@ impl Succession {
         }
         if continues {
             self.members.iter_mut().for_each(|member| member.copy = Copy::Vacant);
+            (self.search.wanted, self.search.complete) = (false, true);
             return self.begin(out);
         }
         self.stage = Stage::Following;
+        self.search.wanted = true;
         out.push(Action::Disclaim);
     }
 
@@ -433,6 +533,7 @@ impl Succession {
                     } else {
                         // It was to go on from where this host left off, and others have been there since.
                         self.members[n].copy = Copy::Naming;
+                        (self.search.wanted, self.search.complete) = (true, false);
                         out.push(Action::Disclaim);
                     }
                 }
@@ -452,7 +553,7 @@ impl Succession {
         let fenced = |member: &Member| member.is_handed() && ready(&member.stand);
         let all = self.members.iter().all(|member| fenced(member) || done(member));
         // Those that somebody has ended are waited for as little as none.
-        if all && (self.members.is_empty() || self.members.iter().any(fenced)) {
+        if all && self.search.is_over() && (self.members.is_empty() || self.members.iter().any(fenced)) {
             self.stage = Stage::Over;
             out.push(Action::Activate);
         }

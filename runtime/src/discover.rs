@@ -189,6 +189,7 @@ impl Directory {
         self.pattern.matches(&name.to_string_lossy())
             && database_of(name).is_none()
             && !is_being_restored(name)
+            && !is_kept_aside(name)
     }
 }
 
@@ -216,6 +217,13 @@ fn is_of_replicators(name: &OsStr) -> bool {
 fn is_being_restored(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     bytes.ends_with(b".driftless-restore") || bytes.ends_with(b".driftless-old")
+}
+
+/// A database that a host has kept when it became a copy: `NAME.unreplicated-EPOCH`.
+fn is_kept_aside(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let number = name.rsplit_once(".unreplicated-").map(|(_, number)| number);
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
 }
 
 #[cfg(test)]

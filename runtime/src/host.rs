@@ -7,6 +7,7 @@
 
 mod alone;
 mod contending;
+mod copies;
 pub(crate) mod databases;
 pub(crate) mod discovering;
 mod ending;
@@ -307,7 +308,7 @@ async fn begin(
     let mut helpers = Vec::new();
     if let Some(contender) = contender {
         helpers.push(executor.spawn(lease::serve(host.clone(), contender)));
-        helpers.push(executor.spawn(contending::contend(host.clone(), jobs)));
+        helpers.push(executor.spawn(contending::contend(host.clone(), jobs, directories)));
     } else if let Err(refusal) = host.begin(jobs, directories).await {
         sockets.iter().for_each(|socket| socket.remove());
         return Err(refuse(refusal));
@@ -409,10 +410,15 @@ impl Host {
     /// Starts the first databases: those that are given, all or none, those that directories hold, and
     /// those that are registered.
     async fn begin(self: &Rc<Self>, jobs: Vec<ReplicateJob>, within: Vec<Directory>) -> Result<(), Refusal> {
-        let registrations = self.registrations.lock().await;
         let found = self.found_in(&within, &jobs).await?;
         self.discovery.replace(within);
-        let wanted = plan::plan(self, &jobs, &found, &registrations)?;
+        self.take_up(&jobs, &found).await
+    }
+
+    /// Starts these databases, those that were given and those that were found, beside what is registered.
+    async fn take_up(self: &Rc<Self>, given: &[ReplicateJob], found: &[ReplicateJob]) -> Result<(), Refusal> {
+        let registrations = self.registrations.lock().await;
+        let wanted = plan::plan(self, given, found, &registrations)?;
         self.bring_in_line(wanted).await;
         Ok(())
     }

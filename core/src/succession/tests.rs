@@ -19,7 +19,7 @@ fn holder() -> View {
 }
 
 fn succession(databases: u64, returns: bool) -> Succession {
-    Succession::new((0..databases).map(PlaceId).collect(), returns)
+    Succession::new((0..databases).map(PlaceId).collect(), false, returns)
 }
 
 fn overtaken() -> Stand {
@@ -219,4 +219,79 @@ fn a_standby_whose_copies_cannot_be_written_leaves_the_lease_to_others() {
     let unknown = Followed { exit: failed(), bequest: None, unknown: true };
     let done = [Action::Contend(true), Action::MoveAside(0)];
     assert_eq!(it.handle(Event::Followed(0, unknown)), done, "what ends obstructs nothing");
+}
+
+/// A standby of a directory that knows of no database yet.
+fn searching() -> Succession {
+    let mut it = Succession::new(vec![], true, false);
+    it.handle(Event::Tried(Ok(())));
+    let search = Action::Search { wait: Duration::ZERO };
+    assert_eq!(it.handle(Event::Lease(standby())), [Action::Disclaim, search]);
+    it
+}
+
+#[test]
+fn what_is_found_is_followed_and_the_last_search_begins_when_the_lease_is_held() {
+    let search = || Action::Search { wait: Duration::ZERO };
+    let mut it = searching();
+    assert!(it.handle(Event::Found(Ok(vec![PlaceId(0)]))).is_empty(), "the claim is not forgotten yet");
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0)]);
+    it.handle(Event::Named(0, Ok(())));
+    let mut early = it.clone();
+    assert_eq!(it.handle(Event::Lease(holder())), [Action::Tell { database: 0, succeeds: true }, search()]);
+    it.handle(Event::Followed(0, ended(&[0])));
+    assert!(it.handle(Event::Inherited(0, Ok(()))).is_empty(), "there may be more");
+    assert_eq!(it.handle(Event::Found(Ok(vec![PlaceId(1)]))), [Action::Name(1)]);
+    assert_eq!(it.handle(Event::Named(1, Ok(()))), [Action::Follow { database: 1, succeeds: true }]);
+    it.handle(Event::Followed(1, ended(&[1])));
+    assert_eq!(it.handle(Event::Inherited(1, Ok(()))), [Action::Begin(vec![(0, true), (1, true)])]);
+
+    // One that began before may have looked too early.
+    assert_eq!(early.handle(Event::Lease(news(5, &[7]))), [search()], "a place that nobody here knows");
+    early.handle(Event::Lease(holder()));
+    early.handle(Event::Followed(0, ended(&[0])));
+    early.handle(Event::Inherited(0, Ok(())));
+    assert_eq!(early.handle(Event::Found(Ok(vec![]))), [search()]);
+    assert_eq!(early.handle(Event::Found(Ok(vec![]))), [Action::Begin(vec![(0, true)])]);
+}
+
+#[test]
+fn a_search_that_fails_is_begun_again_and_one_that_finds_nothing_means_another_name() {
+    let mut it = searching();
+    let mut waits = vec![];
+    for _ in 0..7 {
+        match it.handle(Event::Found(Err("503".into()))).as_slice() {
+            [Action::Search { wait }] => waits.push(wait.as_millis()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(waits, [500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000]);
+    it.handle(Event::Found(Ok(vec![PlaceId(0), PlaceId(1)])));
+    it.handle(Event::Disclaimed(Ok(())));
+    (0..2).for_each(|n| drop(it.handle(Event::Named(n, Ok(())))));
+    let tell = |database| Action::Tell { database, succeeds: false };
+    let search = Action::Search { wait: Duration::ZERO };
+    assert_eq!(it.handle(Event::Lease(news(6, &[7, 1]))), [tell(1), search]);
+    assert_eq!(it.handle(Event::Found(Ok(vec![]))), [tell(0), tell(1)], "one of these, by another name");
+}
+
+#[test]
+fn whoever_continues_searches_nothing_until_others_have_written() {
+    let mut it = Succession::new(vec![PlaceId(0)], true, true);
+    let continues = View { continues: true, ..holder() };
+    assert_eq!(it.handle(Event::Lease(continues)), [Action::Begin(vec![(0, false)])]);
+    let mut lone = it.clone();
+    assert_eq!(lone.handle(Event::Stands(0, Stand::Ready)), [Action::Activate]);
+    let search = Action::Search { wait: Duration::ZERO };
+    assert_eq!(it.handle(Event::Stands(0, overtaken())), [Action::Disclaim, search]);
+    it.handle(Event::Disclaimed(Ok(())));
+    it.handle(Event::Named(0, Ok(())));
+    it.handle(Event::Followed(0, ended(&[2])));
+    it.handle(Event::Inherited(0, Ok(())));
+    assert!(it.handle(Event::Stands(0, Stand::Ready)).is_empty(), "there may be more");
+    assert_eq!(it.handle(Event::Found(Ok(vec![]))), [Action::Activate]);
+    // Of a directory in which nothing is, nothing is waited for.
+    let mut empty = Succession::new(vec![], true, true);
+    let done = empty.handle(Event::Lease(View { continues: true, ..holder() }));
+    assert_eq!(done, [Action::Begin(vec![]), Action::Activate]);
 }

@@ -44,13 +44,6 @@ pub(super) fn lease(
         )
         .hint("failover takes s3, abs or gs; name one with lease.url"));
     }
-    if let Some(directory) = config.directories.first() {
-        let error = format!(
-            "{} holds many databases, and a lease is for those that are named one by one",
-            directory.root.display()
-        );
-        return Err(LineError::new(entry.line, error).hint("name each database with path"));
-    }
     let fence_retention = scope.duration_from("fence-retention", FENCE_RETENTION_MIN)?;
     let words = |name: &str| -> Result<Option<String>> { Ok(scope.filled(name)?.map(str::to_owned)) };
     Ok(Lease {
@@ -65,8 +58,10 @@ pub(super) fn lease(
 
 fn only_replica(config: &Config, line: usize) -> Result<Replica> {
     match config.databases.as_slice() {
-        [database] => Ok(database.replica.clone()),
-        [] => Err(LineError::new(line, "there is a lease and no database").hint("name one under dbs")),
+        [database] if config.directories.is_empty() => Ok(database.replica.clone()),
+        [] if config.directories.is_empty() => {
+            Err(LineError::new(line, "there is a lease and no database").hint("name one under dbs"))
+        }
         _ => Err(LineError::new(
             line,
             "one lease is for all databases of the file, and each has a replica of its own",

@@ -14,6 +14,8 @@ use driftless_adapters::object::Net;
 use driftless_adapters::pool::unblock;
 use driftless_adapters::store::{Store, StoreError, StoreErrorKind};
 
+use smol::LocalExecutor;
+
 use super::twins::Refusal;
 use super::{ReplicateJob, block_on, refused};
 use crate::config::Replica;
@@ -22,6 +24,8 @@ use crate::port::place;
 
 /// Objects asked for at a time.
 const PAGE: usize = 1_000;
+/// Lists under way at once, of a search.
+const SEARCHES: usize = 32;
 
 /// The databases of a directory that have a replica, absolute, in the order of their paths.
 ///
@@ -43,11 +47,63 @@ async fn replicated(directory: &Directory, net: &Net) -> Result<Vec<PathBuf>, St
         }
         Replica::Object(_) => {
             let (store, layout) = place::open(&directory.replica, net)?;
-            in_store(&*store, layout).await?
+            in_store(&*store, layout, &Part::default()).await?
         }
     };
+    Ok(databases_of(directory, found))
+}
+
+fn databases_of(directory: &Directory, found: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let paths = found.into_iter().map(|relative| directory.root.join(relative));
-    Ok(paths.filter(|path| directory.admits(path).is_some()).collect())
+    paths.filter(|path| directory.admits(path).is_some()).collect()
+}
+
+/// The same for whoever knows most of them: one request for each replica, so many at a time.
+pub(super) async fn search(
+    executor: &LocalExecutor<'static>,
+    directory: &Directory,
+    known: &BTreeSet<PathBuf>,
+    net: &Net,
+) -> Result<Vec<PathBuf>, StoreError> {
+    if directory.replica.directory().is_some() {
+        return replicated(directory, net).await;
+    }
+    let (store, layout) = place::open(&directory.replica, net)?;
+    let known = known.iter().filter_map(|path| directory.admits(path)?.to_str());
+    let list = |part: Part| {
+        let store = store.clone();
+        executor.spawn(async move { in_store(&*store, layout, &part).await })
+    };
+    let lists: Vec<_> = parts(&known.collect::<Vec<_>>(), SEARCHES).into_iter().map(list).collect();
+    let mut found = BTreeSet::new();
+    for part in lists {
+        found.extend(part.await?);
+    }
+    Ok(databases_of(directory, found))
+}
+
+/// Part of the names in a store.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Part {
+    /// What comes behind this; from the first on without it.
+    after: Option<Key>,
+    /// What comes before this; to the last without it.
+    until: Option<String>,
+}
+
+/// Cuts the names of a store into so many parts at the most, with as many of these in each.
+fn parts(known: &[&str], count: usize) -> Vec<Part> {
+    let mut known = known.to_vec();
+    known.sort_unstable();
+    let cuts = known.chunks(known.len().div_ceil(count).max(1)).skip(1).map(|chunk| chunk[0]);
+    let (mut parts, mut after) = (Vec::new(), None);
+    for cut in cuts {
+        // The segments of a replica lie behind its name.
+        let Ok(next) = Key::new(cut) else { continue };
+        parts.push(Part { after: after.replace(next), until: Some(cut.to_owned()) });
+    }
+    parts.push(Part { after, until: None });
+    parts
 }
 
 /// How the databases of a directory are replicated that holds none, each to be restored before.
@@ -92,8 +148,12 @@ fn in_directory(base: &Path, recursive: bool) -> io::Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
-async fn in_store(store: &dyn Store, layout: ReplicaLayout) -> Result<BTreeSet<PathBuf>, StoreError> {
-    let (mut found, mut after) = (BTreeSet::new(), None::<Key>);
+async fn in_store(
+    store: &dyn Store,
+    layout: ReplicaLayout,
+    part: &Part,
+) -> Result<BTreeSet<PathBuf>, StoreError> {
+    let (mut found, mut after) = (BTreeSet::new(), part.after.clone());
     loop {
         let page = store.list("", after.as_ref(), PAGE).await?;
         let replicas = page.entries.iter().map(|entry| replica_of(layout, entry.key.as_str()));
@@ -101,7 +161,8 @@ async fn in_store(store: &dyn Store, layout: ReplicaLayout) -> Result<BTreeSet<P
         // No name in a replica begins with a tilde, and all that do begin before it.
         let behind = last.and_then(|replica| Key::new(format!("{replica}/~")).ok());
         after = behind.or_else(|| page.entries.last().map(|entry| entry.key.clone()));
-        if !page.more || after.is_none() {
+        let is_over = |at: &Key| part.until.as_ref().is_some_and(|until| at.as_str() > until.as_str());
+        if !page.more || after.as_ref().is_none_or(is_over) {
             return Ok(found);
         }
     }
@@ -137,8 +198,20 @@ mod tests {
                 }
             }
             put("b/notes.txt".to_owned()).await;
-            let found = in_store(&store, ReplicaLayout::Object).await.unwrap();
+            let found = in_store(&store, ReplicaLayout::Object, &Part::default()).await.unwrap();
             assert_eq!(found, names.map(PathBuf::from).into());
+            // In parts, whatever was known before.
+            for known in [&names[..], &["a.db2", "c.db"], &["b/b.db"], &["a.db", "b/a.db", "b/c/d.db"], &[]] {
+                for count in 1..6 {
+                    let parts = parts(known, count);
+                    assert!(parts.len() <= count.max(1), "{parts:?}");
+                    let mut found = BTreeSet::new();
+                    for part in &parts {
+                        found.extend(in_store(&store, ReplicaLayout::Object, part).await.unwrap());
+                    }
+                    assert_eq!(found, names.map(PathBuf::from).into(), "{parts:?}");
+                }
+            }
         });
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Node {
     pub(super) view: Option<View>,
     pub(super) stand: Option<Stand>,
     pub(super) obstructed: bool,
+    /// Whether its succession knows the database.
+    pub(super) found: bool,
     /// Until when somebody else has a lock on its copy.
     pub(super) copy_locked_until: u64,
     pub(super) proofs: u64,
@@ -122,6 +124,7 @@ impl Node {
             view: None,
             stand: None,
             obstructed: false,
+            found: false,
             copy_locked_until: 0,
             proofs: 0,
             proving: None,

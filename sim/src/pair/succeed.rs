@@ -10,6 +10,7 @@ use driftless_core::lease::{LeaseEvent, Role, request_deadline};
 use driftless_core::machine::{Event, Exit, Machine as _, OpIds, ReplicaId, StateRequest};
 use driftless_core::succession::{self, Action, Followed, Stand, View};
 
+use super::PLACE;
 use super::node::{DRIFTLESS, PENDING, Running, Who};
 use super::world::{Entry, World};
 use crate::disk::Disk;
@@ -76,6 +77,11 @@ impl World {
             Action::Inherit(n, records) => {
                 self.nodes[host].state.perform(&StateRequest::Rewrite(records));
                 self.told(host, succession::Event::Inherited(n, Ok(())));
+            }
+            Action::Search { wait } => {
+                let run = self.nodes[host].run;
+                let wait = wait.as_nanos() as u64 + self.draw_wait("search", 1_000, 2_000_000);
+                self.later(wait, Entry::Search { host, run });
             }
             Action::Contend(contends) => {
                 return self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Contend(contends)));
@@ -164,7 +170,7 @@ impl World {
         self.summary.asides += 1;
     }
 
-    fn replicate(&mut self, host: usize, fences: bool) -> Result<(), Violation> {
+    pub(super) fn replicate(&mut self, host: usize, fences: bool) -> Result<(), Violation> {
         let no = self.number();
         let run = self.dice.draw("run", "replicator", no);
         let config = Config {
@@ -201,6 +207,20 @@ impl World {
         standing.add(Some(&replicator.machine.status()), None);
         let stand = if standing.sum() == Databases::Ready { Stand::Ready } else { Stand::Starting };
         self.stands(host, stand)
+    }
+
+    /// Looks whether there is a replica, and tells it when that answer arrives.
+    pub(super) fn search(&mut self, host: usize) {
+        let n = self.number();
+        let fails = self.is_troubled() && self.dice.chance("search", "fails", n, self.per_mille, 1_000);
+        let there = !self.fences.is_empty() || self.restored.txid.is_some();
+        let is_new = there && !self.nodes[host].found && !fails;
+        self.nodes[host].found |= is_new;
+        let found = match fails {
+            true => Err("the store is away".into()),
+            false => Ok(if is_new { vec![PLACE] } else { vec![] }),
+        };
+        self.told(host, succession::Event::Found(found));
     }
 
     pub(super) fn follower_moved(&mut self, host: usize) -> Result<(), Violation> {

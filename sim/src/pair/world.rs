@@ -18,6 +18,7 @@ use super::node::{Node, PENDING, Running, Who};
 use super::{PLACE, Summary};
 use crate::failover::store::Store as Cell;
 use crate::ring0::Violation;
+use crate::ring0::app::PATH;
 use crate::ring0::dice::Dice;
 use crate::ring0::queue::Queue;
 use crate::ring0::restore::Restored;
@@ -92,6 +93,11 @@ pub(super) enum Entry {
         no: u64,
         op: OpId,
         outcome: Box<Outcome>,
+    },
+    /// Replicas are looked for.
+    Search {
+        host: usize,
+        run: u64,
     },
     /// What came of a step of the succession of this process.
     Told {
@@ -267,7 +273,9 @@ impl World {
             Entry::Tick { host, .. } | Entry::Source { host, .. } | Entry::Deliver { host, .. } => {
                 self.nodes[*host].paused_until
             }
-            Entry::Told { host, .. } | Entry::Changed(host, _) => self.nodes[*host].paused_until,
+            Entry::Told { host, .. } | Entry::Search { host, .. } | Entry::Changed(host, _) => {
+                self.nodes[*host].paused_until
+            }
             Entry::App(host, _) => self.nodes[*host].app_paused_until,
             _ => 0,
         };
@@ -314,6 +322,10 @@ impl World {
             Entry::Deliver { host, who, no, op, outcome } if self.nodes[host].number_of(who) == Some(no) => {
                 self.handle(host, who, Event::Completed { op, outcome: *outcome })
             }
+            Entry::Search { host, run } if self.nodes[host].run == run => {
+                self.search(host);
+                Ok(())
+            }
             Entry::Told { host, run, event } if self.nodes[host].run == run => {
                 if let succession::Event::Tried(Ok(())) = event {
                     self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Tried(true)))?;
@@ -339,6 +351,7 @@ impl World {
         let run = self.number();
         let no = self.number();
         let ids = OpIds::new(ReplicaId(7), self.dice.draw("run", "lease", no));
+        let searches = self.dice.chance("plan", "searches", 0, 1, 2);
         let node = &mut self.nodes[host];
         let config = LeaseConfig {
             ttl: self.ttl,
@@ -347,7 +360,11 @@ impl World {
             term: node.term,
             ..LeaseConfig::default()
         };
-        (node.run, node.succession) = (run, Some(Succession::new(vec![PLACE], node.term.is_some())));
+        // Whoever is to begin the history has it, and others may have to find it.
+        let knows = host == 0 || !searches || node.disk().exists(PATH);
+        let places = if knows { vec![PLACE] } else { vec![] };
+        (node.run, node.found) = (run, knows);
+        node.succession = Some(Succession::new(places, searches, node.term.is_some()));
         node.lease = Some(Running { machine: Lease::new(config, ids), no, wake: 0 });
         self.note(host, Kind::Start, format_args!("process {run}"));
         let tried = succession::Event::Tried(Ok(()));
@@ -539,7 +556,8 @@ impl World {
         self.primary = Some(holder);
         self.note(host, Kind::Phase, format_args!("is the primary"));
         self.later(MS, Entry::App(host, run));
-        Ok(())
+        // What its application makes is found in the directory.
+        if self.nodes[host].replicator.is_none() { self.replicate(host, false) } else { Ok(()) }
     }
 
     fn stopped(&mut self, host: usize, who: Who, exit: Exit) -> Result<(), Violation> {

@@ -221,7 +221,7 @@ impl Process {
         });
         Process {
             tasks: vec![contends, tries],
-            succession: Succession::new(vec![PLACE], term.is_some()),
+            succession: Succession::new(vec![PLACE], false, term.is_some()),
             host,
             executor,
             store,
@@ -287,6 +287,7 @@ impl Process {
                 self.name_its_state();
                 self.step(Done::Named(n, Ok(())));
             }
+            Action::Search { .. } => unreachable!("its database is named"),
             Action::Contend(contends) => self.lease.tell(Event::Lease(LeaseEvent::Contend(contends))),
             Action::Follow { database, succeeds } => self.follow(database, succeeds),
             Action::Tell { succeeds, .. } => self.tell_follower(match succeeds {
