@@ -94,8 +94,10 @@ pub(super) fn config(root: &Node, warnings: Vec<String>, env: Lookup<'_>) -> Res
     if let Some(entry) = top.entry("lease") {
         let mut told = Vec::new();
         let lease = lease::lease(entry, &defaults, &config, &mut told)?;
-        for database in &mut config.databases {
-            let levels = Arc::make_mut(&mut database.settings).levels.as_mut();
+        let named = config.databases.iter_mut().map(|database| &mut database.settings);
+        let found = config.directories.iter_mut().map(|directory| &mut directory.settings);
+        for settings in named.chain(found) {
+            let levels = Arc::make_mut(settings).levels.as_mut();
             if let Some(retention) = levels.and_then(|levels| levels.retention.as_mut()) {
                 retention.fence_retention = lease.fence_retention;
             }

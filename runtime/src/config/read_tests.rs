@@ -359,12 +359,19 @@ fn a_lease_is_read_and_what_is_unsafe_beside_it_is_refused() {
     check_error("lease: {}\n", 1, "no database", "dbs");
     let two = format!("lease: {{}}\n{s3}  - path: /srv/b.db\n    replica: s3://bucket/b\n");
     check_error(&two, 1, "a replica of its own", "url");
-    let many =
-        "lease: {url: 's3://bucket/l'}\ndbs:\n  - dir: /srv\n    pattern: '*'\n    replica: s3://bucket/d\n";
-    check_error(many, 1, "many databases", "path");
+    let many = "dbs:\n  - dir: /srv\n    pattern: '*'\n    replica: s3://bucket/d\n";
+    check_error(&format!("lease: {{}}\n{many}"), 1, "a replica of its own", "url");
+    assert!(parse(&format!("lease: {{url: 's3://bucket/l'}}\n{many}")).lease.is_some());
     for (text, days) in [("", 30), ("fence-retention: 168h", 7)] {
         let levels = parse(&format!("lease: {{{text}}}\nlevels: [{{interval: 30s}}]\n{s3}"));
         let retention = levels.databases[0].settings.levels.as_ref().unwrap().retention.as_ref().unwrap();
+        assert_eq!(retention.fence_retention, Duration::from_secs(days * 86_400));
+        let text = format!(
+            "{}url: 's3://bucket/l'",
+            if text.is_empty() { String::new() } else { format!("{text}, ") }
+        );
+        let levels = parse(&format!("lease: {{{text}}}\nlevels: [{{interval: 30s}}]\n{many}"));
+        let retention = levels.directories[0].settings.levels.as_ref().unwrap().retention.as_ref().unwrap();
         assert_eq!(retention.fence_retention, Duration::from_secs(days * 86_400));
     }
     check_error(&format!("lease: {{fence-retention: 1h}}\n{s3}"), 1, "fence-retention is at least", "");

@@ -168,7 +168,6 @@ impl Contention {
         let store = host.changes.until(|| lease.tried().filter(|_| !tried).map(succession::Event::Tried));
         let stands = host.changes.until(|| self.changed_stand());
         let told = async { self.hears.recv().await.expect("this holds a sender") };
-        let told = async { told.await };
         let before = async { Told::Step(ends.or(looks).or(store).await) };
         before.or(told).or(async { Told::Step(stands.await) }).await
     }

@@ -12,7 +12,7 @@ use driftless_core::succession::{self, Action, Followed, Stand, View};
 
 use super::PLACE;
 use super::node::{DRIFTLESS, PENDING, Running, Who};
-use super::world::{Entry, World};
+use super::world::{Entry, MS, World};
 use crate::disk::Disk;
 use crate::ring0::Violation;
 use crate::ring0::app::PATH;
@@ -221,6 +221,23 @@ impl World {
             false => Ok(if is_new { vec![PLACE] } else { vec![] }),
         };
         self.told(host, succession::Event::Found(found));
+    }
+
+    pub(super) fn is_primary(&mut self, host: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[host];
+        // Whoever has lost the lease meanwhile may be wrong.
+        if let Some(violation) = node.wrong.take() {
+            return Err(violation);
+        }
+        (node.activating, node.active, node.unfenced) = (false, true, false);
+        let (run, holder) = (node.run, node.holder);
+        self.summary.activations += 1;
+        self.summary.takeovers += u64::from(self.primary.is_some_and(|before| before != holder));
+        self.primary = Some(holder);
+        self.note(host, Kind::Phase, format_args!("is the primary"));
+        self.later(MS, Entry::App(host, run));
+        // What its application makes is found in the directory.
+        if self.nodes[host].replicator.is_none() { self.replicate(host, false) } else { Ok(()) }
     }
 
     pub(super) fn follower_moved(&mut self, host: usize) -> Result<(), Violation> {

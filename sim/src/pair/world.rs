@@ -267,9 +267,9 @@ impl World {
         self.dice.wait("wait", what, n, least_us, most_us).as_nanos() as u64
     }
 
-    fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
-        // Who stands still does nothing until it goes on; what was sent arrives.
-        let stands_until = match &entry {
+    /// Who stands still does nothing until it goes on; what was sent arrives.
+    fn stands_until(&self, entry: &Entry) -> u64 {
+        match entry {
             Entry::Tick { host, .. } | Entry::Source { host, .. } | Entry::Deliver { host, .. } => {
                 self.nodes[*host].paused_until
             }
@@ -278,7 +278,11 @@ impl World {
             }
             Entry::App(host, _) => self.nodes[*host].app_paused_until,
             _ => 0,
-        };
+        }
+    }
+
+    fn happen(&mut self, entry: Entry) -> Result<(), Violation> {
+        let stands_until = self.stands_until(&entry);
         if stands_until > self.now {
             self.queue.push(stands_until, entry);
             return Ok(());
@@ -543,23 +547,6 @@ impl World {
     }
 
     /// A host has become the primary.
-    pub(super) fn is_primary(&mut self, host: usize) -> Result<(), Violation> {
-        let node = &mut self.nodes[host];
-        // Whoever has lost the lease meanwhile may be wrong.
-        if let Some(violation) = node.wrong.take() {
-            return Err(violation);
-        }
-        (node.activating, node.active, node.unfenced) = (false, true, false);
-        let (run, holder) = (node.run, node.holder);
-        self.summary.activations += 1;
-        self.summary.takeovers += u64::from(self.primary.is_some_and(|before| before != holder));
-        self.primary = Some(holder);
-        self.note(host, Kind::Phase, format_args!("is the primary"));
-        self.later(MS, Entry::App(host, run));
-        // What its application makes is found in the directory.
-        if self.nodes[host].replicator.is_none() { self.replicate(host, false) } else { Ok(()) }
-    }
-
     fn stopped(&mut self, host: usize, who: Who, exit: Exit) -> Result<(), Violation> {
         self.note(host, Kind::Stop, format_args!("{who:?} {exit:?}"));
         let node = &mut self.nodes[host];

@@ -325,6 +325,12 @@ fn a_directory_fails_over_with_what_came_into_it() {
     let asked = hosts.proxies[1].mark();
     apps[1].execute_batch("insert into t values (2)").unwrap();
     standby.wait_until("it is followed", PATIENCE, || hosts.rows(1, first[1]) == Some(2));
+    let config = hosts.dirs[1].join("driftless.yml");
+    let shown =
+        hosts.places[1].equip(&mut driftless_command()).args(["lease", "-config"]).arg(config).output();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    let active: Vec<&str> = shown.lines().filter(|line| line.contains("active:")).collect();
+    assert!(active.len() == 3 && active[0].ends_with(first[1]), "{shown}");
     let asked = hosts.proxies[1].since(asked);
     assert!(asked.iter().all(|record| !format!("{record:?}").contains("a.db")), "{asked:?}");
 
