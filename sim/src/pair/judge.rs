@@ -153,6 +153,17 @@ impl World {
         Ok(())
     }
 
+    /// Whoever follows nothing goes on where its host left off, or there was nothing when it took the lease.
+    pub(super) fn check_begun(&self, host: usize, fences: bool) -> Result<(), Violation> {
+        let node = &self.nodes[host];
+        let continues = node.view.as_ref().is_some_and(|view| view.continues);
+        if fences || continues || node.claimed_behind != Some(true) {
+            return Ok(());
+        }
+        let text = format!("host {host} begins a history, and there was one when it took the lease");
+        Err(Violation::new("succession", text))
+    }
+
     /// A writer is only fenced by another, or by a copy of its machine.
     pub(super) fn check_fenced(&self, host: usize) -> Result<(), Violation> {
         let node = &self.nodes[host];

@@ -78,6 +78,8 @@ pub(super) struct Node {
     pub(super) proving: Option<(u64, u64, OpId)>,
     /// The next run of the replicator comes after another writer.
     pub(super) unfenced: bool,
+    /// Whether there was a history when its process came to hold the lease.
+    pub(super) claimed_behind: Option<bool>,
     /// How the replica ended when its replicator was begun.
     pub(super) begun_behind: Option<Image>,
     /// Everything is fenced, and the lease is being told.
@@ -129,6 +131,7 @@ impl Node {
             proofs: 0,
             proving: None,
             unfenced: false,
+            claimed_behind: None,
             begun_behind: None,
             activating: false,
             wrong: None,

@@ -87,6 +87,7 @@ impl World {
                 return self.handle(host, Who::Lease, Event::Lease(LeaseEvent::Contend(contends)));
             }
             Action::Begin(databases) => {
+                databases.iter().try_for_each(|(_, fences)| self.check_begun(host, *fences))?;
                 return databases.into_iter().try_for_each(|(_, fences)| self.replicate(host, fences));
             }
             Action::Activate => {
@@ -301,6 +302,10 @@ impl World {
             self.is_primary(host)?;
         }
         let view = View::of(&status);
+        if view.held && self.nodes[host].claimed_behind.is_none() {
+            self.restore_all()?;
+            self.nodes[host].claimed_behind = Some(self.restored.txid.is_some());
+        }
         if self.nodes[host].run == run && self.nodes[host].view.as_ref() != Some(&view) {
             self.nodes[host].view = Some(view.clone());
             return self.succeed(host, succession::Event::Lease(view));

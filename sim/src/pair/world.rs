@@ -367,7 +367,7 @@ impl World {
         // Whoever is to begin the history has it, and others may have to find it.
         let knows = host == 0 || !searches || node.disk().exists(PATH);
         let places = if knows { vec![PLACE] } else { vec![] };
-        (node.run, node.found) = (run, knows);
+        (node.run, node.found, node.claimed_behind) = (run, knows, None);
         node.succession = Some(Succession::new(places, searches, node.term.is_some()));
         node.lease = Some(Running { machine: Lease::new(config, ids), no, wake: 0 });
         self.note(host, Kind::Start, format_args!("process {run}"));
