@@ -252,9 +252,10 @@ impl Contention {
         let (host, told) = (self.host.clone(), self.told.clone());
         let known: BTreeSet<PathBuf> = self.numbers.keys().cloned().collect();
         let directories = self.directories.clone();
+        let deadline = request_deadline(self.lease.ttl());
         self.host.spawn(async move {
             Timer::after(wait).await;
-            let found = search(&host, &directories, &known).await;
+            let found = search(&host, &directories, &known, deadline).await;
             if let Err(error) = &found {
                 tracing::warn!("databases cannot be looked for on the replica: {error}");
             }
@@ -444,10 +445,11 @@ async fn search(
     host: &Host,
     directories: &[Directory],
     known: &BTreeSet<PathBuf>,
+    deadline: Duration,
 ) -> Result<Vec<ReplicateJob>, String> {
     let mut jobs = Vec::new();
     for directory in directories {
-        let found = prefixes::search(&host.executor, directory, known, &host.net).await;
+        let found = prefixes::search(&host.executor, directory, known, &host.net, deadline).await;
         let found = found.map_err(|error| error.to_string())?;
         jobs.extend(
             found.iter().filter(|path| !known.contains(*path)).filter_map(|it| directory.job_for(it)),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use driftless_adapters::keys::{Key, ReplicaLayout, parse_legacy_key, parse_segment_key};
 use driftless_adapters::object::Net;
@@ -16,6 +17,7 @@ use driftless_adapters::store::{Store, StoreError, StoreErrorKind};
 
 use smol::LocalExecutor;
 
+use super::requests::within;
 use super::twins::Refusal;
 use super::{ReplicateJob, block_on, refused};
 use crate::config::Replica;
@@ -24,6 +26,8 @@ use crate::port::place;
 
 /// Objects asked for at a time.
 const PAGE: usize = 1_000;
+/// How long a person waits for a page, at the most.
+const UNHURRIED: Duration = Duration::from_secs(120);
 /// Lists under way at once, of a search.
 const SEARCHES: usize = 32;
 
@@ -47,7 +51,7 @@ async fn replicated(directory: &Directory, net: &Net) -> Result<Vec<PathBuf>, St
         }
         Replica::Object(_) => {
             let (store, layout) = place::open(&directory.replica, net)?;
-            in_store(&*store, layout, &Part::default()).await?
+            in_store(&*store, layout, &Part::default(), UNHURRIED).await?
         }
     };
     Ok(databases_of(directory, found))
@@ -58,12 +62,14 @@ fn databases_of(directory: &Directory, found: BTreeSet<PathBuf>) -> Vec<PathBuf>
     paths.filter(|path| directory.admits(path).is_some()).collect()
 }
 
-/// The same for whoever knows most of them: one request for each replica, so many at a time.
+/// The same for whoever knows most of them: one request for each replica, so many at a time. None is waited for
+/// longer than `deadline`.
 pub(super) async fn search(
     executor: &LocalExecutor<'static>,
     directory: &Directory,
     known: &BTreeSet<PathBuf>,
     net: &Net,
+    deadline: Duration,
 ) -> Result<Vec<PathBuf>, StoreError> {
     if directory.replica.directory().is_some() {
         return replicated(directory, net).await;
@@ -72,7 +78,7 @@ pub(super) async fn search(
     let known = known.iter().filter_map(|path| directory.admits(path)?.to_str());
     let list = |part: Part| {
         let store = store.clone();
-        executor.spawn(async move { in_store(&*store, layout, &part).await })
+        executor.spawn(async move { in_store(&*store, layout, &part, deadline).await })
     };
     let lists: Vec<_> = parts(&known.collect::<Vec<_>>(), SEARCHES).into_iter().map(list).collect();
     let mut found = BTreeSet::new();
@@ -152,10 +158,16 @@ async fn in_store(
     store: &dyn Store,
     layout: ReplicaLayout,
     part: &Part,
+    deadline: Duration,
 ) -> Result<BTreeSet<PathBuf>, StoreError> {
     let (mut found, mut after) = (BTreeSet::new(), part.after.clone());
     loop {
-        let page = store.list("", after.as_ref(), PAGE).await?;
+        let late = || {
+            let text = format!("no answer from the store in {} s", deadline.as_secs());
+            StoreError::new(StoreErrorKind::Retry, "listing replicas", text)
+        };
+        let page =
+            within(deadline, store.list("", after.as_ref(), PAGE)).await.unwrap_or_else(|| Err(late()))?;
         let replicas = page.entries.iter().map(|entry| replica_of(layout, entry.key.as_str()));
         let last = replicas.inspect(|replica| found.extend(replica.map(PathBuf::from))).last().flatten();
         // No name in a replica begins with a tilde, and all that do begin before it.
@@ -198,7 +210,7 @@ mod tests {
                 }
             }
             put("b/notes.txt".to_owned()).await;
-            let found = in_store(&store, ReplicaLayout::Object, &Part::default()).await.unwrap();
+            let found = in_store(&store, ReplicaLayout::Object, &Part::default(), UNHURRIED).await.unwrap();
             assert_eq!(found, names.map(PathBuf::from).into());
             // In parts, whatever was known before.
             for known in [&names[..], &["a.db2", "c.db"], &["b/b.db"], &["a.db", "b/a.db", "b/c/d.db"], &[]] {
@@ -207,7 +219,7 @@ mod tests {
                     assert!(parts.len() <= count.max(1), "{parts:?}");
                     let mut found = BTreeSet::new();
                     for part in &parts {
-                        found.extend(in_store(&store, ReplicaLayout::Object, part).await.unwrap());
+                        found.extend(in_store(&store, ReplicaLayout::Object, part, UNHURRIED).await.unwrap());
                     }
                     assert_eq!(found, names.map(PathBuf::from).into(), "{parts:?}");
                 }
