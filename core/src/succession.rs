@@ -169,8 +169,7 @@ pub struct Succession {
     stage: Stage,
     members: Vec<Member>,
     search: Search,
-    /// The claim of an earlier process is forgotten.
-    disclaimed: bool,
+    disclaimed: Disclaimed,
     /// Whether an earlier process of this host was the primary, with a store that was tried.
     returns: bool,
     lease: View,
@@ -188,6 +187,14 @@ enum Stage {
     /// Replicators run, and not all are fenced.
     Fencing,
     Over,
+}
+
+/// Whether the claim of an earlier process is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Disclaimed {
+    No,
+    Asked,
+    Done,
 }
 
 /// The search for databases that only the replica knows.
@@ -276,7 +283,7 @@ impl Succession {
             stage: Stage::Deciding,
             members: places.into_iter().map(Member::new).collect(),
             search: Search { on: searches, ..Search::default() },
-            disclaimed: false,
+            disclaimed: Disclaimed::No,
             returns,
             lease: View::default(),
             contends: true,
@@ -300,7 +307,7 @@ impl Succession {
             Event::Tried(result) => self.tried = Some(result),
             Event::Disclaimed(result) => match result {
                 Ok(()) => {
-                    self.disclaimed = true;
+                    self.disclaimed = Disclaimed::Done;
                     let mut named: Vec<usize> =
                         (0..self.members.len()).filter(|n| self.members[*n].copy == Copy::Naming).collect();
                     named.sort_by_key(|n| self.rank(*n));
@@ -377,9 +384,17 @@ impl Succession {
             return Some(put);
         }
         // It is new, or another name for what is known: a search shows which.
+        if !self.search.on {
+            return None;
+        }
         self.search.wanted = true;
         self.search.unknown.extend(unknown);
-        self.search.on.then_some(put)
+        Some(put)
+    }
+
+    fn disclaim(&mut self, out: &mut Vec<Action>) {
+        self.disclaimed = Disclaimed::Asked;
+        out.push(Action::Disclaim);
     }
 
     /// What a search came to.
@@ -393,8 +408,11 @@ impl Succession {
         self.search.complete |= begun == Some(true) || mutant::on(Mutant::EarlySearchBelieved);
         let first = self.members.len();
         self.members.extend(places.into_iter().map(Member::new));
-        if self.disclaimed {
-            out.extend((first..self.members.len()).map(Action::Name));
+        match self.disclaimed {
+            Disclaimed::Done => out.extend((first..self.members.len()).map(Action::Name)),
+            // A host that goes on lacks some of what there is.
+            Disclaimed::No if self.members.len() > first => self.disclaim(out),
+            Disclaimed::No | Disclaimed::Asked => {}
         }
         let unknown = core::mem::take(&mut self.search.unknown);
         if unknown.iter().any(|place| self.members.iter().all(|member| member.place != *place)) {
@@ -497,12 +515,16 @@ impl Succession {
         }
         if continues {
             self.members.iter_mut().for_each(|member| member.copy = Copy::Vacant);
-            (self.search.wanted, self.search.complete) = (false, true);
+            // A machine that is as it once was may lack what was begun since. The lease names it, or has named as
+            // many since, each of which is behind here and says so.
+            let active = self.lease.news.as_ref().map(|news| news.active.clone()).unwrap_or_default();
+            let lacks = active.places().any(|place| self.members.iter().all(|member| member.place != place));
+            (self.search.wanted, self.search.complete) = (lacks, !lacks);
             return self.begin(out);
         }
         self.stage = Stage::Following;
         self.search.wanted = true;
-        out.push(Action::Disclaim);
+        self.disclaim(out);
     }
 
     /// Hands those that have come to the end of their histories to replicators.
@@ -534,7 +556,12 @@ impl Succession {
                         // It was to go on from where this host left off, and others have been there since.
                         self.members[n].copy = Copy::Naming;
                         (self.search.wanted, self.search.complete) = (true, false);
-                        out.push(Action::Disclaim);
+                        match self.disclaimed {
+                            Disclaimed::No => self.disclaim(out),
+                            // It names all that wait for it.
+                            Disclaimed::Asked => {}
+                            Disclaimed::Done => out.push(Action::Name(n)),
+                        }
                     }
                 }
                 Member { copy: Copy::Inherited | Copy::Vacant, .. } => return self.begin(out),

@@ -526,7 +526,12 @@ impl Machine for Follower {
             (Phase::Restore(..), Event::Completed { op, outcome }) if self.work == Some(op) => {
                 self.completed(now, op, outcome, out);
             }
-            (Phase::Restore(..), event) => self.forward(now, event, out),
+            (Phase::Restore(..), event) => {
+                // It cannot be put where the copy is to be.
+                let output = matches!(event, Event::Completed { outcome: Outcome::Output(Err(_)), .. });
+                self.obstructed |= output;
+                self.forward(now, event, out);
+            }
             (Phase::Idle, Event::Start { entropy }) => {
                 self.flight.seed(entropy);
                 (self.polled, self.wide_at) = (now.mono, now.mono);

@@ -113,6 +113,7 @@ impl Follower {
     pub(super) fn unpublished(&mut self, now: Now, text: String, out: &mut Actions) {
         let Phase::Restore(_, held) = &mut self.phase else { return };
         let Some((op, _)) = held.take() else { return };
+        self.obstructed = true;
         let outcome = Outcome::Output(Err(OutputError { exists: false, text }));
         self.forward(now, Event::Completed { op, outcome }, out);
     }

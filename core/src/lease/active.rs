@@ -10,7 +10,7 @@ use crate::checksum::FileDigest;
 const NAMED_MAX: usize = 64;
 
 /// The place of a database's replica, the same on each host that replicates it there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PlaceId(pub u64);
 
 impl PlaceId {

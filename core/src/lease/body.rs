@@ -121,7 +121,8 @@ impl Body {
             ttl: Duration::from_millis(number("ttl-ms")?),
             state: State::ALL.into_iter().find(|it| it.word() == state).ok_or_else(|| wrong("state"))?,
             progress: number("progress")?,
-            active: Active::decode(field("active")?).ok_or_else(|| wrong("active"))?,
+            // A lease from before it was said names none.
+            active: Active::decode(field("active").unwrap_or_default()).ok_or_else(|| wrong("active"))?,
             since: Wall(field("since-ms")?.parse().map_err(|_| wrong("since-ms"))?),
             address: field("address")?.to_string(),
         })

@@ -292,6 +292,32 @@ fn whoever_continues_searches_nothing_until_others_have_written() {
     assert_eq!(it.handle(Event::Found(Ok(vec![]))), [Action::Activate]);
     // Of a directory in which nothing is, nothing is waited for.
     let mut empty = Succession::new(vec![], true, true);
-    let done = empty.handle(Event::Lease(View { continues: true, ..holder() }));
+    let done = empty.handle(Event::Lease(View { continues: true, held: true, ..news(0, &[]) }));
     assert_eq!(done, [Action::Begin(vec![]), Action::Activate]);
+}
+
+/// The machine was set back to a snapshot from before a database began.
+#[test]
+fn whoever_continues_and_lacks_what_the_lease_names_finds_it_first() {
+    let mut it = Succession::new(vec![PlaceId(0)], true, true);
+    let continues = View { continues: true, held: true, ..news(4, &[0, 1]) };
+    let search = Action::Search { wait: Duration::ZERO };
+    assert_eq!(it.handle(Event::Lease(continues)), [Action::Begin(vec![(0, false)]), search]);
+    assert!(it.handle(Event::Stands(0, Stand::Ready)).is_empty());
+    assert_eq!(it.handle(Event::Found(Ok(vec![PlaceId(1)]))), [Action::Disclaim]);
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(1)]);
+    assert_eq!(it.handle(Event::Named(1, Ok(()))), [Action::Follow { database: 1, succeeds: true }]);
+    it.handle(Event::Followed(1, ended(&[1])));
+    assert_eq!(it.handle(Event::Inherited(1, Ok(()))), [Action::Begin(vec![(1, true)])]);
+    assert_eq!(it.handle(Event::Stands(1, Stand::Ready)), [Action::Activate]);
+}
+
+/// Two that go on and were overtaken at once become copies, each by one follower.
+#[test]
+fn a_claim_is_forgotten_once_for_all() {
+    let mut it = succession(2, true);
+    it.handle(Event::Lease(View { continues: true, ..holder() }));
+    assert_eq!(it.handle(Event::Stands(0, overtaken())), [Action::Disclaim]);
+    assert!(it.handle(Event::Stands(1, overtaken())).is_empty());
+    assert_eq!(it.handle(Event::Disclaimed(Ok(()))), [Action::Name(0), Action::Name(1)]);
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -65,6 +66,8 @@ struct Contention {
     sides: Vec<Side>,
     /// The numbers of databases.
     numbers: BTreeMap<PathBuf, usize>,
+    /// Where their replicas are.
+    places: BTreeSet<PlaceId>,
     directories: Vec<Directory>,
     told: Sender<Told>,
     hears: Receiver<Told>,
@@ -97,14 +100,14 @@ impl Contention {
         directories: Vec<Directory>,
     ) -> Result<Contention, Exit> {
         let lease = Rc::clone(host.lease.as_ref().expect("only a process with a lease contends"));
-        // What is there is taken up as it is or brought forward, and what is missing comes from the replica.
-        let looked = |it: &Directory| Directory { watch: true, restore_if_missing: false, ..it.clone() };
+        // What is missing may be on the replica.
+        let looked = |it: &Directory| Directory { watch: true, ..it.clone() };
         let looked: Vec<Directory> = directories.iter().map(looked).collect();
         let found = host.found_in(&looked, &jobs).await;
         let found = found.map_err(|Refusal { error, hint }| Exit::Misconfigured { error, hint })?;
         let (told, hears) = smol::channel::unbounded();
-        let (sides, numbers) = Default::default();
-        let mut contention = Contention { host, lease, sides, numbers, directories, told, hears };
+        let (sides, numbers, places) = Default::default();
+        let mut contention = Contention { host, lease, sides, numbers, places, directories, told, hears };
         contention.add(jobs, false);
         contention.add(found, true);
         Ok(contention)
@@ -114,9 +117,11 @@ impl Contention {
     fn add(&mut self, jobs: Vec<ReplicateJob>, found: bool) -> Vec<PlaceId> {
         let mut places = Vec::new();
         for job in jobs {
-            if !self.numbers.contains_key(&job.database) {
+            let place = job.replica.place_id();
+            // Of two with one replica, as a directory may find what is named by itself, the first has it.
+            if !self.numbers.contains_key(&job.database) && self.places.insert(place) {
                 self.numbers.insert(job.database.clone(), self.sides.len());
-                places.push(job.replica.place_id());
+                places.push(place);
                 self.sides.push(Side { job, found, follower: None, begun: false, stand: None });
             }
         }
@@ -176,7 +181,8 @@ impl Contention {
     fn changed_stand(&self) -> Option<succession::Event> {
         let begun = self.sides.iter().enumerate().filter(|(_, side)| side.begun);
         let mut stands: Vec<(usize, &Side, Stand)> =
-            begun.map(|(n, side)| (n, side, Stand::Starting)).collect();
+            // One without an entry was refused, which was said, or somebody had it forgotten.
+            begun.map(|(n, side)| (n, side, Stand::Ended(Exit::Done))).collect();
         self.host.for_each(|entry| {
             let number = self.numbers.get(&entry.database);
             let at = number.and_then(|n| stands.binary_search_by_key(n, |(n, ..)| *n).ok());
@@ -455,9 +461,20 @@ async fn search(
             found.iter().filter(|path| !known.contains(*path)).filter_map(|it| directory.job_for(it)),
         );
     }
-    let above: BTreeSet<PathBuf> =
-        jobs.iter().filter_map(|job| Some(job.database.parent()?.to_path_buf())).collect();
-    let made = unblock(move || above.iter().try_for_each(fs::create_dir_all)).await;
-    made.map_err(|error| error.to_string())?;
-    Ok(jobs)
+    let made = unblock(move || {
+        jobs.retain(|job| match job.database.parent().map_or(Ok(()), fs::create_dir_all) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::AlreadyExists) => {
+                let database = job.database.display().to_string();
+                tracing::error!(
+                    database,
+                    "this database is not followed: a file is where its directory is to be"
+                );
+                false
+            }
+            // Whatever else is in the way, its follower meets.
+            _ => true,
+        });
+        jobs
+    });
+    Ok(made.await)
 }

@@ -51,7 +51,7 @@ async fn replicated(directory: &Directory, net: &Net) -> Result<Vec<PathBuf>, St
         }
         Replica::Object(_) => {
             let (store, layout) = place::open(&directory.replica, net)?;
-            in_store(&*store, layout, &Part::default(), UNHURRIED).await?
+            in_store(&*store, layout, (&Part::default(), skips(&directory.replica)), UNHURRIED).await?
         }
     };
     Ok(databases_of(directory, found))
@@ -77,10 +77,12 @@ pub(super) async fn search(
     let (store, layout) = place::open(&directory.replica, net)?;
     let known = known.iter().filter_map(|path| directory.admits(path)?.to_str());
     let list = |part: Part| {
-        let store = store.clone();
-        executor.spawn(async move { in_store(&*store, layout, &part, deadline).await })
+        let (store, skips) = (store.clone(), skips(&directory.replica));
+        executor.spawn(async move { in_store(&*store, layout, (&part, skips), deadline).await })
     };
-    let lists: Vec<_> = parts(&known.collect::<Vec<_>>(), SEARCHES).into_iter().map(list).collect();
+    // One list cannot begin in the middle: it is read once, from its beginning to its end.
+    let count = if skips(&directory.replica) { SEARCHES } else { 1 };
+    let lists: Vec<_> = parts(&known.collect::<Vec<_>>(), count).into_iter().map(list).collect();
     let mut found = BTreeSet::new();
     for part in lists {
         found.extend(part.await?);
@@ -95,6 +97,12 @@ struct Part {
     after: Option<Key>,
     /// What comes before this; to the last without it.
     until: Option<String>,
+}
+
+/// Whether a list of that store can begin in the middle. Azure's goes on where the one before has ended, and
+/// else begins anew.
+fn skips(replica: &Replica) -> bool {
+    replica.kind() != "abs"
 }
 
 /// Cuts the names of a store into so many parts at the most, with as many of these in each.
@@ -157,7 +165,7 @@ fn in_directory(base: &Path, recursive: bool) -> io::Result<BTreeSet<PathBuf>> {
 async fn in_store(
     store: &dyn Store,
     layout: ReplicaLayout,
-    part: &Part,
+    (part, skips): (&Part, bool),
     deadline: Duration,
 ) -> Result<BTreeSet<PathBuf>, StoreError> {
     let (mut found, mut after) = (BTreeSet::new(), part.after.clone());
@@ -171,7 +179,7 @@ async fn in_store(
         let replicas = page.entries.iter().map(|entry| replica_of(layout, entry.key.as_str()));
         let last = replicas.inspect(|replica| found.extend(replica.map(PathBuf::from))).last().flatten();
         // No name in a replica begins with a tilde, and all that do begin before it.
-        let behind = last.and_then(|replica| Key::new(format!("{replica}/~")).ok());
+        let behind = last.filter(|_| skips).and_then(|replica| Key::new(format!("{replica}/~")).ok());
         after = behind.or_else(|| page.entries.last().map(|entry| entry.key.clone()));
         let is_over = |at: &Key| part.until.as_ref().is_some_and(|until| at.as_str() > until.as_str());
         if !page.more || after.as_ref().is_none_or(is_over) {
@@ -210,8 +218,12 @@ mod tests {
                 }
             }
             put("b/notes.txt".to_owned()).await;
-            let found = in_store(&store, ReplicaLayout::Object, &Part::default(), UNHURRIED).await.unwrap();
+            let found =
+                in_store(&store, ReplicaLayout::Object, (&Part::default(), true), UNHURRIED).await.unwrap();
             assert_eq!(found, names.map(PathBuf::from).into());
+            let found =
+                in_store(&store, ReplicaLayout::Object, (&Part::default(), false), UNHURRIED).await.unwrap();
+            assert_eq!(found, names.map(PathBuf::from).into(), "from page to page");
             // In parts, whatever was known before.
             for known in [&names[..], &["a.db2", "c.db"], &["b/b.db"], &["a.db", "b/a.db", "b/c/d.db"], &[]] {
                 for count in 1..6 {
@@ -219,7 +231,9 @@ mod tests {
                     assert!(parts.len() <= count.max(1), "{parts:?}");
                     let mut found = BTreeSet::new();
                     for part in &parts {
-                        found.extend(in_store(&store, ReplicaLayout::Object, part, UNHURRIED).await.unwrap());
+                        found.extend(
+                            in_store(&store, ReplicaLayout::Object, (part, true), UNHURRIED).await.unwrap(),
+                        );
                     }
                     assert_eq!(found, names.map(PathBuf::from).into(), "{parts:?}");
                 }

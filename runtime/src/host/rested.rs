@@ -21,6 +21,8 @@ pub(super) type Rested = (Fingerprint, Resting);
 impl Host {
     /// Of each database whether it is as it was left, in their order.
     pub(super) async fn rested(&self, jobs: impl Iterator<Item = &ReplicateJob>) -> Vec<Option<Rested>> {
+        // Others may have gone on where this host left off: only the replica knows.
+        let alone = self.lease.is_none();
         let asked: Vec<Option<(String, PathBuf)>> = jobs
             .map(|job| {
                 let settings = &job.settings;
@@ -29,7 +31,7 @@ impl Host {
                     settings.levels.is_some(),
                     settings.validation.is_some(),
                 );
-                may.then(|| (name_in_journal(&job.database, &job.replica), job.database.clone()))
+                (may && alone).then(|| (name_in_journal(&job.database, &job.replica), job.database.clone()))
             })
             .collect();
         let journal = self.journal.clone();

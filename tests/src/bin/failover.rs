@@ -11,6 +11,11 @@ use driftless_tests::servers::{azurite, moto};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let known = |pair: &[String]| pair.len() == 2 && ["--rounds", "--store", "--only"].contains(&&*pair[0]);
+    if !words.chunks(2).all(known) {
+        println!("failover [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff]");
+        std::process::exit(2);
+    }
     let value = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
     let rounds: usize = value("--rounds").map_or(30, |text| text.parse().expect("--rounds is a number"));
     let mut pair = match value("--store").as_deref() {
