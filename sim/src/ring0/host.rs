@@ -142,6 +142,9 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, down: Duration) -> Result<(), Violation> {
+        if self.running.as_ref().is_some_and(|running| running.stopping.is_some()) {
+            return self.stop_again();
+        }
         self.meddle_before_stop()?;
         let grace = self.dice.wait("stop", "grace", self.runs, 100_000, 60_000_000);
         let running = self.running.as_mut().expect("checked by the caller");
@@ -149,6 +152,11 @@ impl World {
         self.owed = if self.nothing_is_owed() { 0 } else { self.truth.owed() };
         let deadline = self.now().mono.after(grace);
         self.handle(Event::Shutdown { deadline })
+    }
+
+    /// Tells a process that stops already to end at once. What it owes was settled when it was first told.
+    pub(super) fn stop_again(&mut self) -> Result<(), Violation> {
+        self.handle(Event::Shutdown { deadline: Mono::default() })
     }
 
     /// Gives the replicator an event and carries out what it asks for.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_core::engine::{Compression, Config};
-use driftless_core::ids::Mono;
-use driftless_core::machine::{Event, OpId, Outcome, StoreError, StoreReply, StoreRequest};
+use driftless_core::machine::{OpId, Outcome, StoreError, StoreReply, StoreRequest};
 
 use super::app::{AppEnd, AppOp, Memory, PATH};
 use super::dice::Dice;
@@ -313,7 +312,7 @@ impl World {
             Blow::SecondSignal => {
                 let stopping = self.running.as_ref().is_some_and(|running| running.stopping.is_some());
                 if stopping {
-                    return self.handle(Event::Shutdown { deadline: Mono::default() });
+                    return self.stop_again();
                 }
             }
             Blow::FreezeMono { length } => self.freeze_mono(length),
