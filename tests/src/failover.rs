@@ -15,7 +15,7 @@ use driftless_core::ltx::LtxHeader;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{finish, restore};
-use crate::db::{dump_digest, integrity_check, open_to_read};
+use crate::db::{dump_digest, integrity_check, open_to_read, open_wal};
 use crate::objects::ltx_range;
 use crate::place::{Place, Remote};
 use crate::proxy::Proxy;
@@ -29,6 +29,8 @@ pub const BEYOND: Duration = Duration::from_secs(3);
 pub const HANDOVER: Duration = Duration::from_secs(2);
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// The same for each database that is not written.
+const PATIENCE_EACH: Duration = Duration::from_millis(200);
 
 /// Writes rows; tells of each commit, of what is known to be replicated, and when.
 const APPLICATION: &str = r#"
@@ -109,7 +111,7 @@ struct Host {
 }
 
 impl Host {
-    fn new(dir: &TempDir, name: &'static str, proxy: Proxy, place: Remote) -> Host {
+    fn new(dir: &TempDir, name: &'static str, proxy: Proxy, place: Remote, others: usize) -> Host {
         let directory = dir.join(name);
         fs::create_dir_all(&directory).expect("the test's directory can be written");
         let database = directory.join("app.db");
@@ -124,15 +126,27 @@ impl Host {
             told.display(),
             control.display()
         );
-        let mut text = format!("exec: \"{exec}\"\nlease: {{ttl: {}s, address: {name}}}\n", TTL.as_secs());
+        let mut text = format!("exec: \"{exec}\"\nlease:\n  ttl: {}s\n  address: {name}\n", TTL.as_secs());
+        if others > 0 {
+            text.push_str(&format!("  url: '{}'\n", place.beside("lease")));
+        }
         // What is covered goes while others may sleep.
         text.push_str("levels: [{interval: 2s}, {interval: 10s}]\nl0-retention: 3s\n");
         text.push_str(&format!(
             "dbs:\n  - path: {}\n    sync-interval: 250ms\n    replica:\n",
             database.display()
         ));
-        for (key, value) in place.litestream_keys() {
-            text.push_str(&format!("      {key}: {value}\n"));
+        let mut keys = place.litestream_keys();
+        let write = |text: &mut String, keys: &[(&str, String)]| {
+            keys.iter().for_each(|(key, value)| text.push_str(&format!("      {key}: {value}\n")));
+        };
+        write(&mut text, &keys);
+        if others > 0 {
+            let root = directory.join("others");
+            fs::create_dir_all(&root).expect("the test's directory can be written");
+            keys[0].1 = place.beside("others");
+            text.push_str(&format!("  - dir: {}\n    pattern: '*.db'\n    replica:\n", root.display()));
+            write(&mut text, &keys);
         }
         fs::write(&config, text).expect("the test's directory can be written");
         Host { name, directory, database, config, told, place, proxy, daemon: None }
@@ -209,6 +223,7 @@ pub struct Pair {
     /// The one that writes.
     writer: usize,
     rounds: u64,
+    others: usize,
 }
 
 fn now() -> f64 {
@@ -216,22 +231,29 @@ fn now() -> f64 {
 }
 
 impl Pair {
-    /// Starts both, each with a way of its own.
-    pub fn start(name: &str, ways: [(Proxy, Remote); 2]) -> Pair {
+    /// Starts both, each with a way of its own. Beside the database that is written they have as many others
+    /// in a directory.
+    pub fn start(name: &str, ways: [(Proxy, Remote); 2], others: usize) -> Pair {
         let dir = TempDir::new(name);
         let [a, b] = ways;
-        let hosts = [Host::new(&dir, "a", a.0, a.1), Host::new(&dir, "b", b.0, b.1)];
-        let mut pair = Pair { dir, hosts, writer: 0, rounds: 0 };
+        let hosts = [Host::new(&dir, "a", a.0, a.1, others), Host::new(&dir, "b", b.0, b.1, others)];
+        let mut pair = Pair { dir, hosts, writer: 0, rounds: 0, others };
+        for n in 0..others {
+            let other = open_wal(&pair.hosts[0].directory.join(format!("others/{n}.db")));
+            other.execute_batch("create table t(x); insert into t values (1)").expect("it is new");
+        }
         pair.hosts[0].start("replicate");
-        let deadline = now() + PATIENCE.as_secs_f64();
-        pair.wait("the first writer", |pair| pair.acknowledged().len() >= 2 || now() > deadline);
+        pair.wait("the first writer", |pair| {
+            pair.acknowledged().len() >= 2 && pair.others_begun() == pair.others
+        });
         pair.stand_by(1);
         pair
     }
 
     #[track_caller]
     fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut Pair) -> bool) {
-        let found = poll(PATIENCE, || holds(self).then_some(()));
+        let patience = PATIENCE + PATIENCE_EACH * self.others as u32;
+        let found = poll(patience, || holds(self).then_some(()));
         assert!(found.is_some(), "{what} did not come\n{}", self.logs());
     }
 
@@ -258,12 +280,20 @@ impl Pair {
         all
     }
 
+    /// How many of the others are on the replica.
+    fn others_begun(&self) -> usize {
+        let names = self.hosts[0].place.objects().list().into_keys();
+        let first =
+            names.filter(|name| name.starts_with("others/") && name.ends_with("0000000000000001.ltx"));
+        first.count()
+    }
+
     /// Starts a host as a standby and waits until its copy follows.
     fn stand_by(&mut self, host: usize) {
         self.hosts[host].start("standby");
         self.wait("a copy that follows", |pair| {
             let log = pair.hosts[host].daemon().log();
-            log.contains("standing by") && log.contains("following the database")
+            log.contains("standing by") && log.matches("following the database").count() > pair.others
         });
         std::thread::sleep(TTL / 3 + Duration::from_millis(300));
     }
@@ -331,6 +361,11 @@ impl Pair {
             assert_eq!(found.as_deref(), Ok(host), "row {n} was acknowledged to {host}\n{}", self.logs());
         }
         drop(rows);
+        for n in 0..self.others {
+            let other = open_to_read(&reads.directory.join(format!("others/{n}.db")));
+            let rows: Result<i64, _> = other.query_row("select count(*) from t", [], |row| row.get(0));
+            assert_eq!(rows, Ok(1), "database {n}");
+        }
         reads.place.run(&["verify"]).expect_ok();
     }
 

@@ -210,6 +210,11 @@ impl Remote {
         self
     }
 
+    /// The URL of another directory beside it.
+    pub fn beside(&self, name: &str) -> String {
+        self.url.replacen("/app", &format!("/{name}"), 1)
+    }
+
     /// The same place, named by another URL.
     pub fn named(mut self, url: String) -> Remote {
         self.url = url;

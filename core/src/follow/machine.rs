@@ -133,7 +133,7 @@ pub struct Follower {
     pub(super) commits: u64,
     pub(super) rebases: u64,
     pub(super) shutdown: Option<Mono>,
-    /// There is news, and it has not looked since.
+    /// There is news, and no look has begun since.
     news: bool,
     /// It is to come to the end of the history and to stop there.
     pub(super) succeeds: bool,
@@ -211,7 +211,7 @@ impl Follower {
 
     /// Everything seen is applied: waits for the next look.
     pub(super) fn rest(&mut self) {
-        match core::mem::take(&mut self.news) || self.succeeds {
+        match self.news || self.succeeds {
             true => self.look_again(),
             false => self.rest_until(self.polled.after(self.config.interval)),
         }
@@ -225,7 +225,8 @@ impl Follower {
     /// The copy shows the newest state.
     fn is_current(&mut self, out: &mut Actions) {
         self.went_well(out);
-        if !self.succeeds {
+        // What a look that began before has found is not the end.
+        if !self.succeeds || self.news {
             return self.rest();
         }
         let (Some(position), Some(table)) = (self.position, &self.table) else { return self.rest() };
@@ -240,6 +241,7 @@ impl Follower {
 
     fn poll(&mut self, now: Now, out: &mut Actions) {
         self.polled = now.mono;
+        self.news = false;
         let idle_for_long = now.mono.since(self.wide_at) >= WIDE_EVERY;
         let position = self.position.filter(|_| !self.wide && self.rebase.is_none() && !idle_for_long);
         let Some(position) = position else {
@@ -471,14 +473,11 @@ impl Follower {
         }
     }
 
-    /// There is news, or the end is to be found.
+    /// There is news, or the end is to be found: on level 0, whose newest files are never deleted.
     fn hear(&mut self, succeeds: bool) {
         self.news = true;
         self.succeeds |= succeeds;
-        // What the look before this has found is not the end.
-        self.wide |= succeeds;
         if matches!(self.phase, Phase::Rest { .. }) && self.failures == 0 {
-            self.news = false;
             self.look_again();
         }
     }

@@ -4,7 +4,12 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::*;
-use crate::machine::{Exit, Fact, Machine as _, OpIds, ReplicaId, StoreError, StoreErrorKind};
+use crate::ids::{Level, Now, TxidRange};
+use crate::lease::LeaseEvent;
+use crate::machine::{
+    Action, Actions, CopyReply, CopyRequest, Event, Exit, Fact, Machine as _, OpId, OpIds, Outcome,
+    ReplicaId, Request, StoreError, StoreErrorKind, StoreReply, StoreRequest,
+};
 use crate::restore::tests::{History, Host, object};
 
 /// Events within which a follower without trouble has caught up and rests.
@@ -382,4 +387,62 @@ fn a_base_that_grows_and_shrinks_leaves_nothing_behind() {
     host.store.retain(|it, _| it.level.get() == 9 || it.range.min().get() > snapshot);
     let status = catches_up(&mut host, &history);
     assert_eq!(status.rebases, 1);
+}
+
+/// A follower that rests, with everything applied, and when that is.
+fn resting(host: &mut Host) -> (Follower, Now) {
+    for events in ENOUGH.. {
+        let mut follower = Follower::new(FollowConfig::default(), OpIds::new(ReplicaId(0), host.seed));
+        host.killed_after = Some(events);
+        host.run(&mut follower);
+        if matches!(follower.phase, machine::Phase::Rest { .. }) {
+            let at = follower.next_deadline().expect("it looks again").0;
+            return (follower, Now { mono: at, wall: Wall(0) });
+        }
+    }
+    unreachable!("it rests at some time")
+}
+
+/// The one request that an event leads to.
+fn asks(follower: &mut Follower, now: Now, event: Event) -> (OpId, Request) {
+    let mut out = Actions::new();
+    follower.handle(now, event, &mut out);
+    let asked = out.drain().filter_map(|action| match action {
+        Action::Submit { op, request } => Some((op, request)),
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    <[_; 1]>::try_from(asked).expect("one request").into_iter().next().expect("of one")
+}
+
+/// What a look has found that began before somebody else could be kept from writing is not the end.
+#[test]
+fn a_successor_looks_once_more_on_level_0_only() {
+    let history = History::typical(512, true);
+    for under_way in [false, true] {
+        let mut host = Host::new(history.store.clone());
+        follow(&mut host);
+        let (mut follower, now) = resting(&mut host);
+        let succeed = Event::Lease(LeaseEvent::Succeed);
+        let nothing = || Outcome::Store(Ok(StoreReply::Listing { entries: Vec::new(), more: false }));
+        let (op, asked) = if under_way {
+            let (op, _) = asks(&mut follower, now, Event::Tick);
+            follower.handle(now, succeed, &mut Actions::new());
+            asks(&mut follower, now, Event::Completed { op, outcome: nothing() })
+        } else {
+            asks(&mut follower, now, succeed)
+        };
+        let after = Some(TxidRange::single(Txid::new(history.last).unwrap()));
+        let level = Level::CAPTURES;
+        assert!(
+            matches!(&asked, Request::Store(StoreRequest::List { level: at, after: from, .. }) if (*at, *from) == (level, after)),
+            "{asked:?}"
+        );
+        let (op, asked) = asks(&mut follower, now, Event::Completed { op, outcome: nothing() });
+        assert_eq!(asked, Request::Copy(CopyRequest::Close));
+        let mut out = Actions::new();
+        follower.handle(now, Event::Completed { op, outcome: Outcome::Copy(Ok(CopyReply::Done)) }, &mut out);
+        assert!(out.drain().any(|action| action == Action::Stopped(Exit::Done)));
+        assert!(follower.bequest().is_some());
+    }
 }

@@ -413,7 +413,10 @@ impl Lease {
             && until <= now.mono
             && !mutant::on(Mutant::TenureNeverEnds)
         {
-            let why = self.last_error.take().unwrap_or_else(|| "this process was held up".into());
+            let why = self.last_error.take().unwrap_or_else(|| match self.asked {
+                Some(_) => "the store's answers came too late".into(),
+                None => "this process was held up".into(),
+            });
             let seconds = self.config.ttl.as_secs_f32();
             return self.depose(format!("the lease was not renewed for {seconds} s: {why}"), out);
         }

@@ -207,7 +207,9 @@ impl Host {
 
     /// Ends those that were to finish by now and have found no place.
     fn give_up_late(&self, now: Mono) {
-        while let Some((at, number)) = self.give_ups.borrow().first().copied().filter(|(at, _)| *at <= now) {
+        loop {
+            let first = self.give_ups.borrow().first().copied();
+            let Some((at, number)) = first.filter(|(at, _)| *at <= now) else { return };
             self.give_ups.borrow_mut().remove(&(at, number));
             let late = self.change(number, |entry| {
                 let late = entry.life == Life::Running && entry.finish_by.is_some();

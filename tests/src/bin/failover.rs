@@ -1,8 +1,9 @@
 //! Failover, round after round (`tests/src/failover.rs`).
 //!
-//! `cargo run --release -p driftless-tests --bin failover -- [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff]`
+//! `cargo run --release -p driftless-tests --bin failover -- [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff] [--others N]`
 //! strikes the writer in each of the ways N times (default 30), and tells how long takeovers took. What is
 //! lost is a panic, and the files stay; takeovers that took too long fail the run at its end.
+//! `--others` has the hosts replicate as many databases more, which nobody writes.
 #![expect(clippy::print_stdout, reason = "it says how far it is")]
 
 use driftless_tests::failover::{Blow, Pair, ways};
@@ -11,21 +12,28 @@ use driftless_tests::servers::{azurite, moto};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let known = |pair: &[String]| pair.len() == 2 && ["--rounds", "--store", "--only"].contains(&&*pair[0]);
+    let known = |pair: &[String]| {
+        pair.len() == 2 && ["--rounds", "--store", "--only", "--others"].contains(&&*pair[0])
+    };
     if !words.chunks(2).all(known) {
-        println!("failover [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff]");
+        println!("failover [--rounds N] [--store s3|azure] [--only kill|pause|cut|handoff] [--others N]");
         std::process::exit(2);
     }
     let value = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
     let rounds: usize = value("--rounds").map_or(30, |text| text.parse().expect("--rounds is a number"));
+    let others: usize = value("--others").map_or(0, |text| text.parse().expect("--others is a number"));
     let mut pair = match value("--store").as_deref() {
         None | Some("s3") => {
             let bucket = moto().bucket("failover");
-            Pair::start("failover-s3", ways(moto().address(), |way| Remote::s3(&bucket, way)))
+            Pair::start("failover-s3", ways(moto().address(), |way| Remote::s3(&bucket, way)), others)
         }
         Some("azure") => {
             let container = azurite().container("failover");
-            Pair::start("failover-azure", ways(azurite().address(), |way| Remote::azure(&container, way)))
+            Pair::start(
+                "failover-azure",
+                ways(azurite().address(), |way| Remote::azure(&container, way)),
+                others,
+            )
         }
         Some(other) => panic!("what is {other:?}? Use: failover [--rounds N] [--store s3|azure]"),
     };

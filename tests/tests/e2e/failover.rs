@@ -27,7 +27,7 @@ fn a_standby_takes_over_on_s3() {
     let _alone = alone();
     let moto = Moto::start();
     let bucket = moto.bucket("failover");
-    let mut pair = Pair::start("failover-s3", ways(moto.address(), |way| Remote::s3(&bucket, way)));
+    let mut pair = Pair::start("failover-s3", ways(moto.address(), |way| Remote::s3(&bucket, way)), 0);
     for blow in Blow::ALL {
         pair.round(blow);
     }
@@ -39,7 +39,7 @@ fn a_standby_takes_over_on_azure() {
     let _alone = alone();
     let container = azurite().container("failover");
     let ways = ways(azurite().address(), |way| Remote::azure(&container, way));
-    let mut pair = Pair::start("failover-azure", ways);
+    let mut pair = Pair::start("failover-azure", ways, 0);
     for blow in [Blow::Kill, Blow::Handoff] {
         pair.round(blow);
     }

@@ -9,6 +9,7 @@ use driftless_tests::daemon::told;
 use driftless_tests::db::{dump_digest, open_wal};
 use driftless_tests::{Daemon, TempDir, poll};
 use rusqlite::Connection;
+use rustix::process::Signal;
 
 /// Databases that one process replicates, each with an application.
 struct Crowd {
@@ -98,8 +99,28 @@ fn more_than_have_places_take_turns_and_lose_nothing() {
     (0..20).for_each(|n| crowd.write(n));
     daemon.wait_for_line("replicated txid=");
     daemon.kill9();
-    let daemon = crowd.start();
+    let mut daemon = crowd.start();
     (0..20).for_each(|n| crowd.write(n));
+    // Before that a signal ends it without a word.
+    daemon.wait_for_line("replicating");
+    daemon.term().expect_code(0);
+    crowd.assert_restored();
+}
+
+/// Those that have had no turn when it is told to end at once are named, and lose nothing.
+#[test]
+fn a_second_signal_ends_those_that_wait_for_a_turn() {
+    let crowd = Crowd::new("many-twice", 20, "max-hot: 1\n");
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicated txid=");
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_line("stopping");
+    daemon.signal(Signal::TERM);
+    let ended = daemon.wait_end(Duration::from_secs(20));
+    assert_eq!(ended.code, 6, "{}", ended.log);
+    assert!(ended.log.contains("before its turn") && !ended.log.contains("panicked"), "{}", ended.log);
+    let mut daemon = crowd.start();
+    daemon.wait_for_line("replicating");
     daemon.term().expect_code(0);
     crowd.assert_restored();
 }
