@@ -86,7 +86,8 @@ const OF_ZSTD: [Mutant; 2] = [Mutant::BlocksOfAnotherCodec, Mutant::SegmentBefor
 const OF_VALIDATION: [Mutant; 1] = [Mutant::VanishedIsDamage];
 
 /// Planted bugs of the lease and of what follows from it, for which hosts contend in worlds of their own.
-const OF_LEASE: [Mutant; 22] = [
+const OF_LEASE: [Mutant; 23] = [
+    Mutant::LooksBeforeRenewal,
     Mutant::EarlySearchBelieved,
     Mutant::PutsPipelined,
     Mutant::BaseUncut,

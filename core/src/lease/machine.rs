@@ -186,17 +186,17 @@ impl Lease {
             Phase::Waiting if self.unread || !self.may_claim(now) => self.send(now, None, out),
             Phase::Waiting => self.claim(now, out),
             // What fails is tried again in a while.
-            Phase::Holding { .. } if self.wants_look() && (self.last_error.is_none() || self.is_due(now)) => {
-                self.send(now, None, out);
-            }
-            Phase::Holding { .. } if self.wants_look() => {}
-            Phase::Holding { .. } if self.is_due(now) => self.renew(now, out),
+            Phase::Holding { .. } if self.last_error.is_some() && !self.is_due(now) => {}
+            Phase::Holding { .. } if self.unread => self.send(now, None, out),
+            // It proves as much as a look, of which one after the other may be wanted for ever.
+            Phase::Holding { .. } if self.is_due(now) && !self.looks_first() => self.renew(now, out),
+            Phase::Holding { .. } if self.wanted > self.proven => self.send(now, None, out),
             _ => {}
         }
     }
 
-    fn wants_look(&self) -> bool {
-        self.unread || self.wanted > self.proven
+    fn looks_first(&self) -> bool {
+        self.wanted > self.proven && mutant::on(Mutant::LooksBeforeRenewal)
     }
 
     fn is_due(&self, now: Now) -> bool {

@@ -238,6 +238,27 @@ fn a_holder_that_cannot_renew_ends_in_time() {
     assert!(talk.lease.status().lost.unwrap().contains("not renewed for 9 s"));
 }
 
+/// With many databases there is always a put whose proof is wanted.
+#[test]
+fn a_holder_renews_however_many_proofs_are_wanted() {
+    let mut talk = Talk::holding();
+    talk.tell(100, Event::Lease(LeaseEvent::Prove(1)));
+    let mut renewals = 0;
+    for n in 2..=100 {
+        let ms = n * 200;
+        // While what was asked for is under way, and so never satisfied by it.
+        talk.tell(ms - 10, Event::Lease(LeaseEvent::Prove(n)));
+        if matches!(talk.asked, Some((_, CellRequest::Write { .. }))) {
+            renewals += 1;
+            talk.answer(ms, Ok(CellReply::Written { version: Some(format!("v{n}")) }));
+        } else {
+            talk.shows(ms, &talk.held(), "v");
+        }
+        assert_eq!((talk.role(), talk.lease.status().proves(n - 1)), (Role::Claimant, Some(true)), "at {ms}");
+    }
+    assert!((6..=7).contains(&renewals), "{renewals} in 20 s");
+}
+
 #[test]
 fn a_request_without_an_answer_counts_as_lost() {
     let mut talk = Talk::holding();

@@ -91,6 +91,8 @@ struct World {
     summary: Summary,
     /// When somebody's application last began to run, or went on.
     writes_since_heal: Option<u64>,
+    /// Whether the writer has other databases, of which there is always a put to be proven.
+    crowded: bool,
 }
 
 /// Runs one seed.
@@ -116,6 +118,7 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
         acknowledged: BTreeSet::new(),
         summary: Summary::default(),
         writes_since_heal: None,
+        crowded: dice.chance("plan", "crowd", 0, 1, 3),
         dice,
     };
     world.run()
@@ -303,7 +306,10 @@ impl World {
                 let term = status.body.map(|body| body.term.0);
                 self.tenures.iter_mut().filter(|it| Some(it.term) == term).for_each(|it| it.released = true);
             }
-            self.summary.deposed += u64::from(matches!(exit, Exit::Fenced { .. }));
+            if let Exit::Fenced { error, .. } = &exit {
+                self.summary.deposed += 1;
+                self.check_deposed(error)?;
+            }
             self.ends(host, 0);
             return Ok(());
         }
@@ -415,7 +421,8 @@ impl World {
                 if self.hosts[host].asked != Some(op) {
                     return Ok(());
                 }
-                return self.tell(host, Event::Completed { op, outcome: Outcome::Cell(result) });
+                self.tell(host, Event::Completed { op, outcome: Outcome::Cell(result) })?;
+                return self.want_proofs(host);
             }
             Answer::Listed(chain) => self.listed(host, &chain),
             // An answer that is not awaited any more says nothing.
@@ -429,6 +436,27 @@ impl World {
             Answer::Put(..) | Answer::Found(..) | Answer::Lost(_) => {}
         }
         self.write_on(host)
+    }
+
+    /// Another database wants a look to begin, and one more while that is under way.
+    fn want_proofs(&mut self, host: usize) -> Result<(), Violation> {
+        for _ in 0..2 {
+            if self.crowded && self.hosts[host].runs_application {
+                self.hosts[host].proofs += 1;
+                let proof = self.hosts[host].proofs;
+                self.tell(host, Event::Lease(LeaseEvent::Prove(proof)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A holder whom nothing befalls keeps its lease.
+    fn check_deposed(&self, error: &str) -> Result<(), Violation> {
+        let calm = self.now > TROUBLED + 2 * self.ttl.as_nanos() as u64;
+        match calm && error.contains("not renewed") {
+            true => Err(Violation::new("kept", error.to_owned())),
+            false => Ok(()),
+        }
     }
 
     fn finish(mut self) -> Result<Summary, Violation> {

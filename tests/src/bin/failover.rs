@@ -45,7 +45,7 @@ fn main() {
         took.sort_by(f64::total_cmp);
         let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
         println!("{blow:?}: {rounds} rounds, median {median:.2} s, most {most:.2} s");
-        if most > blow.allowed().as_secs_f64() {
+        if most > pair.allowed(blow).as_secs_f64() {
             late.push(blow);
         }
     }
