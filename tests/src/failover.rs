@@ -23,8 +23,8 @@ use crate::{Daemon, TempDir, driftless_command, poll};
 
 /// The time to live of the lease.
 const TTL: Duration = Duration::from_secs(3);
-/// The same beside hundreds of databases: moto answers 200 requests a second, and a lease must not wait for
-/// its turn among them for too long.
+/// The same beside hundreds of databases: a server of tests answers some hundred requests a second, and the
+/// lease waits for its turn among them.
 const TTL_OF_MANY: Duration = Duration::from_secs(10);
 /// How long a takeover may take beyond it.
 const BEYOND: Duration = Duration::from_secs(3);
