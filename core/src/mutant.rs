@@ -240,7 +240,7 @@ mutants! {
         "whoever waits compares its wall clock with the holder's";
     TenureFromAnswer, "tenure-from-answer", "",
         "a holder counts its time from the answer to its renewal, not from before it was sent";
-    LooksBeforeRenewal, "looks-before-renewal", "failover --others 200",
+    LooksBeforeRenewal, "looks-before-renewal", "",
         "a holder of whom proofs are wanted all the time does not come to renew its lease";
     TenureNeverEnds, "tenure-never-ends", "",
         "a holder that cannot renew its lease goes on";
